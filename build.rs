@@ -1,0 +1,337 @@
+//! Binds the driver to one NetBSD release: runs bindgen over that release's headers, turns the
+//! layouts that bindgen found into C assertions, and (hosted) compiles the shim against them.
+//!
+//! Headers come from the NetBSD source tree that `NETBSDSRCDIR` names, else from the set that
+//! `cargo xtask setup` unpacked (NetBSD 11) with the stand-ins of `sys/kern/include`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// Structures whose size and fields the Rust side relies on.
+const TYPES: &[&str] = &[
+    "buf",
+    "bdevsw",
+    "cdevsw",
+    "callout",
+    "cfattach",
+    "cfdata",
+    "cfdriver",
+    "dev_t",
+    "device_t",
+    "disk",
+    "disk_geom",
+    "disk_sectoralign",
+    "disk_strategy",
+    "disklabel",
+    "dkdriver",
+    "dkwedge_info",
+    "dkwedge_list",
+    "io_stats",
+    "iovec",
+    "kauth_cred_t",
+    "kcondvar_t",
+    "kmutex_t",
+    "modinfo",
+    "partinfo",
+    "plistref",
+    "pool_cache_t",
+    "prop_.*",
+    "sysctlnode",
+    "timeval",
+    "uio",
+    "vnode",
+    "vop_.*_args",
+];
+
+/// Kernel functions the driver or the hosted kernel names.
+const FUNCTIONS: &[&str] = &[
+    "aprint_.*",
+    "bdev_.*",
+    "bdevsw_.*",
+    "bdevvp",
+    "biodone",
+    "biowait",
+    "bounds_check_.*",
+    "buf_destroy",
+    "buf_init",
+    "callout_.*",
+    "cdev_.*",
+    "cdevsw_.*",
+    "config_.*",
+    "copyin",
+    "copyout",
+    "cpu_index",
+    "cpu_intr_p",
+    "cpu_softintr_p",
+    "cv_.*",
+    "dev_minor_hash",
+    "device_.*",
+    "devsw_.*",
+    "disk_.*",
+    "dkwedge_.*",
+    "getdisksize",
+    "getiobuf",
+    "getmicrouptime",
+    "getticks",
+    "iostat_.*",
+    "kauth_.*",
+    "kmem_.*",
+    "minphys",
+    "mutex_.*",
+    "namei_simple_kernel",
+    "nestiobuf_.*",
+    "physio",
+    "pmf_device_.*",
+    "pool_cache_.*",
+    "prop_.*",
+    "putiobuf",
+    "readdisklabel",
+    "setdisklabel",
+    "sysctl_.*",
+    "uiomove",
+    "vn_close",
+    "vn_lock",
+    "vput",
+    "vref",
+    "vrele",
+    "writedisklabel",
+    "VOP_.*",
+];
+
+const VARS: &[&str] = &[
+    "B_.*",
+    "BC_.*",
+    "BO_.*",
+    "BPRIO_.*",
+    "DETACH_.*",
+    "DEV_BSIZE",
+    "DIOC.*",
+    "DKW_.*",
+    "DT_.*",
+    "DVF_.*",
+    "D_.*",
+    "E[A-Z0-9]+",
+    "FREAD",
+    "FWRITE",
+    "FS_.*",
+    "FSTATE_.*",
+    "IPL_.*",
+    "KM_.*",
+    "LABELOFFSET",
+    "LABELSECTOR",
+    "LK_.*",
+    "MAXPARTITIONS",
+    "MAXPATHLEN",
+    "MAXPHYS",
+    "MODULE_.*",
+    "NETBSD_DM_IOCTL",
+    "ODIOC.*",
+    "PMFE_.*",
+    "PR_NOWAIT",
+    "PR_WAITOK",
+    "RAW_PART",
+    "S_IFBLK",
+    "S_IFCHR",
+    "S_IFMT",
+    "DISKMAGIC",
+    "DKCACHE_.*",
+    "hz",
+    "CALLOUT_MPSAFE",
+    "PATH_MAX",
+    "prop_.*",
+    "DKTYPE_.*",
+    "dm_shim_.*",
+    "BLKDEV_IOSIZE",
+    "MUTEX_DEFAULT",
+];
+
+/// Never looked into from Rust: their size depends on kernel options.
+const OPAQUE: &[&str] = &["cpu_info", "cpu_data", "lwp", "proc", "mount", "device", "vmspace"];
+
+struct Port {
+    flags: Vec<String>,
+    machine: &'static str,
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=sys/kern/netbsd.h");
+    println!("cargo::rerun-if-changed=sys/kern/shim.c");
+    println!("cargo::rerun-if-changed=sys/kern/shim.h");
+    println!("cargo::rerun-if-changed=sys/kern/include");
+    println!("cargo::rerun-if-env-changed=NETBSDSRCDIR");
+    println!("cargo::rerun-if-env-changed=DM_NETBSD_HEADERS");
+    println!("cargo::rustc-check-cfg=cfg(loom)");
+
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let port = port(&root);
+
+    let bindings = bindings(&root, &out, &port.flags);
+    fs::write(out.join("netbsd.rs"), &bindings).expect("OUT_DIR is writable");
+    fs::write(out.join("dm_layout.h"), layout(&bindings)).expect("OUT_DIR is writable");
+    println!("cargo::metadata=out={}", out.display());
+
+    if env::var_os("CARGO_FEATURE_HOSTED").is_some() {
+        let mut shim = cc::Build::new();
+        shim.compiler("clang").no_default_flags(true).opt_level(2).file("sys/kern/shim.c");
+        shim.include(&out);
+        for flag in &port.flags {
+            shim.flag(flag);
+        }
+        shim.flag("-fPIC").flag("-g").flag("-Wall").flag("-Werror=implicit-function-declaration");
+        // What a NetBSD header does is not ours to mend.
+        shim.flag("-Wno-unused-function").flag("-DDM_HOSTED");
+        shim.compile("dmshim");
+    }
+    let _ = port.machine;
+}
+
+/// The flags of the port that is being built: a NetBSD kernel's, or for a hosted build those of
+/// the amd64 port, whose structures a Linux process on x86_64 can hold as they are.
+fn port(root: &Path) -> Port {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
+    let (target, machine, zig, defines): (_, _, _, &[&str]) = match arch.as_str() {
+        "x86_64" => (
+            "x86_64-unknown-netbsd",
+            "amd64",
+            "x86_64-netbsd-none",
+            &["-Damd64", "-Dx86_64", "-mno-red-zone"],
+        ),
+        "x86" => ("i486-unknown-netbsdelf", "i386", "x86-netbsd-none", &["-Di386"]),
+        other => panic!("no NetBSD port for {other} yet: share/doc/porting.md says what it takes"),
+    };
+    let mut flags: Vec<String> = vec![format!("--target={target}")];
+    flags.extend(defines.iter().map(|s| s.to_string()));
+    flags.extend(
+        "-mno-mmx -mno-sse -mno-avx -msoft-float -DMULTIPROCESSOR -DMAXUSERS=64 -D_KERNEL -D_MODULE \
+         -std=gnu99 -ffreestanding -fno-strict-aliasing -fno-common -nostdinc"
+            .split_whitespace()
+            .map(String::from),
+    );
+    if let Some(src) = env::var_os("NETBSDSRCDIR") {
+        let src = PathBuf::from(src);
+        let links =
+            PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("machine-links");
+        link_machine(&src, machine, &links);
+        for dir in [links, src.join("sys"), src.join("common/include"), src.join("sys/../include")]
+        {
+            flags.push(format!("-I{}", dir.display()));
+        }
+    } else {
+        let headers = env::var_os("DM_NETBSD_HEADERS")
+            .map_or_else(|| root.join("target/netbsd-headers"), PathBuf::from);
+        if !headers.join("generic-netbsd/sys/param.h").exists() {
+            panic!(
+                "no NetBSD headers in {}: run `cargo xtask setup`, or name a NetBSD source tree \
+                 with NETBSDSRCDIR",
+                headers.display()
+            );
+        }
+        // The bundled set has lost its version number.
+        flags.push("-D__NetBSD_Version__=1100000000".into());
+        flags.push(format!("-I{}", root.join("sys/kern/include").display()));
+        for dir in [zig, "generic-netbsd"] {
+            flags.push("-isystem".into());
+            flags.push(headers.join(dir).display().to_string());
+        }
+    }
+    Port { flags, machine }
+}
+
+/// A source tree has no `machine/`; config(1) makes these links in a kernel's build directory.
+fn link_machine(src: &Path, machine: &str, links: &Path) {
+    fs::create_dir_all(links).expect("OUT_DIR is writable");
+    let arch = src.join("sys/arch");
+    for (name, to) in [("machine", machine), (machine, machine), ("x86", "x86"), ("i386", "i386")] {
+        let link = links.join(name);
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(arch.join(to).join("include"), &link)
+            .unwrap_or_else(|e| panic!("{}: {e}", link.display()));
+    }
+}
+
+fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
+    let mut builder = bindgen::Builder::default()
+        .header(root.join("sys/kern/netbsd.h").display().to_string())
+        .header(root.join("sys/kern/shim.h").display().to_string())
+        .clang_args(flags)
+        .clang_arg("-DDM_BINDGEN")
+        .clang_macro_fallback()
+        .clang_macro_fallback_build_dir(out)
+        .use_core()
+        .ctypes_prefix("core::ffi")
+        .allowlist_function("dm_shim_.*")
+        .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
+        .derive_debug(false)
+        .generate_comments(false)
+        .layout_tests(true)
+        .formatter(bindgen::Formatter::Prettyplease)
+        .rust_edition(bindgen::RustEdition::Edition2024)
+        .wrap_unsafe_ops(true);
+    for ty in TYPES {
+        builder = builder.allowlist_type(ty);
+    }
+    for function in FUNCTIONS {
+        builder = builder.allowlist_function(function);
+    }
+    for var in VARS {
+        builder = builder.allowlist_var(var);
+    }
+    for ty in OPAQUE {
+        builder = builder.opaque_type(ty);
+    }
+    builder
+        .generate()
+        .unwrap_or_else(|e| panic!("bindgen could not read NetBSD's headers: {e}"))
+        .to_string()
+}
+
+/// bindgen states what it found as Rust assertions; say the same in C, for the compiler that
+/// builds the kernel to check against the headers of that kernel.
+fn layout(bindings: &str) -> String {
+    let mut c = String::from(
+        "/* Made by build.rs from what bindgen read: the layouts that the Rust object was built for. */\n",
+    );
+    let wanted = |ty: &str| {
+        TYPES.iter().any(|t| *t == ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t")
+    };
+    let mut rest = bindings;
+    while let Some(at) = rest.find("[\"") {
+        rest = &rest[at + 2..];
+        let Some(end) = rest.find("\"]") else { break };
+        let what = &rest[..end];
+        rest = &rest[end + 2..];
+        let value = || {
+            let stop = rest.find("usize]")?;
+            rest[..stop].rsplit(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+        };
+        if let Some(ty) = what.strip_prefix("Size of ").filter(|t| wanted(t)) {
+            if let Some(n) = value() {
+                let ty = c_name(ty);
+                let _ = writeln!(c, "DM_LAYOUT(sizeof({ty}) == {n}, \"{ty} has another size\");");
+            }
+        } else if let Some((ty, field)) =
+            what.strip_prefix("Offset of field: ").and_then(|w| w.split_once("::"))
+            && wanted(ty)
+            && !field.starts_with("__")
+            && !field.starts_with("_bitfield")
+            && let Some(n) = value()
+        {
+            let field = field.strip_suffix('_').unwrap_or(field);
+            let ty = c_name(ty);
+            let _ = writeln!(
+                c,
+                "DM_LAYOUT(__builtin_offsetof({ty}, {field}) == {n}, \"{ty} has moved {field}\");"
+            );
+        }
+    }
+    c
+}
+
+fn c_name(ty: &str) -> String {
+    match ty {
+        "kmutex_t" | "kcondvar_t" => ty.to_string(),
+        _ => format!("struct {ty}"),
+    }
+}

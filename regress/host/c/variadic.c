@@ -1,0 +1,120 @@
+/*
+ * The kernel's functions with a variable argument list.  Each formats its
+ * arguments and hands the text, or the list as an array, to Rust.
+ */
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void	dm_host_print(const char *);
+void	dm_host_panic(const char *) __attribute__((__noreturn__));
+const char *dm_host_xname(void *);
+char	*dm_host_strdup(const char *);
+void	*dm_host_prop_string(const char *);
+int	dm_host_sysctl_createv(void *, int, const void *, const void **, int, int,
+	    const char *, const char *, void *, uint64_t, void *, size_t,
+	    const int *, size_t);
+
+#define	LINE	2048
+
+#define	FORMAT(buf, fmt) do {						\
+	va_list ap;							\
+	va_start(ap, fmt);						\
+	(void)vsnprintf(buf, sizeof(buf), fmt, ap);			\
+	va_end(ap);							\
+} while (0)
+
+#define	PRINTER(name)							\
+void	name(const char *, ...);					\
+void									\
+name(const char *fmt, ...)						\
+{									\
+	char buf[LINE];							\
+	FORMAT(buf, fmt);						\
+	dm_host_print(buf);						\
+}
+
+#define	PRINTER_DEV(name)						\
+void	name(void *, const char *, ...);				\
+void									\
+name(void *dev, const char *fmt, ...)					\
+{									\
+	char buf[LINE], line[LINE + 32];				\
+	FORMAT(buf, fmt);						\
+	snprintf(line, sizeof(line), "%s: %s", dm_host_xname(dev), buf);\
+	dm_host_print(line);						\
+}
+
+PRINTER(aprint_normal)
+PRINTER(aprint_error)
+PRINTER(aprint_naive)
+PRINTER(aprint_verbose)
+PRINTER(aprint_debug)
+PRINTER_DEV(aprint_normal_dev)
+PRINTER_DEV(aprint_error_dev)
+PRINTER_DEV(aprint_naive_dev)
+PRINTER_DEV(aprint_verbose_dev)
+PRINTER_DEV(aprint_debug_dev)
+PRINTER(uprintf)
+
+void	panic(const char *, ...) __attribute__((__noreturn__));
+void
+panic(const char *fmt, ...)
+{
+	char buf[LINE];
+
+	FORMAT(buf, fmt);
+	dm_host_panic(buf);
+}
+
+/* kmem(9): allocated with kmem_alloc, freed with kmem_strfree. */
+char	*kmem_asprintf(const char *, ...);
+char *
+kmem_asprintf(const char *fmt, ...)
+{
+	char buf[LINE];
+
+	FORMAT(buf, fmt);
+	return dm_host_strdup(buf);
+}
+
+/* proplib(3) */
+void	*prop_string_create_format(const char *, ...);
+void *
+prop_string_create_format(const char *fmt, ...)
+{
+	char buf[LINE];
+
+	FORMAT(buf, fmt);
+	return dm_host_prop_string(buf);
+}
+
+/* sysctl(9): the numbers end with CTL_EOL. */
+#define	EOL	(-1)
+#define	NAMES	12
+
+int	sysctl_createv(void *, int, const void *, const void **, int, int,
+	    const char *, const char *, void *, uint64_t, void *, size_t, ...);
+int
+sysctl_createv(void *log, int cflags, const void *parent, const void **out,
+    int flags, int type, const char *name, const char *descr, void *func,
+    uint64_t qv, void *newp, size_t newlen, ...)
+{
+	int names[NAMES];
+	size_t n = 0;
+	va_list ap;
+
+	va_start(ap, newlen);
+	for (;;) {
+		int v = va_arg(ap, int);
+		if (v == EOL || n == NAMES)
+			break;
+		names[n++] = v;
+	}
+	va_end(ap);
+	return dm_host_sysctl_createv(log, cflags, parent, out, flags, type,
+	    name, descr, func, qv, newp, newlen, names, n);
+}

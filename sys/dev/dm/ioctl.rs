@@ -1,0 +1,468 @@
+//! The commands, as libdevmapper and dmctl(8) send them: one dictionary in, the same dictionary
+//! out with keys set or replaced.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use crate::device::{Device, Driver, Found, Line, Selector, Snapshot};
+use crate::kernel::{Geometry, Kernel};
+use crate::name::{Name, Uuid};
+use crate::proplib::{Array, Dictionary, Value};
+use crate::targets::TARGETS;
+use crate::units::{Minor, Sector};
+use crate::{Errno, limits};
+
+#[cfg(test)]
+mod tests;
+
+/// The version of the protocol: major, minor, patch level.
+pub const VERSION: [u32; 3] = [4, 16, 0];
+
+/// Bits of `flags`. What says how a device is, is told true in every reply about one; the rest
+/// comes back as it was sent.
+pub mod flags {
+    /// The device, or the table to be loaded, takes no writes.
+    pub const READONLY: u32 = 1 << 0;
+    /// The device is suspended.
+    pub const SUSPEND: u32 = 1 << 1;
+    /// The device exists.
+    pub const EXISTS: u32 = 1 << 2;
+    /// The request's minor is the one that a new device must have.
+    pub const PERSISTENT_DEV: u32 = 1 << 3;
+    /// `params` shall be the table's parameters, not the targets' state.
+    pub const STATUS_TABLE: u32 = 1 << 4;
+    /// There is an active table.
+    pub const ACTIVE_PRESENT: u32 = 1 << 5;
+    /// There is an inactive table.
+    pub const INACTIVE_PRESENT: u32 = 1 << 6;
+    /// The request is about the inactive table.
+    pub const QUERY_INACTIVE_TABLE: u32 = 1 << 12;
+    /// `rename` sets the uuid.
+    pub const UUID: u32 = 1 << 14;
+    /// A device in use shall go at its last close; in a reply, that it will.
+    pub const DEFERRED_REMOVE: u32 = 1 << 17;
+    /// More lines of this table will come in further requests.
+    pub const RELOAD_MORE: u32 = 1 << 30;
+}
+
+/// What tells how a device is.
+const TRUTH: u32 = flags::READONLY
+    | flags::SUSPEND
+    | flags::EXISTS
+    | flags::ACTIVE_PRESENT
+    | flags::INACTIVE_PRESENT
+    | flags::DEFERRED_REMOVE;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Version,
+    Targets,
+    Names,
+    Create,
+    Reload,
+    Resume,
+    Suspend,
+    Clear,
+    Remove,
+    RemoveAll,
+    Rename,
+    Info,
+    Status,
+    Deps,
+    WaitEvent,
+    Message,
+    SetGeometry,
+}
+
+impl Command {
+    fn parse(word: &str) -> Option<Command> {
+        Some(match word {
+            "version" => Command::Version,
+            "targets" => Command::Targets,
+            "names" => Command::Names,
+            "create" => Command::Create,
+            "reload" => Command::Reload,
+            "resume" => Command::Resume,
+            "suspend" => Command::Suspend,
+            "clear" => Command::Clear,
+            "remove" => Command::Remove,
+            "remove_all" => Command::RemoveAll,
+            "rename" => Command::Rename,
+            "info" | "mknodes" => Command::Info,
+            // STATUS_TABLE says which of the two it is.
+            "status" | "table" => Command::Status,
+            "deps" => Command::Deps,
+            "waitevent" => Command::WaitEvent,
+            "message" => Command::Message,
+            "setgeometry" => Command::SetGeometry,
+            _ => return None,
+        })
+    }
+
+    /// Whether anyone may give it: it changes nothing.
+    fn asks(self) -> bool {
+        use Command::*;
+        matches!(self, Version | Targets | Names | Info | Status | Deps | WaitEvent)
+    }
+
+    /// Whether a device that does not exist is an answer, not an error.
+    fn is_question(self) -> bool {
+        matches!(self, Command::Info | Command::Status | Command::Deps)
+    }
+}
+
+/// Carries out the request in `dict` and turns it into the reply. `writable` says whether the
+/// descriptor it came through is open for writing.
+///
+/// # Errors
+/// EINVAL for a request that is malformed, EIO for another version of the protocol, EBADF and
+/// EPERM for one that its sender may not make, ENXIO for a device that does not exist, and those
+/// of the command. Nothing has changed then. With sysctl hw.dm.legacy_errors there are none.
+pub fn ioctl<K: Kernel, D: Dictionary>(
+    driver: &Driver<K>,
+    dict: &mut D,
+    writable: bool,
+) -> Result<(), Errno> {
+    let result = Request { driver, dict: &mut *dict, flags: 0 }.run(writable);
+    match result {
+        Err(errno) if driver.kernel().legacy_errors() => {
+            if errno == Errno::ENXIO {
+                let flags = number(&*dict, c"flags").ok().flatten().unwrap_or(0);
+                dict.set_unsigned(c"flags", flags & !u64::from(flags::EXISTS))?;
+            }
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+struct Request<'a, K: Kernel, D: Dictionary> {
+    driver: &'a Driver<K>,
+    dict: &'a mut D,
+    flags: u32,
+}
+
+impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
+    fn run(mut self, writable: bool) -> Result<(), Errno> {
+        self.check_version()?;
+        let command = string(&*self.dict, c"command")?.ok_or(Errno::EINVAL)?;
+        let command = Command::parse(command).ok_or(Errno::EINVAL)?;
+        let flags = number(&*self.dict, c"flags")?.unwrap_or(0);
+        self.flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        if !command.asks() {
+            self.driver.kernel().authorize()?;
+            if !writable {
+                return Err(Errno::EBADF);
+            }
+        }
+        self.obey(command)?;
+        let mut version = D::Array::new()?;
+        VERSION.iter().try_for_each(|n| version.push_unsigned(u64::from(*n)))?;
+        self.dict.set_array(c"version", version)
+    }
+
+    /// A missing version is accepted: libdevmapper leaves it out of some requests.
+    fn check_version(&self) -> Result<(), Errno> {
+        let version = match self.dict.get(c"version") {
+            None => return Ok(()),
+            Some(Value::Array(version)) if version.len() == VERSION.len() => version,
+            Some(_) => return Err(Errno::EINVAL),
+        };
+        let part = |at| match version.get(at) {
+            Some(Value::Unsigned(n)) => Ok(n),
+            _ => Err(Errno::EINVAL),
+        };
+        let (major, minor, _patch) = (part(0)?, part(1)?, part(2)?);
+        if major != u64::from(VERSION[0]) || minor > u64::from(VERSION[1]) {
+            return Err(Errno::EIO);
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Errno> {
+        match command {
+            Command::Version => return self.version(),
+            Command::Targets => return self.targets(),
+            Command::Names => return self.names(),
+            Command::RemoveAll => {
+                self.driver.remove_all(self.has(flags::DEFERRED_REMOVE))?;
+                return self.set_flags(self.flags);
+            }
+            Command::Create => return self.create(),
+            _ => {}
+        }
+        let found = match self.driver.find(&self.selector()?) {
+            Some(found) => found,
+            None if command.is_question() => return self.set_flags(self.flags & !TRUTH),
+            None => return Err(Errno::ENXIO),
+        };
+        let (driver, device) = (self.driver, &found.device);
+        match command {
+            Command::Reload => {
+                let more = self.has(flags::RELOAD_MORE);
+                driver.reload(device, self.lines()?, self.has(flags::READONLY), more)?;
+            }
+            Command::Resume => driver.resume(device)?,
+            Command::Suspend => driver.suspend(device)?,
+            Command::Clear => driver.clear(device),
+            Command::Remove => return self.remove(&found),
+            Command::Rename => return self.rename(found),
+            Command::Status => self.status(&device.snapshot())?,
+            Command::Deps => self.deps(&device.snapshot())?,
+            Command::WaitEvent => {
+                let seen = number(&*self.dict, c"event_nr")?.unwrap_or(0);
+                driver.wait_event(device, u32::try_from(seen).map_err(|_| Errno::EINVAL)?)?;
+                self.status(&device.snapshot())?;
+            }
+            Command::Message => self.message(device)?,
+            Command::SetGeometry => device.set_geometry(self.geometry()?),
+            _ => {}
+        }
+        self.reply(&found)
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set_flags(&mut self, flags: u32) -> Result<(), Errno> {
+        self.dict.set_unsigned(c"flags", u64::from(flags))
+    }
+
+    fn set(&mut self, key: &CStr, value: u32) -> Result<(), Errno> {
+        self.dict.set_unsigned(key, u64::from(value))
+    }
+
+    fn name(&self) -> Result<Option<Name>, Errno> {
+        string(&*self.dict, c"name")?.filter(|s| !s.is_empty()).map(Name::new).transpose()
+    }
+
+    fn uuid(&self) -> Result<Option<Uuid>, Errno> {
+        string(&*self.dict, c"uuid")?.filter(|s| !s.is_empty()).map(Uuid::new).transpose()
+    }
+
+    fn minor(&self) -> Result<Option<u64>, Errno> {
+        Ok(number(&*self.dict, c"minor")?.filter(|minor| *minor != 0))
+    }
+
+    /// The minor wins over the name, and the name over the uuid. A name that no device can have
+    /// selects none; one that is too long is an error, wherever it stands.
+    fn selector(&self) -> Result<Selector, Errno> {
+        let given = |key, max| match string(&*self.dict, key)? {
+            Some(text) if text.len() > max => Err(Errno::EINVAL),
+            text => Ok(text.filter(|text| !text.is_empty())),
+        };
+        let (name, uuid) = (given(c"name", Name::MAX)?, given(c"uuid", Uuid::MAX)?);
+        let selector = match (self.minor()?, name, uuid) {
+            (Some(minor), ..) => Minor::new(minor).map(Selector::Minor),
+            (None, Some(name), _) => Name::new(name).ok().map(Selector::Name),
+            (None, None, uuid) => uuid.and_then(|uuid| Uuid::new(uuid).ok()).map(Selector::Uuid),
+        };
+        Ok(selector.unwrap_or(Selector::None))
+    }
+
+    /// Tells all there is to tell about a device.
+    fn reply(&mut self, found: &Found<K>) -> Result<(), Errno> {
+        let now = found.device.snapshot();
+        let about = if self.has(flags::QUERY_INACTIVE_TABLE) { &now.inactive } else { &now.active };
+        let lines = about.as_ref().map_or(0, |table| table.len());
+        let truth = [
+            (true, flags::EXISTS),
+            (now.suspended, flags::SUSPEND),
+            (now.read_only, flags::READONLY),
+            (now.active.is_some(), flags::ACTIVE_PRESENT),
+            (now.inactive.is_some(), flags::INACTIVE_PRESENT),
+            (now.remove_at_close, flags::DEFERRED_REMOVE),
+        ];
+        let truth = truth.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
+        self.set_flags(self.flags & !TRUTH | truth)?;
+        self.identify(found)?;
+        self.set(c"open_count", now.open_count)?;
+        self.dict.set_unsigned(c"target_count", lines as u64)?;
+        self.set(c"event_nr", now.event_nr)
+    }
+
+    fn identify(&mut self, found: &Found<K>) -> Result<(), Errno> {
+        self.dict.set_string(c"name", found.name.as_str())?;
+        self.dict.set_string(c"uuid", found.uuid.as_ref().map_or("", Uuid::as_str))?;
+        self.set(c"minor", found.device.minor().get())
+    }
+
+    /// Old tools do not look at `features`; new ones learn there what goes beyond the C driver.
+    fn version(&mut self) -> Result<(), Errno> {
+        let mut features = D::new()?;
+        features.set_unsigned(c"reload_more", u64::from(flags::RELOAD_MORE))?;
+        features.set_unsigned(c"lines", limits::LINES as u64)?;
+        features.set_unsigned(c"stripes", limits::STRIPES as u64)?;
+        let mut list = D::Array::new()?;
+        list.push_dictionary(features)?;
+        self.dict.set_array(c"features", list)?;
+        self.set_flags(self.flags)
+    }
+
+    fn targets(&mut self) -> Result<(), Errno> {
+        let mut list = D::Array::new()?;
+        for kind in TARGETS {
+            let (mut entry, mut version) = (D::new()?, D::Array::new()?);
+            entry.set_string(c"name", kind.name)?;
+            kind.version.iter().try_for_each(|n| version.push_unsigned(u64::from(*n)))?;
+            entry.set_array(c"ver", version)?;
+            list.push_dictionary(entry)?;
+        }
+        self.dict.set_array(c"cmd_data", list)?;
+        self.set_flags(self.flags)
+    }
+
+    fn names(&mut self) -> Result<(), Errno> {
+        let mut list = D::Array::new()?;
+        for (name, minor) in self.driver.names() {
+            let mut entry = D::new()?;
+            entry.set_string(c"name", name.as_str())?;
+            entry.set_unsigned(c"dev", u64::from(minor.get()))?;
+            list.push_dictionary(entry)?;
+        }
+        self.dict.set_array(c"cmd_data", list)?;
+        self.set_flags(self.flags)
+    }
+
+    fn create(&mut self) -> Result<(), Errno> {
+        let name = self.name()?.ok_or(Errno::EINVAL)?;
+        let uuid = self.uuid()?;
+        let minor = match self.minor()?.filter(|_| self.has(flags::PERSISTENT_DEV)) {
+            Some(minor) => Some(Minor::new(minor).ok_or(Errno::EINVAL)?),
+            None => None,
+        };
+        let found = self.driver.create(name, uuid, minor, self.has(flags::READONLY))?;
+        self.reply(&found)
+    }
+
+    fn remove(&mut self, found: &Found<K>) -> Result<(), Errno> {
+        self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE))?;
+        if self.driver.find(&Selector::Minor(found.device.minor())).is_some() {
+            return self.reply(found);
+        }
+        self.set_flags(self.flags & !TRUTH)?;
+        self.identify(found)?;
+        self.set(c"open_count", 0)?;
+        self.set(c"target_count", 0)?;
+        self.set(c"event_nr", found.device.snapshot().event_nr)
+    }
+
+    fn rename(&mut self, mut found: Found<K>) -> Result<(), Errno> {
+        let data = self.cmd_data()?;
+        let Some(Value::String(new)) = data.get(0) else { return Err(Errno::EINVAL) };
+        if self.has(flags::UUID) {
+            let uuid = Uuid::new(new)?;
+            self.driver.set_uuid(&found.device, uuid.clone())?;
+            found.uuid = Some(uuid);
+        } else {
+            let name = Name::new(new)?;
+            self.driver.rename(&found.device, name.clone())?;
+            found.name = name;
+        }
+        self.reply(&found)
+    }
+
+    fn cmd_data(&self) -> Result<D::Array, Errno> {
+        match self.dict.get(c"cmd_data") {
+            Some(Value::Array(data)) => Ok(data),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn lines(&self) -> Result<Vec<Line>, Errno> {
+        let data = self.cmd_data()?;
+        if data.len() > limits::LINES {
+            return Err(Errno::E2BIG);
+        }
+        let line = |at| {
+            let Some(Value::Dictionary(line)) = data.get(at) else { return Err(Errno::EINVAL) };
+            let text = |key| string(&line, key)?.map(String::from).ok_or(Errno::EINVAL);
+            let count = |key| number(&line, key)?.ok_or(Errno::EINVAL);
+            Ok(Line {
+                start: count(c"start")?,
+                length: count(c"length")?,
+                kind: text(c"type")?,
+                params: text(c"params")?,
+            })
+        };
+        (0..data.len()).map(line).collect()
+    }
+
+    fn status(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
+        let mut list = D::Array::new()?;
+        if let Some(table) = self.chosen(now) {
+            for (start, length, target) in table.lines() {
+                let mut line = D::new()?;
+                line.set_unsigned(c"start", start.0)?;
+                line.set_unsigned(c"length", length.0)?;
+                line.set_string(c"type", target.kind().name)?;
+                line.set_signed(c"status", i64::from(now.slot))?;
+                let params = table.describe(target, self.has(flags::STATUS_TABLE));
+                line.set_string(c"params", &params)?;
+                list.push_dictionary(line)?;
+            }
+        }
+        self.dict.set_array(c"cmd_data", list)
+    }
+
+    fn chosen<'s>(&self, now: &'s Snapshot<K>) -> Option<&'s crate::kernel::LiveTable<K>> {
+        match self.has(flags::QUERY_INACTIVE_TABLE) {
+            true => now.inactive.as_deref(),
+            false => now.active.as_deref(),
+        }
+    }
+
+    fn deps(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
+        let mut list = D::Array::new()?;
+        let devs = self.chosen(now).map_or(&[][..], |table| table.devs());
+        devs.iter().try_for_each(|dev| list.push_unsigned(dev.0))?;
+        self.dict.set_array(c"cmd_data", list)
+    }
+
+    fn message(&self, device: &Device<K>) -> Result<(), Errno> {
+        let sector = Sector(number(&*self.dict, c"sector")?.unwrap_or(0));
+        let text = string(&*self.dict, c"message")?.ok_or(Errno::EINVAL)?;
+        if text.len() > limits::MESSAGE {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        device.message(sector, text)
+    }
+
+    /// `cylinders heads sectors start`, as dmsetup(8) sends them.
+    fn geometry(&self) -> Result<Geometry, Errno> {
+        let text = string(&*self.dict, c"geometry")?.ok_or(Errno::EINVAL)?;
+        let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+        let mut next = |max: u64| match numbers.next() {
+            Some(Ok(n)) if n <= max => Ok(n),
+            _ => Err(Errno::EINVAL),
+        };
+        // The bounds are those of struct disklabel's fields, so that none is cut.
+        let (cylinders, heads, sectors) =
+            (next(65_535)? as u32, next(255)? as u32, next(255)? as u32);
+        let start = Sector(next(Sector::MAX.0)?);
+        if numbers.next().is_some() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Geometry { cylinders, heads, sectors, start })
+    }
+}
+
+/// A key that holds a string, or is not there.
+fn string<'d, D: Dictionary>(dict: &'d D, key: &CStr) -> Result<Option<&'d str>, Errno> {
+    match dict.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Errno::EINVAL),
+    }
+}
+
+/// A key that holds a number of 0 or more, or is not there.
+fn number<D: Dictionary>(dict: &D, key: &CStr) -> Result<Option<u64>, Errno> {
+    match dict.get(key) {
+        None => Ok(None),
+        Some(Value::Unsigned(n)) => Ok(Some(n)),
+        Some(_) => Err(Errno::EINVAL),
+    }
+}

@@ -1,0 +1,157 @@
+//! What the device mapper needs of a kernel.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::DerefMut;
+
+use crate::table::{Component, Table};
+use crate::units::{Dev, Minor, Sector};
+use crate::{Errno, pdev::Pdev};
+
+/// A kernel. One value of it lives as long as the driver.
+pub trait Kernel: Sized + Send + Sync + 'static {
+    /// mutex(9), adaptive.
+    type Mutex<T: Send>: Mutex<T>;
+    /// condvar(9).
+    type Condvar: Condvar<Self>;
+    /// A block device, opened. Dropping it closes it, which may sleep.
+    type Disk: Component + Send + Sync;
+    /// A device as the system sees it.
+    type Unit: Unit<Self> + Send + Sync;
+
+    /// Finds the block device at `path`.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTBLK, or what the file system says.
+    fn find(&self, path: &str) -> Result<Dev, Errno>;
+
+    /// Opens a block device, for writing too if it can be.
+    ///
+    /// # Errors
+    /// ENXIO, EBUSY, or what its driver says.
+    fn open(&self, dev: Dev) -> Result<Self::Disk, Errno>;
+
+    /// Presents a device, without a table, to the system.
+    ///
+    /// # Errors
+    /// ENOMEM, or what autoconf(9) says.
+    fn attach(&self, minor: Minor) -> Result<Self::Unit, Errno>;
+
+    /// The major number of the driver's block devices.
+    fn block_major(&self) -> u32;
+
+    /// Whether who asks may change devices: KAUTH_SYSTEM_DEVMAPPER.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn authorize(&self) -> Result<(), Errno>;
+
+    /// sysctl hw.dm.legacy_errors.
+    fn legacy_errors(&self) -> bool;
+
+    /// sysctl hw.dm.label_guard.
+    fn label_guard(&self) -> LabelGuard;
+
+    /// Tells the console, on a line of its own.
+    fn say(&self, what: fmt::Arguments<'_>);
+}
+
+/// What to do about tables that reach into the sectors of a component's label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabelGuard {
+    /// Nothing.
+    Off,
+    /// Accept them with a message, and refuse writes to the label.
+    Writes,
+    /// Refuse them.
+    Tables,
+}
+
+/// A lock that owns its data.
+pub trait Mutex<T>: Send + Sync {
+    /// What holds it; dropping it lets go.
+    type Guard<'a>: DerefMut<Target = T>
+    where
+        Self: 'a;
+
+    /// A new one.
+    fn new(data: T) -> Self;
+
+    /// Takes it, sleeping until it is free.
+    fn lock(&self) -> Self::Guard<'_>;
+}
+
+/// Something to sleep on.
+pub trait Condvar<K: Kernel>: Send + Sync {
+    /// A new one; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
+    fn new(name: &'static core::ffi::CStr) -> Self;
+
+    /// Lets go of `guard`'s mutex, sleeps until woken, and takes it again.
+    fn wait<T: Send>(&self, guard: &mut <K::Mutex<T> as Mutex<T>>::Guard<'_>);
+
+    /// The same, but a signal ends the sleep too.
+    ///
+    /// # Errors
+    /// EINTR, or ERESTART as the kernel has it.
+    fn wait_sig<T: Send>(
+        &self,
+        guard: &mut <K::Mutex<T> as Mutex<T>>::Guard<'_>,
+    ) -> Result<(), Errno>;
+
+    /// Wakes all sleepers.
+    fn broadcast(&self);
+}
+
+/// The table of a running driver.
+pub type LiveTable<K> = Table<Pdev<K>>;
+
+/// A device as the system sees it: a disk(9) with I/O going through it. The caller serialises
+/// [`Unit::quiesce`], [`Unit::set_table`], [`Unit::release`] and [`Unit::detach`].
+pub trait Unit<K: Kernel> {
+    /// Holds I/O that comes from now on, and waits until none is in flight.
+    ///
+    /// # Errors
+    /// EINTR when a signal came first: nothing is held then, as before.
+    fn quiesce(&self) -> Result<(), Errno>;
+
+    /// Lets I/O go again, the held first and in its order.
+    fn release(&self);
+
+    /// Changes the table, while no I/O is in flight, and returns the old one.
+    fn set_table(&self, table: Arc<LiveTable<K>>, read_only: bool) -> Option<Arc<LiveTable<K>>>;
+
+    /// Gives the disk a geometry of the caller's.
+    fn set_geometry(&self, geometry: Geometry);
+
+    /// How many device nodes (block, character) are open.
+    fn open_count(&self) -> u32;
+
+    /// Refuses opens from now on.
+    ///
+    /// # Errors
+    /// EBUSY when it is open and `force` is not set: nothing has changed then.
+    fn begin_detach(&self, force: bool) -> Result<(), Errno>;
+
+    /// Fails all I/O, held and to come, with ENXIO, waits for what is in flight, and gives back
+    /// the table. After [`Unit::begin_detach`].
+    fn kill(&self) -> Option<Arc<LiveTable<K>>>;
+
+    /// Takes the device from the system. After [`Unit::kill`].
+    ///
+    /// # Errors
+    /// What autoconf(9) says.
+    fn detach(&self) -> Result<(), Errno>;
+}
+
+/// A disk's geometry, as `setgeometry` gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Cylinders.
+    pub cylinders: u32,
+    /// Heads: tracks per cylinder.
+    pub heads: u32,
+    /// Sectors per track.
+    pub sectors: u32,
+    /// The sector that the device starts at, on the disk that it plays.
+    pub start: Sector,
+}

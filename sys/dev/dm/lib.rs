@@ -1,0 +1,34 @@
+//! The device mapper: virtual disks made of ranges of other disks.
+//!
+//! This crate decides; it never touches a kernel. What it needs of one (locks, opened components,
+//! a disk to present) it asks for through the traits of [`kernel`], and what userland sends it
+//! reads through those of [`proplib`]. So it runs in NetBSD's kernel, in a Unix process and under
+//! a property test, unchanged.
+//!
+//! A *table* ([`table::Table`]) is a list of lines; each hands a range of sectors to a *target*
+//! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`ioctl`] has the
+//! commands that userland gives.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod device;
+pub mod errno;
+pub mod ioctl;
+pub mod kernel;
+pub mod label;
+pub mod limits;
+pub mod name;
+pub mod pdev;
+pub mod proplib;
+pub mod table;
+pub mod target;
+pub mod targets;
+pub mod units;
+
+pub use errno::Errno;
+pub use units::{Dev, Minor, Sector};

@@ -1,0 +1,29 @@
+//! How much one driver takes, so that no request can exhaust the kernel. dm.4 states them.
+
+/// Devices at one time.
+pub const DEVICES: usize = 4096;
+
+/// Lines in a table.
+pub const LINES: usize = 65_536;
+
+/// Stripes in a striped line.
+pub const STRIPES: usize = 1024;
+
+/// Bytes of a component's path, as PATH_MAX less its NUL.
+pub const PATH: usize = 1023;
+
+/// Bytes of a line's parameters.
+pub const PARAMS: usize = 64 * 1024;
+
+/// Bytes of a message to a target.
+pub const MESSAGE: usize = 4096;
+
+/// Processes waiting for events, over all devices.
+pub const WAITERS: usize = 256;
+
+/// Device-mapper devices stacked one on another. Each costs kernel stack twice, on the way down
+/// and on the way back, and an i386 kernel has two pages of it.
+pub const DEPTH: usize = 4;
+
+/// Bytes of parameters and target names in a table that comes in several requests.
+pub const TABLE_BYTES: usize = 16 * 1024 * 1024;

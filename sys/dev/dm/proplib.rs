@@ -1,0 +1,98 @@
+//! Property lists, as proplib(3) has them: what userland sends and gets back.
+//!
+//! The driver reads a value once, at the border, into a type of its own; what it could not read
+//! is EINVAL there and nowhere else.
+
+use core::ffi::CStr;
+
+use crate::Errno;
+
+/// What a key or an array element holds.
+pub enum Value<'a, D: Dictionary> {
+    /// A string; proplib's are UTF-8, and one that is not reads as [`Value::Other`].
+    String(&'a str),
+    /// A number of 0 or more.
+    Unsigned(u64),
+    /// A number below 0.
+    Negative(i64),
+    /// An array.
+    Array(D::Array),
+    /// A dictionary.
+    Dictionary(D),
+    /// A boolean, data, or a string that is none.
+    Other,
+}
+
+/// A mutable dictionary.
+pub trait Dictionary: Sized {
+    /// Its arrays.
+    type Array: Array<Dictionary = Self>;
+
+    /// An empty dictionary.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn new() -> Result<Self, Errno>;
+
+    /// What `key` holds, if it is there.
+    fn get(&self, key: &CStr) -> Option<Value<'_, Self>>;
+
+    /// Sets a number; it externalizes in hexadecimal, as libdevmapper expects of unsigned ones.
+    ///
+    /// # Errors
+    /// ENOMEM, as for all setters.
+    fn set_unsigned(&mut self, key: &CStr, value: u64) -> Result<(), Errno>;
+
+    /// Sets a number that externalizes in decimal.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn set_signed(&mut self, key: &CStr, value: i64) -> Result<(), Errno>;
+
+    /// Sets a string.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn set_string(&mut self, key: &CStr, value: &str) -> Result<(), Errno>;
+
+    /// Sets an array.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn set_array(&mut self, key: &CStr, value: Self::Array) -> Result<(), Errno>;
+}
+
+/// A mutable array.
+pub trait Array: Sized {
+    /// Its dictionaries.
+    type Dictionary: Dictionary<Array = Self>;
+
+    /// An empty array.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn new() -> Result<Self, Errno>;
+
+    /// How many elements it has.
+    fn len(&self) -> usize;
+
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element `index`, if it is there.
+    fn get(&self, index: usize) -> Option<Value<'_, Self::Dictionary>>;
+
+    /// Adds a number at the end.
+    ///
+    /// # Errors
+    /// ENOMEM, as for all that add.
+    fn push_unsigned(&mut self, value: u64) -> Result<(), Errno>;
+
+    /// Adds a dictionary at the end.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn push_dictionary(&mut self, value: Self::Dictionary) -> Result<(), Errno>;
+}

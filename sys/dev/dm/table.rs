@@ -1,0 +1,444 @@
+//! Tables: which target answers for which sectors. Checked once, when they are built; after that
+//! they never change.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::label::{Guard, GuardedRange};
+use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, TargetType, Words};
+use crate::units::{DEV_BSIZE, Dev, Sector};
+use crate::{Errno, limits, targets};
+
+#[cfg(test)]
+mod tests;
+
+/// A block device that a table maps to, opened.
+pub trait Component {
+    /// Its device number.
+    fn dev(&self) -> Dev;
+    /// Its size.
+    fn size(&self) -> Sector;
+    /// Bytes in the smallest I/O it takes: a power of two, at least [`DEV_BSIZE`].
+    fn sector_size(&self) -> u32;
+    /// Whether it takes writes.
+    fn writable(&self) -> bool;
+    /// Which of its sectors hold its disk's label and boot code, if it carries a label.
+    fn guard(&self) -> Option<Guard>;
+}
+
+/// Who opens components for a table that is being built.
+pub trait Opener {
+    /// What an opened one is.
+    type Component: Component;
+
+    /// Opens the block device that `path`, a path or `major:minor`, names.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTBLK, EBUSY, EROFS, or whatever the device's driver says.
+    fn open(&self, path: &str) -> Result<Self::Component, Errno>;
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mistake {
+    /// The error that userland gets.
+    pub errno: Errno,
+    /// In words.
+    pub why: &'static str,
+}
+
+impl Mistake {
+    /// A mistake.
+    pub const fn new(errno: Errno, why: &'static str) -> Mistake {
+        Mistake { errno, why }
+    }
+}
+
+/// What is wrong with a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableError {
+    /// The line, counted from 0 in the order that they came, if it is one line's fault.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub mistake: Mistake,
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {}: {}", line.saturating_add(1), self.mistake.why),
+            None => f.write_str(self.mistake.why),
+        }
+    }
+}
+
+/// A line as it is being made into a target: what [`TargetType::new`] works with.
+pub struct LineSpec<'a> {
+    /// How many sectors it maps; never 0.
+    pub length: Sector,
+    /// Its parameters.
+    pub params: Words<'a>,
+    components: &'a mut dyn AddComponent,
+}
+
+impl LineSpec<'_> {
+    /// Opens the component that `path` names, and checks that sectors `offset` to `offset +
+    /// length` lie on it and on its sectors' borders.
+    ///
+    /// # Errors
+    /// EINVAL when they do not, else why it could not be opened.
+    pub fn component(
+        &mut self,
+        path: &str,
+        offset: Sector,
+        length: Sector,
+    ) -> Result<ComponentIndex, Mistake> {
+        let index = self.components.add(path)?;
+        let (size, _) = self.components.size(index);
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(Mistake::new(Errno::EINVAL, "the range ends beyond its component"));
+        }
+        self.aligned(index, offset)?;
+        self.aligned(index, length)?;
+        Ok(index)
+    }
+
+    /// Checks that `n` sectors are whole sectors of the component.
+    ///
+    /// # Errors
+    /// EINVAL when they are not.
+    pub fn aligned(&self, component: ComponentIndex, n: Sector) -> Result<(), Mistake> {
+        let (_, sector_size) = self.components.size(component);
+        if n.is_aligned(sector_size) {
+            return Ok(());
+        }
+        Err(Mistake::new(Errno::EINVAL, "the range cuts a sector of its component in two"))
+    }
+}
+
+/// The components of a table that is being built, without their type.
+trait AddComponent {
+    fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake>;
+    /// Size, and bytes in a sector.
+    fn size(&self, component: ComponentIndex) -> (Sector, u32);
+}
+
+struct Components<'k, O: Opener> {
+    opener: &'k O,
+    by_path: BTreeMap<String, ComponentIndex>,
+    opened: Vec<O::Component>,
+}
+
+impl<O: Opener> AddComponent for Components<'_, O> {
+    fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake> {
+        if let Some(index) = self.by_path.get(path) {
+            return Ok(*index);
+        }
+        let component = self.opener.open(path).map_err(|errno| {
+            let why = match errno {
+                Errno::ENOENT => "a component does not exist",
+                Errno::ENOTBLK | Errno::ENODEV => "a component is not a block device",
+                Errno::EBUSY => "a component is in use by someone else",
+                Errno::EROFS => "a component is read-only, and the table is not",
+                Errno::ELOOP => "the table would map a device to itself",
+                _ => "a component could not be opened",
+            };
+            Mistake::new(errno, why)
+        })?;
+        // The same device may go by several names; one entry serves them all.
+        let known = self.opened.iter().position(|c| c.dev() == component.dev());
+        let index = known.unwrap_or(self.opened.len());
+        let too_many = Mistake::new(Errno::E2BIG, "too many components");
+        let index = ComponentIndex(u32::try_from(index).map_err(|_| too_many)?);
+        if known.is_none() {
+            self.opened.push(component);
+        }
+        self.by_path.insert(path.into(), index);
+        Ok(index)
+    }
+
+    fn size(&self, component: ComponentIndex) -> (Sector, u32) {
+        self.opened
+            .get(component.0 as usize)
+            .map_or((Sector::ZERO, DEV_BSIZE), |c| (c.size(), c.sector_size()))
+    }
+}
+
+struct Line {
+    start: Sector,
+    end: Sector,
+    target: Box<dyn Target>,
+}
+
+/// Takes lines, in any order, and makes a table of them.
+pub struct Builder<'k, O: Opener> {
+    components: Components<'k, O>,
+    lines: Vec<(usize, Line)>,
+    given: usize,
+}
+
+impl<'k, O: Opener> Builder<'k, O> {
+    /// An empty one, whose components `opener` opens.
+    pub fn new(opener: &'k O) -> Self {
+        let components = Components { opener, by_path: BTreeMap::new(), opened: Vec::new() };
+        Builder { components, lines: Vec::new(), given: 0 }
+    }
+
+    /// Adds a line: `length` sectors from `start` are for a target of this kind.
+    ///
+    /// # Errors
+    /// What is wrong with the line by itself; more lines may still be added, to find more
+    /// mistakes, but a table must not be made of the rest.
+    pub fn line(
+        &mut self,
+        start: u64,
+        length: u64,
+        kind: &str,
+        params: &str,
+    ) -> Result<(), TableError> {
+        let number = self.given;
+        self.given = number.saturating_add(1);
+        self.add(number, start, length, kind, params)
+            .map_err(|mistake| TableError { line: Some(number), mistake })
+    }
+
+    fn add(
+        &mut self,
+        number: usize,
+        start: u64,
+        length: u64,
+        kind: &str,
+        params: &str,
+    ) -> Result<(), Mistake> {
+        let invalid = |why| Mistake::new(Errno::EINVAL, why);
+        if number >= limits::LINES {
+            return Err(Mistake::new(Errno::E2BIG, "too many lines"));
+        }
+        if params.len() > limits::PARAMS {
+            return Err(Mistake::new(Errno::ENAMETOOLONG, "the parameters are too long"));
+        }
+        let (start, length) = (Sector(start), Sector(length));
+        if length == Sector::ZERO {
+            return Err(invalid("the length is 0"));
+        }
+        let end = start.checked_add(length).ok_or(invalid("the line ends beyond any disk"))?;
+        let kind =
+            targets::lookup(kind).ok_or(Mistake::new(Errno::ENOENT, "no such target type"))?;
+        let params = Words::new(params);
+        let target =
+            (kind.new)(&mut LineSpec { length, params, components: &mut self.components })?;
+        self.lines.push((number, Line { start, end, target }));
+        Ok(())
+    }
+
+    /// Makes the table.
+    ///
+    /// # Errors
+    /// EINVAL when the lines do not cover the device from sector 0 on, without a gap and without
+    /// an overlap, or cut in two a sector of the device, whose sectors are as large as the
+    /// largest of its components'.
+    pub fn build(mut self) -> Result<Table<O::Component>, TableError> {
+        self.lines.sort_unstable_by_key(|(number, line)| (line.start, *number));
+        let sector_size =
+            self.components.opened.iter().map(Component::sector_size).fold(DEV_BSIZE, u32::max);
+        let mut end = Sector::ZERO;
+        for (number, line) in &self.lines {
+            let invalid =
+                |why| TableError { line: Some(*number), mistake: Mistake::new(Errno::EINVAL, why) };
+            if line.start > end && end == Sector::ZERO {
+                return Err(invalid("the table does not begin at sector 0"));
+            } else if line.start > end {
+                return Err(invalid("there is a gap before the line"));
+            } else if line.start < end {
+                return Err(invalid("the line overlaps another"));
+            } else if !line.start.is_aligned(sector_size) || !line.end.is_aligned(sector_size) {
+                return Err(invalid("the line cuts a sector of the device in two"));
+            }
+            end = line.end;
+        }
+        if self.lines.is_empty() {
+            let mistake = Mistake::new(Errno::EINVAL, "the table has no lines");
+            return Err(TableError { line: None, mistake });
+        }
+        let ends = self.lines.iter().map(|(_, line)| line.end).collect();
+        let targets = self.lines.into_iter().map(|(_, line)| line.target).collect();
+        let components = self.components.opened.into_boxed_slice();
+        let devs = components.iter().map(Component::dev).collect();
+        let mut table = Table { ends, targets, components, devs, sector_size, guards: [].into() };
+        table.guards = table.guarded();
+        Ok(table)
+    }
+}
+
+/// An immutable table. Its lines cover sectors 0 to [`Table::size`] without a gap.
+pub struct Table<C> {
+    /// Where each line ends; it starts where the one before ends.
+    ends: Box<[Sector]>,
+    /// The target of each line.
+    targets: Box<[Box<dyn Target>]>,
+    components: Box<[C]>,
+    devs: Box<[Dev]>,
+    sector_size: u32,
+    guards: Box<[GuardedRange]>,
+}
+
+/// What becomes of the first sectors of an I/O, with the component itself.
+pub enum Piece<'t, C> {
+    /// Send them to a component.
+    Send(&'t C, Sector, Sector),
+    /// Zero them, or drop the write.
+    Zero(Sector),
+    /// Fail them.
+    Fail(Sector, Errno),
+}
+
+impl<C> Piece<'_, C> {
+    /// How many sectors it is about.
+    pub fn length(&self) -> Sector {
+        match *self {
+            Piece::Send(_, _, length) | Piece::Zero(length) | Piece::Fail(length, _) => length,
+        }
+    }
+}
+
+impl<C> Table<C> {
+    /// The device's size under this table.
+    pub fn size(&self) -> Sector {
+        self.ends.last().copied().unwrap_or(Sector::ZERO)
+    }
+
+    /// Bytes in the device's sectors: as large as the largest of its components'.
+    pub fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    /// How many lines it has; at least 1.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Never: a table has a line.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// What it maps to, each component once.
+    pub fn components(&self) -> &[C] {
+        &self.components
+    }
+
+    /// The components' device numbers, each once.
+    pub fn devs(&self) -> &[Dev] {
+        &self.devs
+    }
+
+    /// The lines, in order: start, length, target.
+    pub fn lines(&self) -> impl Iterator<Item = (Sector, Sector, &dyn Target)> {
+        let starts = core::iter::once(&Sector::ZERO).chain(self.ends.iter());
+        let lines = starts.zip(self.ends.iter()).zip(self.targets.iter());
+        lines.map(|((start, end), target)| {
+            (*start, Sector(end.0.saturating_sub(start.0)), target.as_ref())
+        })
+    }
+
+    /// The line that holds `sector`: its index, where it starts, where it ends, its target.
+    #[inline]
+    fn find(&self, sector: Sector) -> Option<(usize, Sector, Sector, &dyn Target)> {
+        let index = self.ends.partition_point(|end| *end <= sector);
+        let (end, target) = (*self.ends.get(index)?, self.targets.get(index)?);
+        let start = index.checked_sub(1).and_then(|i| self.ends.get(i));
+        Some((index, start.copied().unwrap_or(Sector::ZERO), end, target.as_ref()))
+    }
+
+    /// The target that holds `sector`, if the device is that large.
+    pub fn target(&self, sector: Sector) -> Option<&dyn Target> {
+        self.find(sector).map(|(_, _, _, target)| target)
+    }
+
+    /// What becomes of the first of `length` sectors from `start` on, or `None` past the end.
+    #[inline]
+    pub fn map(&self, start: Sector, length: Sector, write: bool) -> Option<Piece<'_, C>> {
+        let (_, line, end, target) = self.find(start)?;
+        // Neither can wrap: `find` returns a line that holds `start`.
+        let within = Sector(start.0.wrapping_sub(line.0));
+        let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
+        Some(match target.map(&IoRange { start: within, length, write }) {
+            Mapping::Send { component, start, length } => {
+                match self.components.get(component.0 as usize) {
+                    Some(component) => Piece::Send(component, start, length),
+                    None => Piece::Fail(length, Errno::EIO),
+                }
+            }
+            Mapping::Zero { length } => Piece::Zero(length),
+            Mapping::Fail { length, error } => Piece::Fail(length, error),
+        })
+    }
+
+    /// Whether a write of `length` sectors from `start` on would reach a component's label.
+    #[inline]
+    pub fn hits_label(&self, start: Sector, length: Sector) -> bool {
+        !self.guards.is_empty() && self.guards.iter().any(|guard| guard.hit(start, length))
+    }
+
+    /// Prints line `target`'s parameters (`true`) or its state (`false`).
+    pub fn describe(&self, target: &dyn Target, parameters: bool) -> String {
+        let (mut text, devs) = (String::new(), Devs(&self.devs));
+        // A String takes all that is written to it.
+        let _ = match parameters {
+            true => target.table(&mut text, &devs),
+            false => target.status(&mut text, &devs),
+        };
+        text
+    }
+}
+
+impl<C: Component> Table<C> {
+    /// The first component that takes no writes.
+    pub fn read_only_component(&self) -> Option<&C> {
+        self.components.iter().find(|c| !c.writable())
+    }
+
+    /// Calls `each` with every range of the table that reaches into the sectors reserved for its
+    /// component's label and boot code: the component, the sector there, the first safe one.
+    pub fn reserved(&self, each: &mut dyn FnMut(Dev, Sector, Sector)) {
+        for (_, length, target) in self.lines() {
+            target.extents(length, &mut |extent| {
+                let Some(component) = self.components.get(extent.component.0 as usize) else {
+                    return;
+                };
+                if let Some(guard) = component.guard()
+                    && extent.start < guard.first_safe
+                {
+                    each(component.dev(), extent.start, guard.first_safe);
+                }
+            });
+        }
+    }
+
+    /// Where on the device the label sectors of its components show.
+    fn guarded(&self) -> Box<[GuardedRange]> {
+        let mut guards = Vec::new();
+        for (start, length, target) in self.lines() {
+            for (component, index) in self.components.iter().zip(0u32..) {
+                let Some(guard) = component.guard() else { continue };
+                for sector in guard.label.sectors() {
+                    let at = target.locate(ComponentIndex(index), sector);
+                    if let Some(at) =
+                        at.filter(|at| *at < length).and_then(|at| start.checked_add(at))
+                    {
+                        guards.push(GuardedRange { start: at, length: Sector(1) });
+                    }
+                }
+            }
+        }
+        guards.into()
+    }
+}
+
+/// Finds a target's kind for those who only have the name, as `dm-host map` has.
+pub fn kind(name: &str) -> Option<&'static TargetType> {
+    targets::lookup(name)
+}

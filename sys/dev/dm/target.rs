@@ -1,0 +1,188 @@
+//! What a target is: the rule that says where a line's sectors really live.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use crate::table::{LineSpec, Mistake};
+use crate::units::{Dev, Sector};
+use crate::{Errno, limits};
+
+/// A kind of target: what a table names, and how one is made. [`crate::targets::TARGETS`] lists
+/// them all.
+pub struct TargetType {
+    /// The word in a table, such as `linear`.
+    pub name: &'static str,
+    /// Major, minor, patch level, as `dmsetup targets` shows them.
+    pub version: [u32; 3],
+    /// Makes the target of one line, or says what is wrong with it.
+    pub new: fn(&mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake>,
+}
+
+/// Which of its table's components a target means.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ComponentIndex(pub u32);
+
+/// A stretch of I/O that lies within one line.
+#[derive(Clone, Copy, Debug)]
+pub struct IoRange {
+    /// The first sector, counted from the line's start.
+    pub start: Sector,
+    /// How many sectors; never 0.
+    pub length: Sector,
+    /// Whether it writes.
+    pub write: bool,
+}
+
+/// What becomes of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
+/// range's; whatever is left is asked for again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mapping {
+    /// They are `length` sectors of a component, from `start` on.
+    Send {
+        /// Which component.
+        component: ComponentIndex,
+        /// The first sector there.
+        start: Sector,
+        /// How many.
+        length: Sector,
+    },
+    /// They read as zeroes, and a write of them is dropped.
+    Zero {
+        /// How many.
+        length: Sector,
+    },
+    /// They fail.
+    Fail {
+        /// How many.
+        length: Sector,
+        /// With what.
+        error: Errno,
+    },
+}
+
+impl Mapping {
+    /// How many sectors it is about.
+    pub fn length(&self) -> Sector {
+        match *self {
+            Mapping::Send { length, .. }
+            | Mapping::Zero { length }
+            | Mapping::Fail { length, .. } => length,
+        }
+    }
+}
+
+/// A stretch of a component that a target reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Which component.
+    pub component: ComponentIndex,
+    /// The first sector there.
+    pub start: Sector,
+    /// How many.
+    pub length: Sector,
+}
+
+/// The rule of one line. It is asked from many CPUs at once and may not sleep or allocate in
+/// [`Target::map`].
+pub trait Target: Send + Sync {
+    /// Its kind.
+    fn kind(&self) -> &'static TargetType;
+
+    /// What becomes of the first sectors of `io`.
+    fn map(&self, io: &IoRange) -> Mapping;
+
+    /// Writes its parameters as `table` shows them; loading them makes the same target again.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    fn table(&self, _out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {
+        Ok(())
+    }
+
+    /// Writes its state as `status` shows it.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    fn status(&self, _out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {
+        Ok(())
+    }
+
+    /// Names every stretch of a component that a line of `length` sectors reaches.
+    fn extents(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
+
+    /// Where in the line a component's sector shows, if it does.
+    fn locate(&self, _component: ComponentIndex, _sector: Sector) -> Option<Sector> {
+        None
+    }
+
+    /// Takes a message from userland (`dmsetup message`).
+    ///
+    /// # Errors
+    /// EINVAL unless the target knows what to do with it.
+    fn message(&self, _text: &str) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// The device numbers of a table's components, for a target to print.
+pub struct Devs<'a>(pub(crate) &'a [Dev]);
+
+impl Devs<'_> {
+    /// Prints a component as `major:minor`.
+    pub fn get(&self, component: ComponentIndex) -> impl fmt::Display + use<> {
+        self.0.get(component.0 as usize).copied().unwrap_or(Dev(0))
+    }
+}
+
+/// A line's parameters, word by word.
+pub struct Words<'a> {
+    rest: core::str::SplitAsciiWhitespace<'a>,
+}
+
+impl<'a> Words<'a> {
+    pub(crate) fn new(params: &'a str) -> Words<'a> {
+        Words { rest: params.split_ascii_whitespace() }
+    }
+
+    /// The next word.
+    ///
+    /// # Errors
+    /// EINVAL, with `missing` as the reason, when there is none.
+    pub fn word(&mut self, missing: &'static str) -> Result<&'a str, Mistake> {
+        self.rest.next().ok_or(Mistake::new(Errno::EINVAL, missing))
+    }
+
+    /// The next word as a decimal number.
+    ///
+    /// # Errors
+    /// EINVAL, with `wrong` as the reason, when there is none, or it is no number below 2^64.
+    pub fn number(&mut self, wrong: &'static str) -> Result<u64, Mistake> {
+        let word = self.word(wrong)?;
+        // u64's own parser would also take a sign.
+        let digits = word.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| word.parse().ok()).flatten().ok_or(Mistake::new(Errno::EINVAL, wrong))
+    }
+
+    /// The next word as a path or `major:minor`.
+    ///
+    /// # Errors
+    /// EINVAL when there is none, ENAMETOOLONG when it is longer than a path can be.
+    pub fn path(&mut self) -> Result<&'a str, Mistake> {
+        let word = self.word("a component is missing")?;
+        if word.len() > limits::PATH {
+            return Err(Mistake::new(Errno::ENAMETOOLONG, "a component's path is too long"));
+        }
+        Ok(word)
+    }
+
+    /// That there is nothing more.
+    ///
+    /// # Errors
+    /// EINVAL when there is.
+    pub fn end(&mut self) -> Result<(), Mistake> {
+        match self.rest.next() {
+            None => Ok(()),
+            Some(_) => Err(Mistake::new(Errno::EINVAL, "too many parameters")),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `error`: fails every I/O, as a broken disk would.
+
+use alloc::boxed::Box;
+
+use crate::Errno;
+use crate::table::{LineSpec, Mistake};
+use crate::target::{IoRange, Mapping, Target, TargetType};
+
+/// What a table calls `error`.
+pub static TYPE: TargetType = TargetType { name: "error", version: [1, 0, 0], new };
+
+struct Error;
+
+fn new(line: &mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake> {
+    line.params.end()?;
+    Ok(Box::new(Error))
+}
+
+impl Target for Error {
+    fn kind(&self) -> &'static TargetType {
+        &TYPE
+    }
+
+    fn map(&self, io: &IoRange) -> Mapping {
+        Mapping::Fail { length: io.length, error: Errno::EIO }
+    }
+}

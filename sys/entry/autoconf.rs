@@ -1,0 +1,155 @@
+//! autoconf(9) and module(9): how the driver and its devices come and go.
+
+use alloc::boxed::Box;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use dm_core::device::Driver;
+use dm_core::units::Minor;
+use dm_core::{Errno, errno};
+
+use super::netbsd::NetBsd;
+use super::slot::Slots;
+use super::stats::FOLDER;
+use super::{Global, devsw, global, set_global, take_global, unit};
+use crate::kern::callout::Callout;
+use crate::kern::pool_cache::PoolCache;
+use crate::kern::{cpu, sys};
+
+/// Whether the module may not go: it is being asked to, or has failed to come.
+static GOING: AtomicBool = AtomicBool::new(false);
+
+/// Whether new devices are refused, since the driver is on its way out.
+pub(crate) fn is_going() -> bool {
+    GOING.load(Ordering::SeqCst)
+}
+
+/// MODULE_CMD_INIT: initialises the driver, loaded or built in.
+///
+/// # Safety
+/// module(9) calls it, once before `dm_module_fini`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_module_init() -> c_int {
+    errno::raw(init())
+}
+
+fn init() -> Result<(), Errno> {
+    let slots: &'static Slots = Box::leak(Box::new(Slots::new()));
+    GOING.store(false, Ordering::SeqCst);
+    set_global(Box::new(Global {
+        driver: Driver::new(NetBsd),
+        slots,
+        children: PoolCache::new(c"dmbuf"),
+        splits: PoolCache::new(c"dmsplit"),
+        folder: Callout::new(&FOLDER),
+    }));
+    // SAFETY: registers tables of the driver's that live as long as it; each step is undone when
+    // a later one fails.
+    let result = unsafe { register() };
+    if result.is_err() {
+        free();
+    }
+    result
+}
+
+/// # Safety
+/// The driver is ready to be called.
+unsafe fn register() -> Result<(), Errno> {
+    // SAFETY: the shim's functions register the shim's own tables.
+    unsafe {
+        Errno::check(sys::dm_shim_config_attach())?;
+        // Built in, the tables are in the kernel's own already.
+        match Errno::check(sys::dm_shim_devsw_attach()) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => {
+                sys::dm_shim_config_detach();
+                return Err(errno);
+            }
+        }
+        if let Err(errno) = Errno::check(sys::dm_shim_sysctl_attach()) {
+            sys::dm_shim_devsw_detach();
+            sys::dm_shim_config_detach();
+            return Err(errno);
+        }
+    }
+    Ok(())
+}
+
+/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open.
+///
+/// # Safety
+/// module(9) calls it, once after `dm_module_init`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_module_fini() -> c_int {
+    errno::raw(fini())
+}
+
+fn fini() -> Result<(), Errno> {
+    let global = global().ok_or(Errno::ENXIO)?;
+    // From here on nobody makes a device or opens the control node; those who were quicker are
+    // seen below.
+    GOING.store(true, Ordering::SeqCst);
+    if devsw::control_is_open() || global.driver.count() > 0 {
+        GOING.store(false, Ordering::SeqCst);
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: takes back what `register` registered; no device is left.
+    unsafe {
+        sys::dm_shim_sysctl_detach();
+        if let Err(errno) = Errno::check(sys::dm_shim_config_detach()) {
+            sys::dm_shim_sysctl_attach();
+            GOING.store(false, Ordering::SeqCst);
+            return Err(errno);
+        }
+        sys::dm_shim_devsw_detach();
+    }
+    free();
+    Ok(())
+}
+
+/// Frees all that the driver has.
+fn free() {
+    let Some(global) = global() else { return };
+    // SAFETY: `init` leaked it, and nobody can call the driver any more. Slots put their reserves
+    // back into the pools, which go after them.
+    drop(unsafe { Box::from_raw(core::ptr::from_ref(global.slots).cast_mut()) });
+    drop(take_global());
+}
+
+/// ca_match.
+#[unsafe(no_mangle)]
+pub extern "C" fn dm_match(_: sys::device_t, _: sys::cfdata_t, _: *mut c_void) -> c_int {
+    // A pseudo-device is there whenever it is asked for.
+    1
+}
+
+/// ca_attach: a device is being made.
+///
+/// # Safety
+/// autoconf(9) calls it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_attach(_: sys::device_t, device: sys::device_t, _: *mut c_void) {
+    // SAFETY: the device is being attached, so lives.
+    if !unsafe { sys::dm_shim_pmf_register(device) } {
+        cpu::say(format_args!("dm: could not establish a power handler"));
+    }
+}
+
+/// ca_detach: a device is taken away, by `remove` or by someone else.
+///
+/// # Safety
+/// autoconf(9) calls it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_detach(device: sys::device_t, flags: c_int) -> c_int {
+    // SAFETY: the device lives until this returns.
+    let number = unsafe { sys::device_unit(device) };
+    let minor = u64::try_from(number).ok().and_then(Minor::new);
+    let (Some(global), Some(minor)) = (global(), minor) else { return 0 };
+    if let Err(errno) = global.driver.detached(minor, flags & sys::DETACH_FORCE != 0) {
+        return errno.raw();
+    }
+    unit::dismantled(minor);
+    // SAFETY: as above.
+    unsafe { sys::pmf_device_deregister(device) };
+    0
+}

@@ -1,0 +1,239 @@
+//! bdevsw and cdevsw: open, close, read, write, size, dump, discard.
+
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use dm_core::table::{Component, Piece};
+use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
+use dm_core::{Errno, errno};
+
+use super::slot::Slot;
+use super::strategy::dmstrategy;
+use super::{Global, autoconf, global};
+use crate::kern::disk::Node;
+use crate::kern::sys;
+
+/// The control node is open; closes come only after the last of several opens.
+static CONTROL_OPEN: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn control_is_open() -> bool {
+    CONTROL_OPEN.load(Ordering::SeqCst)
+}
+
+fn node(mode: c_int) -> Node {
+    if mode & sys::S_IFMT == sys::S_IFBLK { Node::Block } else { Node::Character }
+}
+
+pub(crate) fn slot(dev: sys::dev_t) -> Result<(&'static Global, &'static Slot), Errno> {
+    let global = global().ok_or(Errno::ENXIO)?;
+    let slot = global.slots.get(Dev(dev).minor()).ok_or(Errno::ENXIO)?;
+    Ok((global, slot))
+}
+
+/// d_open(9). ENXIO for a device that does not exist, EROFS for writing to one that takes none.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmopen(dev: sys::dev_t, flags: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
+    errno::raw(open(dev, flags, mode))
+}
+
+fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
+    if Dev(dev).minor() == 0 {
+        CONTROL_OPEN.store(true, Ordering::SeqCst);
+        if autoconf::is_going() {
+            CONTROL_OPEN.store(false, Ordering::SeqCst);
+            return Err(Errno::ENXIO);
+        }
+        return Ok(());
+    }
+    let (global, slot) = slot(dev)?;
+    let minor = Minor::new(u64::from(Dev(dev).minor())).ok_or(Errno::ENXIO)?;
+    if flags & sys::FWRITE != 0 && global.driver.is_read_only(minor) {
+        return Err(Errno::EROFS);
+    }
+    slot.open_with(|disk| {
+        if slot.minor() != minor.get() {
+            return Err(Errno::ENXIO);
+        }
+        disk.open(node(mode));
+        Ok(())
+    })
+}
+
+/// d_close(9).
+#[unsafe(no_mangle)]
+pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
+    let number = Dev(dev).minor();
+    if number == 0 {
+        CONTROL_OPEN.store(false, Ordering::SeqCst);
+        return 0;
+    }
+    let Ok((global, slot)) = slot(dev) else { return 0 };
+    let last = slot.disk().is_some_and(|disk| disk.close(node(mode)));
+    slot.fold();
+    if last {
+        slot.label_writable.store(false, Ordering::Relaxed);
+        if let Some(minor) = Minor::new(u64::from(number)) {
+            global.driver.closed(minor);
+        }
+    }
+    0
+}
+
+/// d_read(9).
+///
+/// # Safety
+/// `uio` is valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmread(dev: sys::dev_t, uio: *mut sys::uio, _: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { transfer(dev, uio, sys::B_READ) }
+}
+
+/// d_write(9).
+///
+/// # Safety
+/// `uio` is valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmwrite(dev: sys::dev_t, uio: *mut sys::uio, _: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { transfer(dev, uio, sys::B_WRITE) }
+}
+
+unsafe fn transfer(dev: sys::dev_t, uio: *mut sys::uio, direction: c_int) -> c_int {
+    if let Err(errno) = slot(dev) {
+        return errno.raw();
+    }
+    // SAFETY: `uio` is valid (caller), the routines are the driver's.
+    unsafe {
+        let null = core::ptr::null_mut();
+        sys::physio(Some(dmstrategy), null, dev, direction, Some(dm_minphys), uio)
+    }
+}
+
+/// minphys(9): the kernel's own bound is ours.
+///
+/// # Safety
+/// `bp` is valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_minphys(bp: *mut sys::buf) {
+    // SAFETY: the caller's promise.
+    unsafe { sys::minphys(bp) }
+}
+
+/// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, as much of it as an int can tell; -1
+/// for no device or no table.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
+    let Ok((_, slot)) = slot(dev) else { return -1 };
+    let size = slot.peek(|current| current.table.as_ref().map(|table| table.size()));
+    size.flatten().map_or(-1, |size| c_int::try_from(size.0).unwrap_or(c_int::MAX))
+}
+
+/// d_dump(9): writes `size` bytes at `va` to sector `blkno` on, when the system is going down: it
+/// neither sleeps nor allocates.
+///
+/// # Safety
+/// `va` has `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmdump(
+    dev: sys::dev_t,
+    blkno: sys::daddr_t,
+    va: *mut c_void,
+    size: usize,
+) -> c_int {
+    let Ok((_, slot)) = slot(dev) else { return Errno::ENXIO.raw() };
+    // SAFETY: the caller's promise.
+    let dump = |current: &super::slot::Current| unsafe { dump(slot, current, blkno, va, size) };
+    errno::raw(slot.peek(dump).unwrap_or(Err(Errno::ENXIO)))
+}
+
+/// # Safety
+/// `va` has `size` bytes.
+unsafe fn dump(
+    slot: &Slot,
+    current: &super::slot::Current,
+    blkno: sys::daddr_t,
+    mut va: *mut c_void,
+    size: usize,
+) -> Result<(), Errno> {
+    let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
+    let mut start = Sector(u64::try_from(blkno).map_err(|_| Errno::EINVAL)?);
+    let mut left = Sector::from_bytes(size as u64).ok_or(Errno::EINVAL)?;
+    if start.checked_add(left).is_none_or(|end| end > table.size()) {
+        return Err(Errno::EINVAL);
+    }
+    if current.read_only || table.hits_label(start, left) && slot.label_is_guarded() {
+        return Err(Errno::EROFS);
+    }
+    while left > Sector::ZERO {
+        let piece = table.map(start, left, true).ok_or(Errno::EINVAL)?;
+        let length = piece.length();
+        let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
+        match piece {
+            Piece::Send(component, sector, _) => {
+                let at = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;
+                // SAFETY: `bytes` of what is left at `va`. The component is open.
+                Errno::check(unsafe { sys::bdev_dump(component.dev().0, at, va, bytes) })?;
+            }
+            Piece::Zero(_) => {}
+            Piece::Fail(_, errno) => return Err(errno),
+        }
+        // SAFETY: `bytes` of them have been dumped.
+        va = unsafe { va.cast::<u8>().add(bytes).cast() };
+        start = start.checked_add(length).ok_or(Errno::EINVAL)?;
+        left = left.checked_sub(length).ok_or(Errno::EINVAL)?;
+    }
+    Ok(())
+}
+
+/// d_discard(9): frees `len` bytes from `pos` on, on every component that can. One that cannot is
+/// no error, unless none can.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
+    errno::raw(discard(dev, pos, len))
+}
+
+fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
+    let (_, slot) = slot(dev)?;
+    let sectors = |n: i64| u64::try_from(n).ok().and_then(Sector::from_bytes).ok_or(Errno::EINVAL);
+    let (mut start, mut left) = (sectors(pos)?, sectors(len)?);
+    let inside = slot.enter_sleeping()?;
+    let current = inside.current().ok_or(Errno::ENXIO)?;
+    let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
+    if start.checked_add(left).is_none_or(|end| end > table.size()) {
+        return Err(Errno::EINVAL);
+    }
+    if !start.is_aligned(table.sector_size()) || !left.is_aligned(table.sector_size()) {
+        return Err(Errno::EINVAL);
+    }
+    if current.read_only || table.hits_label(start, left) && slot.label_is_guarded() {
+        return Err(Errno::EROFS);
+    }
+    let (mut refused, mut done) = (None, left == Sector::ZERO);
+    while left > Sector::ZERO {
+        let piece = table.map(start, left, true).ok_or(Errno::EINVAL)?;
+        let length = piece.length();
+        match piece {
+            Piece::Send(component, sector, _) => {
+                let device = component.disk().ok_or(Errno::EIO)?.device();
+                match device.discard(sector, length) {
+                    Ok(()) => done = true,
+                    Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
+                        refused = Some(errno);
+                    }
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Piece::Zero(_) => done = true,
+            Piece::Fail(_, errno) => return Err(errno),
+        }
+        start = start.checked_add(length).ok_or(Errno::EINVAL)?;
+        left = left.checked_sub(length).ok_or(Errno::EINVAL)?;
+    }
+    match refused {
+        Some(errno) if !done => Err(errno),
+        _ => Ok(()),
+    }
+}
+
+const _: () = assert!(DEV_BSIZE == sys::DEV_BSIZE as u32);

@@ -1,0 +1,300 @@
+//! d_ioctl(9): the driver's own command on the control node, and a disk's on the devices.
+
+use core::ffi::{c_int, c_ulong, c_void};
+use core::sync::atomic::Ordering;
+
+use dm_core::device::Selector;
+use dm_core::table::Component;
+use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
+use dm_core::{Errno, errno};
+
+use super::slot::{DiskUse, Slot};
+use super::strategy::dmstrategy;
+use super::{Global, devsw, global};
+use crate::kern::disk::default_label;
+use crate::kern::proplib::Dictionary;
+use crate::kern::sys;
+
+/// The commands, in the width that d_ioctl has them.
+macro_rules! commands {
+    ($($name:ident),* $(,)?) => { $(const $name: c_ulong = sys::$name as u32 as c_ulong;)* };
+}
+
+commands! {
+    NETBSD_DM_IOCTL, DIOCGDINFO, DIOCSDINFO, DIOCWDINFO, DIOCGDEFLABEL, DIOCWLABEL, DIOCKLABEL,
+    DIOCGWEDGEINFO, DIOCCACHESYNC, DIOCGCACHE, DIOCGSTRATEGY, DIOCGSECTORALIGN, DIOCGPARTINFO,
+}
+
+const EPASSTHROUGH: c_int = -4;
+
+/// d_ioctl(9).
+///
+/// # Safety
+/// `data` is what `command` reads and writes, copied in and to be copied out by the caller.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmioctl(
+    dev: sys::dev_t,
+    command: c_ulong,
+    data: *mut c_void,
+    flags: c_int,
+    _: *mut sys::lwp,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    errno::raw(unsafe {
+        match (Dev(dev).minor(), command) {
+            (0, NETBSD_DM_IOCTL) => control(&mut *data.cast(), command, flags),
+            (0, _) | (_, NETBSD_DM_IOCTL) => Err(Errno::ENOTTY),
+            _ => disk(Dev(dev), command, data, flags),
+        }
+    })
+}
+
+/// NETBSD_DM_IOCTL: a dictionary in, the same dictionary out.
+fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Result<(), Errno> {
+    let global = global().ok_or(Errno::ENXIO)?;
+    let mut dict = Dictionary::copyin(reference, command)?;
+    dm_core::ioctl::ioctl(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;
+    dict.copyout(reference, command)
+}
+
+/// # Safety
+/// `data` is what `command` reads and writes.
+unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> Result<(), Errno> {
+    let (global, slot) = devsw::slot(dev.0)?;
+    let disk = slot.disk().ok_or(Errno::ENXIO)?;
+    let device = Device { global, slot, dev, disk };
+    slot.fold();
+    let write = || if flags & sys::FWRITE != 0 { Ok(()) } else { Err(Errno::EBADF) };
+    // SAFETY: each command's data is of the type that its definition names (caller).
+    unsafe {
+        match command {
+            DIOCGWEDGEINFO => device.wedge_info(&mut *data.cast()),
+            DIOCCACHESYNC => device.sync(&mut *data.cast(), flags),
+            DIOCGCACHE => {
+                *data.cast() = device.cache()?;
+                Ok(())
+            }
+            DIOCGSTRATEGY => device.strategy(&mut *data.cast()),
+            DIOCGSECTORALIGN => {
+                *data.cast() = device.alignment()?;
+                Ok(())
+            }
+            DIOCGDINFO => {
+                device.label();
+                device.disk.with_label(|label| *data.cast() = *label);
+                Ok(())
+            }
+            DIOCGDEFLABEL => {
+                let (size, sector_size) = device.size();
+                default_label(&mut *data.cast(), size, sector_size);
+                Ok(())
+            }
+            DIOCSDINFO => {
+                write()?;
+                device.disk.set_label(&*data.cast())
+            }
+            DIOCWDINFO => {
+                write()?;
+                device.write_label(&*data.cast())
+            }
+            DIOCWLABEL => {
+                write()?;
+                slot.label_writable.store(*data.cast::<c_int>() != 0, Ordering::Relaxed);
+                Ok(())
+            }
+            // The label is read anew whenever it is asked for: there is nothing to keep.
+            DIOCKLABEL => Ok(()),
+            DIOCGPARTINFO => {
+                device.disk.ioctl(dev, command, data, flags)?;
+                // newfs(8) and fsck(8) ask what the partition is for.
+                (*data.cast::<sys::partinfo>()).pi_fstype = sys::FS_BSDFFS as _;
+                Ok(())
+            }
+            _ => device.disk.ioctl(dev, command, data, flags).map_err(|errno| match errno.raw() {
+                EPASSTHROUGH => Errno::ENOTTY,
+                _ => errno,
+            }),
+        }
+    }
+}
+
+struct Device<'s> {
+    global: &'static Global,
+    slot: &'static Slot,
+    dev: Dev,
+    disk: DiskUse<'s>,
+}
+
+impl Device<'_> {
+    /// Its size, and bytes in a sector; nothing without a table.
+    fn size(&self) -> (Sector, u32) {
+        let look = |current: &super::slot::Current| {
+            current.table.as_ref().map(|table| (table.size(), table.sector_size()))
+        };
+        let now = self.slot.peek(look).flatten();
+        // Suspended, the device keeps the size it had.
+        now.or_else(|| {
+            let minor = Minor::new(u64::from(self.dev.minor()))?;
+            let found = self.global.driver.find(&Selector::Minor(minor))?;
+            let table = found.device.snapshot().active?;
+            Some((table.size(), table.sector_size()))
+        })
+        .unwrap_or((Sector::ZERO, DEV_BSIZE))
+    }
+
+    /// The device as a wedge: what lvm(8) and getdisksize ask for first.
+    fn wedge_info(&self, info: &mut sys::dkwedge_info) -> Result<(), Errno> {
+        let minor = Minor::new(u64::from(self.dev.minor())).ok_or(Errno::ENXIO)?;
+        let found = self.global.driver.find(&Selector::Minor(minor)).ok_or(Errno::ENXIO)?;
+        let (size, sector_size) = self.size();
+        // SAFETY: plain numbers and characters; nothing of the kernel's memory is left in it.
+        *info = unsafe { core::mem::zeroed() };
+        let node = alloc::format!("dm{minor}");
+        copy(&mut info.dkw_devname, node.as_bytes());
+        copy(&mut info.dkw_parent, node.as_bytes());
+        copy(&mut info.dkw_wname, found.name.as_str().as_bytes());
+        copy(&mut info.dkw_ptype, sys::DKW_PTYPE_FFS);
+        info.dkw_size = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
+        Ok(())
+    }
+
+    /// Calls `f` with every component, once each, and I/O let through meanwhile.
+    fn components(
+        &self,
+        mut f: impl FnMut(&crate::kern::vnode::BlockDevice) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let inside = self.slot.enter_sleeping()?;
+        let table = inside.current().and_then(|current| current.table.as_ref());
+        let table = table.ok_or(Errno::ENXIO)?;
+        let mut result = Ok(());
+        for component in table.components() {
+            let one = component.disk().map_or(Err(Errno::EIO), |disk| f(disk.device()));
+            result = result.and(one);
+        }
+        result
+    }
+
+    /// DIOCCACHESYNC on every component; the first error is returned, when all have been asked.
+    fn sync(&self, force: &mut c_int, _flags: c_int) -> Result<(), Errno> {
+        self.components(|device| {
+            let mut force = *force;
+            // SAFETY: DIOCCACHESYNC takes an int.
+            match unsafe { device.ioctl(sys::DIOCCACHESYNC as u32, &mut force) } {
+                // A disk without a cache has nothing to sync.
+                Err(Errno::ENOTTY | Errno::ENODEV) => Ok(()),
+                result => result,
+            }
+        })
+    }
+
+    /// DIOCGCACHE: what all components can; a write cache of one is a write cache.
+    fn cache(&self) -> Result<c_int, Errno> {
+        let either = (sys::DKCACHE_WRITE | sys::DKCACHE_WCHANGE) as c_int;
+        let mut all = None;
+        self.components(|device| {
+            let mut bits: c_int = 0;
+            // SAFETY: DIOCGCACHE gives an int.
+            unsafe { device.ioctl(sys::DIOCGCACHE as u32, &mut bits)? };
+            all = Some(all.map_or(bits, |all: c_int| all & bits | (all | bits) & either));
+            Ok(())
+        })?;
+        Ok(all.unwrap_or(0))
+    }
+
+    /// DIOCGSTRATEGY: the queue is the component's, if there is one component.
+    fn strategy(&self, info: &mut sys::disk_strategy) -> Result<(), Errno> {
+        let mut count = 0usize;
+        self.components(|_| {
+            count = count.saturating_add(1);
+            Ok(())
+        })?;
+        if count == 1 {
+            // SAFETY: DIOCGSTRATEGY gives a struct disk_strategy.
+            return self
+                .components(|device| unsafe { device.ioctl(sys::DIOCGSTRATEGY as u32, info) });
+        }
+        // SAFETY: plain numbers and characters.
+        *info = unsafe { core::mem::zeroed() };
+        copy(&mut info.dks_name, b"none");
+        Ok(())
+    }
+
+    /// DIOCGSECTORALIGN: where a device's first sector lies in its component's large sectors. What
+    /// more than one component says is told only if it is the same.
+    fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
+        let inside = self.slot.enter_sleeping()?;
+        let table = inside.current().and_then(|current| current.table.as_ref());
+        let table = table.ok_or(Errno::ENXIO)?;
+        let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };
+        let mut all: Option<sys::disk_sectoralign> = None;
+        let mut differ = false;
+        for (start, length, target) in table.lines() {
+            target.extents(length, &mut |extent| {
+                let device = table.components().get(extent.component.0 as usize);
+                let Some(disk) = device.and_then(|component| component.disk()) else { return };
+                let mut one = none;
+                // SAFETY: DIOCGSECTORALIGN gives a struct disk_sectoralign.
+                let asked = unsafe { disk.device().ioctl(sys::DIOCGSECTORALIGN as u32, &mut one) };
+                if asked.is_err() || one.dsa_alignment == 0 {
+                    one = none;
+                }
+                let unit = u64::from(disk.sector_size() / DEV_BSIZE).max(1);
+                let alignment = u64::from(one.dsa_alignment);
+                // Sector s of the component is sector s - extent.start + start of the device.
+                let shift =
+                    (extent.start.0 / unit + alignment - start.0 / unit % alignment) % alignment;
+                let first =
+                    (u64::from(one.dsa_firstaligned) % alignment + alignment - shift) % alignment;
+                one.dsa_firstaligned = u32::try_from(first).unwrap_or(0);
+                differ |= all.is_some_and(|all| {
+                    (all.dsa_firstaligned, all.dsa_alignment)
+                        != (one.dsa_firstaligned, one.dsa_alignment)
+                });
+                all = Some(one);
+            });
+        }
+        Ok(all.filter(|_| !differ).unwrap_or(none))
+    }
+
+    /// Makes the in-core label true: the one on the device, or one made up from the table.
+    fn label(&self) {
+        let (size, sector_size) = self.size();
+        self.disk.with_label(|label| default_label(label, size, sector_size));
+        if size > Sector::ZERO {
+            self.disk.read_label(self.dev, dmstrategy);
+        }
+    }
+
+    /// DIOCWDINFO.
+    fn write_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
+        self.disk.set_label(label)?;
+        let guard = self.slot.label_writable.swap(true, Ordering::Relaxed);
+        let result = self.disk.write_label(self.slot.dev(), dmstrategy);
+        self.slot.label_writable.store(guard, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Copies text into a C array, cut to leave room for the NUL; the array holds zeroes.
+fn copy<T: Byte, const N: usize>(to: &mut [T; N], from: &[u8]) {
+    for (to, from) in to.iter_mut().take(N.saturating_sub(1)).zip(from) {
+        *to = T::byte(*from);
+    }
+}
+
+/// A C character, signed or not.
+trait Byte {
+    fn byte(byte: u8) -> Self;
+}
+
+impl Byte for u8 {
+    fn byte(byte: u8) -> u8 {
+        byte
+    }
+}
+
+impl Byte for i8 {
+    fn byte(byte: u8) -> i8 {
+        byte as i8
+    }
+}

@@ -1,0 +1,72 @@
+//! The driver as NetBSD calls it: dm-core behind a C interface.
+//!
+//! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
+//! module(9), `ioctl.rs` the ioctls of a disk; `strategy.rs` is the I/O path and `slot.rs` what
+//! it stands on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
+
+pub mod autoconf;
+pub mod devsw;
+pub mod ioctl;
+pub mod netbsd;
+#[cfg(not(feature = "hosted"))]
+mod panic;
+pub mod slot;
+pub mod stats;
+pub mod strategy;
+pub mod unit;
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+
+use dm_core::device::Driver;
+
+use crate::kern::callout::Callout;
+use crate::kern::pool_cache::PoolCache;
+use netbsd::NetBsd;
+use slot::Slots;
+use strategy::{Child, Split};
+
+/// Everything the driver has while it is initialised.
+pub(crate) struct Global {
+    pub(crate) driver: Driver<NetBsd>,
+    pub(crate) slots: &'static Slots,
+    pub(crate) children: PoolCache<Child>,
+    pub(crate) splits: PoolCache<Split>,
+    pub(crate) folder: Callout<stats::Folder>,
+}
+
+static GLOBAL: AtomicPtr<Global> = AtomicPtr::new(core::ptr::null_mut());
+
+/// What the driver has, if it is initialised: between `dm_module_init` and `dm_module_fini`, which
+/// makes sure that nobody can still call it.
+#[inline]
+pub(crate) fn global() -> Option<&'static Global> {
+    // SAFETY: set to a leaked box before anyone can call the driver, and freed only after
+    // devsw_detach(9), when nobody can any more.
+    unsafe { GLOBAL.load(Ordering::Acquire).as_ref() }
+}
+
+pub(crate) fn set_global(new: Box<Global>) {
+    GLOBAL.store(Box::into_raw(new), Ordering::Release);
+}
+
+pub(crate) fn take_global() -> Option<Box<Global>> {
+    let old = GLOBAL.swap(core::ptr::null_mut(), Ordering::AcqRel);
+    // SAFETY: it came from `set_global`, and nobody else can take it any more.
+    (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
+}
+
+/// sysctl hw.dm.legacy_errors.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals, reason = "a C name")]
+pub static dm_legacy_errors: AtomicI32 = AtomicI32::new(0);
+
+/// sysctl hw.dm.label_guard.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals, reason = "a C name")]
+pub static dm_label_guard: AtomicI32 = AtomicI32::new(1);
+
+/// sysctl hw.dm.devices.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals, reason = "a C name")]
+pub static dm_device_count: AtomicI32 = AtomicI32::new(0);

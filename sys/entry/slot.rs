@@ -1,0 +1,403 @@
+//! Slots: what the I/O path needs of a device, found by its minor number without a lock.
+//!
+//! A slot is never freed while the driver is there: an I/O that has just left a device's gate may
+//! still look at it. A removed device's slot serves another device later; whoever enters it then
+//! finds another minor in it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+use dm_core::Errno;
+use dm_core::kernel::LiveTable;
+use dm_core::units::{Dev, Minor};
+
+use super::netbsd::NetBsd;
+use super::stats::Folded;
+use super::strategy::{Child, Split};
+use crate::kern::buf::IoQueue;
+use crate::kern::condvar::Condvar;
+use crate::kern::disk::Disk;
+use crate::kern::gate::{Door, Gate, Pass};
+use crate::kern::mutex::{Mutex, SpinMutex};
+use crate::kern::{cpu, sys};
+
+/// Counts per gate: one for each CPU, up to this many.
+pub const CELLS: usize = 8;
+
+/// What I/O meets behind the gate.
+pub struct Current {
+    /// The active table; without one, I/O fails.
+    pub table: Option<Arc<LiveTable<NetBsd>>>,
+    /// Whether writes fail.
+    pub read_only: bool,
+}
+
+/// What of a device lives in a slot.
+pub struct Slot {
+    /// The minor of the device it serves now; 0 for none.
+    minor: AtomicU32,
+    pub(crate) gate: Gate<Current, CELLS>,
+    /// I/O that waits at the closed gate. Its lock is also that of the gate's door.
+    pub(crate) held: SpinMutex<IoQueue>,
+    /// The gate may be empty, or is open again, or dead.
+    pub(crate) gate_moved: Condvar,
+    pub(crate) reserve: SpinMutex<Reserve>,
+    pub(crate) folded: SpinMutex<Folded>,
+    node: Mutex<NodeState>,
+    /// [`NodeState::users`] has become 0.
+    unused: Condvar,
+    /// DIOCWLABEL: whether the label sectors of components may be written.
+    pub(crate) label_writable: AtomicBool,
+    cfdata: UnsafeCell<sys::cfdata>,
+}
+
+// SAFETY: `cfdata` is touched only by whoever attaches the slot's device, before it is published.
+unsafe impl Sync for Slot {}
+// SAFETY: as above; the rest is Send.
+unsafe impl Send for Slot {}
+
+/// What is kept for when the pools are empty: enough for one I/O to go on, so that a page-out to
+/// a device that pages in memory's place does not wait for itself. Each device has its own, since
+/// a stacked device's I/O needs one on every layer.
+pub struct Reserve {
+    pub(crate) child: Option<NonNull<Child>>,
+    pub(crate) split: Option<NonNull<Split>>,
+    /// I/O that found nothing.
+    pub(crate) starved: IoQueue,
+    /// Splits that wait for a child for their next piece, linked through `Split::next`.
+    pub(crate) waiting: *mut Split,
+    /// Someone is serving those who wait.
+    pub(crate) serving: bool,
+}
+
+// SAFETY: it owns what it points to.
+unsafe impl Send for Reserve {}
+
+#[derive(Default)]
+struct NodeState {
+    /// The device's disk(9), while it is attached.
+    disk: Option<Arc<Disk>>,
+    /// Whether opens are refused.
+    closing: bool,
+    /// Those who use the disk now, in an ioctl.
+    users: usize,
+}
+
+const CHUNK: usize = 256;
+
+/// Minor → slot.
+pub struct Slots {
+    chunks: [AtomicPtr<Chunk>; CHUNK],
+    /// Slots that serve no device.
+    free: Mutex<Vec<&'static Slot>>,
+}
+
+type Chunk = [AtomicPtr<Slot>; CHUNK];
+
+const _: () = assert!(CHUNK * CHUNK > Minor::MAX.get() as usize);
+
+impl Slots {
+    pub(crate) fn new() -> Slots {
+        let chunks = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNK];
+        Slots { chunks, free: Mutex::new(Vec::new()) }
+    }
+
+    /// The slot of a minor number, if a device has it.
+    #[inline]
+    pub fn get(&self, minor: u32) -> Option<&'static Slot> {
+        let (chunk, at) = (minor as usize / CHUNK, minor as usize % CHUNK);
+        // SAFETY: chunks and slots are published after they are made, and not freed while the
+        // driver is there.
+        unsafe {
+            let chunk = self.chunks.get(chunk)?.load(Ordering::Acquire).as_ref()?;
+            chunk.get(at)?.load(Ordering::Acquire).as_ref()
+        }
+    }
+
+    /// A slot for a new device, which nobody can find yet.
+    pub(crate) fn take(&self, minor: Minor) -> &'static Slot {
+        let recycled = self.free.lock().pop();
+        let slot = recycled.unwrap_or_else(|| Box::leak(Box::new(Slot::new())));
+        slot.gate.open();
+        slot.label_writable.store(false, Ordering::Relaxed);
+        slot.minor.store(minor.get(), Ordering::Release);
+        slot
+    }
+
+    /// Lets a slot be found.
+    pub(crate) fn publish(&self, minor: Minor, slot: Option<&'static Slot>) {
+        let (chunk, at) = (minor.get() as usize / CHUNK, minor.get() as usize % CHUNK);
+        let Some(place) = self.chunks.get(chunk) else { return };
+        // The devices' set is locked by nobody here: two may want the same new chunk.
+        if place.load(Ordering::Acquire).is_null() {
+            let new: Box<Chunk> = Box::new([const { AtomicPtr::new(ptr::null_mut()) }; CHUNK]);
+            let new = Box::into_raw(new);
+            let null = ptr::null_mut();
+            if place.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: nobody has seen it.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+        // SAFETY: published above or before, and not freed while the driver is there.
+        if let Some(chunk) = unsafe { place.load(Ordering::Acquire).as_ref() }
+            && let Some(place) = chunk.get(at)
+        {
+            let slot = slot.map_or(ptr::null_mut(), |slot| ptr::from_ref(slot).cast_mut());
+            place.store(slot, Ordering::Release);
+        }
+    }
+
+    /// Takes back the slot of a device that is gone.
+    pub(crate) fn give_back(&self, slot: &'static Slot) {
+        slot.minor.store(0, Ordering::Release);
+        self.free.lock().push(slot);
+    }
+
+    /// Every slot that serves a device.
+    pub(crate) fn each(&self, mut f: impl FnMut(&'static Slot)) {
+        for chunk in &self.chunks {
+            // SAFETY: as for `get`.
+            let Some(chunk) = (unsafe { chunk.load(Ordering::Acquire).as_ref() }) else { continue };
+            for slot in chunk {
+                // SAFETY: as for `get`.
+                if let Some(slot) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
+                    f(slot);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for chunk in &self.chunks {
+            let chunk = chunk.load(Ordering::Acquire);
+            if !chunk.is_null() {
+                // SAFETY: it came from `publish`, and nobody can call the driver any more.
+                drop(unsafe { Box::from_raw(chunk) });
+            }
+        }
+        // No device is left, so all slots are free.
+        for slot in self.free.lock().drain(..) {
+            // SAFETY: it was leaked by `take`, and nobody can call the driver any more.
+            drop(unsafe { Box::from_raw(ptr::from_ref(slot).cast_mut()) });
+        }
+    }
+}
+
+impl Slot {
+    fn new() -> Slot {
+        let reserve = Reserve {
+            child: super::global().map(|g| g.children.get_sleeping()),
+            split: super::global().map(|g| g.splits.get_sleeping()),
+            starved: IoQueue::new(),
+            waiting: ptr::null_mut(),
+            serving: false,
+        };
+        Slot {
+            minor: AtomicU32::new(0),
+            gate: Gate::new(Current { table: None, read_only: false }, cpu::count()),
+            held: SpinMutex::new(IoQueue::new()),
+            gate_moved: Condvar::new(c"dmgate"),
+            reserve: SpinMutex::new(reserve),
+            folded: SpinMutex::new(Folded::default()),
+            node: Mutex::new(NodeState::default()),
+            unused: Condvar::new(c"dmnode"),
+            label_writable: AtomicBool::new(false),
+            // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
+            cfdata: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+        }
+    }
+
+    /// The minor of the device it serves.
+    #[inline]
+    pub fn minor(&self) -> u32 {
+        self.minor.load(Ordering::Acquire)
+    }
+
+    /// What autoconf(9) is told of the device. It lives as long as the device, and longer.
+    pub(crate) fn cfdata(&self) -> *mut sys::cfdata {
+        self.cfdata.get()
+    }
+
+    /// The driver's block device for it.
+    pub(crate) fn dev(&self) -> Dev {
+        // SAFETY: looks the driver's own table up.
+        let major = u32::try_from(unsafe { sys::dm_shim_bmajor() }).unwrap_or(0);
+        Dev::new(major, self.minor()).unwrap_or(Dev(0))
+    }
+
+    /// Leaves the gate, and wakes whoever waits for it to be empty.
+    #[inline]
+    pub(crate) fn leave(&self, pass: Pass) {
+        if self.gate.leave(pass) {
+            let _held = self.held.lock();
+            self.gate_moved.broadcast();
+        }
+    }
+
+    /// Enters the gate, and sleeps while it is held.
+    ///
+    /// # Errors
+    /// ENXIO if the device goes, EINTR.
+    pub(crate) fn enter_sleeping(&self) -> Result<Inside<'_>, Errno> {
+        loop {
+            if let Some(pass) = self.gate.enter(cpu::current()) {
+                return Ok(Inside { slot: self, pass: Some(pass) });
+            }
+            let mut held = self.held.lock();
+            // Entering and turning back may have hidden that the gate is empty.
+            self.gate_moved.broadcast();
+            while self.gate.door() == Door::Held {
+                self.gate_moved.wait_sig(&mut held)?;
+            }
+            if self.gate.door() == Door::Dead {
+                return Err(Errno::ENXIO);
+            }
+        }
+    }
+
+    /// Looks behind the gate without waiting; `None` while it is shut.
+    pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
+        let Some(pass) = self.gate.enter(cpu::current()) else {
+            let _held = self.held.lock();
+            self.gate_moved.broadcast();
+            return None;
+        };
+        let result = f(self.gate.value(&pass));
+        self.leave(pass);
+        Some(result)
+    }
+
+    /// Attaches the device's disk.
+    pub(crate) fn set_disk(&self, disk: Disk) {
+        let disk = Arc::new(disk);
+        self.folded.lock().disk = Some(disk.clone());
+        let mut node = self.node.lock();
+        node.disk = Some(disk);
+        node.closing = false;
+    }
+
+    /// Detaches the disk, when nobody uses it any more.
+    pub(crate) fn take_disk(&self) {
+        let mut node = self.node.lock();
+        node.closing = true;
+        while node.users > 0 {
+            self.unused.wait(&mut node);
+        }
+        let disk = node.disk.take();
+        drop(node);
+        // What was counted for this device is not the next one's.
+        self.fold();
+        let folded = core::mem::take(&mut *self.folded.lock());
+        self.folded.lock().start_from(self.gate.tallies());
+        drop(folded);
+        drop(disk);
+    }
+
+    /// Uses the disk, if there is one and the device is not going.
+    pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
+        let mut node = self.node.lock();
+        let disk = node.disk.clone()?;
+        node.users = node.users.saturating_add(1);
+        Some(DiskUse { slot: self, disk: Some(disk) })
+    }
+
+    /// Runs `f` on the disk unless opens are refused, with no open or close in between.
+    ///
+    /// # Errors
+    /// ENXIO when they are, or what `f` says.
+    pub(crate) fn open_with(
+        &self,
+        f: impl FnOnce(&Disk) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let node = self.node.lock();
+        match &node.disk {
+            Some(disk) if !node.closing => f(disk),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+
+    /// Refuses opens from now on, unless a node is open.
+    ///
+    /// # Errors
+    /// EBUSY when one is and `force` is not set.
+    pub(crate) fn refuse_opens(&self, force: bool) -> Result<(), Errno> {
+        let mut node = self.node.lock();
+        if !force && node.disk.as_ref().is_some_and(|disk| disk.open_count() > 0) {
+            return Err(Errno::EBUSY);
+        }
+        node.closing = true;
+        Ok(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(global) = super::global() else { return };
+        let mut reserve = self.reserve.lock();
+        // SAFETY: both came from these caches, and no I/O is left that could have them.
+        unsafe {
+            if let Some(child) = reserve.child.take() {
+                global.children.put(child);
+            }
+            if let Some(split) = reserve.split.take() {
+                global.splits.put(split);
+            }
+        }
+    }
+}
+
+/// Someone inside a gate, in one place of the code.
+pub(crate) struct Inside<'s> {
+    slot: &'s Slot,
+    pass: Option<Pass>,
+}
+
+impl Inside<'_> {
+    /// What is behind the gate.
+    pub(crate) fn current(&self) -> Option<&Current> {
+        self.pass.as_ref().map(|pass| self.slot.gate.value(pass))
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.slot.leave(pass);
+        }
+    }
+}
+
+/// The use of a slot's disk.
+pub(crate) struct DiskUse<'s> {
+    slot: &'s Slot,
+    disk: Option<Arc<Disk>>,
+}
+
+impl core::ops::Deref for DiskUse<'_> {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        match &self.disk {
+            Some(disk) => disk,
+            // Empty only in `drop`.
+            None => unreachable!(),
+        }
+    }
+}
+
+impl Drop for DiskUse<'_> {
+    fn drop(&mut self) {
+        let mut node = self.slot.node.lock();
+        self.disk = None;
+        node.users = node.users.saturating_sub(1);
+        if node.users == 0 {
+            self.slot.unused.broadcast();
+        }
+    }
+}

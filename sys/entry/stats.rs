@@ -1,0 +1,181 @@
+//! Statistics. The I/O path adds to its CPU's counts at the gate; a few times a second, while
+//! there is I/O, they are added up into disk(9)'s, for iostat(8) to see.
+//!
+//! disk_busy(9) itself wants a lock around each call, which would be the only lock of the I/O
+//! path. Its clock counts ticks, and so does this one.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::ffi::c_char;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use dm_core::units::{DEV_BSIZE, Sector};
+
+use super::global;
+use super::slot::Slot;
+use crate::kern::callout::Tick;
+use crate::kern::cpu;
+use crate::kern::disk::{Disk, Transfers};
+use crate::kern::gate::{Pass, TALLIES};
+
+// What the gate's tallies count.
+const READS: usize = 0;
+const WRITES: usize = 1;
+/// Sectors read.
+const READ: usize = 2;
+/// Sectors written.
+const WRITTEN: usize = 3;
+/// Ticks from entry to completion.
+const BUSY: usize = 4;
+const SPLITS: usize = 5;
+const FAILED: usize = 6;
+
+/// What has been added up of a slot, under its lock.
+#[derive(Default)]
+pub struct Folded {
+    pub(crate) disk: Option<Arc<Disk>>,
+    seen: [usize; TALLIES],
+    totals: [u64; TALLIES],
+    held: u64,
+    ticks: i32,
+    /// Whether there was I/O at the last time: then disk(9) is told that it is over.
+    busy: bool,
+}
+
+impl Folded {
+    /// Takes no notice of what was counted before.
+    pub(crate) fn start_from(&mut self, seen: [usize; TALLIES]) {
+        self.seen = seen;
+    }
+}
+
+/// Folds the counts of all devices while there is I/O.
+pub struct Folder {
+    /// Whether the callout is, or is about to be, under way.
+    running: AtomicBool,
+}
+
+pub(crate) static FOLDER: Folder = Folder { running: AtomicBool::new(false) };
+
+/// Times a second.
+const RATE: i32 = 8;
+
+/// Counts an I/O that is complete.
+#[inline]
+pub(crate) fn count(slot: &Slot, pass: &Pass, write: bool, bytes: u32, ticks: i32, failed: bool) {
+    let sectors = (bytes / DEV_BSIZE) as usize;
+    let (number, amount) = if write { (WRITES, WRITTEN) } else { (READS, READ) };
+    slot.gate.tally(pass, number, 1);
+    slot.gate.tally(pass, amount, sectors);
+    if ticks > 0 {
+        slot.gate.tally(pass, BUSY, ticks as usize);
+    }
+    if failed {
+        slot.gate.tally(pass, FAILED, 1);
+    }
+    if !FOLDER.running.load(Ordering::Relaxed) {
+        start();
+    }
+}
+
+/// Counts an I/O that is cut.
+pub(crate) fn count_split(slot: &Slot, pass: &Pass) {
+    slot.gate.tally(pass, SPLITS, 1);
+}
+
+/// Counts an I/O that is held.
+pub(crate) fn count_held(slot: &Slot) {
+    let mut folded = slot.folded.lock();
+    folded.held = folded.held.wrapping_add(1);
+}
+
+#[cold]
+fn start() {
+    if let Some(global) = global()
+        && !FOLDER.running.swap(true, Ordering::Relaxed)
+    {
+        global.folder.schedule((cpu::hz() / RATE).max(1));
+    }
+}
+
+impl Tick for Folder {
+    fn tick(&'static self) {
+        let Some(global) = global() else { return };
+        // First, so that I/O that comes from here on starts it again.
+        self.running.store(false, Ordering::Relaxed);
+        let mut active = false;
+        global.slots.each(|slot| active |= slot.fold());
+        if active {
+            start();
+        }
+    }
+}
+
+impl Slot {
+    /// Adds up the counts; `true` if there was or is I/O.
+    pub(crate) fn fold(&self) -> bool {
+        let mut folded = self.folded.lock();
+        let now = self.gate.tallies();
+        let mut new = [0u64; TALLIES];
+        for (new, (now, seen)) in new.iter_mut().zip(now.iter().zip(&folded.seen)) {
+            *new = now.wrapping_sub(*seen) as u64;
+        }
+        folded.seen = now;
+        for (total, new) in folded.totals.iter_mut().zip(&new) {
+            *total = total.wrapping_add(*new);
+        }
+        let ticks = cpu::ticks();
+        let elapsed = ticks.wrapping_sub(folded.ticks);
+        folded.ticks = ticks;
+        let in_flight = self.gate.inside();
+        let active = in_flight > 0 || new.iter().any(|n| *n != 0);
+        if let Some(disk) = folded.disk.as_ref().filter(|_| active || folded.busy) {
+            disk.account(&Transfers {
+                reads: new[READS],
+                writes: new[WRITES],
+                read: Sector(new[READ]),
+                written: Sector(new[WRITTEN]),
+                busy_ticks: new[BUSY],
+                elapsed_ticks: u64::try_from(elapsed).unwrap_or(0),
+                in_flight,
+            });
+        }
+        folded.busy = active;
+        active
+    }
+}
+
+/// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes
+/// what fits into `size` bytes at `text`, and its NUL; the answer is how many bytes all of it
+/// takes.
+///
+/// # Safety
+/// `text` is null or has `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dm_counters(text: *mut c_char, size: usize) -> usize {
+    let mut all = String::new();
+    if let Some(global) = global() {
+        global.slots.each(|slot| {
+            slot.fold();
+            let folded = slot.folded.lock();
+            let (totals, held) = (folded.totals, folded.held);
+            drop(folded);
+            let [reads, writes, _, _, _, splits, failed] = totals;
+            all.push_str(&format!(
+                "dm{} {reads} {writes} {splits} {held} {failed}\n",
+                slot.minor()
+            ));
+        });
+    }
+    if !text.is_null() && size > 0 {
+        let fits = all.len().min(size - 1);
+        // SAFETY: `fits` and the NUL are within `size` (caller).
+        unsafe {
+            core::ptr::copy_nonoverlapping(all.as_ptr().cast(), text, fits);
+            *text.add(fits) = 0;
+        }
+    }
+    // Devices may come before the second call.
+    all.len() + 256
+}

@@ -1,0 +1,173 @@
+//! A device as NetBSD sees it: dm-core's unit on a slot, a device_t and a disk(9).
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use dm_core::Errno;
+use dm_core::errno;
+use dm_core::kernel::{self, Geometry, LiveTable};
+use dm_core::units::Minor;
+
+use super::netbsd::NetBsd;
+use super::slot::{Current, Slot};
+use super::{dm_device_count, global};
+use crate::kern::buf::IoQueue;
+use crate::kern::disk::Disk;
+use crate::kern::gate::Door;
+use crate::kern::mutex::Mutex;
+use crate::kern::{cpu, sys};
+
+/// A device.
+///
+/// # Invariants
+/// The slot is this device's until the unit is dropped.
+pub struct Unit {
+    slot: &'static Slot,
+    minor: Minor,
+    geometry: Mutex<Option<Geometry>>,
+}
+
+impl Unit {
+    /// Attaches a pseudo-device with this unit number, and its disk.
+    ///
+    /// # Errors
+    /// ENOMEM when autoconf(9) does not attach it, ENXIO when the driver is not there.
+    pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
+        let global = global().ok_or(Errno::ENXIO)?;
+        let slot = global.slots.take(minor);
+        let unit = Unit { slot, minor, geometry: Mutex::new(None) };
+        // SAFETY: the slot's cfdata is nobody else's yet and lives longer than the device.
+        // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
+        // the disk that is named after it.
+        let disk = cpu::with_kernel_lock(|| unsafe {
+            sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
+            let device = sys::config_attach_pseudo(slot.cfdata());
+            (!device.is_null()).then(|| Disk::attach(device))
+        });
+        // Dropping the unit gives the slot back.
+        slot.set_disk(disk.ok_or(Errno::ENOMEM)?);
+        global.slots.publish(minor, Some(slot));
+        dm_device_count.fetch_add(1, Ordering::Relaxed);
+        Ok(unit)
+    }
+
+    /// Tells disk(9) what the device is like now.
+    fn tell_disk(&self, table: &LiveTable<NetBsd>) {
+        let geometry = *self.geometry.lock();
+        if let Some(disk) = self.slot.disk() {
+            disk.set_info(table.size(), table.sector_size(), geometry);
+        }
+    }
+
+    /// Lets the I/O in `queue` go, which the gate has held.
+    fn replay(&self, mut queue: IoQueue) {
+        let Some(global) = global() else { return };
+        while let Some(io) = queue.pop() {
+            let pass = self.slot.gate.admit(cpu::current());
+            self.slot.dispatch(global, io, pass);
+        }
+    }
+}
+
+/// What `dm_detach` does to a device whose I/O is over: takes its disk away.
+pub(crate) fn dismantled(minor: Minor) {
+    let Some(global) = global() else { return };
+    let Some(slot) = global.slots.get(minor.get()) else { return };
+    slot.fold();
+    slot.take_disk();
+    global.slots.publish(minor, None);
+    dm_device_count.fetch_sub(1, Ordering::Relaxed);
+}
+
+impl kernel::Unit<NetBsd> for Unit {
+    fn quiesce(&self) -> Result<(), Errno> {
+        let slot = self.slot;
+        let mut held = slot.held.lock();
+        slot.gate.hold();
+        let mut result = Ok(());
+        while result.is_ok() && !slot.gate.is_empty() {
+            result = slot.gate_moved.wait_sig(&mut held);
+        }
+        drop(held);
+        if result.is_err() {
+            self.release();
+        }
+        result
+    }
+
+    fn release(&self) {
+        let slot = self.slot;
+        loop {
+            let mut held = slot.held.lock();
+            if held.is_empty() {
+                slot.gate.open();
+                slot.gate_moved.broadcast();
+                return;
+            }
+            // What comes while these go waits behind them: the door is still shut.
+            let queue = core::mem::take(&mut *held);
+            drop(held);
+            self.replay(queue);
+        }
+    }
+
+    fn set_table(
+        &self,
+        table: Arc<LiveTable<NetBsd>>,
+        read_only: bool,
+    ) -> Option<Arc<LiveTable<NetBsd>>> {
+        self.tell_disk(&table);
+        let new = Current { table: Some(table), read_only };
+        // SAFETY: the caller has quiesced the device and serialises this with `release`.
+        unsafe { self.slot.gate.replace(new) }.table
+    }
+
+    fn set_geometry(&self, geometry: Geometry) {
+        *self.geometry.lock() = Some(geometry);
+        let table =
+            self.slot.enter_sleeping().ok().and_then(|inside| inside.current()?.table.clone());
+        if let Some(table) = table {
+            self.tell_disk(&table);
+        }
+    }
+
+    fn open_count(&self) -> u32 {
+        self.slot.disk().map_or(0, |disk| disk.open_count())
+    }
+
+    fn begin_detach(&self, force: bool) -> Result<(), Errno> {
+        self.slot.refuse_opens(force)
+    }
+
+    fn kill(&self) -> Option<Arc<LiveTable<NetBsd>>> {
+        let slot = self.slot;
+        let mut held = slot.held.lock();
+        slot.gate.kill();
+        slot.gate_moved.broadcast();
+        let mut queue = core::mem::take(&mut *held);
+        while !slot.gate.is_empty() {
+            slot.gate_moved.wait(&mut held);
+        }
+        drop(held);
+        let mut starved = core::mem::take(&mut slot.reserve.lock().starved);
+        while let Some(io) = queue.pop().or_else(|| starved.pop()) {
+            io.fail(Errno::ENXIO);
+        }
+        // SAFETY: the gate is dead and empty, and the caller serialises.
+        unsafe { slot.gate.replace(Current { table: None, read_only: false }) }.table
+    }
+
+    fn detach(&self) -> Result<(), Errno> {
+        // SAFETY: asks autoconf(9) to detach our own device, which calls `dm_detach`.
+        errno::Errno::check(unsafe { sys::dm_shim_detach(self.minor.get()) })
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        debug_assert_ne!(self.slot.gate.door(), Door::Held);
+        if let Some(global) = global() {
+            global.slots.give_back(self.slot);
+        }
+    }
+}

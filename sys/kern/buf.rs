@@ -1,0 +1,254 @@
+//! buf(9): I/O that somebody waits for, and the queue that holds it.
+
+use core::ptr::{self, NonNull};
+
+use dm_core::units::{DEV_BSIZE, Dev, Sector};
+use dm_core::{Errno, errno};
+
+use super::c_const;
+use super::sys::{self, buf};
+
+c_const! {
+    /// It reads.
+    pub B_READ: u32;
+    B_PHYS: u32;
+    B_RAW: u32;
+    B_MEDIA_FLAGS: u32;
+    BC_BUSY: u32;
+}
+
+/// An I/O that came to the driver: it must be completed, once. Completing takes it; dropping it
+/// would leave its sender waiting for ever, so that is a panic.
+///
+/// # Invariants
+/// The buffer is the driver's from d_strategy until biodone(9).
+#[must_use = "an I/O must be completed"]
+pub struct Io(NonNull<buf>);
+
+// SAFETY: a buffer belongs to whoever holds it, in whatever thread.
+unsafe impl Send for Io {}
+
+impl Io {
+    /// Takes over a buffer.
+    ///
+    /// # Safety
+    /// It was handed to this driver's d_strategy, or taken apart by [`Io::into_raw`], and nobody
+    /// else uses it.
+    #[inline]
+    pub unsafe fn from_raw(raw: NonNull<buf>) -> Io {
+        Io(raw)
+    }
+
+    /// The buffer; whoever has it must see to its completion.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<buf> {
+        let raw = self.0;
+        core::mem::forget(self);
+        raw
+    }
+
+    #[inline]
+    fn raw(&self) -> &buf {
+        // SAFETY: the buffer is ours (invariant).
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The device it is for.
+    #[inline]
+    pub fn dev(&self) -> Dev {
+        Dev(self.raw().b_dev)
+    }
+
+    /// Whether it writes.
+    #[inline]
+    pub fn is_write(&self) -> bool {
+        self.raw().b_flags & B_READ == 0
+    }
+
+    /// How many bytes it wants; what a strange caller made negative is nothing.
+    #[inline]
+    pub fn bytes(&self) -> u32 {
+        u32::try_from(self.raw().b_bcount).unwrap_or(0)
+    }
+
+    /// Its first sector, if it is no nonsense.
+    #[inline]
+    pub fn sector(&self) -> Option<Sector> {
+        u64::try_from(self.raw().b_blkno).ok().map(Sector)
+    }
+
+    /// Cuts it to the device's size, as disks do. `false` when nothing is left to do: it has been
+    /// given its error, or lies at the end.
+    #[inline]
+    pub fn bound(&self, size: Sector) -> bool {
+        let end =
+            self.sector().and_then(|s| s.checked_add(Sector(u64::from(self.bytes() / DEV_BSIZE))));
+        if end.is_some_and(|end| end <= size) {
+            return true;
+        }
+        // SAFETY: the buffer is ours, and the function looks at no more than it.
+        unsafe { sys::bounds_check_with_mediasize(self.0.as_ptr(), DEV_BSIZE as i32, size.0) > 0 }
+    }
+
+    /// Fills `bytes` bytes of its data, from `offset` on, with zeroes.
+    #[inline]
+    pub fn zero(&self, offset: u32, bytes: u32) {
+        debug_assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.bytes()));
+        // SAFETY: b_data has b_bcount bytes, mapped until completion, and the range is in them.
+        unsafe {
+            ptr::write_bytes(self.raw().b_data.cast::<u8>().add(offset as usize), 0, bytes as usize)
+        }
+    }
+
+    /// Completes it: `done` bytes were moved before `error`, or all were.
+    #[inline]
+    pub fn complete(self, result: Result<(), (u32, Errno)>) {
+        let raw = self.into_raw().as_ptr();
+        // SAFETY: the buffer was ours until here; biodone(9) gives it back.
+        unsafe {
+            match result {
+                Ok(()) => (*raw).b_resid = 0,
+                Err((done, errno)) => {
+                    (*raw).b_error = errno.raw();
+                    // Both lie within b_bcount, which is an i32.
+                    (*raw).b_resid = (*raw).b_bcount.saturating_sub(done as i32).max(0);
+                }
+            }
+            sys::biodone(raw);
+        }
+    }
+
+    /// Completes it with nothing done, with the error it may already have.
+    pub fn complete_empty(self) {
+        let raw = self.into_raw().as_ptr();
+        // SAFETY: as for `complete`.
+        unsafe {
+            (*raw).b_resid = (*raw).b_bcount;
+            sys::biodone(raw);
+        }
+    }
+
+    /// Completes it with nothing done.
+    pub fn fail(self, errno: Errno) {
+        self.complete(Err((0, errno)));
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        panic!("dm: an I/O was lost");
+    }
+}
+
+/// I/O in the order it came, linked through the buffers themselves: nothing is allocated.
+pub struct IoQueue {
+    head: *mut buf,
+    tail: *mut buf,
+    len: usize,
+}
+
+// SAFETY: it owns its buffers.
+unsafe impl Send for IoQueue {}
+
+impl IoQueue {
+    /// An empty queue.
+    pub const fn new() -> IoQueue {
+        IoQueue { head: ptr::null_mut(), tail: ptr::null_mut(), len: 0 }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, io: Io) {
+        let raw = io.into_raw().as_ptr();
+        // SAFETY: the buffer is ours, and b_actq is for the driver that has it; `tail` is in this
+        // queue, so ours too.
+        unsafe {
+            (*raw).b_u.u_actq.tqe_next = ptr::null_mut();
+            match self.tail.is_null() {
+                true => self.head = raw,
+                false => (*self.tail).b_u.u_actq.tqe_next = raw,
+            }
+        }
+        self.tail = raw;
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Takes the first.
+    pub fn pop(&mut self) -> Option<Io> {
+        let raw = NonNull::new(self.head)?;
+        // SAFETY: it is in this queue, so ours; it leaves it here.
+        self.head = unsafe { raw.as_ref().b_u.u_actq.tqe_next };
+        if self.head.is_null() {
+            self.tail = ptr::null_mut();
+        }
+        self.len = self.len.wrapping_sub(1);
+        // SAFETY: `push` took it apart.
+        Some(unsafe { Io::from_raw(raw) })
+    }
+}
+
+impl Default for IoQueue {
+    fn default() -> Self {
+        IoQueue::new()
+    }
+}
+
+/// Fills in a nested buffer for `bytes` bytes of `parent` from `offset` on, which go to `sector`
+/// of a component. `done` is called when they are there.
+///
+/// # Safety
+/// `child` is initialised, its own completion lock in b_objlock, and not in use. `parent` is under
+/// way and stays so until the child is done; the range lies in it.
+#[inline]
+pub unsafe fn nest(
+    child: *mut buf,
+    parent: *mut buf,
+    offset: u32,
+    bytes: u32,
+    sector: Sector,
+    done: unsafe extern "C" fn(*mut buf),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*child).b_flags = (*parent).b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
+        (*child).b_oflags = 0;
+        (*child).b_cflags = BC_BUSY;
+        (*child).b_error = 0;
+        (*child).b_prio = (*parent).b_prio;
+        (*child).b_proc = (*parent).b_proc;
+        (*child).b_data = (*parent).b_data.cast::<u8>().add(offset as usize).cast();
+        // A range of a buffer is no longer than the buffer, whose length is an i32.
+        (*child).b_bcount = bytes as i32;
+        (*child).b_bufsize = bytes as i32;
+        (*child).b_resid = bytes as i32;
+        (*child).b_blkno = sector.0 as i64;
+        (*child).b_rawblkno = sector.0 as i64;
+        (*child).b_iodone = Some(done);
+    }
+}
+
+/// What became of a nested buffer: the bytes that were moved, and the error if not all were. One
+/// that a component cut short without an error is an error: the table said that it is all there.
+///
+/// # Safety
+/// `child` was filled in by [`nest`] and is done.
+#[inline]
+pub unsafe fn outcome(child: *const buf) -> Result<(), (u32, Errno)> {
+    // SAFETY: the caller's promise.
+    let (error, wanted, resid, bcount) =
+        unsafe { ((*child).b_error, (*child).b_bufsize, (*child).b_resid, (*child).b_bcount) };
+    let done = bcount.saturating_sub(resid).clamp(0, wanted);
+    match errno::Errno::from_raw(error) {
+        None if done == wanted => Ok(()),
+        error => Err((done as u32, error.unwrap_or(Errno::EIO))),
+    }
+}

@@ -1,0 +1,66 @@
+//! callout(9).
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+
+use super::sys;
+
+/// Something that is called when a number of ticks has passed.
+pub trait Tick: Sync {
+    /// What is called, in a soft interrupt: it may not sleep.
+    fn tick(&'static self);
+}
+
+/// A callout for one `T`.
+///
+/// # Invariants
+/// The kernel's callout is initialised as long as this value lives, and never moves: it is boxed.
+pub struct Callout<T: Tick + 'static> {
+    raw: Box<UnsafeCell<sys::callout_t>>,
+    target: &'static T,
+}
+
+// SAFETY: callout(9) is made to be used by many threads at once.
+unsafe impl<T: Tick> Send for Callout<T> {}
+// SAFETY: as above.
+unsafe impl<T: Tick> Sync for Callout<T> {}
+
+unsafe extern "C" fn call<T: Tick + 'static>(target: *mut c_void) {
+    // SAFETY: `Callout::new` gave a &'static T.
+    unsafe { &*target.cast::<T>() }.tick();
+}
+
+impl<T: Tick> Callout<T> {
+    /// A callout that calls `target`.
+    pub fn new(target: &'static T) -> Self {
+        // SAFETY: callout_t is plain memory that callout_init(9) fills.
+        let raw: Box<UnsafeCell<sys::callout_t>> =
+            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: `raw` is fresh and stays where it is; the function's argument lives for ever.
+        unsafe {
+            sys::callout_init(raw.get(), sys::CALLOUT_MPSAFE as _);
+            let target: *const T = target;
+            sys::callout_setfunc(raw.get(), Some(call::<T>), target.cast_mut().cast());
+        }
+        Callout { raw, target }
+    }
+
+    /// Has it called after `ticks`.
+    pub fn schedule(&self, ticks: i32) {
+        let _ = self.target;
+        // SAFETY: initialised (invariant).
+        unsafe { sys::callout_schedule(self.raw.get(), ticks) }
+    }
+}
+
+impl<T: Tick + 'static> Drop for Callout<T> {
+    fn drop(&mut self) {
+        // SAFETY: initialised (invariant). callout_halt waits until the function has returned,
+        // which takes no lock of ours that is held here.
+        unsafe {
+            sys::callout_halt(self.raw.get(), core::ptr::null_mut());
+            sys::callout_destroy(self.raw.get());
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! condvar(9).
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+
+use dm_core::Errno;
+
+use super::mutex::{Guard, Kind};
+use super::sys;
+
+/// A condition variable.
+///
+/// # Invariants
+/// The kernel's variable is initialised as long as this value lives, and never moves: it is boxed.
+pub struct Condvar(Box<UnsafeCell<sys::kcondvar_t>>);
+
+// SAFETY: condvar(9) is made to be used by many threads at once.
+unsafe impl Send for Condvar {}
+// SAFETY: as above.
+unsafe impl Sync for Condvar {}
+
+impl Condvar {
+    /// A new one; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
+    pub fn new(name: &'static CStr) -> Condvar {
+        // SAFETY: kcondvar_t is plain memory that cv_init(9) fills.
+        let raw = Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: `raw` is fresh and stays where it is; `name` lives for ever.
+        unsafe { sys::cv_init(raw.get(), name.as_ptr()) };
+        Condvar(raw)
+    }
+
+    /// Sleeps until woken, without the mutex.
+    pub fn wait<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) {
+        // SAFETY: initialised (invariant); the guard shows that this thread holds the mutex, and
+        // being borrowed mutably, that it has no reference into the data while others have it.
+        unsafe { sys::cv_wait(self.0.get(), guard.raw()) }
+    }
+
+    /// The same, but a signal ends the sleep.
+    ///
+    /// # Errors
+    /// EINTR or ERESTART.
+    pub fn wait_sig<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) -> Result<(), Errno> {
+        // SAFETY: as for `wait`.
+        Errno::check(unsafe { sys::cv_wait_sig(self.0.get(), guard.raw()) })
+    }
+
+    /// Wakes all sleepers.
+    pub fn broadcast(&self) {
+        // SAFETY: initialised (invariant).
+        unsafe { sys::cv_broadcast(self.0.get()) }
+    }
+}
+
+impl Drop for Condvar {
+    fn drop(&mut self) {
+        // SAFETY: initialised (invariant), and nobody sleeps on it: that would borrow it.
+        unsafe { sys::cv_destroy(self.0.get()) }
+    }
+}

@@ -1,0 +1,55 @@
+//! The current CPU and thread, the clock's ticks, the kernel lock, and the console.
+
+use alloc::ffi::CString;
+use alloc::string::String;
+use core::fmt;
+
+use super::sys;
+
+/// How many CPUs there are, those that are offline too.
+pub fn count() -> usize {
+    // SAFETY: reads a variable that is set before any driver attaches.
+    unsafe { sys::dm_shim_ncpu() as usize }
+}
+
+/// The CPU this runs on, from 0. It may be another one by the time the caller looks at it.
+#[inline]
+pub fn current() -> usize {
+    // SAFETY: asks no more than which CPU this is.
+    unsafe { sys::dm_shim_cpu() as usize }
+}
+
+/// Ticks of the clock since it started, hz(9) a second; wraps.
+#[inline]
+pub fn ticks() -> i32 {
+    // SAFETY: reads the clock.
+    unsafe { sys::getticks() }
+}
+
+/// Ticks in a second.
+pub fn hz() -> i32 {
+    // SAFETY: the kernel sets it once, before any driver attaches.
+    unsafe { sys::hz }
+}
+
+/// Runs `f` with the kernel lock, which autoconf(9) asks for.
+pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: the lock is taken and let go by this thread, in this order.
+    unsafe { sys::dm_shim_kernel_lock() };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { sys::dm_shim_kernel_unlock() };
+    result
+}
+
+/// Prints a line on the console.
+pub fn say(what: fmt::Arguments<'_>) {
+    let mut text = String::new();
+    // A String takes all that is written to it.
+    let _ = fmt::write(&mut text, format_args!("{what}\n"));
+    // What userland sent cannot hold a NUL, proplib's strings end there; but if it did, it would
+    // only end the line early.
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: a string with its NUL, which the function only reads.
+    unsafe { sys::dm_shim_print(text.as_ptr()) }
+}

@@ -1,0 +1,312 @@
+//! disk(9), and the label that a disk without one is given.
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_ulong, c_void};
+
+use dm_core::kernel::Geometry;
+use dm_core::units::{DEV_BSIZE, Dev, Sector};
+use dm_core::{Errno, errno};
+
+use super::sys;
+
+/// Through which kind of node a disk is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Node {
+    /// The block device.
+    Block,
+    /// The character device.
+    Character,
+}
+
+/// A d_strategy routine, as disk_read_sectors calls it.
+pub type Strategy = unsafe extern "C" fn(*mut sys::buf);
+
+/// An attached disk.
+///
+/// # Invariants
+/// The structure is initialised and attached as long as this value lives, and never moves.
+pub struct Disk(Box<UnsafeCell<sys::disk>>);
+
+// SAFETY: the fields are read and written under dk_openlock, or by functions that lock.
+unsafe impl Send for Disk {}
+// SAFETY: as above.
+unsafe impl Sync for Disk {}
+
+/// What a table without a geometry of its own tells: 32 sectors a track, 64 tracks a cylinder.
+const NSECTORS: u32 = 32;
+const NTRACKS: u32 = 64;
+
+/// What iostat(8) shows of a disk; the counts are added to what is there.
+#[derive(Default, Debug)]
+pub struct Transfers {
+    /// Reads completed.
+    pub reads: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Sectors read.
+    pub read: Sector,
+    /// Sectors written.
+    pub written: Sector,
+    /// Ticks that I/O took, each by itself.
+    pub busy_ticks: u64,
+    /// Ticks since the last time.
+    pub elapsed_ticks: u64,
+    /// I/O in flight now.
+    pub in_flight: usize,
+}
+
+impl Disk {
+    /// Attaches a disk for a device.
+    ///
+    /// # Safety
+    /// `device` outlives the disk, whose name is its own.
+    pub unsafe fn attach(device: sys::device_t) -> Disk {
+        // SAFETY: struct disk is plain memory that disk_init(9) fills.
+        let raw: Box<UnsafeCell<sys::disk>> =
+            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: `raw` is fresh and stays where it is; the name lives long enough (caller).
+        unsafe {
+            sys::disk_init(raw.get(), sys::device_xname(device), &raw const sys::dm_shim_dkdriver);
+            sys::disk_attach(raw.get());
+        }
+        Disk(raw)
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut sys::disk) -> R) -> R {
+        let raw = self.0.get();
+        // SAFETY: the disk lives (invariant). dk_openlock guards the fields that are used here;
+        // the reference ends before it is let go.
+        unsafe {
+            let lock = &raw mut (*raw).dk_openlock;
+            sys::mutex_enter(lock);
+            let result = f(&mut *raw);
+            sys::mutex_exit(lock);
+            result
+        }
+    }
+
+    /// Notes that a node was opened.
+    pub fn open(&self, node: Node) {
+        self.locked(|disk| {
+            match node {
+                Node::Block => disk.dk_bopenmask |= 1,
+                Node::Character => disk.dk_copenmask |= 1,
+            }
+            disk.dk_openmask = disk.dk_bopenmask | disk.dk_copenmask;
+        });
+    }
+
+    /// Notes that a node was closed; `true` if none is open any more.
+    pub fn close(&self, node: Node) -> bool {
+        self.locked(|disk| {
+            match node {
+                Node::Block => disk.dk_bopenmask &= !1,
+                Node::Character => disk.dk_copenmask &= !1,
+            }
+            disk.dk_openmask = disk.dk_bopenmask | disk.dk_copenmask;
+            disk.dk_openmask == 0
+        })
+    }
+
+    /// How many nodes are open.
+    pub fn open_count(&self) -> u32 {
+        self.locked(|disk| disk.dk_bopenmask.count_ones() + disk.dk_copenmask.count_ones())
+    }
+
+    /// Sets its size and what goes with it.
+    pub fn set_info(&self, size: Sector, sector_size: u32, geometry: Option<Geometry>) {
+        let sectors = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
+        self.locked(|disk| {
+            // SAFETY: plain numbers.
+            disk.dk_geom = unsafe { core::mem::zeroed() };
+            disk.dk_geom.dg_secperunit = sectors as i64;
+            disk.dk_geom.dg_secsize = sector_size;
+            let (heads, per_track) = geometry.map_or((NTRACKS, NSECTORS), |g| (g.heads, g.sectors));
+            disk.dk_geom.dg_ntracks = heads.max(1);
+            disk.dk_geom.dg_nsectors = per_track.max(1);
+            disk.dk_geom.dg_ncylinders = geometry.map_or(0, |g| g.cylinders);
+            // SAFETY: the disk lives, and is locked as disk_set_info asks. The type is a string
+            // that lives for ever.
+            unsafe { sys::disk_set_info(core::ptr::null_mut(), disk, c"dm".as_ptr()) };
+        });
+    }
+
+    /// The ioctls that any disk answers. EPASSTHROUGH for those it does not.
+    ///
+    /// # Errors
+    /// What disk_ioctl says.
+    ///
+    /// # Safety
+    /// `data` is what `command` reads and writes.
+    pub unsafe fn ioctl(
+        &self,
+        dev: Dev,
+        command: c_ulong,
+        data: *mut c_void,
+        flags: c_int,
+    ) -> Result<(), Errno> {
+        // The device has no partitions: whatever its minor is, this is the whole of it.
+        let raw_part = Dev::new(dev.major(), sys::RAW_PART as u32).unwrap_or(dev);
+        // SAFETY: the disk lives (invariant), and the data fits (caller).
+        errno::Errno::check(unsafe {
+            sys::disk_ioctl(self.0.get(), raw_part.0, command, data, flags, sys::dm_shim_curlwp())
+        })
+    }
+
+    /// Removes all its wedges.
+    pub fn delete_wedges(&self) {
+        // SAFETY: the disk lives (invariant).
+        unsafe { sys::dkwedge_delall(self.0.get()) }
+    }
+
+    /// Gives the in-core label to `f`.
+    pub fn with_label<R>(&self, f: impl FnOnce(&mut sys::disklabel) -> R) -> R {
+        self.locked(|disk| {
+            // SAFETY: disk_attach allocated the label; dk_openlock guards it.
+            f(unsafe { &mut *disk.dk_label })
+        })
+    }
+
+    /// Reads the label from the disk itself, over the in-core one; `false` if it has none.
+    pub fn read_label(&self, dev: Dev, strategy: Strategy) -> bool {
+        let raw = self.0.get();
+        let mut label = self.with_label(|label| *label);
+        // SAFETY: the function reads through our own strategy routine, and writes the label and
+        // the MBR's partitions, which disk_attach allocated.
+        let message = unsafe {
+            sys::readdisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
+        };
+        if message.is_null() {
+            self.with_label(|old| *old = label);
+        }
+        message.is_null()
+    }
+
+    /// Checks a label and makes it the in-core one.
+    ///
+    /// # Errors
+    /// EINVAL for one that is none.
+    pub fn set_label(&self, new: &sys::disklabel) -> Result<(), Errno> {
+        let (raw, mut new) = (self.0.get(), *new);
+        self.with_label(|label| {
+            // SAFETY: all three live; dk_openlock guards the in-core label.
+            Errno::check(unsafe { sys::setdisklabel(label, &raw mut new, 0, (*raw).dk_cpulabel) })
+        })
+    }
+
+    /// Writes the in-core label to the disk.
+    ///
+    /// # Errors
+    /// What the port's code or the I/O says.
+    pub fn write_label(&self, dev: Dev, strategy: Strategy) -> Result<(), Errno> {
+        let raw = self.0.get();
+        let mut label = self.with_label(|label| *label);
+        // SAFETY: as for `read_label`.
+        Errno::check(unsafe {
+            sys::writedisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
+        })
+    }
+
+    /// Adds to the statistics. The caller serialises.
+    pub fn account(&self, n: &Transfers) {
+        let usec = |ticks: u64| {
+            let hz = u64::try_from(super::cpu::hz()).unwrap_or(100).max(1);
+            ticks.saturating_mul(1_000_000) / hz
+        };
+        // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
+        unsafe {
+            let stats = (*self.0.get()).dk_stats;
+            (*stats).io_rxfer = (*stats).io_rxfer.wrapping_add(n.reads);
+            (*stats).io_wxfer = (*stats).io_wxfer.wrapping_add(n.writes);
+            (*stats).io_rbytes = (*stats).io_rbytes.wrapping_add(n.read.to_bytes().unwrap_or(0));
+            (*stats).io_wbytes = (*stats).io_wbytes.wrapping_add(n.written.to_bytes().unwrap_or(0));
+            (*stats).io_busy = i32::try_from(n.in_flight).unwrap_or(i32::MAX);
+            // Overlapping I/O is busy once: never longer than the time that has passed.
+            let busy = n.busy_ticks.min(n.elapsed_ticks);
+            add_usec(&raw mut (*stats).io_busysum, usec(n.busy_ticks));
+            add_usec(&raw mut (*stats).io_busytime, usec(busy));
+            sys::getmicrouptime(&raw mut (*stats).io_timestamp);
+        }
+    }
+}
+
+/// # Safety
+/// `time` is valid.
+unsafe fn add_usec(time: *mut sys::timeval, usec: u64) {
+    // SAFETY: the caller's promise.
+    let time = unsafe { &mut *time };
+    let usec = usec.saturating_add(u64::try_from(time.tv_usec).unwrap_or(0));
+    time.tv_sec = time.tv_sec.wrapping_add((usec / 1_000_000) as _);
+    time.tv_usec = (usec % 1_000_000) as _;
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // SAFETY: attached (invariant), once; nobody uses it any more.
+        unsafe {
+            sys::disk_detach(self.0.get());
+            sys::disk_destroy(self.0.get());
+        }
+    }
+}
+
+/// Makes up the label of a disk that carries none: one partition, all of it.
+pub fn default_label(label: &mut sys::disklabel, size: Sector, sector_size: u32) {
+    // SAFETY: plain numbers and characters.
+    *label = unsafe { core::mem::zeroed() };
+    let sectors = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
+    // A label's numbers have 32 bits: a larger disk is told as large as it can be.
+    let sectors = u32::try_from(sectors).unwrap_or(u32::MAX);
+    label.d_magic = sys::DISKMAGIC as _;
+    label.d_magic2 = sys::DISKMAGIC as _;
+    label.d_type = sys::DKTYPE_LD as _;
+    for (to, from) in label.d_typename.iter_mut().zip(b"dm") {
+        *to = *from as _;
+    }
+    // SAFETY: any bytes are a name.
+    let packname = unsafe { &mut label.d_un.un_d_packname };
+    for (to, from) in packname.iter_mut().zip(b"fictitious") {
+        *to = *from as _;
+    }
+    label.d_secsize = sector_size;
+    label.d_nsectors = NSECTORS;
+    label.d_ntracks = NTRACKS;
+    label.d_secpercyl = NSECTORS * NTRACKS;
+    label.d_ncylinders = sectors / (NSECTORS * NTRACKS);
+    label.d_secperunit = sectors;
+    label.d_rpm = 3600;
+    label.d_interleave = 1;
+    label.d_npartitions = sys::RAW_PART as u16 + 1;
+    if let Some(raw) = label.d_partitions.get_mut(sys::RAW_PART as usize) {
+        raw.p_size = sectors;
+    }
+    label.d_checksum = checksum(label);
+}
+
+/// A label's checksum: all its 16-bit words, up to its last partition, exclusive-ored give 0.
+fn checksum(label: &sys::disklabel) -> u16 {
+    let partition = size_of::<sys::partition>();
+    let head = core::mem::offset_of!(sys::disklabel, d_partitions);
+    let words = (head + partition * usize::from(label.d_npartitions)).min(size_of_val(label)) / 2;
+    let start: *const sys::disklabel = label;
+    // SAFETY: a label is plain memory of at least `words` 16-bit words, and aligned for them.
+    let words = unsafe { core::slice::from_raw_parts(start.cast::<u16>(), words) };
+    words.iter().fold(0, |sum, word| sum ^ word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_label_checks_and_is_true() {
+        // SAFETY: plain numbers.
+        let mut label = unsafe { core::mem::zeroed() };
+        default_label(&mut label, Sector(1 << 20), 4096);
+        assert_eq!(checksum(&label), 0);
+        assert_eq!((label.d_secsize, label.d_secperunit), (4096, 1 << 17));
+        default_label(&mut label, Sector(1 << 40), 512);
+        assert_eq!(label.d_secperunit, u32::MAX);
+    }
+}

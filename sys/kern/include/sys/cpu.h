@@ -1,0 +1,10 @@
+/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+
+#ifndef _SYS_CPU_H_
+#define _SYS_CPU_H_
+#include <machine/cpu.h>
+extern u_int ncpu;
+u_int	cpu_index(struct cpu_info *);
+bool	cpu_intr_p(void);
+bool	cpu_softintr_p(void);
+#endif

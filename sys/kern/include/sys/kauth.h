@@ -1,0 +1,16 @@
+/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+
+#ifndef _SYS_KAUTH_H_
+#define _SYS_KAUTH_H_
+typedef struct kauth_cred *kauth_cred_t;
+typedef uint32_t kauth_action_t;
+#define	NOCRED		((kauth_cred_t)-1)
+#define	FSCRED		((kauth_cred_t)-2)
+/* The value is the hosted kernel's own; a kernel takes its own header's. */
+enum kauth_system_req { KAUTH_SYSTEM_DEVMAPPER = 1 };
+#define	_KAUTH_STANDIN	1
+enum { KAUTH_SYSTEM_DEVMAPPER_ACTION = 1 };
+kauth_cred_t kauth_cred_get(void);
+int	kauth_authorize_system(kauth_cred_t, kauth_action_t, enum kauth_system_req,
+	    void *, void *, void *);
+#endif

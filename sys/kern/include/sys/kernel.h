@@ -1,0 +1,7 @@
+/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+
+#ifndef _SYS_KERNEL_H_
+#define _SYS_KERNEL_H_
+extern int hz;
+int	getticks(void);
+#endif

@@ -1,0 +1,131 @@
+//! mutex(9).
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+
+use super::sys;
+
+/// What kind of mutex one is: where it may be taken, and whether its holder may sleep.
+pub trait Kind {
+    /// Initialises a mutex of this kind.
+    ///
+    /// # Safety
+    /// `raw` points to memory for a mutex that is not in use.
+    unsafe fn init(raw: *mut sys::kmutex_t);
+}
+
+/// IPL_NONE: a thread or a soft interrupt takes it, and sleeps until it is free.
+pub struct Adaptive;
+
+/// IPL_BIO: taken by whoever completes I/O, too. Its holder may not sleep.
+pub struct Spin;
+
+impl Kind for Adaptive {
+    unsafe fn init(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::dm_shim_mutex_init(raw) }
+    }
+}
+
+impl Kind for Spin {
+    unsafe fn init(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::dm_shim_mutex_init_bio(raw) }
+    }
+}
+
+/// A mutex that owns its data.
+///
+/// # Invariants
+/// The kernel's mutex is initialised as long as this value lives, and never moves: it is boxed.
+pub struct Mutex<T, K: Kind = Adaptive> {
+    raw: Box<UnsafeCell<sys::kmutex_t>>,
+    data: UnsafeCell<T>,
+    kind: PhantomData<K>,
+}
+
+/// A mutex at IPL_BIO.
+pub type SpinMutex<T> = Mutex<T, Spin>;
+
+// SAFETY: the mutex gives the data to one thread at a time, which is what `Send` allows.
+unsafe impl<T: Send, K: Kind> Send for Mutex<T, K> {}
+// SAFETY: as above; the mutex itself is made to be shared.
+unsafe impl<T: Send, K: Kind> Sync for Mutex<T, K> {}
+
+impl<T, K: Kind> Mutex<T, K> {
+    /// A new mutex around `data`.
+    pub fn new(data: T) -> Self {
+        // SAFETY: kmutex_t is plain memory that mutex_init(9) fills; all zeroes is a value of it.
+        let raw = Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: `raw` is fresh, and boxed, so it stays where it is.
+        unsafe { K::init(raw.get()) };
+        Mutex { raw, data: UnsafeCell::new(data), kind: PhantomData }
+    }
+
+    /// Takes the mutex.
+    pub fn lock(&self) -> Guard<'_, T, K> {
+        // SAFETY: the mutex is initialised (invariant).
+        unsafe { sys::mutex_enter(self.raw.get()) };
+        Guard { mutex: self, here: PhantomData }
+    }
+}
+
+impl<T, K: Kind> Drop for Mutex<T, K> {
+    fn drop(&mut self) {
+        // SAFETY: initialised (invariant), and nobody holds it: that would borrow it.
+        unsafe { sys::mutex_destroy(self.raw.get()) }
+    }
+}
+
+impl<T: Send> dm_core::kernel::Mutex<T> for Mutex<T> {
+    type Guard<'a>
+        = Guard<'a, T, Adaptive>
+    where
+        T: 'a;
+
+    fn new(data: T) -> Self {
+        Mutex::new(data)
+    }
+
+    fn lock(&self) -> Guard<'_, T, Adaptive> {
+        self.lock()
+    }
+}
+
+/// A held mutex. It is let go by the thread that took it, so it does not leave that thread.
+pub struct Guard<'a, T, K: Kind> {
+    mutex: &'a Mutex<T, K>,
+    here: PhantomData<*mut ()>,
+}
+
+impl<T, K: Kind> Guard<'_, T, K> {
+    /// The kernel's mutex, for cv_wait(9).
+    pub(super) fn raw(&self) -> *mut sys::kmutex_t {
+        self.mutex.raw.get()
+    }
+}
+
+impl<T, K: Kind> Deref for Guard<'_, T, K> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the mutex is held, so nobody else has the data.
+        unsafe { &*self.mutex.data.get() }
+    }
+}
+
+impl<T, K: Kind> DerefMut for Guard<'_, T, K> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { &mut *self.mutex.data.get() }
+    }
+}
+
+impl<T, K: Kind> Drop for Guard<'_, T, K> {
+    fn drop(&mut self) {
+        // SAFETY: this thread holds the mutex: the guard is neither Send nor copied.
+        unsafe { sys::mutex_exit(self.mutex.raw.get()) }
+    }
+}

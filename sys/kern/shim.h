@@ -1,0 +1,42 @@
+/*
+ * What only C can say: macros, static inlines and variadic functions of the
+ * kernel, each under a name that Rust can call.
+ */
+#ifndef DM_SHIM_H
+#define	DM_SHIM_H
+
+struct lwp;
+struct vnode;
+
+struct lwp	*dm_shim_curlwp(void);
+unsigned int	 dm_shim_cpu(void);
+unsigned int	 dm_shim_ncpu(void);
+int		 dm_shim_authorize(void);
+void		 dm_shim_kernel_lock(void);
+void		 dm_shim_kernel_unlock(void);
+int		 dm_shim_namei(const char *, struct vnode **);
+dev_t		 dm_shim_rdev(const struct vnode *);
+bool		 dm_shim_isblock(const struct vnode *);
+void		*dm_shim_pool_get(pool_cache_t, int);
+void		 dm_shim_pool_put(pool_cache_t, void *);
+void		 dm_shim_print(const char *);
+void		 dm_shim_panic(const char *) __dead;
+void		 dm_shim_mutex_init(kmutex_t *);
+void		 dm_shim_mutex_init_bio(kmutex_t *);
+int		 dm_shim_copyin_dictionary(const struct plistref *, u_long,
+		    prop_dictionary_t *);
+bool		 dm_shim_pmf_register(device_t);
+int		 dm_shim_detach(unsigned int);
+
+/* The driver's tables (devsw(9), autoconf(9), sysctl(9)), defined in shim.c. */
+int		 dm_shim_devsw_attach(void);
+void		 dm_shim_devsw_detach(void);
+int		 dm_shim_config_attach(void);
+int		 dm_shim_config_detach(void);
+void		 dm_shim_cfdata_init(cfdata_t, unsigned int);
+devmajor_t	 dm_shim_bmajor(void);
+devmajor_t	 dm_shim_cmajor(void);
+int		 dm_shim_sysctl_attach(void);
+void		 dm_shim_sysctl_detach(void);
+extern const struct dkdriver dm_shim_dkdriver;
+#endif

@@ -17,12 +17,13 @@ use dm_core::units::{Dev, Minor};
 
 use super::netbsd::NetBsd;
 use super::stats::Folded;
-use super::strategy::{Child, Split};
+use super::strategy::{Child, Halted, Split};
 use crate::kern::buf::IoQueue;
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Disk;
 use crate::kern::gate::{Door, Gate, Pass};
 use crate::kern::mutex::{Mutex, SpinMutex};
+use crate::kern::reserve::Reserve;
 use crate::kern::{cpu, sys};
 
 /// Counts per gate: one for each CPU, up to this many.
@@ -45,7 +46,7 @@ pub struct Slot {
     pub(crate) held: SpinMutex<IoQueue>,
     /// The gate may be empty, or is open again, or dead.
     pub(crate) gate_moved: Condvar,
-    pub(crate) reserve: SpinMutex<Reserve>,
+    pub(crate) reserve: SlotReserve,
     pub(crate) folded: SpinMutex<Folded>,
     node: Mutex<NodeState>,
     /// [`NodeState::users`] has become 0.
@@ -60,22 +61,9 @@ unsafe impl Sync for Slot {}
 // SAFETY: as above; the rest is Send.
 unsafe impl Send for Slot {}
 
-/// What is kept for when the pools are empty: enough for one I/O to go on, so that a page-out to
-/// a device that pages in memory's place does not wait for itself. Each device has its own, since
-/// a stacked device's I/O needs one on every layer.
-pub struct Reserve {
-    pub(crate) child: Option<NonNull<Child>>,
-    pub(crate) split: Option<NonNull<Split>>,
-    /// I/O that found nothing.
-    pub(crate) starved: IoQueue,
-    /// Splits that wait for a child for their next piece, linked through `Split::next`.
-    pub(crate) waiting: *mut Split,
-    /// Someone is serving those who wait.
-    pub(crate) serving: bool,
-}
-
-// SAFETY: it owns what it points to.
-unsafe impl Send for Reserve {}
+/// What a device keeps for when the pools are empty. Each has its own: the I/O of a stacked device
+/// needs one on every layer.
+pub(crate) type SlotReserve = Reserve<NonNull<Child>, NonNull<Split>, IoQueue, Halted>;
 
 #[derive(Default)]
 struct NodeState {
@@ -191,19 +179,16 @@ impl Drop for Slots {
 
 impl Slot {
     fn new() -> Slot {
-        let reserve = Reserve {
-            child: super::global().map(|g| g.children.get_sleeping()),
-            split: super::global().map(|g| g.splits.get_sleeping()),
-            starved: IoQueue::new(),
-            waiting: ptr::null_mut(),
-            serving: false,
-        };
+        let reserve = Reserve::new(
+            super::global().map(|g| g.children.get_sleeping()),
+            super::global().map(|g| g.splits.get_sleeping()),
+        );
         Slot {
             minor: AtomicU32::new(0),
             gate: Gate::new(Current { table: None, read_only: false }, cpu::count()),
             held: SpinMutex::new(IoQueue::new()),
             gate_moved: Condvar::new(c"dmgate"),
-            reserve: SpinMutex::new(reserve),
+            reserve,
             folded: SpinMutex::new(Folded::default()),
             node: Mutex::new(NodeState::default()),
             unused: Condvar::new(c"dmnode"),
@@ -339,13 +324,12 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(global) = super::global() else { return };
-        let mut reserve = self.reserve.lock();
         // SAFETY: both came from these caches, and no I/O is left that could have them.
         unsafe {
-            if let Some(child) = reserve.child.take() {
+            if let Some(child) = self.reserve.take_child() {
                 global.children.put(child);
             }
-            if let Some(split) = reserve.split.take() {
+            if let Some(split) = self.reserve.take_split() {
                 global.splits.put(split);
             }
         }

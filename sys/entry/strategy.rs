@@ -18,6 +18,7 @@ use super::{Global, dm_label_guard, global, stats};
 use crate::kern::buf::{self, Io};
 use crate::kern::gate::{Door, Pass};
 use crate::kern::pool_cache::Pooled;
+use crate::kern::reserve::{Line, Next};
 use crate::kern::{cpu, sys};
 
 /// A nested buffer with what its completion needs. Built once: the buffer's own lock and condition
@@ -93,7 +94,7 @@ pub struct Split {
     /// The first byte that was not moved, and why.
     bad: (u32, Errno),
     reserved: bool,
-    next: *mut Split,
+    next: Option<NonNull<Split>>,
 }
 
 // SAFETY: `init` has nothing to make that a use relies on: `Slot::split` writes every field but
@@ -113,12 +114,39 @@ unsafe impl Pooled for Split {
                 failed: AtomicBool::new(false),
                 bad: (0, Errno::EIO),
                 reserved: false,
-                next: ptr::null_mut(),
+                next: None,
             });
         }
     }
 
     unsafe fn fini(_: *mut Split) {}
+}
+
+/// Splits that wait for a child, linked through themselves.
+#[derive(Default)]
+pub struct Halted {
+    first: Option<NonNull<Split>>,
+}
+
+// SAFETY: it owns its splits.
+unsafe impl Send for Halted {}
+
+impl Line for Halted {
+    type Item = NonNull<Split>;
+
+    /// The last to come goes on first: its turn comes anyway, before any whole I/O's.
+    fn push(&mut self, split: NonNull<Split>) {
+        // SAFETY: a split that waits is not touched by anyone else.
+        unsafe { (*split.as_ptr()).next = self.first };
+        self.first = Some(split);
+    }
+
+    fn pop(&mut self) -> Option<NonNull<Split>> {
+        let split = self.first?;
+        // SAFETY: as above.
+        self.first = unsafe { (*split.as_ptr()).next };
+        Some(split)
+    }
 }
 
 /// d_strategy(9).
@@ -276,7 +304,7 @@ impl Slot {
     #[inline]
     fn child(&self, global: &Global) -> Option<NonNull<Child>> {
         global.children.get().or_else(|| {
-            let child = self.reserve.lock().child.take()?;
+            let child = self.reserve.take_child()?;
             // SAFETY: it is ours now.
             unsafe { (*child.as_ptr()).reserved = true };
             Some(child)
@@ -293,45 +321,26 @@ impl Slot {
             }
             (*child.as_ptr()).reserved = false;
         }
-        self.reserve.lock().child = Some(child);
+        self.reserve.put_child(child);
         self.serve(global);
     }
 
     /// Has an I/O wait, outside the gate, for the reserve.
     #[cold]
     fn starve(&'static self, global: &'static Global, io: Io, pass: Pass) {
-        self.reserve.lock().starved.push(io);
+        self.reserve.starve(io);
         self.leave(pass);
         // What it waits for may have come back before it was in the queue.
         self.serve(global);
     }
 
-    /// Lets those who wait for the reserve go on, as far as it goes. One serves at a time, so that
-    /// components that complete at once do not make the stack grow.
+    /// Lets those who wait for the reserve go on.
     #[cold]
     fn serve(&'static self, global: &'static Global) {
-        let mut reserve = self.reserve.lock();
-        if reserve.serving {
-            return;
-        }
-        reserve.serving = true;
-        while reserve.child.is_some() {
-            if let Some(split) = NonNull::new(reserve.waiting) {
-                // SAFETY: a split that waits is not touched by anyone else.
-                reserve.waiting = unsafe { (*split.as_ptr()).next };
-                drop(reserve);
-                self.advance(global, split);
-            } else if reserve.split.is_some()
-                && let Some(io) = reserve.starved.pop()
-            {
-                drop(reserve);
-                self.submit(global, io);
-            } else {
-                break;
-            }
-            reserve = self.reserve.lock();
-        }
-        reserve.serving = false;
+        self.reserve.serve(|next| match next {
+            Next::Starved(io) => self.submit(global, io),
+            Next::Halted(split) => self.advance(global, split),
+        });
     }
 
     /// Cuts an I/O at the borders of the table and sends the pieces.
@@ -344,7 +353,7 @@ impl Slot {
         start: Sector,
     ) {
         let split = global.splits.get().map(|split| (split, false));
-        let split = split.or_else(|| Some((self.reserve.lock().split.take()?, true)));
+        let split = split.or_else(|| Some((self.reserve.take_split()?, true)));
         let Some((split, reserved)) = split else { return self.starve(global, io, pass) };
         stats::count_split(self, &pass);
         let bytes = io.bytes();
@@ -359,7 +368,7 @@ impl Slot {
             failed: AtomicBool::new(false),
             bad: (bytes, Errno::EIO),
             reserved,
-            next: ptr::null_mut(),
+            next: None,
         };
         // SAFETY: the split is ours.
         unsafe { split.as_ptr().write(new) };
@@ -422,20 +431,10 @@ impl Slot {
         if let Some(child) = global.children.get() {
             return Some(child);
         }
-        let mut reserve = self.reserve.lock();
-        match reserve.child.take() {
-            Some(child) => {
-                // SAFETY: it is ours now.
-                unsafe { (*child.as_ptr()).reserved = true };
-                Some(child)
-            }
-            None => {
-                // SAFETY: its sender gives it away here.
-                unsafe { (*split.as_ptr()).next = reserve.waiting };
-                reserve.waiting = split.as_ptr();
-                None
-            }
-        }
+        let child = self.reserve.take_child_or_halt(split)?;
+        // SAFETY: it is ours now.
+        unsafe { (*child.as_ptr()).reserved = true };
+        Some(child)
     }
 
     /// Notes that a piece failed: the I/O's error is that of the lowest byte that was not moved,
@@ -466,7 +465,7 @@ impl Slot {
             let result = if failed { Err((*raw).bad) } else { Ok(()) };
             let journey = (*raw).journey;
             if (*raw).reserved {
-                self.reserve.lock().split = Some(split);
+                self.reserve.put_split(split);
                 self.serve(global);
             } else {
                 global.splits.put(split);

@@ -15,6 +15,7 @@ use crate::kern::buf::IoQueue;
 use crate::kern::disk::Disk;
 use crate::kern::gate::Door;
 use crate::kern::mutex::Mutex;
+use crate::kern::reserve::Line;
 use crate::kern::{cpu, sys};
 
 /// A device.
@@ -73,7 +74,9 @@ impl Unit {
 pub(crate) fn dismantled(minor: Minor) {
     let Some(global) = global() else { return };
     let Some(slot) = global.slots.get(minor.get()) else { return };
-    slot.fold();
+    if let Some(disk) = slot.disk() {
+        disk.delete_wedges();
+    }
     slot.take_disk();
     global.slots.publish(minor, None);
     dm_device_count.fetch_sub(1, Ordering::Relaxed);
@@ -149,7 +152,7 @@ impl kernel::Unit<NetBsd> for Unit {
             slot.gate_moved.wait(&mut held);
         }
         drop(held);
-        let mut starved = core::mem::take(&mut slot.reserve.lock().starved);
+        let mut starved = slot.reserve.take_starved();
         while let Some(io) = queue.pop().or_else(|| starved.pop()) {
             io.fail(Errno::ENXIO);
         }

@@ -6,6 +6,7 @@ use dm_core::units::{DEV_BSIZE, Dev, Sector};
 use dm_core::{Errno, errno};
 
 use super::c_const;
+use super::reserve::Line;
 use super::sys::{self, buf};
 
 c_const! {
@@ -165,9 +166,12 @@ impl IoQueue {
     pub fn is_empty(&self) -> bool {
         self.head.is_null()
     }
+}
 
-    /// Adds one at the end.
-    pub fn push(&mut self, io: Io) {
+impl Line for IoQueue {
+    type Item = Io;
+
+    fn push(&mut self, io: Io) {
         let raw = io.into_raw().as_ptr();
         // SAFETY: the buffer is ours, and b_actq is for the driver that has it; `tail` is in this
         // queue, so ours too.
@@ -182,8 +186,7 @@ impl IoQueue {
         self.len = self.len.wrapping_add(1);
     }
 
-    /// Takes the first.
-    pub fn pop(&mut self) -> Option<Io> {
+    fn pop(&mut self) -> Option<Io> {
         let raw = NonNull::new(self.head)?;
         // SAFETY: it is in this queue, so ours; it leaves it here.
         self.head = unsafe { raw.as_ref().b_u.u_actq.tqe_next };

@@ -13,6 +13,7 @@ pub mod kmem;
 pub mod mutex;
 pub mod pool_cache;
 pub mod proplib;
+pub mod reserve;
 pub mod vnode;
 
 /// The bindings that bindgen made from the headers of one NetBSD release.

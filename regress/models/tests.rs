@@ -1,0 +1,319 @@
+use std::collections::VecDeque;
+use std::sync::Arc as StdArc;
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+use crate::gate::{Door, Gate};
+use crate::reserve::{Line, Next, Reserve};
+
+fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(f);
+}
+
+/// A device's I/O side as the driver builds it: the gate, the queue at it, and the condition
+/// variable of those who wait for it to be empty. The value behind the gate is a table that knows
+/// whether it is still in use.
+struct Device {
+    gate: Gate<Arc<Table>, 2>,
+    held: Mutex<VecDeque<usize>>,
+    moved: Condvar,
+    done: Mutex<Vec<usize>>,
+}
+
+struct Table {
+    dropped: AtomicBool,
+}
+
+impl Table {
+    fn new() -> Arc<Table> {
+        Arc::new(Table { dropped: AtomicBool::new(false) })
+    }
+}
+
+impl Device {
+    fn new() -> Arc<Device> {
+        Arc::new(Device {
+            gate: Gate::new(Table::new(), 2),
+            held: Mutex::new(VecDeque::new()),
+            moved: Condvar::new(),
+            done: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// dmstrategy: enter, or wait in line. The answer is false if the device is dead.
+    fn submit(&self, cpu: usize, io: usize) -> bool {
+        loop {
+            if let Some(pass) = self.gate.enter(cpu) {
+                self.run(pass, io);
+                return true;
+            }
+            let mut held = self.held.lock().unwrap();
+            self.moved.notify_all();
+            match self.gate.door() {
+                Door::Open => continue,
+                Door::Held => {
+                    held.push_back(io);
+                    return true;
+                }
+                Door::Dead => return false,
+            }
+        }
+    }
+
+    /// An I/O, from the table to its completion, perhaps in another thread.
+    fn run(&self, pass: crate::gate::Pass, io: usize) {
+        let table = self.gate.value(&pass).clone();
+        assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
+        self.done.lock().unwrap().push(io);
+        assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
+        if self.gate.leave(pass) {
+            let _held = self.held.lock().unwrap();
+            self.moved.notify_all();
+        }
+    }
+
+    fn quiesce(&self) {
+        let mut held = self.held.lock().unwrap();
+        self.gate.hold();
+        while !self.gate.is_empty() {
+            held = self.moved.wait(held).unwrap();
+        }
+    }
+
+    fn swap(&self) {
+        // SAFETY: only the models' one controlling thread calls this, between quiesce and release.
+        let old = unsafe { self.gate.replace(Table::new()) };
+        old.dropped.store(true, Ordering::Relaxed);
+    }
+
+    fn release(&self) {
+        loop {
+            let mut held = self.held.lock().unwrap();
+            if held.is_empty() {
+                self.gate.open();
+                self.moved.notify_all();
+                return;
+            }
+            let queue = std::mem::take(&mut *held);
+            drop(held);
+            for io in queue {
+                let pass = self.gate.admit(0);
+                self.run(pass, io);
+            }
+        }
+    }
+
+    fn kill(&self) -> usize {
+        let mut held = self.held.lock().unwrap();
+        self.gate.kill();
+        self.moved.notify_all();
+        let failed = std::mem::take(&mut *held).len();
+        while !self.gate.is_empty() {
+            held = self.moved.wait(held).unwrap();
+        }
+        failed
+    }
+}
+
+/// Two threads, on two CPUs' counts, each with one I/O, while a third suspends, changes the table
+/// and resumes: no I/O sees a table that is gone, none is lost or done twice, and nobody sleeps
+/// for ever. Three preemptions.
+#[test]
+fn a_table_is_changed_under_io() {
+    model(3, || {
+        let device = Device::new();
+        let io: Vec<_> = (0..2)
+            .map(|cpu| {
+                let device = device.clone();
+                thread::spawn(move || assert!(device.submit(cpu, cpu)))
+            })
+            .collect();
+        device.quiesce();
+        device.swap();
+        device.release();
+        io.into_iter().for_each(|t| t.join().unwrap());
+        let mut done = device.done.lock().unwrap().clone();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1]);
+        assert!(device.gate.is_empty());
+    });
+}
+
+/// One thread sends three I/Os in turn while another suspends and resumes: they are done in the
+/// order they were sent. Three preemptions.
+#[test]
+fn held_io_keeps_its_order() {
+    model(3, || {
+        let device = Device::new();
+        let sender = {
+            let device = device.clone();
+            thread::spawn(move || (0..3).for_each(|io| assert!(device.submit(0, io))))
+        };
+        device.quiesce();
+        device.release();
+        sender.join().unwrap();
+        assert_eq!(*device.done.lock().unwrap(), [0, 1, 2]);
+    });
+}
+
+/// Two I/Os while the device is suspended and then taken away: each is done or failed, once, and
+/// the one who takes it away comes back. Three preemptions.
+#[test]
+fn a_dead_device_fails_what_it_held() {
+    model(3, || {
+        let device = Device::new();
+        let io: Vec<_> = (0..2)
+            .map(|cpu| {
+                let device = device.clone();
+                thread::spawn(move || usize::from(!device.submit(cpu, cpu)))
+            })
+            .collect();
+        device.quiesce();
+        let failed = device.kill();
+        device.swap();
+        let refused: usize = io.into_iter().map(|t| t.join().unwrap()).sum();
+        assert_eq!(device.done.lock().unwrap().len() + failed + refused, 2);
+    });
+}
+
+/// A suspend that gives up (a signal came) lets everything go on, and one that comes after it
+/// still works. Two preemptions.
+#[test]
+fn a_suspend_that_gives_up_changes_nothing() {
+    model(2, || {
+        let device = Device::new();
+        let io = {
+            let device = device.clone();
+            thread::spawn(move || assert!(device.submit(1, 1)))
+        };
+        {
+            let _held = device.held.lock().unwrap();
+            device.gate.hold();
+        }
+        device.release();
+        device.quiesce();
+        device.swap();
+        device.release();
+        io.join().unwrap();
+        assert_eq!(*device.done.lock().unwrap(), [1]);
+    });
+}
+
+/// A line for the reserve.
+struct Queue(VecDeque<usize>);
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue(VecDeque::new())
+    }
+}
+
+impl Line for Queue {
+    type Item = usize;
+
+    fn push(&mut self, item: usize) {
+        self.0.push_back(item);
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        self.0.pop_front()
+    }
+}
+
+/// A device whose pools are empty: all I/O lives on the reserve.
+struct Starving {
+    reserve: Reserve<(), (), Queue, Queue>,
+    done: [AtomicUsize; 4],
+}
+
+impl Starving {
+    fn new() -> StdArc<Starving> {
+        let done = std::array::from_fn(|_| AtomicUsize::new(0));
+        StdArc::new(Starving { reserve: Reserve::new(Some(()), Some(())), done })
+    }
+
+    /// An I/O in one piece, complete at once.
+    fn whole(&self, io: usize) {
+        match self.reserve.take_child() {
+            Some(child) => {
+                self.done[io].fetch_add(1, Ordering::Relaxed);
+                self.reserve.put_child(child);
+                self.serve();
+            }
+            None => {
+                self.reserve.starve(io);
+                self.serve();
+            }
+        }
+    }
+
+    /// An I/O in two pieces.
+    fn split(&self, io: usize) {
+        match self.reserve.take_split() {
+            Some(()) => self.advance(io),
+            None => {
+                self.reserve.starve(io);
+                self.serve();
+            }
+        }
+    }
+
+    fn advance(&self, io: usize) {
+        while self.done[io].load(Ordering::Relaxed) < 2 {
+            let Some(child) = self.reserve.take_child_or_halt(io) else { return };
+            self.done[io].fetch_add(1, Ordering::Relaxed);
+            self.reserve.put_child(child);
+            self.serve();
+        }
+        self.reserve.put_split(());
+        self.serve();
+    }
+
+    fn serve(&self) {
+        self.reserve.serve(|next| match next {
+            Next::Starved(io) if io < 2 => self.whole(io),
+            Next::Starved(io) => self.split(io),
+            Next::Halted(io) => self.advance(io),
+        });
+    }
+}
+
+/// Three threads share a reserve of one, two with whole I/O and one with a split: all is done,
+/// nobody is forgotten in line. Two preemptions.
+#[test]
+fn nobody_starves_in_line() {
+    model(2, || {
+        let device = StdArc::new(Starving::new());
+        let threads: Vec<_> = (0..2)
+            .map(|io| {
+                let device = device.clone();
+                thread::spawn(move || device.whole(io))
+            })
+            .collect();
+        device.split(2);
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        let done = device.done.each_ref().map(|n| n.load(Ordering::Relaxed));
+        assert_eq!(done, [1, 1, 2, 0]);
+    });
+}
+
+/// Two splits and a whole I/O on one reserve. Two preemptions.
+#[test]
+fn splits_take_turns() {
+    model(2, || {
+        let device = StdArc::new(Starving::new());
+        let other = {
+            let device = device.clone();
+            thread::spawn(move || device.split(3))
+        };
+        device.split(2);
+        device.whole(0);
+        other.join().unwrap();
+        let done = device.done.each_ref().map(|n| n.load(Ordering::Relaxed));
+        assert_eq!(done, [1, 0, 2, 2]);
+    });
+}

@@ -1,0 +1,115 @@
+//! What is kept for when the pools are empty, and who waits for it.
+//!
+//! An I/O needs a child, and one that is cut needs a split and then a child for each piece. When
+//! the pools have none the reserve has one of each, and those that find it taken wait in line: it
+//! comes back when the I/O that has it is done. So there is always one I/O that goes on, and a
+//! page-out does not wait for the memory that it is to free.
+//!
+//! Generic in what it keeps, so that `regress/models` can check it under loom.
+
+use super::mutex::SpinMutex;
+
+/// A line of those who wait.
+pub trait Line: Default {
+    /// Who waits.
+    type Item;
+    /// Adds one at the end.
+    fn push(&mut self, item: Self::Item);
+    /// Takes the first.
+    fn pop(&mut self) -> Option<Self::Item>;
+}
+
+/// A reserve of one child `C` and one split `S`; whole I/O waits in an `I`, splits that need a
+/// child for their next piece wait in a `P`.
+pub struct Reserve<C, S, I: Line, P: Line>(SpinMutex<State<C, S, I, P>>);
+
+struct State<C, S, I, P> {
+    child: Option<C>,
+    split: Option<S>,
+    starved: I,
+    halted: P,
+    /// Someone lets those who wait go on.
+    serving: bool,
+}
+
+/// Who may go on.
+pub enum Next<I, P> {
+    /// An I/O, from the start.
+    Starved(I),
+    /// A split, with its next piece.
+    Halted(P),
+}
+
+impl<C, S, I: Line, P: Line> Reserve<C, S, I, P> {
+    /// A reserve of these two.
+    pub fn new(child: Option<C>, split: Option<S>) -> Self {
+        let (starved, halted) = (I::default(), P::default());
+        Reserve(SpinMutex::new(State { child, split, starved, halted, serving: false }))
+    }
+
+    /// Takes the child.
+    pub fn take_child(&self) -> Option<C> {
+        self.0.lock().child.take()
+    }
+
+    /// Takes the split.
+    pub fn take_split(&self) -> Option<S> {
+        self.0.lock().split.take()
+    }
+
+    /// Takes the child for a split's next piece, or has the split wait for it.
+    pub fn take_child_or_halt(&self, split: P::Item) -> Option<C> {
+        let mut state = self.0.lock();
+        let child = state.child.take();
+        if child.is_none() {
+            state.halted.push(split);
+        }
+        child
+    }
+
+    /// Has an I/O wait for both. Follow it with [`Reserve::serve`]: they may have come back by
+    /// now.
+    pub fn starve(&self, io: I::Item) {
+        self.0.lock().starved.push(io);
+    }
+
+    /// Brings the child back. Follow it with [`Reserve::serve`].
+    pub fn put_child(&self, child: C) {
+        self.0.lock().child = Some(child);
+    }
+
+    /// Brings the split back. Follow it with [`Reserve::serve`].
+    pub fn put_split(&self, split: S) {
+        self.0.lock().split = Some(split);
+    }
+
+    /// Takes the whole I/O that waits.
+    pub fn take_starved(&self) -> I {
+        core::mem::take(&mut self.0.lock().starved)
+    }
+
+    /// Lets those who wait go on, as far as the reserve goes. One thread serves at a time: a
+    /// component that completes at once comes back here from within `go`, and must not make the
+    /// stack grow.
+    pub fn serve(&self, mut go: impl FnMut(Next<I::Item, P::Item>)) {
+        let mut state = self.0.lock();
+        if state.serving {
+            return;
+        }
+        state.serving = true;
+        while state.child.is_some() {
+            let next = match state.halted.pop() {
+                Some(split) => Next::Halted(split),
+                None if state.split.is_none() => break,
+                None => match state.starved.pop() {
+                    Some(io) => Next::Starved(io),
+                    None => break,
+                },
+            };
+            drop(state);
+            go(next);
+            state = self.0.lock();
+        }
+        state.serving = false;
+    }
+}

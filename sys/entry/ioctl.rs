@@ -4,6 +4,8 @@ use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::Ordering;
 
 use dm_core::device::Selector;
+use dm_core::kernel::Kernel;
+use dm_core::limits;
 use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
@@ -23,6 +25,7 @@ macro_rules! commands {
 commands! {
     NETBSD_DM_IOCTL, DIOCGDINFO, DIOCSDINFO, DIOCWDINFO, DIOCGDEFLABEL, DIOCWLABEL, DIOCKLABEL,
     DIOCGWEDGEINFO, DIOCCACHESYNC, DIOCGCACHE, DIOCGSTRATEGY, DIOCGSECTORALIGN, DIOCGPARTINFO,
+    DIOCGSECTORSIZE, DIOCGMEDIASIZE,
 }
 
 const EPASSTHROUGH: c_int = -4;
@@ -52,7 +55,12 @@ pub unsafe extern "C" fn dmioctl(
 /// NETBSD_DM_IOCTL: a dictionary in, the same dictionary out.
 fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
-    let mut dict = Dictionary::copyin(reference, command)?;
+    // Who may not change devices has no use for a large request, and gets no memory for one.
+    let limit = match global.driver.kernel().authorize() {
+        Ok(()) => limits::REQUEST,
+        Err(_) => limits::QUESTION,
+    };
+    let mut dict = Dictionary::copyin(reference, command, limit)?;
     dm_core::ioctl::ioctl(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;
     dict.copyout(reference, command)
 }
@@ -77,6 +85,15 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
             DIOCGSTRATEGY => device.strategy(&mut *data.cast()),
             DIOCGSECTORALIGN => {
                 *data.cast() = device.alignment()?;
+                Ok(())
+            }
+            DIOCGSECTORSIZE => {
+                *data.cast() = device.size().1;
+                Ok(())
+            }
+            DIOCGMEDIASIZE => {
+                // A table's size in bytes fits an off_t: `Sector::MAX`.
+                *data.cast() = device.size().0.to_bytes().unwrap_or(0) as i64;
                 Ok(())
             }
             DIOCGDINFO => {

@@ -144,20 +144,16 @@ fn guard(device: &BlockDevice) -> Option<Guard> {
     // Partition c is the NetBSD slice on the ports that have one.
     let slice = label.d_partitions.get(2).map_or(0, |c| u64::from(c.p_offset));
     let guard = PORT.guard(in_dev_bsize(slice)?, in_dev_bsize(part.pi_offset)?, per_sector)?;
-    if guard.label.length == Sector::ZERO {
-        // The label lies before the component; what is left is the boot code's.
-        return Some(guard);
-    }
-    carries_label(device, guard).then_some(guard)
+    // Where the label itself is, if it is on the component; before it, nobody can look.
+    let label = u64::from(PORT.label_sector).checked_mul(per_sector)?;
+    let base = if PORT.mbr { in_dev_bsize(slice)? } else { Sector::ZERO };
+    let at = base.checked_add(Sector(label))?.checked_sub(in_dev_bsize(part.pi_offset)?);
+    at.is_none_or(|at| carries_label(device, at)).then_some(guard)
 }
 
-/// Whether the component's label sector holds a label.
-fn carries_label(device: &BlockDevice, guard: Guard) -> bool {
+/// Whether a component's sector holds a label.
+fn carries_label(device: &BlockDevice, at: Sector) -> bool {
     let mut sector = alloc::vec![0u8; device.sector_size() as usize];
-    // The label is in the last of the sectors that are kept for it.
-    let per_sector = Sector(u64::from(device.sector_size() / DEV_BSIZE));
-    let end = guard.label.start.checked_add(guard.label.length);
-    let Some(at) = end.and_then(|end| end.checked_sub(per_sector)) else { return false };
     if device.read(at, &mut sector).is_err() {
         return false;
     }

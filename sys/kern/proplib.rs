@@ -53,15 +53,22 @@ pub struct Dictionary(Object);
 pub struct Array(Object);
 
 impl Dictionary {
-    /// Copies in the request of an ioctl.
+    /// Copies in the request of an ioctl, of up to `limit` bytes where the kernel lets a driver
+    /// choose (NetBSD 11), else of up to 64 KiB.
     ///
     /// # Errors
     /// E2BIG for one that is too long, EFAULT, EIO for one that is no dictionary.
-    pub fn copyin(reference: &sys::plistref, command: c_ulong) -> Result<Dictionary, Errno> {
+    pub fn copyin(
+        reference: &sys::plistref,
+        command: c_ulong,
+        limit: usize,
+    ) -> Result<Dictionary, Errno> {
         let mut raw = core::ptr::null_mut();
         // SAFETY: the reference is the ioctl's data, and there is room for the answer. Addresses
         // in it are userland's and are checked by copyin(9).
-        Errno::check(unsafe { sys::dm_shim_copyin_dictionary(reference, command, &raw mut raw) })?;
+        Errno::check(unsafe {
+            sys::dm_shim_copyin_dictionary(reference, command, limit, &raw mut raw)
+        })?;
         Object::own(raw.cast()).map(Dictionary)
     }
 
@@ -124,6 +131,11 @@ fn unsigned(value: u64) -> Result<Object, Errno> {
     Object::own(unsafe { sys::prop_number_create_unsigned(value) }.cast())
 }
 
+fn signed(value: i64) -> Result<Object, Errno> {
+    // SAFETY: makes a new object.
+    Object::own(unsafe { sys::prop_number_create_signed(value) }.cast())
+}
+
 impl proplib::Dictionary for Dictionary {
     type Array = Array;
 
@@ -143,8 +155,7 @@ impl proplib::Dictionary for Dictionary {
     }
 
     fn set_signed(&mut self, key: &CStr, value: i64) -> Result<(), Errno> {
-        // SAFETY: makes a new object.
-        self.set(key, Object::own(unsafe { sys::prop_number_create_signed(value) }.cast())?)
+        self.set(key, signed(value)?)
     }
 
     fn set_string(&mut self, key: &CStr, value: &str) -> Result<(), Errno> {
@@ -189,6 +200,10 @@ impl proplib::Array for Array {
 
     fn push_unsigned(&mut self, value: u64) -> Result<(), Errno> {
         self.push(unsigned(value)?)
+    }
+
+    fn push_signed(&mut self, value: i64) -> Result<(), Errno> {
+        self.push(signed(value)?)
     }
 
     fn push_dictionary(&mut self, value: Dictionary) -> Result<(), Errno> {

@@ -141,15 +141,15 @@ dm_shim_mutex_init_bio(kmutex_t *mtx)
 }
 
 int
-dm_shim_copyin_dictionary(const struct plistref *ref, u_long cmd,
+dm_shim_copyin_dictionary(const struct plistref *ref, u_long cmd, size_t limit,
     prop_dictionary_t *dictp)
 {
 
-#ifdef DM_REQUEST_MAX
-	/* From NetBSD 11 a driver may say how much it takes. */
-	return prop_dictionary_copyin_ioctl_size(ref, cmd, dictp,
-	    DM_REQUEST_MAX);
+#if __NetBSD_Prereq__(11,0,0)
+	return prop_dictionary_copyin_ioctl_size(ref, cmd, dictp, limit);
 #else
+	/* The kernel's own limit, 64 KiB, is all there is. */
+	(void)limit;
 	return prop_dictionary_copyin_ioctl(ref, cmd, dictp);
 #endif
 }

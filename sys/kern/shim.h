@@ -23,7 +23,7 @@ void		 dm_shim_print(const char *);
 void		 dm_shim_panic(const char *) __dead;
 void		 dm_shim_mutex_init(kmutex_t *);
 void		 dm_shim_mutex_init_bio(kmutex_t *);
-int		 dm_shim_copyin_dictionary(const struct plistref *, u_long,
+int		 dm_shim_copyin_dictionary(const struct plistref *, u_long, size_t,
 		    prop_dictionary_t *);
 bool		 dm_shim_pmf_register(device_t);
 int		 dm_shim_detach(unsigned int);

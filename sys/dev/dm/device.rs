@@ -447,9 +447,10 @@ impl<K: Kernel> Driver<K> {
             }
             Err(errno) => Err(errno),
             Ok(()) => {
-                let result = device.unit.detach();
+                // An error would mean that autoconf(9) took it away first.
+                let _ = device.unit.detach();
                 self.forget(device.minor);
-                result
+                Ok(())
             }
         }
     }
@@ -635,7 +636,9 @@ impl<K: Kernel> Device<K> {
     /// The same, deaf to signals.
     fn control_unless_gone(&self) -> Option<Control<'_, K>> {
         let mut state = self.state.lock();
-        while state.controlled {
+        // Whoever takes the device away waits for autoconf(9), which may be here: not the other way
+        // round too.
+        while state.controlled && !state.gone {
             self.changed.wait(&mut state);
         }
         if state.gone {

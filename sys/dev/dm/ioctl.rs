@@ -156,10 +156,11 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 return Err(Errno::EBADF);
             }
         }
-        self.obey(command)?;
+        // Before the command, so that nothing can fail once it is done but its own reply.
         let mut version = D::Array::new()?;
         VERSION.iter().try_for_each(|n| version.push_unsigned(u64::from(*n)))?;
-        self.dict.set_array(c"version", version)
+        self.dict.set_array(c"version", version)?;
+        self.obey(command)
     }
 
     /// A missing version is accepted: libdevmapper leaves it out of some requests.
@@ -306,7 +307,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         for kind in TARGETS {
             let (mut entry, mut version) = (D::new()?, D::Array::new()?);
             entry.set_string(c"name", kind.name)?;
-            kind.version.iter().try_for_each(|n| version.push_unsigned(u64::from(*n)))?;
+            kind.version.iter().try_for_each(|n| version.push_signed(i64::from(*n)))?;
             entry.set_array(c"ver", version)?;
             list.push_dictionary(entry)?;
         }
@@ -334,7 +335,11 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             None => None,
         };
         let found = self.driver.create(name, uuid, minor, self.has(flags::READONLY))?;
-        self.reply(&found)
+        self.reply(&found).inspect_err(|_| {
+            // Who does not learn of the device must not have made it. It cannot be in use yet but
+            // by someone who guessed its minor, and then it stays.
+            let _ = self.driver.remove(&found.device, false);
+        })
     }
 
     fn remove(&mut self, found: &Found<K>) -> Result<(), Errno> {
@@ -417,7 +422,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     fn deps(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
         let mut list = D::Array::new()?;
         let devs = self.chosen(now).map_or(&[][..], |table| table.devs());
-        devs.iter().try_for_each(|dev| list.push_unsigned(dev.0))?;
+        // A dev_t has 32 bits.
+        devs.iter().try_for_each(|dev| list.push_signed(dev.0.cast_signed()))?;
         self.dict.set_array(c"cmd_data", list)
     }
 

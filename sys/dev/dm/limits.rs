@@ -27,3 +27,10 @@ pub const DEPTH: usize = 4;
 
 /// Bytes of parameters and target names in a table that comes in several requests.
 pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of a request from someone who may change devices, where the kernel lets a driver choose;
+/// before NetBSD 11 it is 64 KiB for all.
+pub const REQUEST: usize = 32 * 1024 * 1024;
+
+/// Bytes of a request from anyone else.
+pub const QUESTION: usize = 64 * 1024;

@@ -90,6 +90,12 @@ pub trait Array: Sized {
     /// ENOMEM, as for all that add.
     fn push_unsigned(&mut self, value: u64) -> Result<(), Errno>;
 
+    /// Adds a number that externalizes in decimal at the end.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn push_signed(&mut self, value: i64) -> Result<(), Errno>;
+
     /// Adds a dictionary at the end.
     ///
     /// # Errors

@@ -168,7 +168,6 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 }
 
 struct Line {
-    start: Sector,
     end: Sector,
     target: Box<dyn Target>,
 }
@@ -176,7 +175,9 @@ struct Line {
 /// Takes lines, in any order, and makes a table of them.
 pub struct Builder<'k, O: Opener> {
     components: Components<'k, O>,
-    lines: Vec<(usize, Line)>,
+    /// By start, and among those by the order they came in. A tree, because sorting takes more
+    /// stack than a kernel has to spare.
+    lines: BTreeMap<(Sector, usize), Line>,
     given: usize,
 }
 
@@ -184,7 +185,7 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// An empty one, whose components `opener` opens.
     pub fn new(opener: &'k O) -> Self {
         let components = Components { opener, by_path: BTreeMap::new(), opened: Vec::new() };
-        Builder { components, lines: Vec::new(), given: 0 }
+        Builder { components, lines: BTreeMap::new(), given: 0 }
     }
 
     /// Adds a line: `length` sectors from `start` are for a target of this kind.
@@ -230,7 +231,7 @@ impl<'k, O: Opener> Builder<'k, O> {
         let params = Words::new(params);
         let target =
             (kind.new)(&mut LineSpec { length, params, components: &mut self.components })?;
-        self.lines.push((number, Line { start, end, target }));
+        self.lines.insert((start, number), Line { end, target });
         Ok(())
     }
 
@@ -240,21 +241,20 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// EINVAL when the lines do not cover the device from sector 0 on, without a gap and without
     /// an overlap, or cut in two a sector of the device, whose sectors are as large as the
     /// largest of its components'.
-    pub fn build(mut self) -> Result<Table<O::Component>, TableError> {
-        self.lines.sort_unstable_by_key(|(number, line)| (line.start, *number));
+    pub fn build(self) -> Result<Table<O::Component>, TableError> {
         let sector_size =
             self.components.opened.iter().map(Component::sector_size).fold(DEV_BSIZE, u32::max);
         let mut end = Sector::ZERO;
-        for (number, line) in &self.lines {
+        for ((start, number), line) in &self.lines {
             let invalid =
                 |why| TableError { line: Some(*number), mistake: Mistake::new(Errno::EINVAL, why) };
-            if line.start > end && end == Sector::ZERO {
+            if *start > end && end == Sector::ZERO {
                 return Err(invalid("the table does not begin at sector 0"));
-            } else if line.start > end {
+            } else if *start > end {
                 return Err(invalid("there is a gap before the line"));
-            } else if line.start < end {
+            } else if *start < end {
                 return Err(invalid("the line overlaps another"));
-            } else if !line.start.is_aligned(sector_size) || !line.end.is_aligned(sector_size) {
+            } else if !start.is_aligned(sector_size) || !line.end.is_aligned(sector_size) {
                 return Err(invalid("the line cuts a sector of the device in two"));
             }
             end = line.end;
@@ -263,8 +263,8 @@ impl<'k, O: Opener> Builder<'k, O> {
             let mistake = Mistake::new(Errno::EINVAL, "the table has no lines");
             return Err(TableError { line: None, mistake });
         }
-        let ends = self.lines.iter().map(|(_, line)| line.end).collect();
-        let targets = self.lines.into_iter().map(|(_, line)| line.target).collect();
+        let ends = self.lines.values().map(|line| line.end).collect();
+        let targets = self.lines.into_values().map(|line| line.target).collect();
         let components = self.components.opened.into_boxed_slice();
         let devs = components.iter().map(Component::dev).collect();
         let mut table = Table { ends, targets, components, devs, sector_size, guards: [].into() };
@@ -420,17 +420,19 @@ impl<C: Component> Table<C> {
 
     /// Where on the device the label sectors of its components show.
     fn guarded(&self) -> Box<[GuardedRange]> {
+        let of = |(component, index): (&C, u32)| Some((ComponentIndex(index), component.guard()?));
+        let labels: Vec<_> = self.components.iter().zip(0u32..).filter_map(of).collect();
+        if labels.is_empty() {
+            return Box::default();
+        }
         let mut guards = Vec::new();
         for (start, length, target) in self.lines() {
-            for (component, index) in self.components.iter().zip(0u32..) {
-                let Some(guard) = component.guard() else { continue };
+            for (component, guard) in &labels {
                 for sector in guard.label.sectors() {
-                    let at = target.locate(ComponentIndex(index), sector);
-                    if let Some(at) =
-                        at.filter(|at| *at < length).and_then(|at| start.checked_add(at))
-                    {
-                        guards.push(GuardedRange { start: at, length: Sector(1) });
-                    }
+                    target.locate(*component, sector, length, &mut |at| {
+                        let at = start.checked_add(at);
+                        guards.extend(at.map(|start| GuardedRange { start, length: Sector(1) }));
+                    });
                 }
             }
         }

@@ -110,9 +110,15 @@ pub trait Target: Send + Sync {
     /// Names every stretch of a component that a line of `length` sectors reaches.
     fn extents(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
 
-    /// Where in the line a component's sector shows, if it does.
-    fn locate(&self, _component: ComponentIndex, _sector: Sector) -> Option<Sector> {
-        None
+    /// Names every place in a line of `length` sectors where a component's sector shows: one may
+    /// show in several.
+    fn locate(
+        &self,
+        _component: ComponentIndex,
+        _sector: Sector,
+        _length: Sector,
+        _each: &mut dyn FnMut(Sector),
+    ) {
     }
 
     /// Takes a message from userland (`dmsetup message`).

@@ -42,7 +42,16 @@ impl Target for Linear {
         each(Extent { component: self.component, start: self.offset, length });
     }
 
-    fn locate(&self, component: ComponentIndex, sector: Sector) -> Option<Sector> {
-        (component == self.component).then(|| sector.checked_sub(self.offset)).flatten()
+    fn locate(
+        &self,
+        component: ComponentIndex,
+        sector: Sector,
+        length: Sector,
+        each: &mut dyn FnMut(Sector),
+    ) {
+        let at = sector.checked_sub(self.offset).filter(|at| *at < length);
+        if let Some(at) = at.filter(|_| component == self.component) {
+            each(at);
+        }
     }
 }

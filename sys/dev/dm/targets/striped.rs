@@ -92,15 +92,24 @@ impl Target for Striped {
         }
     }
 
-    fn locate(&self, component: ComponentIndex, sector: Sector) -> Option<Sector> {
-        // One component may carry several stripes; the first that reaches the sector answers.
-        self.stripes.iter().zip(0u64..).filter(|(s, _)| s.component == component).find_map(
-            |(s, index)| {
-                let on_stripe = sector.checked_sub(s.offset)?.0;
+    fn locate(
+        &self,
+        component: ComponentIndex,
+        sector: Sector,
+        length: Sector,
+        each: &mut dyn FnMut(Sector),
+    ) {
+        // One component may carry several stripes, and they may overlap there.
+        for (s, index) in self.stripes.iter().zip(0u64..) {
+            let on_stripe = sector.checked_sub(s.offset).filter(|_| s.component == component);
+            let at = on_stripe.and_then(|Sector(on_stripe)| {
                 let (row, within) = (on_stripe / self.chunk, on_stripe % self.chunk);
                 let number = row.checked_mul(self.count.get())?.checked_add(index)?;
                 Some(Sector(number.checked_mul(self.chunk.get())?.checked_add(within)?))
-            },
-        )
+            });
+            if let Some(at) = at.filter(|at| *at < length) {
+                each(at);
+            }
+        }
     }
 }

@@ -257,6 +257,8 @@ fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
         .header(root.join("sys/kern/shim.h").display().to_string())
         .clang_args(flags)
         .clang_arg("-DDM_BINDGEN")
+        // A header that changes makes new bindings.
+        .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
         .clang_macro_fallback()
         .clang_macro_fallback_build_dir(out)
         .use_core()
@@ -294,7 +296,7 @@ fn layout(bindings: &str) -> String {
         "/* Made by build.rs from what bindgen read: the layouts that the Rust object was built for. */\n",
     );
     let wanted = |ty: &str| {
-        TYPES.iter().any(|t| *t == ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t")
+        TYPES.contains(&ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t")
     };
     let mut rest = bindings;
     while let Some(at) = rest.find("[\"") {

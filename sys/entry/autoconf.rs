@@ -60,7 +60,8 @@ unsafe fn register() -> Result<(), Errno> {
         Errno::check(sys::dm_shim_config_attach())?;
         // Built in, the tables are in the kernel's own already.
         match Errno::check(sys::dm_shim_devsw_attach()) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Ok(()) => {}
+            Err(Errno::EEXIST) if sys::dm_shim_bmajor() >= 0 => {}
             Err(errno) => {
                 sys::dm_shim_config_detach();
                 return Err(errno);
@@ -110,6 +111,9 @@ fn fini() -> Result<(), Errno> {
 /// Frees all that the driver has.
 fn free() {
     let Some(global) = global() else { return };
+    // It looks at all slots.
+    global.folder.halt();
+    FOLDER.reset();
     // SAFETY: `init` leaked it, and nobody can call the driver any more. Slots put their reserves
     // back into the pools, which go after them.
     drop(unsafe { Box::from_raw(core::ptr::from_ref(global.slots).cast_mut()) });

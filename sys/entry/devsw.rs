@@ -1,7 +1,7 @@
 //! bdevsw and cdevsw: open, close, read, write, size, dump, discard.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use dm_core::table::{Component, Piece};
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
@@ -13,11 +13,18 @@ use super::{Global, autoconf, global};
 use crate::kern::disk::Node;
 use crate::kern::sys;
 
-/// The control node is open; closes come only after the last of several opens.
-static CONTROL_OPEN: AtomicBool = AtomicBool::new(false);
+/// Which control nodes are open, a bit each; closes come only after the last of several opens.
+static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn control_is_open() -> bool {
-    CONTROL_OPEN.load(Ordering::SeqCst)
+    CONTROL_OPEN.load(Ordering::SeqCst) != 0
+}
+
+fn control_bit(mode: c_int) -> u32 {
+    match node(mode) {
+        Node::Block => 1,
+        Node::Character => 2,
+    }
 }
 
 fn node(mode: c_int) -> Node {
@@ -38,9 +45,10 @@ pub extern "C" fn dmopen(dev: sys::dev_t, flags: c_int, mode: c_int, _: *mut sys
 
 fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
     if Dev(dev).minor() == 0 {
-        CONTROL_OPEN.store(true, Ordering::SeqCst);
+        let bit = control_bit(mode);
+        let before = CONTROL_OPEN.fetch_or(bit, Ordering::SeqCst);
         if autoconf::is_going() {
-            CONTROL_OPEN.store(false, Ordering::SeqCst);
+            CONTROL_OPEN.fetch_and(!bit | before, Ordering::SeqCst);
             return Err(Errno::ENXIO);
         }
         return Ok(());
@@ -64,7 +72,7 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     let number = Dev(dev).minor();
     if number == 0 {
-        CONTROL_OPEN.store(false, Ordering::SeqCst);
+        CONTROL_OPEN.fetch_and(!control_bit(mode), Ordering::SeqCst);
         return 0;
     }
     let Ok((global, slot)) = slot(dev) else { return 0 };

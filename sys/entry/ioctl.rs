@@ -25,7 +25,7 @@ macro_rules! commands {
 commands! {
     NETBSD_DM_IOCTL, DIOCGDINFO, DIOCSDINFO, DIOCWDINFO, DIOCGDEFLABEL, DIOCWLABEL, DIOCKLABEL,
     DIOCGWEDGEINFO, DIOCCACHESYNC, DIOCGCACHE, DIOCGSTRATEGY, DIOCGSECTORALIGN, DIOCGPARTINFO,
-    DIOCGSECTORSIZE, DIOCGMEDIASIZE,
+    DIOCGSECTORSIZE, DIOCGMEDIASIZE, DIOCAWEDGE, DIOCDWEDGE, DIOCMWEDGES, DIOCRMWEDGES,
 }
 
 const EPASSTHROUGH: c_int = -4;
@@ -77,7 +77,10 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
     unsafe {
         match command {
             DIOCGWEDGEINFO => device.wedge_info(&mut *data.cast()),
-            DIOCCACHESYNC => device.sync(&mut *data.cast(), flags),
+            DIOCCACHESYNC => {
+                write()?;
+                device.sync(*data.cast())
+            }
             DIOCGCACHE => {
                 *data.cast() = device.cache()?;
                 Ok(())
@@ -118,6 +121,12 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
                 write()?;
                 slot.label_writable.store(*data.cast::<c_int>() != 0, Ordering::Relaxed);
                 Ok(())
+            }
+            // dk(4) opens a wedge's parent by a minor number made of its unit and its raw
+            // partition. Ours have no partitions: that would be another device.
+            DIOCAWEDGE | DIOCDWEDGE | DIOCMWEDGES | DIOCRMWEDGES => {
+                write()?;
+                Err(Errno::EOPNOTSUPP)
             }
             // The label is read anew whenever it is asked for: there is nothing to keep.
             DIOCKLABEL => Ok(()),
@@ -192,9 +201,13 @@ impl Device<'_> {
     }
 
     /// DIOCCACHESYNC on every component; the first error is returned, when all have been asked.
-    fn sync(&self, force: &mut c_int, _flags: c_int) -> Result<(), Errno> {
+    fn sync(&self, force: c_int) -> Result<(), Errno> {
         self.components(|device| {
-            let mut force = *force;
+            // What cannot be written has nothing to sync, and would say EBADF.
+            if !device.writable() {
+                return Ok(());
+            }
+            let mut force = force;
             // SAFETY: DIOCCACHESYNC takes an int.
             match unsafe { device.ioctl(sys::DIOCCACHESYNC as u32, &mut force) } {
                 // A disk without a cache has nothing to sync.
@@ -285,10 +298,7 @@ impl Device<'_> {
     /// DIOCWDINFO.
     fn write_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
         self.disk.set_label(label)?;
-        let guard = self.slot.label_writable.swap(true, Ordering::Relaxed);
-        let result = self.disk.write_label(self.slot.dev(), dmstrategy);
-        self.slot.label_writable.store(guard, Ordering::Relaxed);
-        result
+        self.disk.write_label(self.slot.dev(), dmstrategy)
     }
 }
 

@@ -278,10 +278,10 @@ impl Slot {
         drop(node);
         // What was counted for this device is not the next one's.
         self.fold();
-        let folded = core::mem::take(&mut *self.folded.lock());
-        self.folded.lock().start_from(self.gate.tallies());
+        let mut folded = self.folded.lock();
+        let old = core::mem::replace(&mut *folded, Folded::starting_from(self.gate.tallies()));
         drop(folded);
-        drop(disk);
+        drop((old, disk));
     }
 
     /// Uses the disk, if there is one and the device is not going.

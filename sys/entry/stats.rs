@@ -45,8 +45,8 @@ pub struct Folded {
 
 impl Folded {
     /// Takes no notice of what was counted before.
-    pub(crate) fn start_from(&mut self, seen: [usize; TALLIES]) {
-        self.seen = seen;
+    pub(crate) fn starting_from(seen: [usize; TALLIES]) -> Folded {
+        Folded { seen, ..Folded::default() }
     }
 }
 
@@ -96,6 +96,13 @@ fn start() {
         && !FOLDER.running.swap(true, Ordering::Relaxed)
     {
         global.folder.schedule((cpu::hz() / RATE).max(1));
+    }
+}
+
+impl Folder {
+    /// Has it start anew, when no callout is under way.
+    pub(crate) fn reset(&self) {
+        self.running.store(false, Ordering::Relaxed);
     }
 }
 

@@ -97,8 +97,7 @@ pub struct Split {
     next: Option<NonNull<Split>>,
 }
 
-// SAFETY: `init` has nothing to make that a use relies on: `Slot::split` writes every field but
-// `next` and `reserved`, which are valid as zeroes.
+// SAFETY: `init` writes every field, and there is nothing to take down.
 unsafe impl Pooled for Split {
     unsafe fn init(split: *mut Split) {
         let journey = Journey { cell: 0, came: 0 };

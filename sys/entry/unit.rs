@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use dm_core::Errno;
 use dm_core::errno;
 use dm_core::kernel::{self, Geometry, LiveTable};
-use dm_core::units::Minor;
+use dm_core::units::{Minor, Sector};
 
 use super::netbsd::NetBsd;
 use super::slot::{Current, Slot};
@@ -25,7 +25,14 @@ use crate::kern::{cpu, sys};
 pub struct Unit {
     slot: &'static Slot,
     minor: Minor,
-    geometry: Mutex<Option<Geometry>>,
+    told: Mutex<Told>,
+}
+
+/// What disk(9) is told of a device.
+#[derive(Default)]
+struct Told {
+    geometry: Option<Geometry>,
+    size: Option<(Sector, u32)>,
 }
 
 impl Unit {
@@ -36,7 +43,7 @@ impl Unit {
     pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
-        let unit = Unit { slot, minor, geometry: Mutex::new(None) };
+        let unit = Unit { slot, minor, told: Mutex::new(Told::default()) };
         // SAFETY: the slot's cfdata is nobody else's yet and lives longer than the device.
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
@@ -53,10 +60,13 @@ impl Unit {
     }
 
     /// Tells disk(9) what the device is like now.
-    fn tell_disk(&self, table: &LiveTable<NetBsd>) {
-        let geometry = *self.geometry.lock();
-        if let Some(disk) = self.slot.disk() {
-            disk.set_info(table.size(), table.sector_size(), geometry);
+    fn tell_disk(&self, change: impl FnOnce(&mut Told)) {
+        let mut told = self.told.lock();
+        change(&mut told);
+        if let Some((size, sector_size)) = told.size
+            && let Some(disk) = self.slot.disk()
+        {
+            disk.set_info(size, sector_size, told.geometry);
         }
     }
 
@@ -74,9 +84,6 @@ impl Unit {
 pub(crate) fn dismantled(minor: Minor) {
     let Some(global) = global() else { return };
     let Some(slot) = global.slots.get(minor.get()) else { return };
-    if let Some(disk) = slot.disk() {
-        disk.delete_wedges();
-    }
     slot.take_disk();
     global.slots.publish(minor, None);
     dm_device_count.fetch_sub(1, Ordering::Relaxed);
@@ -119,19 +126,14 @@ impl kernel::Unit<NetBsd> for Unit {
         table: Arc<LiveTable<NetBsd>>,
         read_only: bool,
     ) -> Option<Arc<LiveTable<NetBsd>>> {
-        self.tell_disk(&table);
+        self.tell_disk(|told| told.size = Some((table.size(), table.sector_size())));
         let new = Current { table: Some(table), read_only };
         // SAFETY: the caller has quiesced the device and serialises this with `release`.
         unsafe { self.slot.gate.replace(new) }.table
     }
 
     fn set_geometry(&self, geometry: Geometry) {
-        *self.geometry.lock() = Some(geometry);
-        let table =
-            self.slot.enter_sleeping().ok().and_then(|inside| inside.current()?.table.clone());
-        if let Some(table) = table {
-            self.tell_disk(&table);
-        }
+        self.tell_disk(|told| told.geometry = Some(geometry));
     }
 
     fn open_count(&self) -> u32 {

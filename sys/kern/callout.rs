@@ -54,13 +54,18 @@ impl<T: Tick> Callout<T> {
     }
 }
 
+impl<T: Tick + 'static> Callout<T> {
+    /// Has it not called any more, and waits until it is not being called.
+    pub fn halt(&self) {
+        // SAFETY: initialised (invariant). The function takes no lock of ours that is held here.
+        unsafe { sys::callout_halt(self.raw.get(), core::ptr::null_mut()) };
+    }
+}
+
 impl<T: Tick + 'static> Drop for Callout<T> {
     fn drop(&mut self) {
-        // SAFETY: initialised (invariant). callout_halt waits until the function has returned,
-        // which takes no lock of ours that is held here.
-        unsafe {
-            sys::callout_halt(self.raw.get(), core::ptr::null_mut());
-            sys::callout_destroy(self.raw.get());
-        }
+        self.halt();
+        // SAFETY: initialised (invariant), and not under way.
+        unsafe { sys::callout_destroy(self.raw.get()) };
     }
 }

@@ -154,12 +154,6 @@ impl Disk {
         })
     }
 
-    /// Removes all its wedges.
-    pub fn delete_wedges(&self) {
-        // SAFETY: the disk lives (invariant).
-        unsafe { sys::dkwedge_delall(self.0.get()) }
-    }
-
     /// Gives the in-core label to `f`.
     pub fn with_label<R>(&self, f: impl FnOnce(&mut sys::disklabel) -> R) -> R {
         self.locked(|disk| {

@@ -45,7 +45,16 @@ unsigned int
 dm_shim_cpu(void)
 {
 
+#if defined(DM_NO_CPU_INDEX) && !defined(DM_HOSTED)
+	/*
+	 * A module built without the kernel's own headers cannot look into
+	 * struct cpu_info. Its address tells CPUs apart as well: multiplied,
+	 * so that the structures' distance does not matter.
+	 */
+	return (unsigned int)((uintptr_t)curcpu() >> 6) * 2654435761U >> 16;
+#else
 	return cpu_index(curcpu());
+#endif
 }
 
 unsigned int
@@ -310,6 +319,17 @@ dm_shim_cfdata_init(cfdata_t cf, unsigned int unit)
 
 MODULE(MODULE_CLASS_DRIVER, dm, NULL);
 
+#ifdef DM_HOSTED
+/* A Unix linker drops a link set that nothing refers to: the hosted kernel asks. */
+const struct modinfo *dm_shim_modinfo(void);
+const struct modinfo *
+dm_shim_modinfo(void)
+{
+
+	return &dm_modinfo;
+}
+#endif
+
 static int
 dm_modcmd(modcmd_t cmd, void *arg __unused)
 {
@@ -318,7 +338,15 @@ dm_modcmd(modcmd_t cmd, void *arg __unused)
 	case MODULE_CMD_INIT:
 		return dm_module_init();
 	case MODULE_CMD_FINI:
+#ifdef DM_PSEUDO_DEVICE
+		/*
+		 * The tables are in the kernel's own, where devsw(9) does not
+		 * know how to take them out: modunload of what is built in.
+		 */
+		return EBUSY;
+#else
 		return dm_module_fini();
+#endif
 	default:
 		return ENOTTY;
 	}

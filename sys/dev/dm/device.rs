@@ -7,6 +7,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::kernel::{Condvar, Geometry, Kernel, LabelGuard, LiveTable, Mutex, Unit};
 use crate::name::{Name, Uuid};
@@ -247,7 +248,7 @@ impl<K: Kernel> Driver<K> {
     pub fn rename(&self, device: &Device<K>, name: Name) -> Result<(), Errno> {
         let mut devices = self.devices.lock();
         devices.check_free(&name, None, Some(device.minor))?;
-        devices.entry(device.minor)?.name = name;
+        devices.entry_of(device)?.name = name;
         Ok(())
     }
 
@@ -260,7 +261,7 @@ impl<K: Kernel> Driver<K> {
         if devices.list.iter().any(|e| e.minor != device.minor && e.uuid.as_ref() == Some(&uuid)) {
             return Err(Errno::EEXIST);
         }
-        let entry = devices.entry(device.minor)?;
+        let entry = devices.entry_of(device)?;
         if entry.uuid.as_ref().is_some_and(|old| *old != uuid) {
             return Err(Errno::EINVAL);
         }
@@ -277,33 +278,38 @@ impl<K: Kernel> Driver<K> {
     pub fn reload(
         &self,
         device: &Device<K>,
-        mut lines: Vec<Line>,
+        lines: Vec<Line>,
         read_only: bool,
         more: bool,
     ) -> Result<(), Errno> {
-        let (parts, created_read_only) = {
-            let mut state = device.state.lock();
-            (core::mem::take(&mut state.parts), state.created_read_only)
+        let refuse = |why: &dyn fmt::Display| {
+            device.forget_lines();
+            self.kernel.say(format_args!("dm{}: table refused: {why}", device.minor));
         };
-        let read_only = read_only || created_read_only;
-        if !parts.is_empty() {
-            let given = core::mem::replace(&mut lines, parts);
-            lines.extend(given);
-        }
-        let bytes = lines.iter().map(|l| l.params.len().saturating_add(l.kind.len()));
-        let bytes = bytes.fold(0usize, usize::saturating_add);
-        if lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
-            return Err(Errno::E2BIG);
-        }
-        if more {
-            device.state.lock().parts = lines;
-            return Ok(());
-        }
+        let (lines, read_only) = {
+            let mut state = device.state.lock();
+            state.parts.extend(lines);
+            let bytes = state.parts.iter().map(|l| l.params.len().saturating_add(l.kind.len()));
+            let bytes = bytes.fold(0usize, usize::saturating_add);
+            if state.parts.len() > limits::LINES || bytes > limits::TABLE_BYTES {
+                drop(state);
+                refuse(&"too many lines");
+                return Err(Errno::E2BIG);
+            }
+            if more {
+                return Ok(());
+            }
+            (core::mem::take(&mut state.parts), read_only || state.created_read_only)
+        };
         let table = self.build(device.minor, &lines, read_only).map_err(|error| {
-            self.kernel.say(format_args!("dm{}: table refused: {error}", device.minor));
+            refuse(&error);
             error.mistake.errno
         })?;
-        self.install(device, Loaded { table: Arc::new(table), read_only })
+        self.install(device, Loaded { table: Arc::new(table), read_only }).inspect_err(|errno| {
+            if *errno == Errno::ELOOP {
+                refuse(&"the table would map a device to itself, or stack too many");
+            }
+        })
     }
 
     fn build(
@@ -371,43 +377,35 @@ impl<K: Kernel> Driver<K> {
     /// # Errors
     /// EINTR when a signal came before I/O had drained; nothing has changed then.
     pub fn resume(&self, device: &Device<K>) -> Result<(), Errno> {
-        let control = device.control()?;
-        let (loaded, quiesced) = {
-            let mut state = device.state.lock();
-            (state.inactive.take(), state.quiesced)
+        let _control = device.control()?;
+        let (switch, quiesced) = {
+            let state = device.state.lock();
+            (state.inactive.is_some(), state.quiesced)
         };
-        let mut old = None;
-        match loaded {
-            None if quiesced => device.unit.release(),
-            None => {}
-            Some(loaded) => {
-                if !quiesced && let Err(errno) = device.unit.quiesce() {
-                    let mut state = device.state.lock();
-                    // A reload may have come in the meantime; then that is the inactive table.
-                    let lost = match state.inactive {
-                        Some(_) => Some(loaded),
-                        None => state.inactive.replace(loaded),
-                    };
-                    drop(state);
-                    drop(lost);
-                    return Err(errno);
-                }
-                old = device.unit.set_table(loaded.table.clone(), loaded.read_only);
-                let mut state = device.state.lock();
-                let before = state.active.replace(loaded);
-                state.slot = !state.slot;
-                state.event_nr = state.event_nr.wrapping_add(1);
-                drop(state);
-                drop(before);
-                device.unit.release();
-            }
+        if switch && !quiesced {
+            device.unit.quiesce()?;
+        }
+        // The table stays in its slot until here, for those who look for loops. It may have been
+        // replaced, or cleared, since.
+        let mut state = device.state.lock();
+        // One that came where there was none waits for the next resume: I/O is not held for it.
+        let loaded = if switch || quiesced { state.inactive.take() } else { None };
+        let old = loaded.clone().map(|loaded| {
+            state.slot = !state.slot;
+            state.event_nr = state.event_nr.wrapping_add(1);
+            state.active.replace(loaded)
+        });
+        drop(state);
+        let before = loaded.map(|l| device.unit.set_table(l.table, l.read_only));
+        if switch || quiesced {
+            device.unit.release();
         }
         let mut state = device.state.lock();
         (state.suspended, state.quiesced) = (false, false);
         drop(state);
         device.changed.broadcast();
-        drop(control);
-        drop(old);
+        // Closes components that no table uses any more.
+        drop((old, before));
         Ok(())
     }
 
@@ -429,11 +427,12 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Takes a device away, or with `deferred` has it go at its last close.
+    /// Takes a device away, or with `deferred` has it go at its last close. The answer is whether
+    /// it is gone.
     ///
     /// # Errors
     /// EBUSY while it is open, ENXIO if it is gone already, EINTR.
-    pub fn remove(&self, device: &Arc<Device<K>>, deferred: bool) -> Result<(), Errno> {
+    pub fn remove(&self, device: &Device<K>, deferred: bool) -> Result<bool, Errno> {
         let control = device.control()?;
         match self.dismantle(device, false) {
             Err(Errno::EBUSY) if deferred => {
@@ -443,14 +442,14 @@ impl<K: Kernel> Driver<K> {
                 if device.unit.open_count() == 0 {
                     self.closed(device.minor);
                 }
-                Ok(())
+                Ok(device.state.lock().gone)
             }
             Err(errno) => Err(errno),
             Ok(()) => {
                 // An error would mean that autoconf(9) took it away first.
                 let _ = device.unit.detach();
                 self.forget(device.minor);
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -467,9 +466,8 @@ impl<K: Kernel> Driver<K> {
             drop(devices);
             let mut removed = false;
             for device in all {
-                match self.remove(&device, false) {
-                    Ok(()) => removed = true,
-                    Err(Errno::EBUSY) if deferred => device.state.lock().remove_at_close = true,
+                match self.remove(&device, deferred) {
+                    Ok(gone) => removed |= gone,
                     Err(Errno::EBUSY | Errno::ENXIO) => {}
                     Err(errno) => return Err(errno),
                 }
@@ -519,7 +517,7 @@ impl<K: Kernel> Driver<K> {
             return Err(Errno::ENXIO);
         }
         device.unit.begin_detach(force)?;
-        if let Ok(entry) = self.devices.lock().entry(device.minor) {
+        if let Ok(entry) = self.devices.lock().entry_of(device) {
             entry.device = None;
         }
         let table = device.unit.kill();
@@ -615,8 +613,19 @@ impl<K: Kernel> Device<K> {
     }
 
     /// Sets the geometry that the disk tells.
-    pub fn set_geometry(&self, geometry: Geometry) {
+    ///
+    /// # Errors
+    /// ENXIO if the device is gone, EINTR.
+    pub fn set_geometry(&self, geometry: Geometry) -> Result<(), Errno> {
+        let _control = self.control()?;
         self.unit.set_geometry(geometry);
+        Ok(())
+    }
+
+    /// Drops the lines that were kept for a table in several requests.
+    pub fn forget_lines(&self) {
+        let parts = core::mem::take(&mut self.state.lock().parts);
+        drop(parts);
     }
 
     /// Waits for the right to change the device's tables or to take it away.
@@ -665,9 +674,12 @@ impl<K: Kernel> Devices<K> {
         self.list.binary_search_by_key(&minor, |e| e.minor)
     }
 
-    fn entry(&mut self, minor: Minor) -> Result<&mut Entry<K>, Errno> {
-        let at = self.position(minor).map_err(|_| Errno::ENXIO)?;
-        self.list.get_mut(at).ok_or(Errno::ENXIO)
+    /// The entry of a device; its minor may be another's by now.
+    fn entry_of(&mut self, device: &Device<K>) -> Result<&mut Entry<K>, Errno> {
+        let at = self.position(device.minor).map_err(|_| Errno::ENXIO)?;
+        let entry = self.list.get_mut(at).ok_or(Errno::ENXIO)?;
+        let same = entry.device.as_ref().is_some_and(|d| core::ptr::eq(Arc::as_ptr(d), device));
+        same.then_some(entry).ok_or(Errno::ENXIO)
     }
 
     /// That no device but `except` has this name or uuid.
@@ -695,16 +707,14 @@ impl<K: Kernel> Devices<K> {
         Some(minor)
     }
 
-    /// The tables, active and inactive, of a device.
-    fn tables(&self, minor: Minor) -> Vec<Arc<LiveTable<K>>> {
+    /// The components of a device's tables, active and inactive. Their numbers only: a table that
+    /// were let go here would close its components under the lock.
+    fn components(&self, minor: Minor) -> Vec<Dev> {
         let device = self.position(minor).ok().and_then(|at| self.list.get(at)?.device.as_ref());
         device.map_or(Vec::new(), |device| {
             let state = device.state.lock();
-            [&state.active, &state.inactive]
-                .into_iter()
-                .flatten()
-                .map(|l| l.table.clone())
-                .collect()
+            let tables = [&state.active, &state.inactive].into_iter().flatten();
+            tables.flat_map(|loaded| loaded.table.devs().iter().copied()).collect()
         })
     }
 
@@ -720,17 +730,14 @@ impl<K: Kernel> Devices<K> {
         depth: usize,
     ) -> Result<usize, Errno> {
         let ours = devs.iter().filter(|dev| dev.major() == major);
+        let next = depth.saturating_add(1);
         let mut deepest = 0;
         for minor in ours.filter_map(|dev| Minor::new(u64::from(dev.minor()))) {
             if minor == loaded || depth >= limits::DEPTH {
                 return Err(Errno::ELOOP);
             }
-            for table in self.tables(minor) {
-                let below =
-                    self.depth_below(major, table.devs(), loaded, depth.saturating_add(1))?;
-                deepest = deepest.max(below);
-            }
-            deepest = deepest.max(depth.saturating_add(1));
+            let below = self.depth_below(major, &self.components(minor), loaded, next)?;
+            deepest = deepest.max(below).max(next);
         }
         Ok(deepest)
     }
@@ -742,7 +749,7 @@ impl<K: Kernel> Devices<K> {
         }
         let Some(dev) = Dev::new(major, minor.get()) else { return Ok(()) };
         for entry in &self.list {
-            if self.tables(entry.minor).iter().any(|t| t.devs().contains(&dev)) {
+            if self.components(entry.minor).contains(&dev) {
                 self.depth_above(major, entry.minor, below.saturating_add(1))?;
             }
         }

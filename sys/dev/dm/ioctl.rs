@@ -202,7 +202,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         match command {
             Command::Reload => {
                 let more = self.has(flags::RELOAD_MORE);
-                driver.reload(device, self.lines()?, self.has(flags::READONLY), more)?;
+                let lines = self.lines().inspect_err(|_| device.forget_lines())?;
+                driver.reload(device, lines, self.has(flags::READONLY), more)?;
             }
             Command::Resume => driver.resume(device)?,
             Command::Suspend => driver.suspend(device)?,
@@ -217,7 +218,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 self.status(&device.snapshot())?;
             }
             Command::Message => self.message(device)?,
-            Command::SetGeometry => device.set_geometry(self.geometry()?),
+            Command::SetGeometry => device.set_geometry(self.geometry()?)?,
             _ => {}
         }
         self.reply(&found)
@@ -343,8 +344,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     }
 
     fn remove(&mut self, found: &Found<K>) -> Result<(), Errno> {
-        self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE))?;
-        if self.driver.find(&Selector::Minor(found.device.minor())).is_some() {
+        if !self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE))? {
             return self.reply(found);
         }
         self.set_flags(self.flags & !TRUTH)?;

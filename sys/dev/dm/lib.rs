@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 extern crate std;
 
 pub mod device;
@@ -28,7 +28,14 @@ pub mod proplib;
 pub mod table;
 pub mod target;
 pub mod targets;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod units;
 
 pub use errno::Errno;
 pub use units::{Dev, Minor, Sector};
+
+/// Keeps the page true: its example is compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../share/doc/adding-a-target.md")]
+struct AddingATarget;

@@ -1,1 +1,253 @@
+//! What holds for every target. [`TARGETS`] enrols them: one without a sample here fails.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{TARGETS, lookup};
+use crate::device;
+use crate::table::{Builder, Opener, Table, TableError};
+use crate::target::{Extent, IoRange, Mapping, Target};
+use crate::testing::Disk;
+use crate::{Errno, Sector};
+
+/// A line that is right.
+struct Sample {
+    kind: &'static str,
+    length: u64,
+    params: &'static str,
+    /// As `table` prints them.
+    table: &'static str,
+    /// As `status` prints its state, by the book.
+    status: &'static str,
+}
+
+const fn sample(
+    kind: &'static str,
+    length: u64,
+    params: &'static str,
+    table: &'static str,
+    status: &'static str,
+) -> Sample {
+    Sample { kind, length, params, table, status }
+}
+
+const SAMPLES: &[Sample] = &[
+    sample("linear", 1, "/dev/a 0", "19:3 0", ""),
+    sample("linear", 100, " \t19:19   900 ", "19:19 900", ""),
+    sample("linear", 1000, "/dev/a 00", "19:3 0", ""),
+    sample("striped", 1, "1 1 /dev/b 999", "1 1 19:19 999", "1 19:19 1 A"),
+    sample(
+        "striped",
+        96,
+        "3 8 /dev/a 0 /dev/b 1 /dev/a 32",
+        "3 8 19:3 0 19:19 1 19:3 32",
+        "3 19:3 19:19 19:3 1 AAA",
+    ),
+    sample("striped", 1998, "2 333 19:3 1 19:19 1", "2 333 19:3 1 19:19 1", "2 19:3 19:19 1 AA"),
+    sample("zero", 1, "", "", ""),
+    sample("zero", 1 << 53, " ", "", ""),
+    sample("error", 7, "", "", ""),
+];
+
+struct Disks;
+
+impl Opener for Disks {
+    type Component = Disk;
+
+    fn open(&self, path: &str) -> Result<Disk, Errno> {
+        match path {
+            "/dev/a" | "19:3" => Ok(Disk::new(19, 3, 1000)),
+            "/dev/b" | "19:19" => Ok(Disk::new(19, 19, 1000)),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+}
+
+fn build(kind: &str, length: u64, params: &str) -> Result<Table<Disk>, TableError> {
+    let mut builder = Builder::new(&Disks);
+    builder.line(0, length, kind, params)?;
+    builder.build()
+}
+
+fn with_target(sample: &Sample, look: impl Fn(&Table<Disk>, &dyn Target)) {
+    let table = build(sample.kind, sample.length, sample.params).unwrap();
+    look(&table, table.target(Sector::ZERO).unwrap());
+}
+
+#[test]
+fn every_target_has_a_sample() {
+    for kind in TARGETS {
+        assert!(SAMPLES.iter().any(|sample| sample.kind == kind.name), "{} has none", kind.name);
+    }
+    assert!(SAMPLES.iter().all(|sample| lookup(sample.kind).is_some()));
+}
+
+#[test]
+fn names_are_single_words_and_each_finds_its_target() {
+    for kind in TARGETS {
+        assert!(core::ptr::eq(lookup(kind.name).unwrap(), *kind), "{} twice", kind.name);
+        assert!(!kind.name.is_empty() && kind.name.bytes().all(|b| b.is_ascii_graphic()));
+        // What libdevmapper has room for.
+        assert!(kind.name.len() < 16);
+    }
+    for nobody in ["", "Linear", "linear ", "lin", "linear2"] {
+        assert!(lookup(nobody).is_none(), "{nobody}");
+    }
+}
+
+#[test]
+fn a_target_knows_its_kind() {
+    for sample in SAMPLES {
+        with_target(sample, |_, target| assert_eq!(target.kind().name, sample.kind));
+    }
+}
+
+#[test]
+fn table_and_status_have_the_documented_form() {
+    for sample in SAMPLES {
+        with_target(sample, |table, target| {
+            assert_eq!(table.describe(target, true), sample.table, "{}", sample.kind);
+            assert_eq!(table.describe(target, false), sample.status, "{}", sample.kind);
+        });
+    }
+}
+
+#[test]
+fn table_output_makes_the_same_target_again() {
+    for sample in SAMPLES {
+        with_target(sample, |table, target| {
+            let printed = device::lines(table).remove(0);
+            let again = build(&printed.kind, printed.length, &printed.params).unwrap();
+            let second = again.target(Sector::ZERO).unwrap();
+            assert_eq!(again.describe(second, true), sample.table);
+            for io in ios(sample.length) {
+                assert_eq!(target.map(&io), second.map(&io), "{} {io:?}", sample.kind);
+            }
+        });
+    }
+}
+
+/// I/Os at all the places where something could be cut: long and short, reads and writes.
+fn ios(length: u64) -> Vec<IoRange> {
+    let starts = (0..length.min(200)).chain([length / 2, length - 1]);
+    let lengths =
+        |start| [1, 2, 7, 8, length - start].into_iter().filter(move |n| start + n <= length);
+    let ranges = starts.flat_map(|start| lengths(start).map(move |n| (start, n)));
+    let io =
+        |(start, length), write| IoRange { start: Sector(start), length: Sector(length), write };
+    ranges.flat_map(|range| [io(range, false), io(range, true)]).collect()
+}
+
+#[test]
+fn map_makes_progress_and_stays_in_range() {
+    for sample in SAMPLES {
+        with_target(sample, |table, target| {
+            let mut extents: Vec<Extent> = Vec::new();
+            target.extents(Sector(sample.length), &mut |extent| extents.push(extent));
+            for extent in &extents {
+                let component = &table.components()[extent.component.0 as usize];
+                assert!(extent.length > Sector::ZERO);
+                assert!(extent.start.0 + extent.length.0 <= component.size.0);
+            }
+            for io in ios(sample.length) {
+                let mapping = target.map(&io);
+                assert!((1..=io.length.0).contains(&mapping.length().0), "{mapping:?} of {io:?}");
+                let Mapping::Send { component, start, length } = mapping else { continue };
+                let reached = extents.iter().filter(|extent| extent.component == component);
+                let within = |extent: &Extent| {
+                    extent.start <= start && start.0 + length.0 <= extent.start.0 + extent.length.0
+                };
+                assert!(reached.clone().any(within), "{io:?} reaches {mapping:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn an_io_is_covered_in_as_many_steps_as_it_has_sectors_at_most() {
+    for sample in SAMPLES.iter().filter(|sample| sample.length < 10_000) {
+        with_target(sample, |_, target| {
+            let (mut at, mut steps) = (0, 0);
+            while at < sample.length {
+                let (start, length) = (Sector(at), Sector(sample.length - at));
+                at += target.map(&IoRange { start, length, write: false }).length().0;
+                steps += 1;
+            }
+            assert_eq!(at, sample.length);
+            assert!(steps <= sample.length);
+        });
+    }
+}
+
+#[test]
+fn one_word_too_many_is_einval() {
+    for sample in SAMPLES {
+        for word in ["0", "x", "/dev/a", "19:3", "#"] {
+            let params = format!("{} {word}", sample.params);
+            let result = build(sample.kind, sample.length, &params);
+            let errno = result.err().map(|error| error.mistake.errno);
+            assert_eq!(errno, Some(Errno::EINVAL), "{} {params}", sample.kind);
+        }
+    }
+}
+
+#[test]
+fn a_word_too_few_is_einval() {
+    for sample in SAMPLES {
+        let words: Vec<&str> = sample.params.split_whitespace().collect();
+        for kept in 0..words.len() {
+            let params = words[..kept].join(" ");
+            let result = build(sample.kind, sample.length, &params);
+            let errno = result.err().map(|error| error.mistake.errno);
+            assert_eq!(errno, Some(Errno::EINVAL), "{} {params}", sample.kind);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_word_in_any_place_is_refused() {
+    for sample in SAMPLES {
+        let words: Vec<&str> = sample.params.split_whitespace().collect();
+        for at in 0..words.len() {
+            for wrong in
+                ["x", "-1", "+1", "1.5", "0x8", "18446744073709551616", "%n", "/dev/nosuch"]
+            {
+                let mut words = words.clone();
+                words[at] = wrong;
+                let params = words.join(" ");
+                let result = build(sample.kind, sample.length, &params);
+                let errno = result.err().map(|error| error.mistake.errno);
+                let refused = matches!(errno, Some(Errno::EINVAL | Errno::ENOENT | Errno::E2BIG));
+                assert!(refused, "{} {params}: {errno:?}", sample.kind);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_nobody_knows_is_einval() {
+    for sample in SAMPLES {
+        with_target(sample, |_, target| {
+            for text in ["", "nosuchmessage", "%s%n"] {
+                assert_eq!(target.message(text), Err(Errno::EINVAL), "{}", sample.kind);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_is_enametoolong() {
+    let long = "p".repeat(2000);
+    for sample in SAMPLES {
+        for (at, word) in sample.params.split_whitespace().enumerate() {
+            if word.parse::<u64>().is_err() {
+                let mut words: Vec<String> =
+                    sample.params.split_whitespace().map(String::from).collect();
+                words[at] = long.clone();
+                let result = build(sample.kind, sample.length, &words.join(" "));
+                assert_eq!(result.err().map(|e| e.mistake.errno), Some(Errno::ENAMETOOLONG));
+            }
+        }
+    }
+}

@@ -4,6 +4,8 @@
 #define _SYS_CPU_H_
 #include <machine/cpu.h>
 extern u_int ncpu;
+/* A static inline that looks into struct cpu_data, which is not known here. */
+#define	DM_NO_CPU_INDEX
 u_int	cpu_index(struct cpu_info *);
 bool	cpu_intr_p(void);
 bool	cpu_softintr_p(void);

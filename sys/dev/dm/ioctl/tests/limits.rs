@@ -1,0 +1,170 @@
+//! The limits that dm.4 states.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::one;
+use crate::ioctl::flags;
+use crate::testing::kernel::Disk;
+use crate::testing::plist::fail_after;
+use crate::testing::{Bench, Request};
+use crate::{Errno, limits};
+
+fn zeroes(from: u64, count: usize) -> Vec<(u64, u64, &'static str, &'static str)> {
+    (from..).take(count).map(|start| (start, 1, "zero", "")).collect()
+}
+
+#[test]
+fn as_many_lines_as_the_limit_and_no_more() {
+    const { assert!(limits::LINES >= 10_000) };
+    let bench = one();
+    bench.refused(&Request::reload("d", &zeroes(0, limits::LINES + 1)), Errno::E2BIG);
+    // Pictures of so many lines would take long.
+    bench.send(&Request::reload("d", &zeroes(0, limits::LINES))).unwrap();
+    let reply = bench.send(&Request::on("resume", "d")).unwrap();
+    assert_eq!(reply.number("target_count"), Some(limits::LINES as u64));
+    let size = bench.kernel.unit(1).and_then(|unit| unit.size());
+    assert_eq!(size.map(|size| size.0), Some(limits::LINES as u64));
+}
+
+#[test]
+fn reload_more_counts_towards_the_limit() {
+    let bench = one();
+    let half = limits::LINES as u64 / 2;
+    let more = |from, count| Request::reload("d", &zeroes(from, count)).flags(flags::RELOAD_MORE);
+    bench.done(&more(0, limits::LINES / 2));
+    bench.done(&more(half, limits::LINES / 2));
+    bench.refused(&more(2 * half, 1), Errno::E2BIG);
+    // What had been gathered went with the refusal.
+    bench.done(&Request::reload("d", &zeroes(0, 1)));
+}
+
+#[test]
+fn reload_more_counts_bytes_too() {
+    let bench = one();
+    let long = "x".repeat(limits::PARAMS);
+    let lines: Vec<_> = (0..128).map(|n| (n, 1, "zero", long.as_str())).collect();
+    let more = Request::reload("d", &lines).flags(flags::RELOAD_MORE);
+    bench.done(&more);
+    bench.refused(&more, Errno::E2BIG);
+}
+
+fn striped(count: usize) -> (u64, String) {
+    let mut text = format!("{count} 8");
+    (0..count).for_each(|n| text += &format!(" 19:3 {}", n * 8));
+    (count as u64 * 8, text)
+}
+
+#[test]
+fn as_many_stripes_as_the_limit_and_no_more() {
+    const { assert!(limits::STRIPES >= 127) };
+    let bench = one();
+    for good in [1, 4, 5, 127, 255, 256, limits::STRIPES] {
+        let (length, text) = striped(good);
+        bench.done(&Request::reload("d", &[(0, length, "striped", &text)]));
+    }
+    let (length, text) = striped(limits::STRIPES + 1);
+    bench.refused(&Request::reload("d", &[(0, length, "striped", &text)]), Errno::E2BIG);
+    let text = format!("{} 8 19:3 0", u64::MAX);
+    bench.refused(&Request::reload("d", &[(0, 8, "striped", &text)]), Errno::E2BIG);
+}
+
+#[test]
+fn a_component_path_may_be_as_long_as_path_max_and_no_longer() {
+    let bench = one();
+    let path = |length: usize| format!("/dev/{}", "p".repeat(length - 5));
+    bench.kernel.disk(&path(1023), Disk::new(19, 99, 100));
+    let table = |path: String| Request::reload("d", &[(0, 8, "linear", &format!("{path} 0"))]);
+    bench.done(&table(path(1023)));
+    bench.refused(&table(path(1022)), Errno::ENOENT);
+    bench.refused(&table(path(1024)), Errno::ENAMETOOLONG);
+}
+
+#[test]
+fn parameters_that_are_too_long_are_enametoolong() {
+    let bench = one();
+    let table = |bytes: usize| Request::reload("d", &[(0, 8, "zero", &" ".repeat(bytes))]);
+    bench.done(&table(limits::PARAMS));
+    bench.refused(&table(limits::PARAMS + 1), Errno::ENAMETOOLONG);
+}
+
+#[test]
+fn a_message_that_is_too_long_is_enametoolong() {
+    let bench = one();
+    let say =
+        |bytes: usize| Request::on("message", "d").with("message", "m".repeat(bytes).as_str());
+    bench.refused(&say(limits::MESSAGE), Errno::EINVAL);
+    bench.refused(&say(limits::MESSAGE + 1), Errno::ENAMETOOLONG);
+}
+
+#[test]
+fn as_many_devices_as_the_limit_and_no_more() {
+    let bench = Bench::new();
+    for n in 0..limits::DEVICES {
+        bench.send(&Request::on("create", &format!("d{n}"))).unwrap();
+    }
+    // Pictures of so many devices would take long.
+    let one_more = bench.send(&Request::on("create", "one more"));
+    assert_eq!((one_more, bench.driver.count()), (Err(Errno::ENOSPC), limits::DEVICES));
+    assert_eq!(bench.kernel.units().len(), limits::DEVICES);
+    bench.send(&Request::on("remove", "d0")).unwrap();
+    bench.send(&Request::on("create", "one more")).unwrap();
+}
+
+/// `depth` devices, each on the one before.
+fn tower(bench: &Bench, depth: usize) {
+    bench.device("d0", &[(0, 8, "linear", "/dev/a 0")]);
+    for n in 1..depth {
+        let below = format!("/dev/mapper/d{} 0", n - 1);
+        bench.device(&format!("d{n}"), &[(0, 8, "linear", &below)]);
+    }
+}
+
+#[test]
+fn devices_stack_as_deep_as_the_limit_and_no_deeper() {
+    let bench = Bench::new();
+    // The limit counts the devices below one.
+    tower(&bench, limits::DEPTH + 1);
+    bench.on("create", "top");
+    let below = format!("/dev/mapper/d{} 0", limits::DEPTH);
+    bench.refused(&Request::reload("top", &[(0, 8, "linear", &below)]), Errno::ELOOP);
+}
+
+#[test]
+fn a_stack_does_not_grow_too_deep_from_below_either() {
+    let bench = Bench::new();
+    tower(&bench, limits::DEPTH + 1);
+    bench.device("base", &[(0, 8, "linear", "/dev/b 0")]);
+    let onto = [(0, 8, "linear", "/dev/mapper/base 0")];
+    bench.refused(&Request::reload("d0", &onto), Errno::ELOOP);
+    let top = format!("d{}", limits::DEPTH);
+    bench.on("remove", &top);
+    bench.done(&Request::reload("d0", &onto));
+}
+
+#[test]
+fn without_memory_a_command_is_enomem_and_done_or_not_but_never_half() {
+    let table = Request::reload("d", &[(0, 8, "linear", "/dev/b 0")]);
+    let rename = Request::on("rename", "d").with("cmd_data", alloc::vec!["e".into()]);
+    let named = ["info", "table", "deps", "resume", "suspend", "clear", "remove"];
+    let mut requests: Vec<_> = named.iter().map(|command| Request::on(command, "d")).collect();
+    requests.extend(["version", "targets", "names", "remove_all"].map(Request::new));
+    requests.extend([table, rename, Request::on("create", "new")]);
+    for request in &requests {
+        let (before, after) = (one().picture(), one());
+        after.done(request);
+        for n in 0.. {
+            assert!(n < 200, "{:?} never has enough", request.dict());
+            let bench = one();
+            fail_after(Some(n));
+            let result = bench.send(request);
+            fail_after(None);
+            let Err(errno) = result else { break };
+            assert_eq!(errno, Errno::ENOMEM);
+            let now = bench.picture();
+            let is_create = request.dict().string("command") == Some("create");
+            assert!(now == before || !is_create && now == after.picture(), "{now:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! waitevent.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::{LINEAR, one, params};
+use crate::device::{Driver, Selector};
+use crate::testing::plist::Dict;
+use crate::testing::thread::{Thread, spawn};
+use crate::testing::{Bench, Fake, Request, send};
+use crate::{Errno, Minor, limits};
+
+type Waiter = Thread<Result<Dict, Errno>>;
+
+fn wait(driver: &Arc<Driver<Fake>>, event_nr: u64) -> Waiter {
+    let driver = driver.clone();
+    let request = Request::on("waitevent", "d").with("event_nr", event_nr);
+    spawn(move || send(&driver, &request))
+}
+
+#[test]
+fn waitevent_returns_at_once_when_the_event_has_been() {
+    let bench = one();
+    for event_nr in [0, 2, u64::from(u32::MAX)] {
+        let reply = bench.done(&Request::on("waitevent", "d").with("event_nr", event_nr));
+        assert_eq!(reply.number("event_nr"), Some(1));
+        assert_eq!(params(&reply), [""], "then as status");
+    }
+    // Without a number: 0.
+    assert_eq!(bench.on("waitevent", "d").number("event_nr"), Some(1));
+}
+
+#[test]
+fn waitevent_sleeps_until_a_table_is_swapped() {
+    let bench = one();
+    let waiter = wait(&bench.driver, 1);
+    assert!(waiter.asleep());
+    bench.done(&Request::reload("d", &[(0, 16, "striped", "2 8 /dev/a 0 /dev/b 0")]));
+    bench.on("resume", "d");
+    let reply = waiter.join().unwrap();
+    assert_eq!(reply.number("event_nr"), Some(2));
+    assert_eq!(params(&reply), ["2 19:3 19:19 1 AA"]);
+}
+
+#[test]
+fn waitevent_sleeps_until_a_target_raises_an_event() {
+    let bench = one();
+    let waiter = wait(&bench.driver, 1);
+    assert!(waiter.asleep());
+    let found = bench.driver.find(&Selector::Minor(Minor::new(1).unwrap())).unwrap();
+    found.device.raise_event();
+    assert_eq!(waiter.join().unwrap().number("event_nr"), Some(2));
+}
+
+#[test]
+fn what_is_no_event_wakes_nobody() {
+    let bench = one();
+    let waiter = wait(&bench.driver, 1);
+    assert!(waiter.asleep());
+    bench.on("suspend", "d");
+    bench.on("resume", "d");
+    bench.done(&Request::reload("d", LINEAR));
+    bench.on("clear", "d");
+    assert_eq!(bench.on("info", "d").number("event_nr"), Some(1));
+    waiter.signal();
+    assert_eq!(waiter.join().err(), Some(Errno::EINTR));
+}
+
+#[test]
+fn a_signal_ends_the_wait() {
+    let bench = one();
+    let before = bench.picture();
+    let waiter = wait(&bench.driver, 1);
+    assert!(waiter.asleep());
+    waiter.signal();
+    assert_eq!(waiter.join().err(), Some(Errno::EINTR));
+    assert_eq!(before, bench.picture());
+}
+
+#[test]
+fn a_remove_ends_the_wait_with_enxio() {
+    let bench = one();
+    let waiters: Vec<_> = (0..3).map(|_| wait(&bench.driver, 1)).collect();
+    assert!(waiters.iter().all(Waiter::asleep));
+    bench.on("remove", "d");
+    for waiter in waiters {
+        assert_eq!(waiter.join().err(), Some(Errno::ENXIO));
+    }
+}
+
+#[test]
+fn too_many_waiters_are_eagain_and_leave_room_again() {
+    let bench = one();
+    let waiters: Vec<_> = (0..limits::WAITERS).map(|_| wait(&bench.driver, 1)).collect();
+    assert!(waiters.iter().all(Waiter::asleep));
+    bench.refused(&Request::on("waitevent", "d").with("event_nr", 1), Errno::EAGAIN);
+    bench.done(&Request::reload("d", LINEAR));
+    bench.on("resume", "d");
+    assert!(waiters.into_iter().all(|waiter| waiter.join().is_ok()));
+    bench.on("waitevent", "d");
+}
+
+#[test]
+fn an_event_number_that_does_not_fit_is_einval() {
+    let bench = one();
+    bench.refused(&Request::on("waitevent", "d").with("event_nr", 1 << 32), Errno::EINVAL);
+}
+
+#[test]
+fn the_event_number_counts_swaps() {
+    let bench = Bench::new();
+    assert_eq!(bench.on("create", "d").number("event_nr"), Some(0));
+    for n in 1..4 {
+        bench.done(&Request::reload("d", LINEAR));
+        assert_eq!(bench.on("resume", "d").number("event_nr"), Some(n));
+    }
+}
+
+#[test]
+fn a_second_command_waits_for_the_first_and_a_signal_ends_that() {
+    let bench = one();
+    let unit = bench.unit("d");
+    assert!(unit.begin_io());
+    let driver = bench.driver.clone();
+    let first = spawn(move || send(&driver, &Request::on("suspend", "d")).map(|_| ()));
+    while !unit.held() {
+        std::thread::yield_now();
+    }
+    for command in ["resume", "suspend", "remove"] {
+        let driver = bench.driver.clone();
+        let second = spawn(move || send(&driver, &Request::on(command, "d")).map(|_| ()));
+        assert!(second.asleep());
+        second.signal();
+        assert_eq!(second.join(), Err(Errno::EINTR), "{command}");
+    }
+    unit.end_io();
+    assert_eq!(first.join(), Ok(()));
+    bench.on("resume", "d");
+    bench.on("remove", "d");
+}

@@ -1,0 +1,406 @@
+//! A kernel that is not there: disks with a name, a number and a size, and nothing on them.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+
+use super::thread;
+use super::unit::FakeUnit;
+use crate::kernel::{Condvar, Kernel, LabelGuard, Mutex};
+use crate::label::Guard;
+use crate::table::Component;
+use crate::{Dev, Errno, Minor, Sector};
+
+/// The major number of the driver's own block devices, as NetBSD has it.
+pub const BLOCK_MAJOR: u32 = 169;
+
+/// A block device, as a test describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Its number.
+    pub dev: Dev,
+    /// Its size.
+    pub size: Sector,
+    /// Bytes in its sectors.
+    pub sector_size: u32,
+    /// Whether it takes writes.
+    pub writable: bool,
+    /// Its label.
+    pub guard: Option<Guard>,
+}
+
+impl Disk {
+    /// One of 512-byte sectors that takes writes.
+    ///
+    /// # Panics
+    /// When there is no such device number.
+    pub fn new(major: u32, minor: u32, sectors: u64) -> Disk {
+        let dev = Dev::new(major, minor).expect("a device number");
+        Disk { dev, size: Sector(sectors), sector_size: 512, writable: true, guard: None }
+    }
+}
+
+impl Component for Disk {
+    fn dev(&self) -> Dev {
+        self.dev
+    }
+
+    fn size(&self) -> Sector {
+        self.size
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    fn writable(&self) -> bool {
+        self.writable
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        self.guard
+    }
+}
+
+/// What is open, what failed and what is to fail.
+#[derive(Default)]
+pub(super) struct World {
+    disks: BTreeMap<Dev, Disk>,
+    paths: BTreeMap<String, Result<Dev, Errno>>,
+    open: BTreeSet<Dev>,
+    elsewhere: BTreeSet<Dev>,
+    fail_open: BTreeMap<Dev, Errno>,
+    fail_attach: Option<Errno>,
+    pub(super) fail_quiesce: Option<Errno>,
+    pub(super) fail_detach: Option<Errno>,
+    pub(super) units: BTreeMap<Minor, FakeUnit>,
+    opens: usize,
+    said: Vec<String>,
+    unprivileged: bool,
+    legacy_errors: bool,
+    label_guard: Option<LabelGuard>,
+    last_close: Option<LastClose>,
+}
+
+type LastClose = Arc<dyn Fn(Minor) + Send + Sync>;
+
+/// The kernel. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Fake(Arc<std::sync::Mutex<World>>);
+
+impl Fake {
+    /// One without disks, where everything is allowed.
+    pub fn new() -> Fake {
+        Fake::default()
+    }
+
+    pub(super) fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attaches a disk under a path.
+    pub fn disk(&self, path: &str, disk: Disk) -> &Self {
+        let mut world = self.world();
+        world.paths.insert(path.to_owned(), Ok(disk.dev));
+        world.disks.insert(disk.dev, disk);
+        drop(world);
+        self
+    }
+
+    /// Makes a path to what is a device already, or that fails.
+    pub fn path(&self, path: &str, found: Result<Dev, Errno>) -> &Self {
+        self.world().paths.insert(path.to_owned(), found);
+        self
+    }
+
+    /// Takes a path away.
+    pub fn unlink(&self, path: &str) {
+        self.world().paths.remove(path);
+    }
+
+    /// Has somebody else open a device, or close it: a block device can be open only once.
+    pub fn open_elsewhere(&self, dev: Dev, open: bool) {
+        match open {
+            true => self.world().elsewhere.insert(dev),
+            false => self.world().elsewhere.remove(&dev),
+        };
+    }
+
+    /// Has every open of a device fail, or succeed again.
+    pub fn fail_open(&self, dev: Dev, errno: Option<Errno>) {
+        match errno {
+            Some(errno) => self.world().fail_open.insert(dev, errno),
+            None => self.world().fail_open.remove(&dev),
+        };
+    }
+
+    /// Has attaching a device fail, or succeed again.
+    pub fn fail_attach(&self, errno: Option<Errno>) {
+        self.world().fail_attach = errno;
+    }
+
+    /// Has waiting for I/O fail, or succeed again.
+    pub fn fail_quiesce(&self, errno: Option<Errno>) {
+        self.world().fail_quiesce = errno;
+    }
+
+    /// Has autoconf(9) refuse to detach a device, or allow it again.
+    pub fn fail_detach(&self, errno: Option<Errno>) {
+        self.world().fail_detach = errno;
+    }
+
+    /// Takes KAUTH_SYSTEM_DEVMAPPER away from who asks, or gives it back.
+    pub fn privileged(&self, privileged: bool) {
+        self.world().unprivileged = !privileged;
+    }
+
+    /// Sets sysctl hw.dm.legacy_errors.
+    pub fn set_legacy_errors(&self, legacy: bool) {
+        self.world().legacy_errors = legacy;
+    }
+
+    /// Sets sysctl hw.dm.label_guard.
+    pub fn set_label_guard(&self, guard: LabelGuard) {
+        self.world().label_guard = Some(guard);
+    }
+
+    /// What to call when the last open node of a device was closed: the driver.
+    pub fn on_last_close(&self, call: impl Fn(Minor) + Send + Sync + 'static) {
+        self.world().last_close = Some(Arc::new(call));
+    }
+
+    /// The disks and devices that the driver has open.
+    pub fn open_now(&self) -> Vec<Dev> {
+        self.world().open.iter().copied().collect()
+    }
+
+    /// How many opens there were so far, failed ones included.
+    pub fn opens(&self) -> usize {
+        self.world().opens
+    }
+
+    /// What the driver told the console.
+    pub fn said(&self) -> Vec<String> {
+        self.world().said.clone()
+    }
+
+    /// The device with this minor, as the system sees it, while it is attached.
+    pub fn unit(&self, minor: u32) -> Option<FakeUnit> {
+        self.world().units.get(&Minor::new(u64::from(minor))?).cloned()
+    }
+
+    /// All attached devices.
+    pub fn units(&self) -> Vec<FakeUnit> {
+        self.world().units.values().cloned().collect()
+    }
+
+    pub(super) fn last_close(&self, minor: Minor) {
+        let call = self.world().last_close.clone();
+        if let Some(call) = call {
+            call(minor);
+        }
+    }
+}
+
+impl Kernel for Fake {
+    type Mutex<T: Send> = FakeMutex<T>;
+    type Condvar = FakeCondvar;
+    type Disk = OpenDisk;
+    type Unit = FakeUnit;
+
+    fn find(&self, path: &str) -> Result<Dev, Errno> {
+        self.world().paths.get(path).copied().unwrap_or(Err(Errno::ENOENT))
+    }
+
+    fn open(&self, dev: Dev) -> Result<OpenDisk, Errno> {
+        let mut world = self.world();
+        world.opens += 1;
+        if let Some(errno) = world.fail_open.get(&dev) {
+            return Err(*errno);
+        }
+        let mut unit = None;
+        let disk = match world.disks.get(&dev) {
+            Some(disk) => disk.clone(),
+            None if dev.major() == BLOCK_MAJOR => {
+                let minor = Minor::new(u64::from(dev.minor())).ok_or(Errno::ENXIO)?;
+                let own = world.units.get(&minor).ok_or(Errno::ENXIO)?.clone();
+                let disk = own.as_disk(dev)?;
+                unit = Some(own);
+                disk
+            }
+            None => return Err(Errno::ENXIO),
+        };
+        if world.elsewhere.contains(&dev) || !world.open.insert(dev) {
+            return Err(Errno::EBUSY);
+        }
+        drop(world);
+        if let Some(unit) = &unit
+            && let Err(errno) = unit.open_node()
+        {
+            self.world().open.remove(&dev);
+            return Err(errno);
+        }
+        Ok(OpenDisk { disk, unit, kernel: self.clone() })
+    }
+
+    fn attach(&self, minor: Minor) -> Result<FakeUnit, Errno> {
+        let mut world = self.world();
+        if let Some(errno) = world.fail_attach {
+            return Err(errno);
+        }
+        let unit = FakeUnit::new(minor, self.clone());
+        let before = world.units.insert(minor, unit.clone());
+        assert!(before.is_none(), "minor {minor} was attached twice");
+        Ok(unit)
+    }
+
+    fn block_major(&self) -> u32 {
+        BLOCK_MAJOR
+    }
+
+    fn authorize(&self) -> Result<(), Errno> {
+        if self.world().unprivileged { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn legacy_errors(&self) -> bool {
+        self.world().legacy_errors
+    }
+
+    fn label_guard(&self) -> LabelGuard {
+        self.world().label_guard.unwrap_or(LabelGuard::Off)
+    }
+
+    fn say(&self, what: fmt::Arguments<'_>) {
+        self.world().said.push(format!("{what}"));
+    }
+}
+
+/// An opened disk, or device of the driver's own.
+pub struct OpenDisk {
+    disk: Disk,
+    unit: Option<FakeUnit>,
+    kernel: Fake,
+}
+
+impl Drop for OpenDisk {
+    fn drop(&mut self) {
+        let was_open = self.kernel.world().open.remove(&self.disk.dev);
+        if let Some(unit) = &self.unit {
+            unit.close_node();
+        }
+        // A second panic while one is under way would end the process without a word.
+        assert!(was_open || std::thread::panicking(), "{} was closed twice", self.disk.dev);
+    }
+}
+
+impl Component for OpenDisk {
+    fn dev(&self) -> Dev {
+        self.disk.dev()
+    }
+
+    fn size(&self) -> Sector {
+        self.disk.size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.disk.sector_size()
+    }
+
+    fn writable(&self) -> bool {
+        self.disk.writable()
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        self.disk.guard()
+    }
+}
+
+/// A lock.
+pub struct FakeMutex<T>(std::sync::Mutex<T>);
+
+/// What holds it. Empty only while it sleeps.
+pub struct FakeGuard<'a, T>(Option<std::sync::MutexGuard<'a, T>>);
+
+impl<T: Send> Mutex<T> for FakeMutex<T> {
+    type Guard<'a>
+        = FakeGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(data: T) -> Self {
+        FakeMutex(std::sync::Mutex::new(data))
+    }
+
+    fn lock(&self) -> FakeGuard<'_, T> {
+        FakeGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl<T> Deref for FakeGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().expect("a held lock")
+    }
+}
+
+impl<T> DerefMut for FakeGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_deref_mut().expect("a held lock")
+    }
+}
+
+/// Something to sleep on.
+pub struct FakeCondvar(Arc<std::sync::Condvar>);
+
+impl FakeCondvar {
+    fn sleep<T>(&self, guard: &mut FakeGuard<'_, T>) {
+        thread::falls_asleep(&self.0);
+        let held = guard.0.take().expect("a held lock");
+        guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+        thread::wakes();
+    }
+}
+
+impl Condvar<Fake> for FakeCondvar {
+    fn new(name: &'static core::ffi::CStr) -> Self {
+        assert!(name.to_bytes().len() <= 8, "ps(1) shows 8 bytes");
+        FakeCondvar(Arc::default())
+    }
+
+    fn wait<T: Send>(&self, guard: &mut FakeGuard<'_, T>) {
+        self.sleep(guard);
+    }
+
+    fn wait_sig<T: Send>(&self, guard: &mut FakeGuard<'_, T>) -> Result<(), Errno> {
+        if thread::take_signal() {
+            return Err(Errno::EINTR);
+        }
+        self.sleep(guard);
+        if thread::take_signal() { Err(Errno::EINTR) } else { Ok(()) }
+    }
+
+    fn broadcast(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// A driver on a fake kernel that is told of its devices' last closes.
+pub fn driver(kernel: Fake) -> Arc<crate::device::Driver<Fake>> {
+    let driver = Arc::new(crate::device::Driver::new(kernel.clone()));
+    let weak = Arc::downgrade(&driver);
+    let call: Box<dyn Fn(Minor) + Send + Sync> = Box::new(move |minor| {
+        if let Some(driver) = weak.upgrade() {
+            driver.closed(minor);
+        }
+    });
+    kernel.on_last_close(call);
+    driver
+}

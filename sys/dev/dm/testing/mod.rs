@@ -1,0 +1,40 @@
+//! What tests and fuzz targets need to run the device mapper without a kernel.
+//!
+//! [`kernel::Fake`] is a kernel with disks that exist in name only, [`plist`] has property lists
+//! with proplib's own XML, [`request`] makes requests as the tools do, [`picture`] shows all there
+//! is to see of a driver, to compare before and after, [`model`] is a slow, obvious model of all
+//! its control state, and [`replay`] plays recorded traffic.
+//!
+//! Nothing here goes into a kernel: the module is there under test, or with the feature
+//! `testing`.
+
+pub mod bench;
+pub mod kernel;
+pub mod model;
+pub mod picture;
+pub mod plist;
+pub mod replay;
+pub mod request;
+pub mod thread;
+pub mod unit;
+
+#[cfg(test)]
+mod tests;
+
+pub use bench::Bench;
+pub use kernel::{Disk, Fake};
+pub use plist::{Array, Dict, Object};
+pub use request::Request;
+
+use crate::Errno;
+use crate::device::Driver;
+
+/// Sends a request through a descriptor that is open for writing.
+///
+/// # Errors
+/// The command's.
+pub fn send(driver: &Driver<Fake>, request: &Request) -> Result<Dict, Errno> {
+    let mut dict = request.dict().clone();
+    crate::ioctl::ioctl(driver, &mut dict, true)?;
+    Ok(dict)
+}

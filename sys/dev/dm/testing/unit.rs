@@ -1,0 +1,218 @@
+//! A device as a system that is not there sees it: it counts I/O that a test says is in flight,
+//! keeps the table, and writes down what it was told.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::kernel::{Disk, Fake};
+use crate::kernel::{Geometry, LiveTable, Unit};
+use crate::{Dev, Errno, Minor, Sector};
+
+/// What the driver told a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// To hold I/O.
+    Quiesce,
+    /// To let it go.
+    Release,
+    /// To take a table of so many sectors, read-only or not.
+    SetTable(u64, bool),
+    /// To refuse opens.
+    BeginDetach,
+    /// To fail all I/O.
+    Kill,
+    /// To go.
+    Detach,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<Call>,
+    table: Option<Arc<LiveTable<Fake>>>,
+    read_only: bool,
+    held: bool,
+    in_flight: usize,
+    opens: u32,
+    detaching: bool,
+    dead: bool,
+    geometry: Option<Geometry>,
+}
+
+/// The unit. Clones are the same one.
+#[derive(Clone)]
+pub struct FakeUnit {
+    minor: Minor,
+    kernel: Fake,
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl FakeUnit {
+    pub(super) fn new(minor: Minor, kernel: Fake) -> FakeUnit {
+        FakeUnit { minor, kernel, shared: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its minor.
+    pub fn minor(&self) -> Minor {
+        self.minor
+    }
+
+    /// What it was told so far; forgotten with this.
+    pub fn calls(&self) -> Vec<Call> {
+        core::mem::take(&mut self.state().calls)
+    }
+
+    /// Whether I/O is held.
+    pub fn held(&self) -> bool {
+        self.state().held
+    }
+
+    /// The geometry that it was given.
+    pub fn geometry(&self) -> Option<Geometry> {
+        self.state().geometry
+    }
+
+    /// The size of its table.
+    pub fn size(&self) -> Option<Sector> {
+        self.state().table.as_ref().map(|table| table.size())
+    }
+
+    /// Whether its table takes no writes.
+    pub fn read_only(&self) -> bool {
+        self.state().read_only
+    }
+
+    /// Opens a node, as a user would.
+    ///
+    /// # Errors
+    /// ENXIO once it is being detached.
+    pub fn open_node(&self) -> Result<(), Errno> {
+        let mut state = self.state();
+        if state.detaching {
+            return Err(Errno::ENXIO);
+        }
+        state.opens += 1;
+        Ok(())
+    }
+
+    /// Closes a node; the driver is told of the last.
+    pub fn close_node(&self) {
+        let mut state = self.state();
+        assert!(state.opens > 0 || std::thread::panicking(), "a close without an open");
+        state.opens = state.opens.saturating_sub(1);
+        let last = state.opens == 0;
+        drop(state);
+        if last {
+            self.kernel.last_close(self.minor);
+        }
+    }
+
+    /// Begins an I/O; `false` if it is held or refused.
+    pub fn begin_io(&self) -> bool {
+        let mut state = self.state();
+        let goes = !state.held && !state.dead && state.table.is_some();
+        state.in_flight += usize::from(goes);
+        goes
+    }
+
+    /// Ends one.
+    pub fn end_io(&self) {
+        let mut state = self.state();
+        state.in_flight = state.in_flight.checked_sub(1).expect("an I/O in flight");
+        self.shared.1.notify_all();
+    }
+
+    /// What it is as a component of another device.
+    pub(super) fn as_disk(&self, dev: Dev) -> Result<Disk, Errno> {
+        let state = self.state();
+        let table = state.table.as_ref().filter(|_| !state.detaching).ok_or(Errno::ENXIO)?;
+        Ok(Disk {
+            dev,
+            size: table.size(),
+            sector_size: table.sector_size(),
+            writable: !state.read_only,
+            guard: None,
+        })
+    }
+}
+
+impl Unit<Fake> for FakeUnit {
+    fn quiesce(&self) -> Result<(), Errno> {
+        if let Some(errno) = self.kernel.world().fail_quiesce {
+            return Err(errno);
+        }
+        let mut state = self.state();
+        assert!(!state.held, "quiesced twice");
+        state.calls.push(Call::Quiesce);
+        state.held = true;
+        while state.in_flight > 0 {
+            state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    fn release(&self) {
+        let mut state = self.state();
+        assert!(state.held, "released without being held");
+        state.calls.push(Call::Release);
+        state.held = false;
+    }
+
+    fn set_table(
+        &self,
+        table: Arc<LiveTable<Fake>>,
+        read_only: bool,
+    ) -> Option<Arc<LiveTable<Fake>>> {
+        let mut state = self.state();
+        assert!(state.held && state.in_flight == 0, "a table was changed under I/O");
+        state.calls.push(Call::SetTable(table.size().0, read_only));
+        state.read_only = read_only;
+        state.table.replace(table)
+    }
+
+    fn set_geometry(&self, geometry: Geometry) {
+        self.state().geometry = Some(geometry);
+    }
+
+    fn open_count(&self) -> u32 {
+        self.state().opens
+    }
+
+    fn begin_detach(&self, force: bool) -> Result<(), Errno> {
+        let mut state = self.state();
+        if state.opens > 0 && !force {
+            return Err(Errno::EBUSY);
+        }
+        state.calls.push(Call::BeginDetach);
+        state.detaching = true;
+        Ok(())
+    }
+
+    fn kill(&self) -> Option<Arc<LiveTable<Fake>>> {
+        let mut state = self.state();
+        assert!(state.detaching, "killed without begin_detach");
+        state.calls.push(Call::Kill);
+        state.dead = true;
+        while state.in_flight > 0 {
+            state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.table.take()
+    }
+
+    fn detach(&self) -> Result<(), Errno> {
+        let mut state = self.state();
+        assert!(state.dead, "detached without kill");
+        state.calls.push(Call::Detach);
+        drop(state);
+        let mut world = self.kernel.world();
+        if let Some(errno) = world.fail_detach {
+            return Err(errno);
+        }
+        assert!(world.units.remove(&self.minor).is_some(), "detached twice");
+        Ok(())
+    }
+}

@@ -171,7 +171,10 @@ fn biodone2(bp: *mut nb::buf) {
             vwakeup(bp);
         }
         if let Some(iodone) = (*bp).b_iodone {
-            kassert!(!condvar::has_waiters(&raw const (*bp).b_done), "biodone: waited for, b_iodone set");
+            kassert!(
+                !condvar::has_waiters(&raw const (*bp).b_done),
+                "biodone: waited for, b_iodone set"
+            );
             (*bp).b_iodone = None;
             mutex::exit(lock, lwp);
             let held = (lwp.held.get(), lwp.nosleep.get() & !HARD);
@@ -279,8 +282,7 @@ unsafe extern "C" fn iodone_of_freed(bp: *mut nb::buf) {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn getiobuf(vp: *mut nb::vnode, waitok: bool) -> *mut nb::buf {
     let flags = if waitok { nb::PR_WAITOK } else { nb::PR_NOWAIT };
-    let bp =
-        pool_cache::internal_get(POOL.load(Ordering::Acquire).cast(), flags).cast::<nb::buf>();
+    let bp = pool_cache::internal_get(POOL.load(Ordering::Acquire).cast(), flags).cast::<nb::buf>();
     if bp.is_null() {
         return bp;
     }
@@ -423,7 +425,7 @@ pub(crate) unsafe extern "C" fn bounds_check_with_mediasize(
         }
         let secsize = i64::from(secsize);
         let size = (i64::from((*bp).b_bcount) + secsize - 1) / secsize;
-        if ((*bp).b_blkno + size) as u64 > mediasize {
+        if (*bp).b_blkno.wrapping_add(size) as u64 > mediasize {
             let left = mediasize as i64 - (*bp).b_blkno;
             if left == 0 {
                 // Exactly at the end: nothing to transfer.
@@ -463,8 +465,7 @@ pub(crate) unsafe extern "C" fn bounds_check_with_label(
         let size = (u64::from(label.d_partitions[part].p_size) << shift) as i64;
         let offset = (u64::from(label.d_partitions[part].p_offset) << shift) as i64;
         // On amd64 and i386 the label counts from partition c, NetBSD's part of the disk.
-        let label_at =
-            (i64::from(label.d_partitions[2].p_offset) + (*dk).dk_labelsector) << shift;
+        let label_at = (i64::from(label.d_partitions[2].p_offset) + (*dk).dk_labelsector) << shift;
         let mut count = (i64::from((*bp).b_bcount) + DEV_BSIZE - 1) / DEV_BSIZE;
         if (*bp).b_blkno + count > size {
             count = size - (*bp).b_blkno;

@@ -123,7 +123,10 @@ fn sleep(
     deadline: u64,
 ) -> c_int {
     let lwp = lwp::current();
-    kassert!(word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC, "cv_wait: {cv:p} is no condvar");
+    kassert!(
+        word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC,
+        "cv_wait: {cv:p} is no condvar"
+    );
     kassert!(mutex::owned(m), "cv_wait: the mutex {m:p} is not held");
     let spins = lwp.nosleep.get() - u32::from(mutex::is_spin(m));
     kassert!(spins == 0, "cv_wait: a spin mutex is held, or in a hard interrupt");
@@ -197,7 +200,10 @@ pub(crate) fn broadcast(cv: *mut nb::kcondvar_t) {
 
 /// Condition variables that were never destroyed, for the leak report.
 pub(crate) fn leaks() -> Vec<String> {
-    LIVE.drain().into_iter().map(|(at, ())| format!("condvar at {at:#x} was not destroyed")).collect()
+    LIVE.drain()
+        .into_iter()
+        .map(|(at, ())| format!("condvar at {at:#x} was not destroyed"))
+        .collect()
 }
 
 /// cv_init(9)
@@ -283,7 +289,10 @@ unsafe extern "C" fn cv_timedwait_sig(
 /// As cv_wait.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cv_signal(cv: *mut nb::kcondvar_t) {
-    kassert!(word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC, "cv_signal: {cv:p} is no condvar");
+    kassert!(
+        word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC,
+        "cv_signal: {cv:p} is no condvar"
+    );
     if has_waiters(cv) {
         let mut first = true;
         let mut queue = queue(cv as usize).lock().unwrap_or_else(|e| e.into_inner());
@@ -300,7 +309,10 @@ unsafe extern "C" fn cv_signal(cv: *mut nb::kcondvar_t) {
 /// As cv_wait.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cv_broadcast(cv: *mut nb::kcondvar_t) {
-    kassert!(word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC, "cv_broadcast: {cv:p} is no condvar");
+    kassert!(
+        word(cv).load(Ordering::Relaxed) & MAGIC_MASK == MAGIC,
+        "cv_broadcast: {cv:p} is no condvar"
+    );
     broadcast(cv);
 }
 

@@ -198,9 +198,7 @@ impl FaultPlan {
         let call = state.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let any = self.any_calls.fetch_add(1, Ordering::Relaxed) + 1;
         let failing = state.failing.load(Ordering::Relaxed);
-        if failing == u64::MAX
-            || call == failing
-            || any == self.any_failing.load(Ordering::Relaxed)
+        if failing == u64::MAX || call == failing || any == self.any_failing.load(Ordering::Relaxed)
         {
             state.failed.fetch_add(1, Ordering::Relaxed);
             let chosen = state.error.load(Ordering::Relaxed);

@@ -49,21 +49,15 @@ pub(crate) fn leaks() -> Vec<String> {
 
 /// hw.disknames: names of the disks that are attached.
 pub fn disk_names() -> Vec<String> {
-    with_all(|stats| name(stats))
+    with_all(name)
 }
 
 /// The numbers of one disk: (reads, writes, bytes read, bytes written, busy now, busy time in
 /// microseconds).
 pub fn disk_stats(wanted: &str) -> Option<(u64, u64, u64, u64, i32, i64)> {
     with_all(|s| {
-        let numbers = (
-            s.io_rxfer,
-            s.io_wxfer,
-            s.io_rbytes,
-            s.io_wbytes,
-            s.io_busy,
-            micros(&s.io_busytime),
-        );
+        let numbers =
+            (s.io_rxfer, s.io_wxfer, s.io_rbytes, s.io_wbytes, s.io_busy, micros(&s.io_busytime));
         (name(s), numbers)
     })
     .into_iter()

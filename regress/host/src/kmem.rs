@@ -107,8 +107,7 @@ fn allocate(size: usize, flags: nb::km_flag_t, zero: bool, intr: bool) -> *mut c
         }
         at.add(size).cast::<u64>().write_unaligned(GUARD);
     }
-    let from =
-        TRACE.load(Ordering::Relaxed).then(|| Box::new(Backtrace::force_capture()));
+    let from = TRACE.load(Ordering::Relaxed).then(|| Box::new(Backtrace::force_capture()));
     BLOCKS.insert(at as usize, Block { size, from });
     BYTES.fetch_add(size as u64, Ordering::Relaxed);
     at.cast()

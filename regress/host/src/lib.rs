@@ -55,6 +55,7 @@ mod registry;
 pub mod specfs;
 mod strategy;
 pub mod sysctl;
+pub mod wire;
 
 /// NetBSD's structures and constants, as bindgen read them from NetBSD's headers.
 pub use rustdm::kern::sys as netbsd;
@@ -65,7 +66,8 @@ pub use fault::{FaultPlan, Site};
 pub use file::{File, Flags, Node};
 pub use lwp::{LwpId, current_lwp};
 pub use machine::{Clock, Config, Kthread, Machine, Pmf};
-pub use strategy::{Io, IoResult, Request};
+pub use strategy::{Io, IoResult, Request, run_all};
+pub use sysctl::Value;
 
 /// NetBSD's `dev_t`: a major and a minor number.
 pub type Dev = netbsd::dev_t;

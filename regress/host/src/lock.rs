@@ -78,3 +78,14 @@ unsafe extern "C" fn _kernel_unlock(count: c_int, depth: *mut c_int) {
         release();
     }
 }
+
+/// KERNEL_LOCK(1)
+pub(crate) fn kernel_lock() {
+    _kernel_lock(1);
+}
+
+/// KERNEL_UNLOCK_ONE
+pub(crate) fn kernel_unlock() {
+    // SAFETY: no place for the depth.
+    unsafe { _kernel_unlock(1, std::ptr::null_mut()) };
+}

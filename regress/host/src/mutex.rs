@@ -58,12 +58,7 @@ pub(crate) const fn static_adaptive() -> nb::kmutex_t {
 pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
     if lwp.nosleep.get() == 0
         && word(m)
-            .compare_exchange(
-                ADAPTIVE,
-                ADAPTIVE | lwp.addr(),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            )
+            .compare_exchange(ADAPTIVE, ADAPTIVE | lwp.addr(), Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     {
         lwp.held.set(lwp.held.get() + 1);
@@ -308,8 +303,7 @@ struct Object {
 /// mutex_obj_alloc(9)
 #[unsafe(no_mangle)]
 extern "C" fn mutex_obj_alloc(kind: nb::kmutex_type_t, ipl: c_int) -> *mut nb::kmutex_t {
-    let object =
-        Box::into_raw(Box::new(Object { mutex: static_adaptive(), references: 1.into() }));
+    let object = Box::into_raw(Box::new(Object { mutex: static_adaptive(), references: 1.into() }));
     // SAFETY: fresh and ours.
     unsafe { mutex_init(&raw mut (*object).mutex, kind, ipl) };
     object.cast()

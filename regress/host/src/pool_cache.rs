@@ -479,7 +479,18 @@ extern "C" fn pool_cache_sethiwat(_pc: nb::pool_cache_t, _count: c_int) {}
 pub(crate) fn internal(name: &CStr, size: usize) -> nb::pool_cache_t {
     // SAFETY: no constructor, no destructor.
     let pc = unsafe {
-        pool_cache_init(size, 16, 0, 0, name.as_ptr(), ptr::null_mut(), 0, None, None, ptr::null_mut())
+        pool_cache_init(
+            size,
+            16,
+            0,
+            0,
+            name.as_ptr(),
+            ptr::null_mut(),
+            0,
+            None,
+            None,
+            ptr::null_mut(),
+        )
     };
     ALL.lock().unwrap_or_else(|e| e.into_inner()).retain(|p| *p != pc as usize);
     pc

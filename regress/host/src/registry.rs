@@ -57,10 +57,6 @@ impl<T> Registry<T> {
         self.shard(address, |s| s.remove(&address))
     }
 
-    pub(crate) fn contains(&self, address: usize) -> bool {
-        self.shard(address, |s| s.contains_key(&address))
-    }
-
     /// Empties the map.
     pub(crate) fn drain(&self) -> Vec<(usize, T)> {
         let mut all = Vec::new();

@@ -1,0 +1,282 @@
+//! What the driver costs, as ratios within one run, and in instructions.
+//!
+//! `cargo xtask bench` runs it. Times are medians of interleaved rounds; instructions are counted
+//! by running this program again under callgrind, and do not depend on how busy the machine is.
+
+use std::hint::black_box;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dm_core::testing::{Disk as FakeDisk, Fake, Request as Plist, kernel};
+use dm_host::{Config, Dev, DiskSpec, File, Flags, Io, Machine, Node, Request, makedev};
+
+const BLOCK: usize = 4096;
+
+/// A machine with a component that completes at once, and devices on it.
+struct Bed {
+    machine: Machine,
+    control: File,
+    path: String,
+    component: Dev,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let machine = Machine::boot(Config::bench()).expect("boots");
+        let disk = machine.attach_disk(DiskSpec::null("wd0", 1 << 32)).expect("attaches");
+        let control = machine.open("/dev/mapper/control", Flags::READ_WRITE).expect("opens");
+        let (path, component) = (disk.path(), disk.dev());
+        Bed { machine, control, path, component }
+    }
+
+    fn send(&self, request: &Plist) -> dm_core::testing::Dict {
+        let reply = self.control.plist_ioctl(&request.dict().print()).expect("the driver agrees");
+        dm_core::testing::Dict::parse(&reply).expect("a reply is a dictionary")
+    }
+
+    /// A device with these lines, made through the ioctl as a tool would.
+    fn device(&self, name: &str, lines: &[(u64, u64, &str, &str)]) -> Dev {
+        let minor = self.send(&Plist::on("create", name)).number("minor").expect("a minor");
+        // The kernel takes 64 KiB in a request, before NetBSD 11.
+        let (last, first) = lines.split_last().expect("a line");
+        for part in first.chunks(250) {
+            self.send(&Plist::on("reload", name).lines(part).flags(1 << 30));
+        }
+        self.send(&Plist::on("reload", name).lines(&[*last]));
+        self.send(&Plist::on("resume", name));
+        makedev(169, u32::try_from(minor).expect("a minor"))
+    }
+
+    fn linear(&self, name: &str, count: u64) -> Dev {
+        let params: Vec<_> = (0..count).map(|i| format!("{} {}", self.path, i * 64)).collect();
+        let lines: Vec<_> =
+            (0u64..).zip(&params).map(|(i, p)| (i * 64, 64, "linear", p.as_str())).collect();
+        self.device(name, &lines)
+    }
+
+    /// A machine that has what a case needs, the device to read from, and the sector.
+    fn case(name: &str) -> (Bed, Dev, Vec<File>, i64) {
+        let bed = Bed::new();
+        let (dev, at) = match name {
+            "component" => (bed.component, 0),
+            "linear" => (bed.linear("a", 1), 0),
+            "10,000 lines" => (bed.linear("a", 10_000), 5_000 * 64),
+            "last of 1,000" => {
+                for n in 1..1000 {
+                    bed.linear(&format!("d{n}"), 1);
+                }
+                (bed.linear("last", 1), 0)
+            }
+            "striped" | "striped, across" => {
+                let params = format!("2 16 {0} 0 {0} 1048576", bed.path);
+                let at = if name == "striped" { 0 } else { 12 };
+                (bed.device("a", &[(0, 65_536, "striped", params.as_str())]), at)
+            }
+            "zero" => (bed.device("a", &[(0, 65_536, "zero", "")]), 0),
+            "stacked" => {
+                bed.linear("a", 1);
+                let params = "169:1 0";
+                (bed.device("b", &[(0, 64, "linear", params)]), 0)
+            }
+            other => panic!("no case {other}"),
+        };
+        // A device is open while there is I/O to it.
+        let node = Node::Block(dev);
+        let open =
+            (dev != bed.component).then(|| bed.machine.open(node, Flags::READ).expect("opens"));
+        let component = Node::Block(bed.component);
+        let held = match open {
+            Some(open) => vec![open],
+            None => vec![bed.machine.open(component, Flags::READ).expect("opens")],
+        };
+        (bed, dev, held, at)
+    }
+}
+
+/// The part that callgrind counts: its name is the command line's `--toggle-collect`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dm_bench_measured(io: *mut Io, dev: Dev, at: i64, rounds: usize) {
+    // SAFETY: the callers hand over an Io that they do not use meanwhile.
+    let io = unsafe { &mut *io };
+    for _ in 0..rounds {
+        black_box(io.run(dev, Request::read(at)));
+    }
+}
+
+const CASES: &[&str] = &[
+    "component",
+    "linear",
+    "10,000 lines",
+    "last of 1,000",
+    "striped",
+    "striped, across",
+    "zero",
+    "stacked",
+];
+
+/// Counts the instructions of one read, with the caches, pools and tables warm.
+fn instructions(case: &str) -> Option<f64> {
+    const ROUNDS: usize = 1000;
+    let program = std::env::current_exe().ok()?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(["--collect-atstart=no", "--toggle-collect=dm_bench_measured"])
+        .arg(program)
+        .args(["--count", case, &ROUNDS.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().find(|line| line.contains("Collected :"))?;
+    let count: f64 = line.rsplit(' ').next()?.parse().ok()?;
+    output.status.success().then_some(count / ROUNDS as f64)
+}
+
+/// Nanoseconds of one read: the median of rounds.
+fn time(case: &str) -> f64 {
+    const ROUNDS: usize = 20_000;
+    let (bed, dev, held, at) = Bed::case(case);
+    let mut io = Io::new(BLOCK);
+    dm_bench_measured(&raw mut io, dev, at, ROUNDS);
+    let mut times: Vec<Duration> = (0..15)
+        .map(|_| {
+            let start = Instant::now();
+            dm_bench_measured(&raw mut io, dev, at, ROUNDS);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    drop((io, held, bed));
+    times[times.len() / 2].as_nanos() as f64 / ROUNDS as f64
+}
+
+/// I/O a second of `threads` threads at once.
+fn throughput(dev: Dev, threads: usize, machine: &Machine) -> f64 {
+    const ROUNDS: usize = 200_000;
+    let start = Instant::now();
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            machine.spawn(move || {
+                let mut io = Io::new(BLOCK);
+                dm_bench_measured(&raw mut io, dev, 0, ROUNDS);
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|w| w.join());
+    (ROUNDS * threads) as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// How the device scales from one thread to two, as a share of how its component does.
+fn scaling() -> (f64, f64) {
+    let (bed, dev, held, _) = Bed::case("linear");
+    let rounds = |dev| {
+        let one = throughput(dev, 1, &bed.machine);
+        throughput(dev, 2, &bed.machine) / one
+    };
+    let pairs: Vec<_> = (0..7).map(|_| (rounds(dev), rounds(bed.component))).collect();
+    drop(held);
+    (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()))
+}
+
+/// Milliseconds to load and resume a table of `count` lines: through the ioctl, and the driver's
+/// own part, which leaves out the property lists.
+fn loading(count: u64) -> (f64, f64) {
+    let bed = Bed::new();
+    let all = median(
+        (0..5)
+            .map(|n| {
+                let start = Instant::now();
+                bed.linear(&format!("d{n}"), count);
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect(),
+    );
+    let fake = Fake::new();
+    fake.disk("/dev/wd0a", FakeDisk::new(0, 0, 1 << 32));
+    let driver = kernel::driver(fake);
+    let name = dm_core::name::Name::new("a").expect("a name");
+    let device = driver.create(name, None, None, false).expect("creates").device;
+    let lines: Vec<_> = (0..count)
+        .map(|i| dm_core::device::Line {
+            start: i * 64,
+            length: 64,
+            kind: "linear".into(),
+            params: format!("/dev/wd0a {}", i * 64),
+        })
+        .collect();
+    let own = median(
+        (0..5)
+            .map(|_| {
+                let lines = lines.clone();
+                let start = Instant::now();
+                driver.reload(&device, lines, false, false).expect("loads");
+                driver.resume(&device).expect("resumes");
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect(),
+    );
+    (all, own)
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, case, rounds] = arguments.as_slice()
+        && flag == "--count"
+    {
+        let rounds = rounds.parse().expect("a number");
+        let (bed, dev, held, at) = Bed::case(case);
+        let mut io = Io::new(BLOCK);
+        // Outside the counted function: what is built once is built here.
+        for _ in 0..100 {
+            io.run(dev, Request::read(at));
+        }
+        dm_bench_measured(&raw mut io, dev, at, rounds);
+        drop((io, held, bed));
+        return;
+    }
+    // `cargo test --benches` only wants to know that it runs.
+    if arguments.iter().any(|a| a == "--test") {
+        let (bed, dev, held, at) = Bed::case("linear");
+        let mut io = Io::new(BLOCK);
+        assert!(io.run(dev, Request::read(at)).is_complete(BLOCK));
+        drop((io, held, bed));
+        return;
+    }
+
+    println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
+    let (mut base_time, mut base_count) = (0.0, 0.0);
+    for case in CASES {
+        let (time, count) = (time(case), instructions(case));
+        if *case == "component" {
+            (base_time, base_count) = (time, count.unwrap_or(0.0));
+        }
+        let counts = match count {
+            Some(count) => format!("{count:12.0}  {:12.0}", count - base_count),
+            None => "no valgrind".to_owned(),
+        };
+        println!("{case:16}{time:6.0}  {:6.2}  {counts}", time / base_time);
+        let _ = std::io::stdout().flush();
+    }
+    let (ours, component) = scaling();
+    println!(
+        "two threads against one: {ours:.2}, component {component:.2}, share {:.2}",
+        ours / component
+    );
+    let (thousand, ten) = (loading(1_000), loading(10_000));
+    println!(
+        "loading and resuming 1,000 lines {:.1} ms, 10,000 lines {:.1} ms, ratio {:.1}; \
+         the driver's own part {:.2} ms and {:.2} ms",
+        thousand.0,
+        ten.0,
+        ten.0 / thousand.0,
+        thousand.1,
+        ten.1
+    );
+}

@@ -1,0 +1,104 @@
+//! What goes wrong with one disk.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::errno::Errno;
+
+#[derive(Default)]
+pub(super) struct Faults(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// I/Os seen since the last order that counts.
+    seen: u64,
+    failing: Vec<(u64, Errno)>,
+    short: Vec<(u64, usize)>,
+    ranges: Vec<(Range<u64>, Errno)>,
+    vanished: bool,
+    ioctls: HashMap<u64, Errno>,
+}
+
+/// What becomes of an I/O.
+pub(super) enum Verdict {
+    Good,
+    Fail(Errno),
+    /// So many bytes are transferred.
+    Short(usize),
+}
+
+impl Faults {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn any(&self) -> bool {
+        let s = self.state();
+        s.vanished || !s.failing.is_empty() || !s.short.is_empty() || !s.ranges.is_empty()
+    }
+
+    pub(super) fn fail_nth(&self, nth: u64, error: Errno) {
+        let mut s = self.state();
+        let at = s.seen + nth;
+        s.failing.push((at, error));
+    }
+
+    pub(super) fn short_nth(&self, nth: u64, bytes: usize) {
+        let mut s = self.state();
+        let at = s.seen + nth;
+        s.short.push((at, bytes));
+    }
+
+    pub(super) fn fail_range(&self, blocks: Range<u64>, error: Errno) {
+        self.state().ranges.push((blocks, error));
+    }
+
+    pub(super) fn vanish(&self, gone: bool) {
+        self.state().vanished = gone;
+    }
+
+    pub(super) fn vanished(&self) -> bool {
+        self.state().vanished
+    }
+
+    pub(super) fn heal(&self) {
+        *self.state() = State::default();
+    }
+
+    pub(super) fn fail_ioctl(&self, cmd: u64, error: Option<Errno>) {
+        let mut s = self.state();
+        match error {
+            Some(error) => s.ioctls.insert(cmd, error),
+            None => s.ioctls.remove(&cmd),
+        };
+    }
+
+    pub(super) fn ioctl(&self, cmd: u64) -> Result<(), Errno> {
+        let s = self.state();
+        if s.vanished {
+            return Err(Errno::ENXIO);
+        }
+        s.ioctls.get(&cmd).map_or(Ok(()), |error| Err(*error))
+    }
+
+    pub(super) fn judge(&self, blocks: Range<u64>) -> Verdict {
+        let mut s = self.state();
+        if s.vanished {
+            return Verdict::Fail(Errno::ENXIO);
+        }
+        s.seen += 1;
+        let now = s.seen;
+        if let Some(at) = s.failing.iter().position(|(nth, _)| *nth == now) {
+            return Verdict::Fail(s.failing.swap_remove(at).1);
+        }
+        if let Some(at) = s.short.iter().position(|(nth, _)| *nth == now) {
+            return Verdict::Short(s.short.swap_remove(at).1);
+        }
+        let hit = |r: &Range<u64>| r.start < blocks.end && blocks.start < r.end;
+        match s.ranges.iter().find(|(r, _)| hit(r)) {
+            Some((_, error)) => Verdict::Fail(*error),
+            None => Verdict::Good,
+        }
+    }
+}

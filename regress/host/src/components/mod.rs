@@ -1,0 +1,223 @@
+//! Disks: what a machine's devices are mapped to.
+//!
+//! A disk has a backing store (a file, memory, or nothing), a driver that answers as NetBSD's own
+//! do, and knobs: how and when its I/O completes, and what goes wrong.
+
+mod backend;
+mod driver;
+mod faults;
+mod ioctl;
+mod label;
+mod queue;
+mod spec;
+mod unit;
+
+use std::sync::Arc;
+
+use crate::errno::Errno;
+use crate::{Dev, netbsd as nb};
+
+pub use backend::Backend;
+pub use label::{Label, Partition};
+pub use queue::Completion;
+pub use spec::DiskSpec;
+
+pub(crate) use driver::{attach, detach_all, release_all};
+
+use driver::Unit;
+
+/// What a disk was asked to do, since it was attached or [`Disk::reset_counters`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Reads that reached the disk.
+    pub reads: u64,
+    /// Writes that reached the disk.
+    pub writes: u64,
+    /// Bytes asked for by reads.
+    pub bytes_read: u64,
+    /// Bytes asked for by writes.
+    pub bytes_written: u64,
+    /// Reads and writes with B_MEDIA_FUA.
+    pub fua: u64,
+    /// Reads and writes with B_MEDIA_DPO.
+    pub dpo: u64,
+    /// Reads and writes of priority BPRIO_TIMECRITICAL.
+    pub time_critical: u64,
+    /// Reads and writes of priority BPRIO_TIMELIMITED (the lowest).
+    pub low_priority: u64,
+    /// DIOCCACHESYNC.
+    pub flushes: u64,
+    /// Opens that succeeded, of any partition.
+    pub opens: u64,
+    /// Closes.
+    pub closes: u64,
+    /// Discards.
+    pub discards: u64,
+    /// Pieces of crash dumps.
+    pub dumps: u64,
+}
+
+/// A disk that is attached. It stays attached when the handle is dropped.
+#[derive(Clone)]
+pub struct Disk(pub(crate) Arc<Unit>);
+
+impl Disk {
+    /// The disk's name, such as `wd0`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The block device number of the whole disk (of the raw partition where there are any).
+    pub fn dev(&self) -> Dev {
+        self.0.raw_dev(true)
+    }
+
+    /// The character device number of the whole disk.
+    pub fn rdev(&self) -> Dev {
+        self.0.raw_dev(false)
+    }
+
+    /// The block device number of a partition, `'a'` to `'p'`; the whole disk where there are no
+    /// partitions.
+    pub fn part_dev(&self, partition: char) -> Dev {
+        self.0.part_dev(true, partition as u32 - 'a' as u32)
+    }
+
+    /// The path of the block node of the whole disk.
+    pub fn path(&self) -> String {
+        format!("/dev/{}", self.0.name)
+    }
+
+    /// The path of the character node of the whole disk.
+    pub fn rpath(&self) -> String {
+        format!("/dev/r{}", self.0.name)
+    }
+
+    /// The path of the block node of a partition, `'a'` to `'p'`.
+    pub fn part_path(&self, partition: char) -> String {
+        format!("/dev/{}{partition}", self.0.name)
+    }
+
+    /// The whole disk as a table line names it: `major:minor`.
+    pub fn major_minor(&self) -> String {
+        format!("{}:{}", crate::major(self.dev()), crate::minor(self.dev()))
+    }
+
+    /// Sectors, of the disk's own size.
+    pub fn sectors(&self) -> u64 {
+        self.0.sectors
+    }
+
+    /// Bytes in a sector.
+    pub fn sector_size(&self) -> u32 {
+        self.0.secsize
+    }
+
+    /// What the disk was asked to do.
+    pub fn counters(&self) -> Counters {
+        self.0.counters()
+    }
+
+    /// Starts counting anew.
+    pub fn reset_counters(&self) {
+        self.0.reset_counters();
+    }
+
+    /// I/Os that the disk was given and has not completed.
+    pub fn in_flight(&self) -> i64 {
+        self.0.in_flight()
+    }
+
+    /// Reads the backing store behind the kernel's back; `offset` in bytes.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) {
+        // SAFETY: `buf` is that much memory.
+        let done = unsafe { self.0.backend.read(offset, buf.as_mut_ptr(), buf.len()) };
+        assert!(done.is_ok(), "{}: cannot read the backing store", self.0.name);
+    }
+
+    /// Writes the backing store behind the kernel's back; `offset` in bytes.
+    pub fn write_at(&self, offset: u64, data: &[u8]) {
+        // SAFETY: `data` is that much memory.
+        let done = unsafe { self.0.backend.write(offset, data.as_ptr(), data.len()) };
+        assert!(done.is_ok(), "{}: cannot write the backing store", self.0.name);
+    }
+
+    /// From now on I/O waits until [`Disk::release`].
+    pub fn hold(&self) {
+        self.0.hold();
+    }
+
+    /// Lets all held I/O go, in the order in which it came; later I/O is not held.
+    pub fn release(&self) {
+        self.0.release();
+    }
+
+    /// Completes one held I/O, the `index`th of those that wait, and holds on to the rest.
+    /// False if there is no such I/O.
+    pub fn release_one(&self, index: usize) -> bool {
+        self.0.release_one(index)
+    }
+
+    /// I/Os that are held.
+    pub fn held(&self) -> usize {
+        self.0.held()
+    }
+
+    /// Sets how I/O completes from now on.
+    pub fn set_completion(&self, completion: Completion) {
+        self.0.set_completion(completion);
+    }
+
+    /// The `nth` I/O from now, counted from 1, ends with an error.
+    pub fn fail_nth(&self, nth: u64, error: Errno) {
+        self.0.faults.fail_nth(nth, error);
+        self.0.update_slow();
+    }
+
+    /// I/O that touches these blocks of 512 bytes, counted from the start of the disk, ends with
+    /// an error, until [`Disk::heal`].
+    pub fn fail_range(&self, blocks: std::ops::Range<u64>, error: Errno) {
+        self.0.faults.fail_range(blocks, error);
+        self.0.update_slow();
+    }
+
+    /// Every I/O ends with an error, until [`Disk::heal`].
+    pub fn fail(&self, error: Errno) {
+        self.fail_range(0..u64::MAX, error);
+    }
+
+    /// The `nth` I/O from now transfers `bytes` bytes only, without an error.
+    pub fn short_nth(&self, nth: u64, bytes: usize) {
+        self.0.faults.short_nth(nth, bytes);
+        self.0.update_slow();
+    }
+
+    /// The disk is gone: everything but closing it gives ENXIO, until [`Disk::heal`].
+    pub fn vanish(&self) {
+        self.0.faults.vanish(true);
+        self.0.update_slow();
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.0.faults.heal();
+        self.0.update_slow();
+    }
+
+    /// DIOCGDINFO, DIOCGCACHE and every other ioctl gives this error until it is 0 again. The
+    /// error of one command: `netbsd::DIOC…` in `cmd`.
+    pub fn fail_ioctl(&self, cmd: u64, error: Option<Errno>) {
+        self.0.faults.fail_ioctl(cmd, error);
+    }
+
+    /// Takes the disk off the machine: EBUSY while it is open, unless forced. A forced detach
+    /// makes the disk vanish; its opens have still to be closed.
+    pub fn detach(&self, force: bool) -> Result<(), Errno> {
+        driver::detach(&self.0, force)
+    }
+
+    /// The disk's label, where it has partitions.
+    pub fn label(&self) -> Option<nb::disklabel> {
+        self.0.label()
+    }
+}

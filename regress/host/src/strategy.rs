@@ -1,0 +1,238 @@
+//! Low-level I/O with a buffer of one's own: what a file system does to a disk.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+use std::ptr;
+
+use crate::Dev;
+use crate::buf::{self, B_READ};
+use crate::devsw;
+use crate::errno::Errno;
+use crate::lwp;
+use crate::mutex;
+use crate::netbsd as nb;
+
+/// How an I/O ended: `b_error` and `b_resid`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoResult {
+    /// The error, if there was one.
+    pub error: Option<Errno>,
+    /// Bytes not transferred.
+    pub resid: usize,
+    /// `b_bcount` at the end: drivers shorten a transfer across a disk's end.
+    pub count: usize,
+}
+
+impl IoResult {
+    /// Everything asked for was transferred, without error?
+    pub fn is_complete(&self, len: usize) -> bool {
+        self.error.is_none() && self.resid == 0 && self.count == len
+    }
+
+    /// Bytes transferred, or the error.
+    pub fn transferred(&self) -> Result<usize, Errno> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.count - self.resid),
+        }
+    }
+}
+
+/// What to transfer: an I/O's place, direction and flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// First block, in units of DEV_BSIZE (512 bytes).
+    pub blkno: i64,
+    /// B_READ or a write.
+    pub read: bool,
+    /// More of `b_flags`, such as `netbsd::B_MEDIA_FUA`.
+    pub flags: u32,
+    /// `b_prio`: 0, 1 (normal) or 2 (time-critical).
+    pub prio: i32,
+}
+
+impl Request {
+    /// A read from a block.
+    pub fn read(blkno: i64) -> Request {
+        Request { blkno, read: true, flags: 0, prio: 1 }
+    }
+
+    /// A write to a block.
+    pub fn write(blkno: i64) -> Request {
+        Request { blkno, read: false, flags: 0, prio: 1 }
+    }
+
+    /// With more flags.
+    pub fn flags(self, flags: u32) -> Request {
+        Request { flags, ..self }
+    }
+
+    /// With a priority.
+    pub fn prio(self, prio: i32) -> Request {
+        Request { prio, ..self }
+    }
+}
+
+/// A buffer that can be used again and again, for I/O straight to a strategy routine.
+///
+/// It owns its data. Dropping it waits for an I/O that is under way.
+pub struct Io {
+    inner: Box<Inner>,
+    data: Box<[u8]>,
+    busy: bool,
+}
+
+struct Inner {
+    buf: UnsafeCell<nb::buf>,
+    lock: UnsafeCell<nb::kmutex_t>,
+}
+
+// SAFETY: what the driver writes is read only after biowait, which synchronises.
+unsafe impl Send for Io {}
+
+impl Io {
+    /// A buffer of `len` zero bytes.
+    pub fn new(len: usize) -> Io {
+        Io::with_data(vec![0; len])
+    }
+
+    /// A buffer with these data.
+    pub fn with_data(data: Vec<u8>) -> Io {
+        let inner = Box::new(Inner {
+            // SAFETY: a buf is integers and pointers, for which zeros are valid.
+            buf: UnsafeCell::new(unsafe { std::mem::zeroed() }),
+            lock: UnsafeCell::new(mutex::static_adaptive()),
+        });
+        // SAFETY: the buffer is ours, and stays where it is.
+        unsafe {
+            buf::buf_init(inner.buf.get());
+            // A lock of its own: benchmarks of several threads do not meet at buffer_lock.
+            (*inner.buf.get()).b_objlock = inner.lock.get();
+        }
+        Io { inner, data: data.into_boxed_slice(), busy: false }
+    }
+
+    /// The data: what was read, or what is written.
+    pub fn data(&self) -> &[u8] {
+        assert!(!self.busy, "the I/O is under way");
+        &self.data
+    }
+
+    /// The data, to be changed before a write.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        assert!(!self.busy, "the I/O is under way");
+        &mut self.data
+    }
+
+    /// Sends the I/O to a block device and returns; the device must be open.
+    #[inline]
+    pub fn start(&mut self, dev: Dev, request: Request) {
+        self.prepare(dev, request);
+        // SAFETY: prepared, and ours until biowait.
+        unsafe { devsw::bdev_strategy(self.inner.buf.get()) };
+    }
+
+    /// Readies the buffer for an I/O and gives it to the caller to send.
+    pub(crate) fn prepared(&mut self, dev: Dev, request: Request) -> *mut nb::buf {
+        self.prepare(dev, request);
+        self.inner.buf.get()
+    }
+
+    #[inline]
+    fn prepare(&mut self, dev: Dev, request: Request) {
+        assert!(!self.busy, "the I/O is under way");
+        self.busy = true;
+        let bp = self.inner.buf.get();
+        // SAFETY: the buffer is idle and ours.
+        unsafe {
+            (*bp).b_dev = dev;
+            (*bp).b_blkno = request.blkno;
+            (*bp).b_rawblkno = request.blkno;
+            (*bp).b_flags = request.flags | if request.read { B_READ } else { 0 };
+            (*bp).b_cflags = nb::BC_BUSY as u32;
+            (*bp).b_oflags = 0;
+            (*bp).b_error = 0;
+            (*bp).b_prio = request.prio;
+            (*bp).b_bcount = self.data.len() as c_int;
+            (*bp).b_bufsize = self.data.len() as c_int;
+            (*bp).b_resid = self.data.len() as c_int;
+            (*bp).b_data = self.data.as_mut_ptr().cast();
+            (*bp).b_iodone = None;
+            (*bp).b_vp = ptr::null_mut();
+            (*bp).b_private = ptr::null_mut();
+            (*bp).b_proc = ptr::null_mut();
+        }
+    }
+
+    /// Is the I/O still under way?
+    pub fn is_busy(&self) -> bool {
+        let bp = self.inner.buf.get();
+        if !self.busy {
+            return false;
+        }
+        let lwp = lwp::current();
+        // SAFETY: b_oflags belongs to b_objlock.
+        unsafe {
+            mutex::enter((*bp).b_objlock, lwp);
+            let done = (*bp).b_oflags & buf::BO_DONE != 0;
+            mutex::exit((*bp).b_objlock, lwp);
+            !done
+        }
+    }
+
+    /// Waits for the I/O to end: biowait(9).
+    #[inline]
+    pub fn wait(&mut self) -> IoResult {
+        assert!(self.busy, "no I/O is under way");
+        let bp = self.inner.buf.get();
+        // SAFETY: started, and not waited for yet.
+        unsafe {
+            let error = buf::biowait(bp);
+            self.busy = false;
+            IoResult {
+                error: (error != 0).then_some(Errno(error)),
+                resid: (*bp).b_resid as usize,
+                count: (*bp).b_bcount as usize,
+            }
+        }
+    }
+
+    /// Sends the I/O and waits for it.
+    #[inline]
+    pub fn run(&mut self, dev: Dev, request: Request) -> IoResult {
+        self.start(dev, request);
+        self.wait()
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if self.busy {
+            self.wait();
+        }
+        // SAFETY: idle and ours.
+        unsafe { buf::buf_destroy(self.inner.buf.get()) };
+    }
+}
+
+/// Several I/Os at once: starts them all, then waits for each.
+pub fn run_all(dev: Dev, ios: &mut [(Request, Io)]) -> Vec<IoResult> {
+    for (request, io) in ios.iter_mut() {
+        io.start(dev, *request);
+    }
+    ios.iter_mut().map(|(_, io)| io.wait()).collect()
+}
+
+/// The size of a block device for swapping, in blocks of 512 bytes; None if there is none.
+pub(crate) fn psize(dev: Dev) -> Option<i64> {
+    let size = devsw::bdev_size(dev);
+    (size >= 0).then_some(size.into())
+}
+
+/// Writes a piece of a crash dump: no sleeping, no allocation.
+pub(crate) fn dump(dev: Dev, blkno: i64, data: &[u8]) -> Result<(), Errno> {
+    let lwp = lwp::current();
+    let error = lwp
+        .in_softint(|| devsw::bdev_dump(dev, blkno, data.as_ptr().cast_mut().cast(), data.len()));
+    Errno::check(error)
+}

@@ -1,0 +1,69 @@
+//! All that userland can see of the driver, as one value: what must be the same before and after
+//! a command that failed.
+
+use std::collections::BTreeMap;
+
+use dm_core::testing::plist::Object;
+use dm_host::Disk;
+
+use super::{Bench, Request, flags, lines};
+
+/// A device as its replies tell it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub minor: u64,
+    pub uuid: String,
+    pub flags: u64,
+    pub open_count: u64,
+    pub event_nr: u64,
+    pub active: Vec<String>,
+    pub inactive: Vec<String>,
+    pub deps: Vec<u64>,
+}
+
+/// The driver, and how often each disk is open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    pub devices: BTreeMap<String, Seen>,
+    pub attached: Vec<String>,
+    pub disk_names: Vec<String>,
+    pub opens: Vec<u32>,
+}
+
+/// Takes it all down, as root and with nothing failing.
+pub fn state(bench: &Bench, disks: &[Disk]) -> State {
+    let names = bench.send(&Request::new("names")).unwrap();
+    let names = names.array("cmd_data").unwrap().iter().map(|entry| {
+        let entry = entry.dict().unwrap();
+        (entry.string("name").unwrap().to_owned(), entry.number("dev").unwrap())
+    });
+    let devices = names.map(|(name, minor)| {
+        let ask = |command: &str, flags: u32| {
+            bench.send(&Request::on(command, &name).flags(flags)).unwrap()
+        };
+        let info = ask("info", 0);
+        assert_eq!(info.number("minor"), Some(minor));
+        let deps = ask("deps", 0);
+        let deps = deps.array("cmd_data").unwrap_or(&[]).iter().filter_map(Object::number);
+        let seen = Seen {
+            minor,
+            uuid: info.string("uuid").unwrap().to_owned(),
+            flags: info.number("flags").unwrap(),
+            open_count: info.number("open_count").unwrap(),
+            event_nr: info.number("event_nr").unwrap(),
+            active: lines(&ask("table", flags::STATUS_TABLE)),
+            inactive: lines(&ask("table", flags::STATUS_TABLE | flags::QUERY_INACTIVE_TABLE)),
+            deps: deps.collect(),
+        };
+        (name, seen)
+    });
+    let devices: BTreeMap<_, _> = devices.collect();
+    let count = bench.machine.sysctl_int("hw.dm.devices").unwrap();
+    assert_eq!(count, devices.len() as i64, "hw.dm.devices is wrong");
+    State {
+        devices,
+        attached: bench.machine.devices(),
+        disk_names: bench.machine.disk_names(),
+        opens: disks.iter().map(|disk| bench.machine.block_opens(disk.dev())).collect(),
+    }
+}

@@ -1,0 +1,19 @@
+//! What the fuzzers run. `fuzz/` hands these functions to cargo-fuzz, which needs a nightly
+//! compiler; the tests here run them on stable, over the committed corpus and mutations of it.
+//!
+//! Each takes any bytes and panics if a promise is broken.
+
+pub mod dictionaries;
+pub mod hosted;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+/// The fuzz targets: a name, which is also that of the corpus' folder, and what to run.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("table", table::run),
+    ("dictionaries", dictionaries::run),
+    ("proplib", hosted::proplib),
+    ("ioctl", hosted::ioctl),
+];

@@ -1,0 +1,83 @@
+use std::path::PathBuf;
+
+use crate::TARGETS;
+
+/// Mutations of each corpus entry. With the corpus as it is, all targets together take seconds.
+const ROUNDS: usize = 200;
+
+/// Marsaglia's xorshift: the same mutations in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize
+    }
+
+    fn mutate(&mut self, data: &mut Vec<u8>) {
+        for _ in 0..=self.next() % 4 {
+            let at = self.next() % (data.len() + 1);
+            match self.next() % 5 {
+                0 => data.insert(at, self.next() as u8),
+                1 if at < data.len() => drop(data.remove(at)),
+                2 if at < data.len() => data[at] ^= 1 << (self.next() % 8),
+                3 => data.truncate(at),
+                _ => {
+                    let from = self.next() % (data.len() + 1);
+                    let piece = data[from..(from + 20).min(data.len())].to_vec();
+                    data.splice(at..at, piece);
+                }
+            }
+        }
+    }
+}
+
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut all: Vec<_> = files
+        .map(|file| {
+            let path = file.unwrap().path();
+            (path.display().to_string(), std::fs::read(&path).unwrap())
+        })
+        .collect();
+    all.sort();
+    assert!(!all.is_empty(), "{} is empty", folder.display());
+    all
+}
+
+fn run(name: &str) {
+    let target = TARGETS.iter().find(|(n, _)| *n == name).unwrap().1;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for (path, data) in corpus(name) {
+        eprintln!("{path}");
+        target(&data);
+        for _ in 0..ROUNDS {
+            let mut data = data.clone();
+            random.mutate(&mut data);
+            target(&data);
+        }
+    }
+}
+
+#[test]
+fn table() {
+    run("table");
+}
+
+#[test]
+fn dictionaries() {
+    run("dictionaries");
+}
+
+#[test]
+fn proplib() {
+    run("proplib");
+}
+
+#[test]
+fn ioctl() {
+    run("ioctl");
+}

@@ -174,12 +174,16 @@ fn main() {
 
     if env::var_os("CARGO_FEATURE_HOSTED").is_some() {
         let mut shim = cc::Build::new();
-        shim.compiler("clang").no_default_flags(true).opt_level(2).file("sys/kern/shim.c");
+        shim.compiler("clang").no_default_flags(true).file("sys/kern/shim.c");
         shim.include(&out);
         for flag in &port.flags {
             shim.flag(flag);
         }
-        shim.flag("-fPIC").flag("-g").flag("-Wall").flag("-Werror=implicit-function-declaration");
+        shim.flag("-O2")
+            .flag("-fPIC")
+            .flag("-g")
+            .flag("-Wall")
+            .flag("-Werror=implicit-function-declaration");
         // What a NetBSD header does is not ours to mend.
         shim.flag("-Wno-unused-function").flag("-DDM_HOSTED");
         shim.compile("dmshim");
@@ -283,10 +287,19 @@ fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
     for ty in OPAQUE {
         builder = builder.opaque_type(ty);
     }
-    builder
-        .generate()
-        .unwrap_or_else(|e| panic!("bindgen could not read NetBSD's headers: {e}"))
-        .to_string()
+    // libclang evaluates the ioctl's macros by way of a precompiled header in OUT_DIR, and when
+    // that fails, which has been seen on a crowded machine, bindgen leaves them out in silence.
+    for _ in 0..3 {
+        let bindings = builder
+            .clone()
+            .generate()
+            .unwrap_or_else(|e| panic!("bindgen could not read NetBSD's headers: {e}"))
+            .to_string();
+        if bindings.contains("pub const NETBSD_DM_IOCTL:") {
+            return bindings;
+        }
+    }
+    panic!("libclang did not evaluate the macros of NetBSD's headers, three times");
 }
 
 /// bindgen states what it found as Rust assertions; say the same in C, for the compiler that
@@ -295,9 +308,8 @@ fn layout(bindings: &str) -> String {
     let mut c = String::from(
         "/* Made by build.rs from what bindgen read: the layouts that the Rust object was built for. */\n",
     );
-    let wanted = |ty: &str| {
-        TYPES.contains(&ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t")
-    };
+    let wanted =
+        |ty: &str| TYPES.contains(&ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t");
     let mut rest = bindings;
     while let Some(at) = rest.find("[\"") {
         rest = &rest[at + 2..];

@@ -10,8 +10,11 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-/// The fuzz targets: a name, which is also that of the corpus' folder, and what to run.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A fuzz target: its name, which is also that of the corpus' folder, and what to run.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
+
+/// The fuzz targets.
+pub const TARGETS: &[FuzzTarget] = &[
     ("table", table::run),
     ("dictionaries", dictionaries::run),
     ("proplib", hosted::proplib),

@@ -204,13 +204,8 @@ fn a_suspend_that_gives_up_changes_nothing() {
 }
 
 /// A line for the reserve.
+#[derive(Default)]
 struct Queue(VecDeque<usize>);
-
-impl Default for Queue {
-    fn default() -> Self {
-        Queue(VecDeque::new())
-    }
-}
 
 impl Line for Queue {
     type Item = usize;

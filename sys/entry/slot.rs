@@ -281,6 +281,11 @@ impl Slot {
         let mut folded = self.folded.lock();
         let old = core::mem::replace(&mut *folded, Folded::starting_from(self.gate.tallies()));
         drop(folded);
+        // Nobody else counts for it any more, but those who were turned away, or are just leaving,
+        // may have been seen as I/O in flight.
+        if let Some(disk) = &old.disk {
+            disk.rest();
+        }
         drop((old, disk));
     }
 

@@ -148,6 +148,9 @@ impl Line for Halted {
     }
 }
 
+/// What an I/O is about: the table, the first sector, and how many.
+type Wanted<'c> = (&'c LiveTable<NetBsd>, Sector, Sector);
+
 /// d_strategy(9).
 ///
 /// # Safety
@@ -247,11 +250,7 @@ impl Slot {
     /// What an I/O is about: the table and the range, cut at the device's end. `None` when there
     /// is nothing to do.
     #[inline]
-    fn check<'c>(
-        &self,
-        current: &'c Current,
-        io: &Io,
-    ) -> Result<Option<(&'c LiveTable<NetBsd>, Sector, Sector)>, Errno> {
+    fn check<'c>(&self, current: &'c Current, io: &Io) -> Result<Option<Wanted<'c>>, Errno> {
         // The slot may serve another device by now.
         if io.dev().minor() != self.minor() {
             return Err(Errno::ENXIO);

@@ -39,7 +39,8 @@ impl Unit {
     /// Attaches a pseudo-device with this unit number, and its disk.
     ///
     /// # Errors
-    /// ENOMEM when autoconf(9) does not attach it, ENXIO when the driver is not there.
+    /// EBUSY while another device of this number is being detached, ENOMEM when autoconf(9) does
+    /// not attach it, ENXIO when the driver is not there.
     pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
@@ -48,12 +49,17 @@ impl Unit {
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
+            // A device of this number that autoconf(9) is just taking away: nobody else attaches
+            // one meanwhile.
+            if sys::dm_shim_attached(minor.get()) {
+                return Err(Errno::EBUSY);
+            }
             sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
             let device = sys::config_attach_pseudo(slot.cfdata());
-            (!device.is_null()).then(|| Disk::attach(device))
+            if device.is_null() { Err(Errno::ENOMEM) } else { Ok(Disk::attach(device)) }
         });
         // Dropping the unit gives the slot back.
-        slot.set_disk(disk.ok_or(Errno::ENOMEM)?);
+        slot.set_disk(disk?);
         global.slots.publish(minor, Some(slot));
         dm_device_count.fetch_add(1, Ordering::Relaxed);
         Ok(unit)

@@ -202,6 +202,13 @@ impl Disk {
         })
     }
 
+    /// Has the statistics say that no I/O is in flight, which disk_detach(9) wants to see. The
+    /// caller serialises.
+    pub fn rest(&self) {
+        // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
+        unsafe { (*(*self.0.get()).dk_stats).io_busy = 0 };
+    }
+
     /// Adds to the statistics. The caller serialises.
     pub fn account(&self, n: &Transfers) {
         let usec = |ticks: u64| {

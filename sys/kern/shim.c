@@ -305,6 +305,13 @@ dm_shim_detach(unsigned int unit)
 #endif
 }
 
+bool
+dm_shim_attached(unsigned int unit)
+{
+
+	return device_lookup(&dm_cd, unit) != NULL;
+}
+
 void
 dm_shim_cfdata_init(cfdata_t cf, unsigned int unit)
 {

@@ -1,2 +1,82 @@
-//! x
-fn main() {}
+//! The project's tasks: `cargo xtask help` lists them.
+
+mod check;
+mod demo;
+mod doc;
+mod elf;
+mod kernel;
+mod kmod;
+mod setup;
+mod sh;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The project's tasks. Each installs what it needs and lacks, and says so.
+
+  cargo xtask demo
+      Show the driver at work: file systems on mapped disk images.
+  cargo xtask test
+      Everything that must hold: format, lints, tests, the kernel objects and
+      their check, the manual pages. Stops at the first failure.
+
+  cargo xtask kernel [--arch amd64|i386] [--src TREE] [--out DIR] [--debug]
+      Make rustdm.o, which a NetBSD kernel links, and beside it all that the
+      kernel's own make needs: target/kernel/ARCH. Without --arch, both ports.
+  cargo xtask kmod [--arch amd64|i386] [--src TREE] [--out DIR] [--debug]
+      Make dm.kmod for modload(8), in the same folder.
+        --src TREE  a NetBSD source tree: the kernel's own, since structures
+                    differ between releases (also: NETBSDSRCDIR). Without it
+                    the objects are for NetBSD 11.
+        --out DIR   put the results into DIR/ARCH
+        --debug     keep line numbers, for a kernel built with -g
+  cargo xtask check-kernel [--arch ARCH] [--src TREE] [--out DIR]
+      Make both and look into them for what a kernel must not have.
+
+  cargo xtask bench [ARGUMENT...]
+      Measure the hosted driver; arguments go to `cargo bench -p dm-host`.
+  cargo xtask doc
+      Format the manual pages and the code's documentation: target/doc.
+  cargo xtask setup [hosted|tools|kernel|lint|all]...
+      Only install what is missing: to build and run the driver on this machine
+      (hosted), for the demo and the tests with other tools (tools), for the
+      kernel objects (kernel), for format, lints and manual pages (lint).
+  cargo xtask help
+      This text.
+";
+
+fn run(task: &str, args: &[String]) -> sh::Result<()> {
+    match task {
+        "demo" => demo::main(args),
+        "test" => test::main(args),
+        "kernel" => kernel::main(args),
+        "kmod" => kmod::main(args),
+        "check-kernel" => check::main(args),
+        "bench" => test::bench(args),
+        "doc" => doc::main(args),
+        "setup" => setup::main(args),
+        _ => Err(format!("no task called `{task}`: see `cargo xtask help`")),
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let wants_help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+    let (task, rest) = match args.split_first() {
+        Some((task, rest)) if !wants_help && task != "help" => (task, rest),
+        _ => {
+            print!("{HELP}");
+            // Nothing asked for is a mistake; asking for help is not.
+            return if args.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(task, rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

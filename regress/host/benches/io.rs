@@ -15,10 +15,17 @@ const BLOCK: usize = 4096;
 
 /// A machine with a component that completes at once, and devices on it.
 struct Bed {
-    machine: Machine,
+    // Closed before the machine goes.
     control: File,
     path: String,
     component: Dev,
+    machine: Machine,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.send(&Plist::new("remove_all"));
+    }
 }
 
 impl Bed {
@@ -27,7 +34,7 @@ impl Bed {
         let disk = machine.attach_disk(DiskSpec::null("wd0", 1 << 32)).expect("attaches");
         let control = machine.open("/dev/mapper/control", Flags::READ_WRITE).expect("opens");
         let (path, component) = (disk.path(), disk.dev());
-        Bed { machine, control, path, component }
+        Bed { control, path, component, machine }
     }
 
     fn send(&self, request: &Plist) -> dm_core::testing::Dict {

@@ -93,7 +93,8 @@ fn replies_to_commands() {
             clean(reply.as_bytes(), &xml);
         }
     };
-    let table = "0 8 linear /dev/wd0 3\n8 8 zero\n16 8 error\n24 8 striped 2 2 /dev/wd0 9 /dev/wd1 0";
+    let table =
+        "0 8 linear /dev/wd0 3\n8 8 zero\n16 8 error\n24 8 striped 2 2 /dev/wd0 9 /dev/wd1 0";
     let steps = [
         Request::on("create", "d").with("uuid", "u"),
         Request::on("info", "d"),

@@ -28,9 +28,10 @@ fn seed() -> u64 {
 /// The disks: each completes in its own way.
 fn disks(bench: &Bench, seed: u64) -> Vec<Disk> {
     let ways = [Completion::Shuffled(seed), Completion::Thread, Completion::Shuffled(seed ^ 7)];
-    let specs = ways.into_iter().enumerate().map(|(n, way)| {
-        DiskSpec::memory(&format!("wd{n}"), 4 * SIZE).completion(way)
-    });
+    let specs = ways
+        .into_iter()
+        .enumerate()
+        .map(|(n, way)| DiskSpec::memory(&format!("wd{n}"), 4 * SIZE).completion(way));
     specs.map(|spec| bench.attach(spec)).collect()
 }
 
@@ -112,6 +113,15 @@ fn write_and_check(
     done
 }
 
+/// Tells the other threads to stop, also when this one fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn control(file: &File, request: &Request, expected: &[Errno]) -> bool {
     match send(file, request) {
         Ok(_) => true,
@@ -174,9 +184,9 @@ fn tables_change_under_io_that_checks_its_data() {
                 })
             })
             .collect();
+        let stop = Stop(&stop);
         controls.into_iter().for_each(|thread| thread.join().unwrap());
-        stop.store(true, Ordering::Relaxed);
-        // A suspend may have been last.
+        drop(stop);
         writers.into_iter().for_each(|thread| thread.join().unwrap());
     });
     let total = total.into_inner();
@@ -267,8 +277,9 @@ fn devices_come_and_go_under_io() {
                 })
             })
             .collect();
+        let stop = Stop(&stop);
         makers.into_iter().for_each(|thread| thread.join().unwrap());
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         // One that was suspended last holds its readers' I/O.
         for minor in 1..=3 {
             control(&bench.control, &Request::on("resume", &format!("d{minor}")), &[Errno::ENXIO]);
@@ -316,6 +327,7 @@ fn without_memory_and_with_failing_disks() {
                 })
             })
             .collect();
+        let stop = Stop(&stop);
         for round in 0..80 {
             let disk = &disks[random.below(3) as usize];
             disk.fail_nth(1 + random.below(4), Errno::EIO);
@@ -327,7 +339,7 @@ fn without_memory_and_with_failing_disks() {
                 bench.on("resume", "upper").unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         let done: u64 = writers.into_iter().map(|thread| thread.join().unwrap()).sum();
         println!("{done} I/Os");
     });

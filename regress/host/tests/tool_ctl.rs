@@ -183,10 +183,7 @@ fn other_refusals() {
     server.ctl(&["remove", "two"]).ok();
     assert_eq!(server.ctl(&["ls"]).ok(), "No devices found\n");
     assert!(server.ctl(&["sysctl", "hw.nothing"]).fails(1).contains("ENOENT"));
-    assert_eq!(
-        server.ctl(&["sysctl", "hw.dm.legacy_errors=1"]).ok(),
-        "hw.dm.legacy_errors = 1\n"
-    );
+    assert_eq!(server.ctl(&["sysctl", "hw.dm.legacy_errors=1"]).ok(), "hw.dm.legacy_errors = 1\n");
     server.ctl(&["remove", "none"]).ok();
     server.end();
 }
@@ -262,6 +259,7 @@ fn waiters_keep_nothing_from_ending() {
     let mut last = Command::new(tool::TOOL);
     last.arg("ctl").arg("--socket").arg(&control).args(["wait", "vol", "2"]);
     let mut last = last.stderr(Stdio::null()).spawn().expect("the tool");
+    // Or is about to: both must do.
     server.ctl(&["shutdown"]).ok();
     let (status, said) = server.wait();
     assert!(status.success() && said.contains("flushed and ended"), "{status}: {said}");

@@ -38,18 +38,17 @@ fn what_is_copied_in_is_on_the_disks_and_comes_back() {
 fn server_end_and_check_disks(server: Server, data: &[u8]) {
     let wd = ["wd0", "wd1"].map(|name| fs::File::open(server.folder.path(name)).unwrap());
     server.end();
-    let [mut wd0, mut wd1] = wd.map(|mut file| {
+    let [wd0, wd1] = wd.map(|mut file| {
         let mut all = Vec::new();
         file.read_to_end(&mut all).unwrap();
         all
     });
-    let sectors = |disk: &mut Vec<u8>, start: usize, n: usize| {
-        disk[start * 512..(start + n) * 512].to_vec()
-    };
+    let sectors =
+        |disk: &[u8], start: usize, n: usize| disk[start * 512..(start + n) * 512].to_vec();
     let part = |start: usize, n: usize| &data[start * 512..(start + n) * 512];
-    assert!(sectors(&mut wd0, 64, 1024) == part(0, 1024), "the linear line");
+    assert!(sectors(&wd0, 64, 1024) == part(0, 1024), "the linear line");
     for chunk in 0..128 {
-        let disk = if chunk % 2 == 0 { &mut wd0 } else { &mut wd1 };
+        let disk = if chunk % 2 == 0 { &wd0 } else { &wd1 };
         let base = if chunk % 2 == 0 { 2048 } else { 0 };
         let there = sectors(disk, base + chunk / 2 * 16, 16);
         assert!(there == part(1024 + chunk * 16, 16), "chunk {chunk}");
@@ -237,11 +236,30 @@ fn ctrl_c_lets_held_io_go() {
     assert_eq!(first, [1; 512]);
 }
 
+/// However early it comes, and whoever comes at the same time.
+#[test]
+fn ctrl_c_at_once() {
+    for _ in 0..5 {
+        Server::start().end();
+    }
+}
+
 #[test]
 fn tcp_only_when_asked() {
+    let without = Server::start();
+    assert!(!without.told.iter().any(|line| line.contains("nbd://")), "{:?}", without.told);
+    without.end();
     let server = Server::with(&["--tcp", "127.0.0.1:0"]);
     server.ctl(&["create", "vol", "--table", "0 64 linear /dev/wd0 0"]).ok();
+    // Both sockets lead to it.
     assert_eq!(nbdinfo(&server, &["--size"], "vol").ok(), "32768\n");
+    let tcp = server.told.iter().find_map(|line| line.split("nbd://").nth(1)).expect("an address");
+    let uri = format!("nbd://{}", tcp.replace("NAME", "vol"));
+    assert!(uri.starts_with("nbd://127.0.0.1:"), "{uri}");
+    assert_eq!(run(program("nbdinfo").args(["--size", &uri]), "").ok(), "32768\n");
+    let address = tcp.strip_suffix("/NAME").expect("an export");
+    // A client that stays must not keep the server either.
+    let _idle = std::net::TcpStream::connect(address).expect("it listens");
     let mut client = Client::new(&server, "vol");
     client.write(0, &[3; 512], FUA);
     assert_eq!(client.read(0, 512), [3; 512]);

@@ -23,6 +23,8 @@ mod tests;
 pub struct Driver<K: Kernel> {
     kernel: K,
     devices: K::Mutex<Devices<K>>,
+    /// A device that was being made is there, or has failed to come.
+    made: K::Condvar,
     pdevs: Arc<Pdevs<K>>,
 }
 
@@ -42,6 +44,8 @@ struct Entry<K: Kernel> {
     /// Empty while the device is being made or taken away: its name and minor are taken then, but
     /// nobody can find it.
     device: Option<Arc<Device<K>>>,
+    /// Of a device that is empty: it is being taken away.
+    going: bool,
 }
 
 /// How userland says which device it means.
@@ -141,7 +145,8 @@ impl<K: Kernel> Driver<K> {
     /// A driver without devices.
     pub fn new(kernel: K) -> Self {
         let devices = Devices { list: Vec::new(), next: 1, waiters: 0 };
-        Driver { kernel, devices: K::Mutex::new(devices), pdevs: Pdevs::new() }
+        let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
+        Driver { kernel, devices, made, pdevs: Pdevs::new() }
     }
 
     /// The kernel it runs in.
@@ -205,7 +210,8 @@ impl<K: Kernel> Driver<K> {
                 Ok(_) => return Err(Errno::EBUSY),
                 Err(at) => at,
             };
-            let entry = Entry { minor, name: name.clone(), uuid: uuid.clone(), device: None };
+            let (name, uuid) = (name.clone(), uuid.clone());
+            let entry = Entry { minor, name, uuid, device: None, going: false };
             devices.list.insert(at, entry);
             minor
         };
@@ -231,6 +237,8 @@ impl<K: Kernel> Driver<K> {
         {
             entry.device = Some(device.clone());
         }
+        drop(devices);
+        self.made.broadcast();
         Ok(Found { device, name, uuid })
     }
 
@@ -239,6 +247,8 @@ impl<K: Kernel> Driver<K> {
         if let Ok(at) = devices.position(minor) {
             devices.list.remove(at);
         }
+        drop(devices);
+        self.made.broadcast();
     }
 
     /// Gives a device another name.
@@ -483,10 +493,20 @@ impl<K: Kernel> Driver<K> {
     /// # Errors
     /// EBUSY while it is open and `force` is not set.
     pub fn detached(&self, minor: Minor, force: bool) -> Result<(), Errno> {
-        // No device: a remove is at work, and this is its autoconf half.
-        let Some(found) = self.find(&Selector::Minor(minor)) else { return Ok(()) };
-        let _control = found.device.control_unless_gone();
-        match self.dismantle(&found.device, force) {
+        let mut devices = self.devices.lock();
+        let device = loop {
+            match devices.position(minor).ok().and_then(|at| devices.list.get(at)) {
+                Some(Entry { device: Some(device), .. }) => break device.clone(),
+                // Attached, and about to be ready: taken away now, it would be there for the
+                // driver alone.
+                Some(Entry { going: false, .. }) => self.made.wait(&mut devices),
+                // A remove is at work, and this is its autoconf half.
+                _ => return Ok(()),
+            }
+        };
+        drop(devices);
+        let _control = device.control_unless_gone();
+        match self.dismantle(&device, force) {
             Err(Errno::ENXIO) => Ok(()),
             Err(errno) => Err(errno),
             Ok(()) => {
@@ -518,7 +538,7 @@ impl<K: Kernel> Driver<K> {
         }
         device.unit.begin_detach(force)?;
         if let Ok(entry) = self.devices.lock().entry_of(device) {
-            entry.device = None;
+            (entry.device, entry.going) = (None, true);
         }
         let table = device.unit.kill();
         let mut state = device.state.lock();

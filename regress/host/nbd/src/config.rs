@@ -39,7 +39,8 @@ static CONFIG: Mutex<Option<Config>> = Mutex::new(None);
 /// # Errors
 /// EINVAL, with words.
 pub fn set(key: &str, value: &str) -> Result<()> {
-    let wrong = || Error::new(libc::EINVAL, format!("{key}={value}: dm-host serve does not say so"));
+    let wrong =
+        || Error::new(libc::EINVAL, format!("{key}={value}: dm-host serve does not say so"));
     let mut config = CONFIG.lock().unwrap_or_else(|e| e.into_inner());
     let config = config.get_or_insert_default();
     match key {

@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use dm_host::wire::{Kind, Reply, Request, WireError};
 use dm_host::{Errno, LwpId};
@@ -155,7 +156,11 @@ fn serve(mut stream: UnixStream, shared: &Arc<Shared>) {
         let _ = stream.shutdown(Shutdown::Write);
         drain(&mut stream);
     } else {
-        shared.kernel.interrupt(lwp);
+        // A signal ends only the system call that is under way, and one may be about to begin.
+        while !worker.is_finished() {
+            shared.kernel.interrupt(lwp);
+            thread::sleep(Duration::from_millis(5));
+        }
         let _ = worker.join();
     }
     let _ = stream.shutdown(Shutdown::Both);
@@ -165,7 +170,7 @@ fn serve(mut stream: UnixStream, shared: &Arc<Shared>) {
 /// answer away from it.
 fn drain(stream: &mut UnixStream) {
     let mut rest = [0; 4096];
-    let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(1)));
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
     for _ in 0..1024 {
         if !matches!(stream.read(&mut rest), Ok(n) if n > 0) {
             return;

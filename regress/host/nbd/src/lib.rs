@@ -7,6 +7,7 @@
 
 mod config;
 mod control;
+mod ending;
 mod export;
 mod plugin;
 mod server;

@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::config::{Config, Disk};
 use crate::control::Control;
-use crate::export;
+use crate::{ending, export};
 
 /// The driver's major number for block devices: sys/conf/majors.
 const BLOCK_MAJOR: u32 = 169;
@@ -81,7 +81,22 @@ pub fn start(config: &Config) -> Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         signals.forever().for_each(|_| stop());
     })?;
+    let_signals_through();
     Ok(())
+}
+
+/// `dm-host serve` has held them back, so that one that came early finds somebody now.
+fn let_signals_through() {
+    // SAFETY: plain calls on a set of our own; threads that nbdkit starts from now on inherit the
+    // mask.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
 }
 
 fn attach(machine: &Machine, disk: &Disk) -> std::result::Result<String, Errno> {
@@ -101,10 +116,13 @@ fn attach(machine: &Machine, disk: &Disk) -> std::result::Result<String, Errno> 
 /// Asks nbdkit to end. I/O that a suspended device holds would keep its connection, and nbdkit,
 /// for ever: it is let go.
 fn stop() {
-    if let Some(kernel) = kernel() {
-        kernel.release_held();
-    }
+    let Some((kernel, sockets)) = server().as_ref().map(|s| (s.kernel.clone(), s.sockets.clone()))
+    else {
+        return;
+    };
     nbdkit::shutdown();
+    kernel.release_held();
+    ending::stop_reading(sockets);
 }
 
 /// Flushes and shuts down: when nbdkit serves no more.
@@ -202,9 +220,9 @@ impl Kernel {
             None => (text.trim(), None),
         };
         let failed = |errno| (errno, String::new());
-        let value = machine.sysctl_get(name).map_err(|errno| {
-            (errno, format!("there are {}", machine.sysctl_names().join(", ")))
-        })?;
+        let value = machine
+            .sysctl_get(name)
+            .map_err(|errno| (errno, format!("there are {}", machine.sysctl_names().join(", "))))?;
         if let Some(new) = new {
             let number = |what: &str| (Errno::EINVAL, format!("`{new}` is no {what}"));
             let new = match value {

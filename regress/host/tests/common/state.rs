@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dm_core::testing::plist::Object;
-use dm_host::Disk;
+use dm_host::{Disk, Errno, Site};
 
 use super::{Bench, Request, flags, lines};
 
@@ -65,5 +65,17 @@ pub fn state(bench: &Bench, disks: &[Disk]) -> State {
         attached: bench.machine.devices(),
         disk_names: bench.machine.disk_names(),
         opens: disks.iter().map(|disk| bench.machine.block_opens(disk.dev())).collect(),
+    }
+}
+
+/// What a failure at this site may make of a command.
+pub fn errors(site: Site) -> &'static [Errno] {
+    match site {
+        Site::Kmem | Site::Bdevvp | Site::ConfigAttach => &[Errno::ENOMEM],
+        Site::Namei => &[Errno::ENOENT],
+        Site::Open | Site::Ioctl | Site::Strategy => &[Errno::EIO],
+        Site::Copyin | Site::Copyout => &[Errno::EFAULT],
+        // Not being told of sleep and wake-up is no reason not to be there.
+        Site::Pool | Site::Pmf | Site::ConfigTables | Site::Devsw | Site::Sysctl => &[],
     }
 }

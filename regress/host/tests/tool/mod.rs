@@ -141,6 +141,8 @@ pub fn tool(args: &[&str], input: &str) -> Done {
 /// A served machine.
 pub struct Server {
     pub folder: Folder,
+    /// What it said when it started.
+    pub told: Vec<String>,
     child: Option<Child>,
 }
 
@@ -165,11 +167,16 @@ impl Server {
         let mut child = command.spawn().expect("the tool");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         // It has said where it listens when it says how to end it.
-        let ready = out.lines().map_while(Result::ok).any(|line| line.starts_with("Ctrl-C"));
+        let mut lines = out.lines().map_while(Result::ok);
+        let mut told = Vec::new();
+        let ready = lines.any(|line| {
+            told.push(line);
+            told.last().is_some_and(|line| line.starts_with("Ctrl-C"))
+        });
         if !ready {
             panic!("the server did not start: {:?}", done(child.wait_with_output().expect("ends")));
         }
-        Server { folder, child: Some(child) }
+        Server { folder, told, child: Some(child) }
     }
 
     pub fn id(&self) -> u32 {

@@ -59,6 +59,7 @@ fn start(serve: &Serve) -> Result<Never, String> {
     let control = absolute(serve.control.clone().unwrap_or_else(sockets::default_control))?;
     let nbd = absolute(serve.nbd.clone().unwrap_or_else(sockets::default_nbd))?;
     let tcp = serve.tcp.as_deref().map(tcp).transpose()?;
+    hold_signals();
     let control_socket = sockets::listen(&control)?;
     let mut made = Made(vec![control.clone()]);
     let nbd_socket = sockets::listen(&nbd)?;
@@ -157,6 +158,20 @@ pub fn uri(export: Option<&str>, socket: &Path) -> String {
     };
     let socket = encode(&socket.to_string_lossy());
     format!("nbd+unix:///{}?socket={socket}", export.map_or("NAME".into(), encode))
+}
+
+/// Holds back Ctrl-C and its like until the plugin has booted and lets them through: before, there
+/// is nobody to end well, and the sockets would be left.
+fn hold_signals() {
+    // SAFETY: plain calls on a set of our own; the mask is kept by exec.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
 }
 
 /// Moves the sockets to the descriptors from [`FIRST`] on, to be kept by the next program.

@@ -1,0 +1,3 @@
+/* shim.c for a kernel whose configuration says `pseudo-device dm'. */
+#define	DM_PSEUDO_DEVICE
+#include "shim.c"

@@ -1,0 +1,21 @@
+# The driver for a kernel whose configuration says `pseudo-device dm', in the
+# terms of config(5). It takes the place of the C driver's sys/dev/dm/files.dm:
+# in sys/conf/files, the one line
+#
+#	include "dev/dm/files.dm"
+#
+# becomes
+#
+#	include "@DIR@/files.dm"
+#
+# where @DIR@ is the folder that `cargo xtask kernel' makes; it writes this file
+# there with the path filled in.
+
+prefix	"@DIR@"
+
+defpseudodev	dm
+
+file	dm_pseudo.c	dm
+object	rustdm.o	dm
+
+prefix

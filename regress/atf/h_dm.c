@@ -1,0 +1,737 @@
+/*
+ * What the tests of dm(4) need and sh(1) cannot do: requests of any shape to the
+ * control node, a disk's ioctls, I/O whose result and buffer are looked at, and
+ * several processes at work on one device.
+ *
+ * Results go to standard output, errors as their names ("EINVAL"), and the exit
+ * status is 1 then.  2 is a failure of the test itself.
+ *
+ * Property lists are written and read as text, which is what the kernel takes: so
+ * a request may also be one that proplib(3) would not make.
+ */
+
+#include <sys/types.h>
+#include <sys/param.h>
+#include <sys/disklabel.h>
+#include <sys/disk.h>
+#include <sys/dkio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include <prop/plistref.h>
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define	CONTROL		"/dev/mapper/control"
+#define	DM_IOCTL	_IOWR(0xfd, 0, struct plistref)
+#define	SECTOR		512
+#define	BROKEN		2
+
+static const struct {
+	int	number;
+	const char *name;
+} errnos[] = {
+	{ EPERM, "EPERM" }, { ENOENT, "ENOENT" }, { EINTR, "EINTR" },
+	{ EIO, "EIO" }, { ENXIO, "ENXIO" }, { E2BIG, "E2BIG" },
+	{ EBADF, "EBADF" }, { ENOMEM, "ENOMEM" }, { EACCES, "EACCES" },
+	{ EFAULT, "EFAULT" }, { ENOTBLK, "ENOTBLK" }, { EBUSY, "EBUSY" },
+	{ EEXIST, "EEXIST" }, { ENODEV, "ENODEV" }, { EINVAL, "EINVAL" },
+	{ ENOTTY, "ENOTTY" }, { EFBIG, "EFBIG" }, { ENOSPC, "ENOSPC" },
+	{ EROFS, "EROFS" }, { ENAMETOOLONG, "ENAMETOOLONG" },
+	{ ELOOP, "ELOOP" }, { EOPNOTSUPP, "EOPNOTSUPP" },
+	{ EAGAIN, "EAGAIN" }, { ENOTSUP, "ENOTSUP" },
+};
+
+static const char *
+errname(int error)
+{
+	static char other[16];
+	size_t i;
+
+	for (i = 0; i < __arraycount(errnos); i++)
+		if (errnos[i].number == error)
+			return errnos[i].name;
+	snprintf(other, sizeof(other), "errno%d", error);
+	return other;
+}
+
+/* Tells why a call failed. */
+static int
+failed(void)
+{
+
+	printf("%s\n", errname(errno));
+	return EXIT_FAILURE;
+}
+
+static uint64_t
+number(const char *text)
+{
+	char *end;
+	uint64_t value;
+
+	errno = 0;
+	value = strtoull(text, &end, 0);
+	if (errno != 0 || end == text || *end != '\0')
+		errx(BROKEN, "not a number: %s", text);
+	return value;
+}
+
+/* A text that grows. */
+struct text {
+	char	*chars;
+	size_t	length, room;
+};
+
+static void __printflike(2, 3)
+add(struct text *t, const char *format, ...)
+{
+	va_list ap;
+	int length;
+
+	for (;;) {
+		va_start(ap, format);
+		length = vsnprintf(t->chars == NULL ? NULL :
+		    t->chars + t->length, t->room - t->length, format, ap);
+		va_end(ap);
+		if (length < 0)
+			err(BROKEN, "vsnprintf");
+		if (t->chars != NULL && (size_t)length < t->room - t->length)
+			break;
+		t->room = t->room * 2 + (size_t)length + 256;
+		if ((t->chars = realloc(t->chars, t->room)) == NULL)
+			err(BROKEN, "realloc");
+	}
+	t->length += (size_t)length;
+}
+
+static void
+add_string(struct text *t, const char *chars, size_t length)
+{
+
+	add(t, "<string>");
+	for (; length > 0; chars++, length--)
+		switch (*chars) {
+		case '<':
+			add(t, "&lt;");
+			break;
+		case '>':
+			add(t, "&gt;");
+			break;
+		case '&':
+			add(t, "&amp;");
+			break;
+		default:
+			add(t, "%c", *chars);
+			break;
+		}
+	add(t, "</string>\n");
+}
+
+/* "start length type params", as dmctl(8) reads them. */
+static void
+add_line(struct text *t, const char *line)
+{
+	static const char *const keys[] = { "start", "length", "type" };
+	size_t i, length;
+
+	add(t, "<dict>\n");
+	for (i = 0; i < __arraycount(keys); i++) {
+		length = strcspn(line, " ");
+		add(t, "<key>%s</key>", keys[i]);
+		if (i < 2)
+			add(t, "<integer>%.*s</integer>\n", (int)length, line);
+		else
+			add_string(t, line, length);
+		line += length + strspn(line + length, " ");
+	}
+	add(t, "<key>params</key>");
+	add_string(t, line, strlen(line));
+	add(t, "</dict>\n");
+}
+
+/* Writes a request from its description; `usage' says how that looks. */
+static void
+request(struct text *t, char **args, const char *version)
+{
+	struct text data = { NULL, 0, 0 };
+	const char *value;
+	size_t key;
+	int has_data = 0, v[3];
+
+	add(t, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+	    "<!DOCTYPE plist PUBLIC \"-//Apple Computer//DTD PLIST 1.0//EN\" "
+	    "\"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n"
+	    "<plist version=\"1.0\">\n<dict>\n");
+	if (sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2]) == 3)
+		add(t, "<key>version</key><array><integer>%d</integer>"
+		    "<integer>%d</integer><integer>%d</integer></array>\n",
+		    v[0], v[1], v[2]);
+	for (; *args != NULL; args++) {
+		key = strcspn(*args, ":=");
+		value = *args + key + strspn(*args + key, ":=");
+		if (strcmp(*args, "data") == 0)
+			has_data = 1;
+		else if (strncmp(*args, "raw=", 4) == 0)
+			add(t, "%s\n", value);
+		else if (strncmp(*args, "word=", 5) == 0) {
+			has_data = 1;
+			add_string(&data, value, strlen(value));
+		} else if (strncmp(*args, "line=", 5) == 0) {
+			has_data = 1;
+			add_line(&data, value);
+		} else if ((*args)[key] == ':') {
+			add(t, "<key>%.*s</key><integer>%s</integer>\n",
+			    (int)key, *args, value);
+		} else if ((*args)[key] == '=') {
+			add(t, "<key>%.*s</key>", (int)key, *args);
+			add_string(t, value, strlen(value));
+		} else
+			errx(BROKEN, "what is %s?", *args);
+	}
+	if (has_data)
+		add(t, "<key>cmd_data</key><array>\n%s</array>\n",
+		    data.chars == NULL ? "" : data.chars);
+	add(t, "</dict>\n</plist>\n");
+	free(data.chars);
+}
+
+/* The text between the first > and the next < of a line of a reply. */
+static int
+content(const char *line, size_t length, const char **from)
+{
+	const char *start = memchr(line, '>', length), *end;
+
+	if (start == NULL)
+		return 0;
+	start++;
+	end = memchr(start, '<', length - (size_t)(start - line));
+	*from = start;
+	return end == NULL ? 0 : (int)(end - start);
+}
+
+/*
+ * Prints a reply, a value on each line: "minor=3", "flags=0x14", and of
+ * cmd_data's first line "cmd_data.0.type=linear".
+ */
+static void
+print(const char *reply)
+{
+	enum { DEEP = 8 };
+	struct { char key[64]; int at; } level[DEEP];
+	const char *line, *end, *text = "";
+	int depth = -1, i, length;
+
+	for (line = reply; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+		line += strspn(line, "\t ");
+		length = content(line, (size_t)(end - line), &text);
+		if (strncmp(line, "<dict>", 6) == 0 ||
+		    strncmp(line, "<array>", 7) == 0) {
+			if (++depth >= DEEP)
+				errx(BROKEN, "a reply too deep");
+			level[depth].key[0] = '\0';
+			level[depth].at = line[1] == 'a' ? 0 : -1;
+			continue;
+		}
+		if (strncmp(line, "</dict>", 7) == 0 ||
+		    strncmp(line, "</array>", 8) == 0) {
+			if (--depth >= 0 && level[depth].at >= 0)
+				level[depth].at++;
+			continue;
+		}
+		if (strncmp(line, "<key>", 5) == 0) {
+			snprintf(level[depth].key, sizeof(level[depth].key),
+			    "%.*s", length, text);
+			continue;
+		}
+		if (depth < 0 || line[0] != '<' || line[1] == '/' ||
+		    strncmp(line, "<plist", 6) == 0)
+			continue;
+		if (strncmp(line, "<dict/>", 7) != 0 &&
+		    strncmp(line, "<array/>", 8) != 0) {
+			for (i = 0; i <= depth; i++)
+				if (level[i].at >= 0)
+					printf(".%d", level[i].at);
+				else
+					printf("%s%s", i > 0 ? "." : "",
+					    level[i].key);
+			printf("=%.*s\n", length, text);
+		}
+		if (level[depth].at >= 0)
+			level[depth].at++;
+	}
+}
+
+/* Sends a request `times' times; the last reply is printed. */
+static int
+send(int fd, const char *xml, unsigned int times, int quiet)
+{
+	struct plistref ref;
+	char *reply;
+
+	for (; times > 0; times--) {
+		memset(&ref, 0, sizeof(ref));
+		ref.pref_plist = __UNCONST(xml);
+		ref.pref_len = strlen(xml) + 1;
+		if (ioctl(fd, DM_IOCTL, &ref) == -1)
+			return errno;
+		reply = ref.pref_plist;
+		if (times == 1 && !quiet)
+			print(reply);
+		if (reply != xml && munmap(reply, ref.pref_len) == -1)
+			err(BROKEN, "munmap");
+	}
+	return 0;
+}
+
+/* send() of a request that is made on the spot, with nothing printed. */
+static int
+tell(int fd, const char *command, const char *name, const char *line)
+{
+	struct text t = { NULL, 0, 0 };
+	char command_arg[64], name_arg[256], line_arg[2048];
+	char *args[] = { command_arg, name_arg, NULL, NULL };
+	int error;
+
+	snprintf(command_arg, sizeof(command_arg), "command=%s", command);
+	snprintf(name_arg, sizeof(name_arg), "name=%s", name);
+	if (line != NULL) {
+		snprintf(line_arg, sizeof(line_arg), "line=%s", line);
+		args[2] = line_arg;
+	}
+	request(&t, args, "4.0.0");
+	error = send(fd, t.chars, 1, 1);
+	free(t.chars);
+	return error;
+}
+
+static int
+open_node(const char *path, const char *mode)
+{
+
+	return open(path, *mode == 'r' ? O_RDONLY : O_RDWR);
+}
+
+static int
+do_ioctl(int argc, char **argv)
+{
+	const char *node = CONTROL, *version = "4.0.0";
+	struct text t = { NULL, 0, 0 };
+	unsigned int times = 1;
+	int ch, fd, mode = O_RDWR;
+
+	while ((ch = getopt(argc, argv, "N:V:n:r")) != -1)
+		switch (ch) {
+		case 'N':
+			node = optarg;
+			break;
+		case 'V':
+			version = optarg;
+			break;
+		case 'n':
+			times = (unsigned int)number(optarg);
+			break;
+		case 'r':
+			mode = O_RDONLY;
+			break;
+		default:
+			return BROKEN;
+		}
+	request(&t, argv + optind, version);
+	if ((fd = open(node, mode)) == -1)
+		err(BROKEN, "%s", node);
+	if ((errno = send(fd, t.chars, times, 0)) != 0)
+		return failed();
+	return EXIT_SUCCESS;
+}
+
+/* A request of `length' bytes that is none. */
+static int
+do_noise(int argc __unused, char **argv)
+{
+	size_t length = (size_t)number(argv[1]);
+	char *noise = calloc(1, length + 1);
+	int fd = open(CONTROL, O_RDWR);
+
+	if (fd == -1 || noise == NULL)
+		err(BROKEN, CONTROL);
+	memset(noise, '<', length);
+	if ((errno = send(fd, noise, 1, 1)) != 0)
+		return failed();
+	return EXIT_SUCCESS;
+}
+
+/* What a disk answers when it is asked what it is. */
+static int
+do_query(int argc __unused, char **argv)
+{
+	struct dkwedge_info wedge;
+	struct disk_strategy strategy;
+	struct disklabel label;
+	struct plistref ref;
+	off_t size;
+	unsigned int secsize;
+	int bits, fd;
+
+	if ((fd = open(argv[1], O_RDONLY)) == -1)
+		return failed();
+#define	ASK(command, data, format, ...) do {				\
+	if (ioctl(fd, command, data) == -1)				\
+		printf(#command "=%s\n", errname(errno));		\
+	else								\
+		printf(#command "=" format "\n", __VA_ARGS__);		\
+} while (0)
+	ASK(DIOCGMEDIASIZE, &size, "%jd", (intmax_t)size);
+	ASK(DIOCGSECTORSIZE, &secsize, "%u", secsize);
+	ASK(DIOCGWEDGEINFO, &wedge, "%" PRIu64 " %s %s", wedge.dkw_size,
+	    (const char *)wedge.dkw_wname, wedge.dkw_ptype);
+	ASK(DIOCGDINFO, &label, "%u %u %u %x", label.d_secsize,
+	    label.d_secperunit, label.d_partitions[RAW_PART].p_size,
+	    label.d_magic);
+	ASK(DIOCGDEFLABEL, &label, "%u %u %u %x", label.d_secsize,
+	    label.d_secperunit, label.d_partitions[RAW_PART].p_size,
+	    label.d_magic);
+	ASK(DIOCGCACHE, &bits, "%#x", bits);
+	ASK(DIOCGSTRATEGY, &strategy, "%s", strategy.dks_name);
+#ifdef DIOCGSECTORALIGN
+	struct disk_sectoralign align;
+	ASK(DIOCGSECTORALIGN, &align, "%u %u", align.dsa_firstaligned,
+	    align.dsa_alignment);
+#endif
+#ifdef DIOCGPARTINFO
+	struct partinfo part;
+	ASK(DIOCGPARTINFO, &part, "%" PRIu64 " %u %u",
+	    (uint64_t)part.pi_size, (unsigned int)part.pi_secsize,
+	    (unsigned int)part.pi_fstype);
+#endif
+	memset(&ref, 0, sizeof(ref));
+	if (ioctl(fd, DIOCGDISKINFO, &ref) == -1)
+		printf("DIOCGDISKINFO=%s\n", errname(errno));
+	else
+		print(ref.pref_plist);
+	return EXIT_SUCCESS;
+}
+
+/* read|write [-l] node offset length [byte]: how many bytes were moved. */
+static int
+do_transfer(int argc, char **argv)
+{
+	int write = strcmp(argv[0], "write") == 0, lift = 0, byte, fd;
+	size_t length, i;
+	uint8_t *buffer;
+	off_t offset;
+	ssize_t moved;
+
+	if (argc > 1 && strcmp(argv[1], "-l") == 0) {
+		lift = 1;
+		argc--;
+		argv++;
+	}
+	if (argc < 4)
+		return BROKEN;
+	offset = (off_t)number(argv[2]);
+	length = (size_t)number(argv[3]);
+	byte = argc > 4 ? (int)number(argv[4]) : 0xa5;
+	if ((buffer = malloc(length)) == NULL)
+		err(BROKEN, "malloc");
+	memset(buffer, byte, length);
+	if ((fd = open_node(argv[1], argv[0])) == -1)
+		return failed();
+	if (lift && ioctl(fd, DIOCWLABEL, &lift) == -1)
+		return failed();
+	moved = write ? pwrite(fd, buffer, length, offset) :
+	    pread(fd, buffer, length, offset);
+	if (moved == -1)
+		return failed();
+	printf("%zd\n", moved);
+	for (i = 0; i < length; i++)
+		if (buffer[i] != byte) {
+			/* A write leaves the writer's buffer alone. */
+			if (write)
+				errx(BROKEN, "the buffer was changed");
+			if (argc > 4) {
+				printf("byte %zu is %#x\n", i, buffer[i]);
+				return EXIT_FAILURE;
+			}
+		}
+	return EXIT_SUCCESS;
+}
+
+/*
+ * label node slice sectors: writes a disklabel, and an MBR before it unless the
+ * slice begins at 0, as they lie on i386 and amd64.  disklabel(8) would put it
+ * where it thinks best.
+ */
+static int
+do_label(int argc __unused, char **argv)
+{
+	uint32_t slice = (uint32_t)number(argv[2]);
+	uint32_t sectors = (uint32_t)number(argv[3]), le[2];
+	uint8_t block[SECTOR] = { 0 };
+	struct disklabel label;
+	uint16_t *word, sum = 0;
+	int fd = open(argv[1], O_RDWR), on = 1;
+
+	if (fd == -1 || ioctl(fd, DIOCGDEFLABEL, &label) == -1)
+		err(BROKEN, "%s", argv[1]);
+	/* Some drivers guard their labels on the raw partition too. */
+	(void)ioctl(fd, DIOCWLABEL, &on);
+	if (slice > 0) {
+		block[446 + 4] = 169;
+		le[0] = htole32(slice);
+		le[1] = htole32(sectors - slice);
+		memcpy(&block[446 + 8], le, sizeof(le));
+		block[510] = 0x55;
+		block[511] = 0xaa;
+		if (pwrite(fd, block, SECTOR, 0) != SECTOR)
+			err(BROKEN, "%s: MBR", argv[1]);
+	}
+	strlcpy(label.d_packname, "dmtest", sizeof(label.d_packname));
+	memset(label.d_partitions, 0, sizeof(label.d_partitions));
+	label.d_npartitions = RAW_PART + 1;
+	label.d_secperunit = sectors;
+	label.d_partitions[2].p_offset = slice;
+	label.d_partitions[2].p_size = sectors - slice;
+	label.d_partitions[RAW_PART].p_offset = 0;
+	label.d_partitions[RAW_PART].p_size = sectors;
+	label.d_partitions[0].p_offset = slice + 1000;
+	label.d_partitions[0].p_size = sectors - slice - 1000;
+	label.d_partitions[0].p_fstype = FS_BSDFFS;
+	label.d_magic = label.d_magic2 = DISKMAGIC;
+	label.d_checksum = 0;
+	for (word = (uint16_t *)&label; word < (uint16_t *)
+	    &label.d_partitions[label.d_npartitions]; word++)
+		sum ^= *word;
+	label.d_checksum = sum;
+	/* The disk's driver read its label when it was opened. */
+	if (ioctl(fd, DIOCSDINFO, &label) == -1)
+		err(BROKEN, "%s: DIOCSDINFO", argv[1]);
+	memset(block, 0, sizeof(block));
+	memcpy(block + LABELOFFSET, &label, sizeof(label));
+	if (pwrite(fd, block, SECTOR, (off_t)(slice + LABELSECTOR) * SECTOR) !=
+	    SECTOR)
+		err(BROKEN, "%s: label", argv[1]);
+	return EXIT_SUCCESS;
+}
+
+static int
+do_discard(int argc __unused, char **argv)
+{
+	int fd = open(argv[1], O_RDWR);
+
+	if (fd == -1 || fdiscard(fd, (off_t)number(argv[2]),
+	    (off_t)number(argv[3])) == -1)
+		return failed();
+	return EXIT_SUCCESS;
+}
+
+static int
+do_sync(int argc __unused, char **argv)
+{
+	int fd = open(argv[1], O_RDWR), force = 0;
+
+	if (fd == -1 || ioctl(fd, DIOCCACHESYNC, &force) == -1)
+		return failed();
+	return EXIT_SUCCESS;
+}
+
+/* open node r|w [command ...]: the command runs while the node is open. */
+static int
+do_open(int argc, char **argv)
+{
+	int fd = open_node(argv[1], argv[2]), status;
+	pid_t child;
+
+	if (fd == -1)
+		return failed();
+	if (argc < 4)
+		return EXIT_SUCCESS;
+	if ((child = fork()) == -1)
+		err(BROKEN, "fork");
+	if (child == 0) {
+		close(fd);
+		execvp(argv[3], argv + 3);
+		err(BROKEN, "%s", argv[3]);
+	}
+	if (waitpid(child, &status, 0) == -1)
+		err(BROKEN, "waitpid");
+	return WIFEXITED(status) ? WEXITSTATUS(status) : BROKEN;
+}
+
+/* churn name times line line ...: loads and resumes one after the other. */
+static int
+do_churn(int argc, char **argv)
+{
+	uint64_t i, times = number(argv[2]);
+	int error, fd = open(CONTROL, O_RDWR);
+
+	if (fd == -1 || argc < 4)
+		err(BROKEN, CONTROL);
+	for (i = 0; i < times; i++) {
+		error = tell(fd, "reload", argv[1],
+		    argv[3 + i % (uint64_t)(argc - 3)]);
+		if (error == 0)
+			error = tell(fd, "resume", argv[1], NULL);
+		if ((errno = error) != 0)
+			return failed();
+	}
+	return EXIT_SUCCESS;
+}
+
+/*
+ * verify node sectors times seed: reads and writes at random, and knows for
+ * each sector what must be in it.
+ */
+static int
+do_verify(int argc __unused, char **argv)
+{
+	uint64_t sectors = number(argv[2]), times = number(argv[3]), at, n, k;
+	uint64_t *known = calloc((size_t)sectors, sizeof(*known));
+	enum { MOST = 64 };
+	static uint64_t buffer[MOST][SECTOR / sizeof(uint64_t)];
+	int fd = open(argv[1], O_RDWR), write;
+	size_t bytes, w;
+	ssize_t moved;
+
+	if (fd == -1 || known == NULL || sectors <= MOST)
+		err(BROKEN, "%s", argv[1]);
+	srandom((unsigned int)number(argv[4]));
+	for (; times > 0; times--) {
+		at = (uint64_t)random() % sectors;
+		n = 1 + (uint64_t)random() % MOST;
+		n = MIN(n, sectors - at);
+		write = random() % 2;
+		bytes = (size_t)n * SECTOR;
+		for (k = 0; write && k < n; k++) {
+			known[at + k] = times;
+			for (w = 0; w < __arraycount(buffer[0]); w++)
+				buffer[k][w] = times << 32 | (at + k);
+		}
+		moved = write ? pwrite(fd, buffer, bytes, (off_t)at * SECTOR) :
+		    pread(fd, buffer, bytes, (off_t)at * SECTOR);
+		if (moved == -1)
+			return failed();
+		if ((size_t)moved != bytes) {
+			printf("%zd of %zu bytes at %" PRIu64 "\n", moved,
+			    bytes, at);
+			return EXIT_FAILURE;
+		}
+		for (k = 0; !write && k < n; k++)
+			for (w = 0; w < __arraycount(buffer[0]); w++)
+				if (known[at + k] != 0 && buffer[k][w] !=
+				    (known[at + k] << 32 | (at + k))) {
+					printf("sector %" PRIu64 " holds %#"
+					    PRIx64 "\n", at + k, buffer[k][w]);
+					return EXIT_FAILURE;
+				}
+	}
+	return EXIT_SUCCESS;
+}
+
+/* What one of the processes of do_storm does. */
+static int
+storm(const char *prefix, uint64_t times, const char *line, unsigned int seed)
+{
+	static const char *const commands[] = {
+		"create", "reload", "resume", "resume", "suspend", "info",
+		"table", "status", "deps", "names", "clear", "rename", "remove",
+	};
+	int error, fd = open(CONTROL, O_RDWR);
+	const char *command;
+	char name[64];
+
+	if (fd == -1)
+		err(BROKEN, CONTROL);
+	srandom(seed);
+	for (; times > 0; times--) {
+		command = commands[(size_t)random() % __arraycount(commands)];
+		snprintf(name, sizeof(name), "%s%ld", prefix, random() % 3);
+		error = tell(fd, command, name,
+		    strcmp(command, "reload") == 0 ? line : NULL);
+		switch (error) {
+		case 0:
+		case EEXIST:
+		case ENXIO:
+		case EBUSY:
+			break;
+		case EINVAL:
+			/* A rename that does not say to what. */
+			if (strcmp(command, "rename") == 0)
+				break;
+			/* FALLTHROUGH */
+		default:
+			printf("%s: %s\n", command, errname(error));
+			return EXIT_FAILURE;
+		}
+	}
+	return EXIT_SUCCESS;
+}
+
+/* storm prefix processes times line seed: many that do what they like. */
+static int
+do_storm(int argc __unused, char **argv)
+{
+	uint64_t i, processes = number(argv[2]);
+	int status, result = EXIT_SUCCESS;
+	pid_t child;
+
+	for (i = 0; i < processes; i++) {
+		if ((child = fork()) == -1)
+			err(BROKEN, "fork");
+		if (child == 0) {
+			status = storm(argv[1], number(argv[3]), argv[4],
+			    (unsigned int)(number(argv[5]) + i));
+			exit(status);
+		}
+	}
+	while (wait(&status) != -1)
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+			result = EXIT_FAILURE;
+	return result;
+}
+
+static const struct {
+	const char *name;
+	int	least;
+	int	(*run)(int, char **);
+	const char *usage;
+} commands[] = {
+	{ "ioctl", 1, do_ioctl, "[-r] [-N node] [-V version|none] [-n times] "
+	  "[key=text] [key:number] [line=table-line] [word=text] [data] "
+	  "[raw=xml]" },
+	{ "noise", 2, do_noise, "length" },
+	{ "query", 2, do_query, "node" },
+	{ "read", 4, do_transfer, "node offset length [byte]" },
+	{ "write", 4, do_transfer, "[-l] node offset length [byte]" },
+	{ "label", 4, do_label, "node slice sectors" },
+	{ "discard", 4, do_discard, "node offset length" },
+	{ "sync", 2, do_sync, "node" },
+	{ "open", 3, do_open, "node r|w [command ...]" },
+	{ "churn", 4, do_churn, "name times line ..." },
+	{ "verify", 5, do_verify, "node sectors times seed" },
+	{ "storm", 6, do_storm, "prefix processes times line seed" },
+};
+
+int
+main(int argc, char **argv)
+{
+	size_t i;
+
+	for (i = 0; argc > 1 && i < __arraycount(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0 &&
+		    argc - 1 >= commands[i].least)
+			return commands[i].run(argc - 1, argv + 1);
+	for (i = 0; i < __arraycount(commands); i++)
+		fprintf(stderr, "usage: h_dm %s %s\n", commands[i].name,
+		    commands[i].usage);
+	return BROKEN;
+}

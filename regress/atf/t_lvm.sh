@@ -1,0 +1,165 @@
+# LVM, from pvcreate to lvremove.
+
+. $(atf_get_srcdir)/subr.sh
+
+VG=${P}vg
+
+# A configuration that sees the test's disks only.
+lvm_setup()
+{
+	dm_need
+	command -v lvm >/dev/null || atf_skip "no lvm(8)"
+	dm_disk 1 ${1:-131072}
+	dm_disk 2 ${1:-131072}
+	mkdir -p lvm/archive lvm/backup lvm/cache
+	cat >lvm/lvm.conf <<-CONF
+		devices {
+			dir = "/dev"
+			scan = [ "/dev" ]
+			filter = [ "a|^$RDISK1\$|", "a|^$RDISK2\$|", "r|.*|" ]
+			cache_dir = "$(pwd)/lvm/cache"
+		}
+		backup {
+			backup_dir = "$(pwd)/lvm/backup"
+			archive_dir = "$(pwd)/lvm/archive"
+		}
+		global { locking_dir = "$(pwd)/lvm" }
+	CONF
+	LVM_SYSTEM_DIR=$(pwd)/lvm
+	export LVM_SYSTEM_DIR
+	[ -c $MAPPER/control ] || dm_mknod $MAPPER/control c 0
+	echo $VG >dm.vgs
+	lvm_run pvcreate $RDISK1 $RDISK2
+	lvm_run vgcreate $VG $RDISK1 $RDISK2
+}
+
+# lvm_run command ...: it must succeed; what it says is in the file lvm.out.
+lvm_run()
+{
+	lvm "$@" >lvm.out 2>&1 || atf_fail "$*: $(cat lvm.out)"
+}
+
+# Called by dm_cleanup.
+dm_lvm_cleanup()
+{
+	LVM_SYSTEM_DIR=$(pwd)/lvm
+	export LVM_SYSTEM_DIR
+	lvm vgchange -an $VG >/dev/null 2>&1
+	lvm vgremove -ff $VG >/dev/null 2>&1
+	lvm pvremove -ff -y $RDISK1 $RDISK2 >/dev/null 2>&1
+	rm -rf /dev/$VG $MAPPER/$VG-* $MAPPER/r$VG-*
+}
+
+# The device of a logical volume, block and character.
+lv_block()
+{
+	echo $MAPPER/$VG-$1
+}
+
+lv_char()
+{
+	echo $MAPPER/r$VG-$1
+}
+
+linear_descr="a linear volume: create, newfs, mount, extend, rename, remove"
+linear_timeout=900
+dm_test_case linear
+linear_body()
+{
+	lvm_setup
+	lvm_run lvcreate -L 16m -n one $VG
+	atf_check -o match:"one" -e ignore lvm lvs $VG
+	dm_newfs $(lv_char one)
+	dm_mount $(lv_block one) mnt
+	dm_pattern mnt/data 2000
+	dm_pattern data 2000
+	# Renamed while mounted: the file system does not notice.
+	lvm_run lvrename $VG one two
+	dm_same "after lvrename" data mnt/data
+	dm_pattern mnt/more 1000
+	# In use: it can be neither deactivated nor removed.
+	lvm lvchange -an $VG/two >lvm.out 2>&1 && atf_fail "lvchange -an, mounted"
+	lvm lvremove -f $VG/two >lvm.out 2>&1 && atf_fail "lvremove, mounted"
+	dm_same "after refused removals" data mnt/data
+	atf_check umount $(pwd)/mnt
+	# Larger, over both disks.
+	lvm_run lvextend -L 80m $VG/two
+	dm_moves 65536 write $(lv_char two) $((70 * 1048576)) 65536 0x70
+	dm_moves 65536 read $(lv_char two) $((70 * 1048576)) 65536 0x70
+	atf_check -o ignore -e ignore resize_ffs -y $(lv_char two)
+	atf_check -o ignore fsck_ffs -fy $(lv_char two)
+	dm_mount $(lv_block two) mnt
+	[ $(df -k mnt | awk 'END { print $2 }') -gt 65536 ] ||
+	    atf_fail "the file system has not grown: $(df -k mnt)"
+	dm_same "after lvextend" data mnt/data
+	dm_pattern mnt/large 10000
+	dm_pattern large 10000
+	dm_same "on the new part" large mnt/large
+	atf_check umount $(pwd)/mnt
+	lvm_run vgchange -an $VG
+	lvm_run vgchange -ay $VG
+	dm_mount $(lv_block two) mnt
+	dm_same "after deactivation" large mnt/large
+	atf_check umount $(pwd)/mnt
+	lvm_run lvremove -f $VG/two
+	atf_check -o not-match:"$VG" dmctl ls
+	lvm_run vgremove $VG
+	lvm_run pvremove $RDISK1 $RDISK2
+}
+
+striped_descr="a striped volume"
+striped_timeout=900
+dm_test_case striped
+striped_body()
+{
+	lvm_setup
+	lvm_run lvcreate -i 2 -I 16 -L 16m -n one $VG
+	atf_check -o match:"striped" dmctl table $VG-one
+	atf_check $H verify $(lv_char one) 32768 300 10
+	dm_newfs $(lv_char one)
+	dm_mount $(lv_block one) mnt
+	dm_pattern mnt/data 3000
+	dm_pattern data 3000
+	atf_check umount $(pwd)/mnt
+	lvm_run lvextend -i 2 -I 16 -L 32m $VG/one
+	dm_mount $(lv_block one) mnt
+	dm_same "after lvextend" data mnt/data
+	atf_check umount $(pwd)/mnt
+	lvm_run lvremove -f $VG/one
+	atf_check -o not-match:"$VG" dmctl ls
+}
+
+swap_descr="swap on a logical volume"
+swap_timeout=600
+dm_test_case swap
+swap_body()
+{
+	lvm_setup
+	lvm_run lvcreate -L 16m -n swap $VG
+	lv_block swap >dm.swaps
+	atf_check -o ignore -e ignore swapctl -a $(lv_block swap)
+	lvm lvremove -f $VG/swap >lvm.out 2>&1 && atf_fail "lvremove of swap"
+	atf_check swapctl -d $(lv_block swap)
+	lvm_run lvremove -f $VG/swap
+}
+
+guard_descr="the label guard does not hinder LVM, even where it refuses tables"
+guard_timeout=600
+dm_test_case guard
+guard_body()
+{
+	dm_need
+	sysctl -n hw.dm.label_guard >/dev/null 2>&1 || atf_skip "no hw.dm"
+	lvm_setup
+	atf_check -o ignore sysctl -w hw.dm.label_guard=2
+	lvm_run lvcreate -L 8m -n one $VG
+	dm_moves 65536 write $(lv_char one) 0 65536
+	lvm_run lvremove -f $VG/one
+}
+
+atf_init_test_cases()
+{
+	for test in linear striped swap guard; do
+		atf_add_test_case $test
+	done
+}

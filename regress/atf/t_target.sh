@@ -1,0 +1,152 @@
+# What becomes of data: linear, striped, zero and error.
+
+. $(atf_get_srcdir)/subr.sh
+
+linear_descr="linear puts each sector where its line says"
+dm_test_case linear
+linear_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	# Two ranges of the first disk, swapped, around one of the second.
+	dm_make ${P}a "0 100 linear $DISK1 6000" "100 200 linear $DISK2 5000" \
+	    "300 100 linear $DISK1 5000"
+	dm_pattern data 400
+	atf_check -e ignore dd if=data of=$MAPPER/r${P}a bs=51200
+	dm_from $RDISK1 6000 100 >part1
+	dm_from $RDISK2 5000 200 >part2
+	dm_from $RDISK1 5000 100 >part3
+	cat part1 part2 part3 >parts
+	dm_same "where the data went" data parts
+	# By way of the block device and across the lines' borders.
+	dm_from $MAPPER/${P}a 0 400 >back
+	dm_same "read by the block device" data back
+	dd if=$MAPPER/r${P}a of=back bs=204800 2>/dev/null
+	dm_same "read at once" data back
+	dm_moves 51200 read $MAPPER/r${P}a $((50 * 512)) 51200
+}
+
+striped_descr="striped deals chunks out in turn"
+dm_test_case striped
+striped_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	for chunk in 1 24; do
+		length=$((chunk * 12))
+		dm_make ${P}a \
+		    "0 $length striped 2 $chunk $DISK1 5000 $DISK2 6000"
+		dm_pattern data $length
+		atf_check -e ignore dd if=data of=$MAPPER/r${P}a bs=$((length * 512))
+		: >parts
+		for i in 0 1 2 3 4 5; do
+			dm_from $RDISK1 $((5000 + i * chunk)) $chunk >>parts
+			dm_from $RDISK2 $((6000 + i * chunk)) $chunk >>parts
+		done
+		dm_same "chunks of $chunk" data parts
+		dd if=$MAPPER/r${P}a of=back bs=$((length * 512)) 2>/dev/null
+		dm_same "read back, chunks of $chunk" data back
+		atf_check dmctl remove ${P}a
+	done
+	# Five stripes, on which the C driver fell.
+	dm_make ${P}a "0 6400 striped 5 16 $DISK1 5000 $DISK2 5000 \
+$DISK1 7000 $DISK2 7000 $DISK1 9000"
+	atf_check $H verify $MAPPER/r${P}a 6400 500 2
+}
+
+zero_descr="zero reads as zeroes and drops what is written"
+dm_test_case zero
+zero_body()
+{
+	dm_need
+	dm_make ${P}a "0 200 zero"
+	dm_moves 102400 read $MAPPER/r${P}a 0 102400 0
+	# Checks, too, that the writer's buffer stays as it was.
+	dm_moves 102400 write $MAPPER/r${P}a 0 102400 0x5a
+	dm_moves 102400 read $MAPPER/r${P}a 0 102400 0
+	dm_moves 8192 read $MAPPER/${P}a 0 8192 0
+}
+
+error_descr="error fails reads and writes, and only where it is"
+dm_test_case error
+error_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 100 linear $DISK1 5000" "100 100 error" "200 50 zero"
+	dm_moves 51200 write $MAPPER/r${P}a 0 51200
+	dm_refuse EIO read $MAPPER/r${P}a 51200 512
+	dm_refuse EIO write $MAPPER/r${P}a 51200 512
+	dm_moves 512 read $MAPPER/r${P}a $((200 * 512)) 512 0
+	# An I/O into the error tells how far it came, or fails.
+	$H read $MAPPER/r${P}a $((92 * 512)) 8192 >out
+	case $(cat out) in
+	EIO|4096) ;;
+	*) atf_fail "a read into an error: $(cat out)" ;;
+	esac
+}
+
+end_descr="I/O at, across and beyond the end"
+dm_test_case end
+end_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 100 linear $DISK1 5000"
+	dm_moves 512 read $MAPPER/r${P}a $((99 * 512)) 512
+	dm_moves 1024 read $MAPPER/r${P}a $((98 * 512)) 4096
+	dm_moves 0 read $MAPPER/r${P}a $((100 * 512)) 512
+	$H write $MAPPER/r${P}a $((98 * 512)) 4096 >out
+	case $(cat out) in
+	1024|ENOSPC) ;;
+	*) atf_fail "a write across the end: $(cat out)" ;;
+	esac
+	for node in ${P}a r${P}a; do
+		$H write $MAPPER/$node $((1000 * 512)) 512 >out && [ "$(cat out)" != 0 ] &&
+		    atf_fail "a write beyond the end: $(cat out)"
+	done
+	dm_from $RDISK1 5100 8 >after
+	dd if=/dev/zero of=zeroes bs=512 count=8 2>/dev/null
+	dm_same "sectors behind the device" zeroes after
+	dm_refuse EINVAL read $MAPPER/r${P}a 100 512
+}
+
+no_table_descr="a device without a table"
+dm_test_case no_table
+no_table_body()
+{
+	dm_need
+	atf_check dmctl create ${P}a
+	dm_nodes ${P}a
+	dm_refuse ENXIO read $MAPPER/r${P}a 0 512
+	dm_refuse ENXIO write $MAPPER/r${P}a 0 512
+}
+
+verify_descr="reads and writes at random, on every layout at once"
+dm_test_case verify
+verify_timeout=900
+verify_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	dm_make ${P}a "0 1000 linear $DISK1 5000" \
+	    "1000 1600 striped 2 8 $DISK1 7000 $DISK2 7000" \
+	    "2600 3 linear $DISK2 5000" "2603 997 linear $DISK2 5100"
+	atf_check $H verify $MAPPER/r${P}a 3600 1500 3
+	# Two at once, on different parts, through a stacked device.
+	dm_make ${P}b "0 1800 linear $MAPPER/${P}a 0"
+	dm_make ${P}c "0 1800 linear $MAPPER/${P}a 1800"
+	dm_start other $H verify $MAPPER/r${P}b 1800 700 4
+	atf_check $H verify $MAPPER/r${P}c 1800 700 5
+	dm_join other
+}
+
+atf_init_test_cases()
+{
+	for test in linear striped zero error end no_table verify; do
+		atf_add_test_case $test
+	done
+}

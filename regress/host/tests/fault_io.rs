@@ -1,0 +1,320 @@
+//! One thing fails at a time under every shape of I/O, and components break. Afterwards the error
+//! is the right one, what was moved is told, and nothing is stuck.
+
+mod common;
+
+use common::data::{SECTOR, fill, on_disk, same, strategy_read};
+use common::state::errors;
+use common::{Bench, Mapped, Request};
+use dm_core::testing::plist::Object;
+use dm_host::fault::SITES;
+use dm_host::netbsd::{DIOCCACHESYNC, DIOCGCACHE, DIOCGDINFO, DIOCGDISKINFO, disklabel};
+use dm_host::{Disk, Errno, Io, Site};
+
+/// A device of every shape, and the I/O that is tried on it.
+struct Shape {
+    bench: Bench,
+    disks: Vec<Disk>,
+    device: Mapped,
+    expected: Vec<u8>,
+}
+
+const SHAPES: &[(&str, &str)] = &[
+    ("one piece", "0 100 linear /dev/wd0 5"),
+    ("two lines", "0 7 linear /dev/wd0 5\n7 93 linear /dev/wd1 0"),
+    ("many chunks", "0 102 striped 3 2 /dev/wd0 0 /dev/wd1 1 /dev/wd0 60"),
+    ("with zeroes", "0 10 linear /dev/wd0 5\n10 5 zero\n15 90 linear /dev/wd1 0"),
+];
+
+/// Sectors of an I/O that meets all of it.
+const TRIED: u64 = 40;
+
+impl Shape {
+    fn new(table: &str, layers: usize) -> Shape {
+        let bench = Bench::new();
+        let disks = vec![bench.disk("wd0", 200), bench.disk("wd1", 200)];
+        disks.iter().zip(1..).for_each(|(disk, seed)| fill(disk, seed));
+        let mut device = bench.device("d0", table);
+        let model = common::model::Model::new(table, &disks);
+        let expected = model.read(&disks, 0, TRIED);
+        for layer in 1..layers {
+            let table = format!("0 {TRIED} linear 169:{} 0", device.minor);
+            device = bench.device(&format!("d{layer}"), &table);
+        }
+        Shape { bench, disks, device, expected }
+    }
+
+    fn check(&self) {
+        let (result, data) = strategy_read(self.device.dev(), 0, TRIED);
+        assert!(result.is_complete(data.len()), "{result:?}");
+        same(&data, &self.expected, "all of it");
+    }
+}
+
+#[test]
+fn each_failure_under_each_shape_of_io() {
+    for (name, table) in SHAPES {
+        for layers in [1, 3] {
+            let shape = Shape::new(table, layers);
+            let faults = shape.bench.machine.faults();
+            for write in [false, true] {
+                for nth in 1.. {
+                    let mut io = Io::new(TRIED as usize * SECTOR);
+                    if write {
+                        io.data_mut().copy_from_slice(&shape.expected);
+                    }
+                    let request =
+                        if write { dm_host::Request::write(0) } else { dm_host::Request::read(0) };
+                    faults.fail_any(nth);
+                    let result = io.run(shape.device.dev(), request);
+                    let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
+                    faults.reset();
+                    let what = format!("{name}, {layers} layers, call {nth} ({site:?})");
+                    if site == Some(Site::Strategy) {
+                        assert_eq!(result.error, Some(Errno::EIO), "{what}");
+                        let moved = result.count - result.resid;
+                        assert!(moved < io.data().len(), "{what}");
+                        if !write {
+                            same(&io.data()[..moved], &shape.expected[..moved], &what);
+                        }
+                    } else {
+                        // Memory that is not to be had is no reason for an I/O to fail.
+                        assert!(result.is_complete(io.data().len()), "{what}: {result:?}");
+                    }
+                    shape.check();
+                    if site.is_none() {
+                        break;
+                    }
+                }
+            }
+            let Shape { bench, .. } = shape;
+            bench.end();
+        }
+    }
+}
+
+#[test]
+fn other_requests_with_each_call_failing() {
+    let shape = Shape::new(SHAPES[1].1, 2);
+    let faults = shape.bench.machine.faults();
+    let raw = shape.bench.raw(shape.device);
+    type Try<'t> = (&'t str, &'t dyn Fn() -> Result<(), Errno>);
+    let tries: [Try<'_>; 6] = [
+        ("sync", &|| raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32)),
+        ("cache", &|| raw.ioctl(DIOCGCACHE as u64, &mut 0i32)),
+        ("info", &|| raw.plist_query(DIOCGDISKINFO as u64).map(drop)),
+        ("label", &|| {
+            // SAFETY: plain numbers and characters.
+            let mut label: disklabel = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGDINFO as u64, &mut label)
+        }),
+        ("discard", &|| raw.fdiscard(0, TRIED * 512)),
+        ("dump", &|| shape.bench.machine.dump(shape.device.dev(), 0, &shape.expected)),
+    ];
+    for (name, attempt) in tries {
+        for nth in 1.. {
+            faults.fail_any(nth);
+            let result = attempt();
+            let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
+            faults.reset();
+            match site {
+                None => {
+                    assert_eq!(result, Ok(()), "{name}");
+                    break;
+                }
+                Some(site) => {
+                    if let Err(errno) = result {
+                        assert!(errors(site).contains(&errno), "{name}, {site:?}: {errno:?}");
+                    }
+                    assert_eq!(attempt(), Ok(()), "{name}, after {site:?}");
+                }
+            }
+        }
+    }
+    drop(raw);
+    shape.bench.end();
+}
+
+#[test]
+fn without_memory_io_goes_on_from_the_reserve() {
+    for (name, table) in SHAPES {
+        for layers in [1, 4] {
+            let shape = Shape::new(table, layers);
+            shape.bench.machine.faults().fail_always(Site::Pool);
+            shape.check();
+            let failures = shape.bench.machine.faults().failures(Site::Pool);
+            assert!(failures > 0, "{name}: nothing was asked of a pool");
+            // Many at once, at disks that take their time.
+            shape.disks.iter().for_each(Disk::hold);
+            let mut ios: Vec<_> = (0..9).map(|_| Io::new(TRIED as usize * SECTOR)).collect();
+            for io in &mut ios {
+                io.start(shape.device.dev(), dm_host::Request::read(0));
+            }
+            let mut steps = 0;
+            while shape.disks.iter().any(|disk| disk.release_one(0)) {
+                steps += 1;
+                let at_disks: usize = shape.disks.iter().map(Disk::held).sum();
+                assert!(at_disks <= 1, "{name}: one child in reserve, and {at_disks} I/Os");
+            }
+            assert!(steps >= 9, "{name}: {steps} steps");
+            for io in &mut ios {
+                assert!(!io.is_busy(), "{name}, {layers} layers: stuck");
+                let result = io.wait();
+                assert!(result.is_complete(io.data().len()), "{name}: {result:?}");
+                same(io.data(), &shape.expected, name);
+            }
+            shape.disks.iter().for_each(Disk::release);
+            shape.bench.machine.faults().reset();
+            shape.check();
+            shape.bench.end();
+        }
+    }
+}
+
+#[test]
+fn io_that_waits_for_the_reserve_is_held_or_failed_like_any() {
+    for remove in [false, true] {
+        let shape = Shape::new(SHAPES[1].1, 1);
+        shape.bench.machine.faults().fail_always(Site::Pool);
+        shape.disks.iter().for_each(Disk::hold);
+        let mut ios: Vec<_> = (0..5).map(|_| Io::new(TRIED as usize * SECTOR)).collect();
+        for io in &mut ios {
+            io.start(shape.device.dev(), dm_host::Request::read(0));
+        }
+        std::thread::scope(|scope| {
+            let name = if remove { "remove" } else { "suspend" };
+            let control = scope.spawn(|| shape.bench.on(name, "d0").map(drop));
+            // The one that has the reserve must be finished first.
+            common::wait::until("the device is quiet", || {
+                shape.disks.iter().for_each(|disk| _ = disk.release_one(0));
+                control.is_finished()
+            });
+            assert_eq!(control.join().unwrap(), Ok(()));
+        });
+        shape.bench.machine.faults().reset();
+        shape.disks.iter().for_each(Disk::release);
+        if remove {
+            let ends: Vec<_> = ios.iter_mut().map(|io| io.wait().error).collect();
+            assert_eq!(ends[0], None, "it was under way");
+            assert!(ends.iter().all(|end| matches!(end, None | Some(Errno::ENXIO))), "{ends:?}");
+        } else {
+            shape.bench.on("resume", "d0").unwrap();
+            for io in &mut ios {
+                assert!(io.wait().is_complete(TRIED as usize * SECTOR));
+                same(io.data(), &shape.expected, "after all");
+            }
+        }
+        shape.bench.end();
+    }
+}
+
+#[test]
+fn a_component_that_vanishes() {
+    let shape = Shape::new(SHAPES[1].1, 2);
+    shape.disks[1].vanish();
+    let (result, data) = strategy_read(shape.device.dev(), 0, TRIED);
+    assert_eq!(result.error, Some(Errno::ENXIO));
+    assert_eq!(result.count - result.resid, 7 * SECTOR);
+    same(&data[..7 * SECTOR], &shape.expected[..7 * SECTOR], "from the disk that is left");
+    let raw = shape.bench.raw(shape.device);
+    assert_eq!(raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32), Err(Errno::ENXIO));
+    assert_eq!(raw.ioctl(DIOCGCACHE as u64, &mut 0i32), Err(Errno::ENXIO));
+    drop(raw);
+    // Its devices can be asked, changed and removed.
+    assert_eq!(shape.bench.table("d0").len(), 2);
+    shape.bench.load("d0", "0 40 linear /dev/wd0 0").unwrap();
+    same(&strategy_read(shape.device.dev(), 0, 9).1, &on_disk(&shape.disks[0], 0, 9), "moved away");
+    shape.bench.on("remove", "d1").unwrap();
+    shape.bench.on("remove", "d0").unwrap();
+    shape.bench.end();
+}
+
+#[test]
+fn a_component_that_is_taken_away_with_io_under_way() {
+    let shape = Shape::new(SHAPES[1].1, 1);
+    shape.disks[1].hold();
+    let mut io = Io::new(TRIED as usize * SECTOR);
+    io.start(shape.device.dev(), dm_host::Request::read(0));
+    shape.disks[1].detach(true).unwrap();
+    shape.disks[1].release();
+    let result = io.wait();
+    assert_eq!((result.error, result.count - result.resid), (Some(Errno::ENXIO), 7 * SECTOR));
+    shape.bench.on("remove", "d0").unwrap();
+    shape.bench.end();
+}
+
+#[test]
+fn a_component_that_does_not_answer_until_told() {
+    let shape = Shape::new(SHAPES[0].1, 1);
+    shape.disks[0].hold();
+    let mut io = Io::new(SECTOR);
+    io.start(shape.device.dev(), dm_host::Request::read(0));
+    // Questions and changes that need not wait for I/O do not.
+    assert_eq!(shape.bench.table("d0").len(), 1);
+    shape.bench.reload("d0", "0 100 linear /dev/wd1 0").unwrap();
+    shape.bench.on("status", "d0").unwrap();
+    shape.bench.on("clear", "d0").unwrap();
+    let rename = Request::on("rename", "d0").with("cmd_data", vec![Object::from("e")]);
+    shape.bench.send(&rename).unwrap();
+    // What must wait can be interrupted.
+    for command in ["suspend", "remove"] {
+        let control = shape.bench.control.clone();
+        let request = Request::on(command, "e");
+        if command == "remove" {
+            continue;
+        }
+        let thread = shape.bench.machine.spawn(move || common::send(&control, &request).map(drop));
+        let lwp = thread.lwp();
+        common::wait::until("it is interrupted", || {
+            !shape.bench.machine.interrupt(lwp) || thread.is_finished()
+        });
+        assert_eq!(thread.join(), Err(Errno::EINTR));
+    }
+    assert!(io.is_busy());
+    shape.disks[0].release();
+    assert!(io.wait().is_complete(SECTOR));
+    shape.bench.end();
+}
+
+#[test]
+fn components_that_answer_short() {
+    for (name, table) in SHAPES {
+        for layers in [1, 3] {
+            let shape = Shape::new(table, layers);
+            for nth in 1..4 {
+                for bytes in [0, SECTOR, 3 * SECTOR] {
+                    shape.disks[0].short_nth(nth, bytes);
+                    let (result, data) = strategy_read(shape.device.dev(), 0, TRIED);
+                    let moved = result.count - result.resid;
+                    if result.error.is_some() {
+                        assert_eq!(result.error, Some(Errno::EIO), "{name}");
+                        assert!(moved < data.len());
+                    } else {
+                        assert_eq!(moved, data.len(), "{name}: short without a word");
+                    }
+                    same(&data[..moved], &shape.expected[..moved], name);
+                    shape.disks[0].heal();
+                    shape.check();
+                }
+            }
+            shape.bench.end();
+        }
+    }
+}
+
+#[test]
+fn a_label_that_cannot_be_read_is_made_up() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 200);
+    let device = bench.device("d", "0 100 linear /dev/wd0 0");
+    let raw = bench.raw(device);
+    disk.fail(Errno::EIO);
+    // SAFETY: plain numbers and characters.
+    let mut label: disklabel = unsafe { std::mem::zeroed() };
+    raw.ioctl(DIOCGDINFO as u64, &mut label).unwrap();
+    assert_eq!(label.d_secperunit, 100);
+    assert_eq!(raw.ioctl(dm_host::netbsd::DIOCWDINFO as u64, &mut label), Err(Errno::EIO));
+    disk.heal();
+    drop(raw);
+    bench.end();
+}

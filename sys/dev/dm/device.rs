@@ -1,8 +1,8 @@
 //! Devices: the set of them, and what can be done to one.
 //!
-//! Locks, outermost first: [`Driver::devices`], [`Device::state`], the set of components. None is
+//! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
-//! serialised per device by [`Device::control`], which is a flag to sleep on and no lock.
+//! serialised per device by `Device::control`, which is a flag to sleep on and no lock.
 
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -145,7 +145,6 @@ impl Drop for Io {
 pub struct IoQueue {
     head: *mut buf,
     tail: *mut buf,
-    len: usize,
 }
 
 // SAFETY: it owns its buffers.
@@ -154,12 +153,7 @@ unsafe impl Send for IoQueue {}
 impl IoQueue {
     /// An empty queue.
     pub const fn new() -> IoQueue {
-        IoQueue { head: ptr::null_mut(), tail: ptr::null_mut(), len: 0 }
-    }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.len
+        IoQueue { head: ptr::null_mut(), tail: ptr::null_mut() }
     }
 
     /// Whether none waits.
@@ -183,7 +177,6 @@ impl Line for IoQueue {
             }
         }
         self.tail = raw;
-        self.len = self.len.wrapping_add(1);
     }
 
     fn pop(&mut self) -> Option<Io> {
@@ -193,7 +186,6 @@ impl Line for IoQueue {
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
-        self.len = self.len.wrapping_sub(1);
         // SAFETY: `push` took it apart.
         Some(unsafe { Io::from_raw(raw) })
     }

@@ -4,24 +4,12 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::data::{SECTOR, fill, on_disk, pattern, read, same, strategy_read, strategy_write};
+use common::data::{SECTOR, on_disk, pattern, read, same, strategy_read, strategy_write};
+use common::life::{request, two_disks};
 use common::wait::until;
 use common::{Bench, Mapped, flags, send};
 use dm_host::sysctl::Value;
-use dm_host::{Completion, Disk, DiskSpec, Errno, Flags, Io, Node, Request};
-
-/// A device of 100 sectors on wd0, and another disk.
-fn two_disks() -> (Bench, [Disk; 2], Mapped) {
-    let bench = Bench::new();
-    let disks = [bench.disk("wd0", 200), bench.disk("wd1", 200)];
-    disks.iter().zip(1..).for_each(|(disk, seed)| fill(disk, seed));
-    let device = bench.device("d", "0 100 linear /dev/wd0 0");
-    (bench, disks, device)
-}
-
-fn request(command: &str) -> common::Request {
-    common::Request::on(command, "d")
-}
+use dm_host::{Completion, DiskSpec, Errno, Flags, Io, Node, Request};
 
 #[test]
 fn two_slots() {

@@ -4,24 +4,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::data::{SECTOR, fill, on_disk, read, same, strategy_read};
+use common::data::{SECTOR, on_disk, read, same, strategy_read};
+use common::life::{request, two_disks};
 use common::wait::until;
-use common::{Bench, Mapped, flags};
+use common::{Bench, flags};
 use dm_host::netbsd::{DETACH_FORCE, DETACH_SHUTDOWN};
-use dm_host::{Disk, Errno, Flags, Io, Node, Pmf, Request};
-
-/// A device of 100 sectors on wd0, and another disk.
-fn two_disks() -> (Bench, [Disk; 2], Mapped) {
-    let bench = Bench::new();
-    let disks = [bench.disk("wd0", 200), bench.disk("wd1", 200)];
-    disks.iter().zip(1..).for_each(|(disk, seed)| fill(disk, seed));
-    let device = bench.device("d", "0 100 linear /dev/wd0 0");
-    (bench, disks, device)
-}
-
-fn request(command: &str) -> common::Request {
-    common::Request::on(command, "d")
-}
+use dm_host::{Errno, Flags, Io, Node, Pmf, Request};
 
 #[test]
 fn remove_while_open_is_refused_by_either_node() {

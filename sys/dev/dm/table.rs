@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::label::{Guard, GuardedRange};
-use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, TargetType, Words};
+use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, Words};
 use crate::units::{DEV_BSIZE, Dev, Sector};
 use crate::{Errno, limits, targets};
 
@@ -75,7 +75,7 @@ impl fmt::Display for TableError {
     }
 }
 
-/// A line as it is being made into a target: what [`TargetType::new`] works with.
+/// A line as it is being made into a target: what [`TargetType::new`](crate::target::TargetType::new) works with.
 pub struct LineSpec<'a> {
     /// How many sectors it maps; never 0.
     pub length: Sector,
@@ -438,9 +438,4 @@ impl<C: Component> Table<C> {
         }
         guards.into()
     }
-}
-
-/// Finds a target's kind for those who only have the name, as `dm-host map` has.
-pub fn kind(name: &str) -> Option<&'static TargetType> {
-    targets::lookup(name)
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod data;
+pub mod life;
 pub mod model;
 pub mod state;
 pub mod wait;

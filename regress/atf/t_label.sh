@@ -139,9 +139,37 @@ own_body()
 	atf_check -o match:"^label: dmown" -e ignore disklabel $MAPPER/r${P}a
 }
 
+suspended_descr="a suspended device tells its label, and tables are loaded on it"
+dm_test_case suspended
+suspended_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 8000 linear $DISK1 5000"
+	atf_check -s ignore -o match:"^total sectors: 8000" -e ignore disklabel $MAPPER/r${P}a
+	atf_check dmctl suspend ${P}a
+	atf_check -s ignore -o match:"^total sectors: 8000" -e ignore disklabel $MAPPER/r${P}a
+	dm_make ${P}b "0 1000 linear $MAPPER/${P}a 0"
+	atf_check dmctl resume ${P}a
+	dm_moves 512 read $MAPPER/r${P}b 0 512
+}
+
+wedges_descr="a device has no wedges and takes none"
+dm_test_case wedges
+wedges_body()
+{
+	dm_need
+	dm_make ${P}a "0 8000 zero"
+	atf_check -o match:"no wedges" -e ignore dkctl $MAPPER/r${P}a listwedges
+	atf_check -s not-exit:0 -o ignore -e match:"not supported" \
+	    dkctl $MAPPER/r${P}a addwedge ${P}w 100 100 ""
+	atf_check -o match:"no wedges" -e ignore dkctl $MAPPER/r${P}a listwedges
+}
+
 atf_init_test_cases()
 {
-	for test in slice63 slice2048 no_mbr sysctl stacked unlabelled own; do
+	for test in slice63 slice2048 no_mbr sysctl stacked unlabelled own \
+	    suspended wedges; do
 		atf_add_test_case $test
 	done
 }

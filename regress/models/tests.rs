@@ -18,7 +18,7 @@ fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 /// variable of those who wait for it to be empty. The value behind the gate is a table that knows
 /// whether it is still in use.
 struct Device {
-    gate: Gate<Arc<Table>, 2>,
+    gate: Gate<Arc<Table>, (), 2>,
     held: Mutex<VecDeque<usize>>,
     moved: Condvar,
     done: Mutex<Vec<usize>>,
@@ -65,7 +65,7 @@ impl Device {
     }
 
     /// An I/O, from the table to its completion, perhaps in another thread.
-    fn run(&self, pass: crate::gate::Pass, io: usize) {
+    fn run(&self, pass: crate::gate::Pass<'_, ()>, io: usize) {
         let table = self.gate.value(&pass).clone();
         assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
         self.done.lock().unwrap().push(io);

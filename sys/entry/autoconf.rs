@@ -11,7 +11,7 @@ use dm_core::{Errno, errno};
 use super::netbsd::NetBsd;
 use super::slot::Slots;
 use super::stats::FOLDER;
-use super::{Global, devsw, global, set_global, take_global, unit};
+use super::{Global, devsw, global, set_global, take_global};
 use crate::kern::callout::Callout;
 use crate::kern::pool_cache::PoolCache;
 use crate::kern::{cpu, sys};
@@ -114,6 +114,9 @@ fn free() {
     // It looks at all slots.
     global.folder.halt();
     FOLDER.reset();
+    // Whoever let the last I/O go may still have a few instructions of ours to run.
+    // SAFETY: the thread may sleep.
+    unsafe { sys::dm_shim_barrier() };
     // SAFETY: `init` leaked it, and nobody can call the driver any more. Slots put their reserves
     // back into the pools, which go after them.
     drop(unsafe { Box::from_raw(core::ptr::from_ref(global.slots).cast_mut()) });
@@ -152,7 +155,6 @@ pub unsafe extern "C" fn dm_detach(device: sys::device_t, flags: c_int) -> c_int
     if let Err(errno) = global.driver.detached(minor, flags & sys::DETACH_FORCE != 0) {
         return errno.raw();
     }
-    unit::dismantled(minor);
     // SAFETY: as above.
     unsafe { sys::pmf_device_deregister(device) };
     0

@@ -11,9 +11,7 @@ use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
 use super::slot::{DiskUse, Slot};
-use super::strategy::dmstrategy;
-use super::{Global, devsw, global};
-use crate::kern::disk::default_label;
+use super::{Global, devsw, global, label};
 use crate::kern::proplib::Dictionary;
 use crate::kern::sys;
 
@@ -27,6 +25,11 @@ commands! {
     DIOCGWEDGEINFO, DIOCCACHESYNC, DIOCGCACHE, DIOCGSTRATEGY, DIOCGSECTORALIGN, DIOCGPARTINFO,
     DIOCGSECTORSIZE, DIOCGMEDIASIZE, DIOCAWEDGE, DIOCDWEDGE, DIOCMWEDGES, DIOCRMWEDGES,
 }
+
+const ODIOCGDINFO: c_ulong = label::old_command(false, 101);
+const ODIOCSDINFO: c_ulong = label::old_command(true, 102);
+const ODIOCWDINFO: c_ulong = label::old_command(true, 103);
+const ODIOCGDEFLABEL: c_ulong = label::old_command(false, 114);
 
 const EPASSTHROUGH: c_int = -4;
 
@@ -100,22 +103,36 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
                 Ok(())
             }
             DIOCGDINFO => {
-                device.label();
-                device.disk.with_label(|label| *data.cast() = *label);
+                *data.cast() = device.label();
+                Ok(())
+            }
+            ODIOCGDINFO => {
+                *data.cast() = label::to_old(&device.label())?;
                 Ok(())
             }
             DIOCGDEFLABEL => {
-                let (size, sector_size) = device.size();
-                default_label(&mut *data.cast(), size, sector_size);
+                *data.cast() = device.default_label();
+                Ok(())
+            }
+            ODIOCGDEFLABEL => {
+                *data.cast() = label::to_old(&device.default_label())?;
                 Ok(())
             }
             DIOCSDINFO => {
                 write()?;
                 device.disk.set_label(&*data.cast())
             }
+            ODIOCSDINFO => {
+                write()?;
+                device.disk.set_label(&label::from_old(&*data.cast()))
+            }
             DIOCWDINFO => {
                 write()?;
-                device.write_label(&*data.cast())
+                label::write(slot, &device.disk, &*data.cast())
+            }
+            ODIOCWDINFO => {
+                write()?;
+                label::write(slot, &device.disk, &label::from_old(&*data.cast()))
             }
             DIOCWLABEL => {
                 write()?;
@@ -124,12 +141,19 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
             }
             // dk(4) opens a wedge's parent by a minor number made of its unit and its raw
             // partition. Ours have no partitions: that would be another device.
-            DIOCAWEDGE | DIOCDWEDGE | DIOCMWEDGES | DIOCRMWEDGES => {
+            DIOCAWEDGE | DIOCMWEDGES => {
                 write()?;
                 Err(Errno::EOPNOTSUPP)
             }
-            // The label is read anew whenever it is asked for: there is nothing to keep.
-            DIOCKLABEL => Ok(()),
+            // There are no wedges to delete: dkwedge_del looks at all disks.
+            DIOCDWEDGE => {
+                write()?;
+                Err(Errno::ESRCH)
+            }
+            // Nor idle ones; DIOCLWEDGES, which disk_ioctl answers, says so too.
+            DIOCRMWEDGES => write(),
+            // The label is read anew when it is asked for after the last close.
+            DIOCKLABEL => write(),
             DIOCGPARTINFO => {
                 device.disk.ioctl(dev, command, data, flags)?;
                 // newfs(8) and fsck(8) ask what the partition is for.
@@ -286,19 +310,15 @@ impl Device<'_> {
         Ok(all.filter(|_| !differ).unwrap_or(none))
     }
 
-    /// Makes the in-core label true: the one on the device, or one made up from the table.
-    fn label(&self) {
+    /// The label to tell.
+    fn label(&self) -> sys::disklabel {
         let (size, sector_size) = self.size();
-        self.disk.with_label(|label| default_label(label, size, sector_size));
-        if size > Sector::ZERO {
-            self.disk.read_label(self.dev, dmstrategy);
-        }
+        label::get(self.slot, &self.disk, self.dev, size, sector_size)
     }
 
-    /// DIOCWDINFO.
-    fn write_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
-        self.disk.set_label(label)?;
-        self.disk.write_label(self.slot.dev(), dmstrategy)
+    fn default_label(&self) -> sys::disklabel {
+        let (size, sector_size) = self.size();
+        label::default(size, sector_size)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The driver as NetBSD calls it: dm-core behind a C interface.
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
-//! module(9), `ioctl.rs` the ioctls of a disk; `strategy.rs` is the I/O path and `slot.rs` what
-//! it stands on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
+//! module(9), `ioctl.rs` the ioctls of a disk, `label.rs` its label; `strategy.rs` is the I/O path
+//! and `slot.rs` what it stands on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
 
 pub mod autoconf;
 pub mod devsw;
 pub mod ioctl;
+mod label;
 pub mod netbsd;
 #[cfg(not(feature = "hosted"))]
 mod panic;

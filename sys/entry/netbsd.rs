@@ -10,8 +10,9 @@ use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
 use super::unit::Unit;
-use super::{dm_label_guard, dm_legacy_errors};
+use super::{dm_label_guard, dm_legacy_errors, label};
 use crate::kern::condvar::Condvar;
+use crate::kern::disk::Strategy;
 use crate::kern::mutex::{Guard as Held, Mutex};
 use crate::kern::vnode::{self, BlockDevice};
 use crate::kern::{cpu, sys};
@@ -35,7 +36,7 @@ impl Kernel for NetBsd {
 
     fn open(&self, dev: Dev) -> Result<Disk, Errno> {
         let device = BlockDevice::open(dev)?;
-        let guard = guard(&device);
+        let guard = guard(&device, dev.major() == self.block_major())?;
         Ok(Disk { device, guard })
     }
 
@@ -63,6 +64,10 @@ impl Kernel for NetBsd {
             2 => LabelGuard::Tables,
             _ => LabelGuard::Writes,
         }
+    }
+
+    fn seconds(&self) -> u32 {
+        cpu::ticks().cast_unsigned() / cpu::hz().cast_unsigned().max(1)
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {
@@ -128,34 +133,61 @@ impl Component for Disk {
 }
 
 /// What of a component is kept for its disk's label. A wedge has no label, and neither has a disk
-/// whose driver made one up: the label sector says which.
-fn guard(device: &BlockDevice) -> Option<Guard> {
+/// whose driver made one up: the label sector says which. One that cannot be read may be a label.
+///
+/// # Errors
+/// What the component's driver says when it does have labels but cannot tell this one's.
+fn guard(device: &BlockDevice, ours: bool) -> Result<Option<Guard>, Errno> {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
     // SAFETY: as above.
     let mut part: sys::partinfo = unsafe { core::mem::zeroed() };
     // SAFETY: DIOCGDINFO gives a struct disklabel, DIOCGPARTINFO a struct partinfo.
-    unsafe {
-        device.ioctl(sys::DIOCGDINFO as u32, &mut label).ok()?;
-        device.ioctl(sys::DIOCGPARTINFO as u32, &mut part).ok()?;
+    let asked = unsafe {
+        device
+            .ioctl(sys::DIOCGDINFO as u32, &mut label)
+            .and_then(|()| device.ioctl(sys::DIOCGPARTINFO as u32, &mut part))
+    };
+    match asked {
+        Ok(()) => {}
+        // What disk_ioctl and drivers of disks without labels say.
+        Err(Errno::ENOTTY | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EBUSY) => return Ok(None),
+        Err(errno) => return Err(errno),
     }
+    let place = place(device, &label, &part);
+    Ok(place.and_then(|(guard, at)| {
+        // Where the label is before the component, nobody can look.
+        at.is_none_or(|at| carries_label(device, at, ours)).then_some(guard)
+    }))
+}
+
+/// What would be kept, and which sector holds the label, if it is on the component.
+fn place(
+    device: &BlockDevice,
+    label: &sys::disklabel,
+    part: &sys::partinfo,
+) -> Option<(Guard, Option<Sector>)> {
     let per_sector = u64::from(device.sector_size() / DEV_BSIZE);
     let in_dev_bsize = |n: u64| n.checked_mul(per_sector).map(Sector);
     // Partition c is the NetBSD slice on the ports that have one.
     let slice = label.d_partitions.get(2).map_or(0, |c| u64::from(c.p_offset));
     let guard = PORT.guard(in_dev_bsize(slice)?, in_dev_bsize(part.pi_offset)?, per_sector)?;
-    // Where the label itself is, if it is on the component; before it, nobody can look.
     let label = u64::from(PORT.label_sector).checked_mul(per_sector)?;
     let base = if PORT.mbr { in_dev_bsize(slice)? } else { Sector::ZERO };
     let at = base.checked_add(Sector(label))?.checked_sub(in_dev_bsize(part.pi_offset)?);
-    at.is_none_or(|at| carries_label(device, at)).then_some(guard)
+    Some((guard, at))
 }
 
-/// Whether a component's sector holds a label.
-fn carries_label(device: &BlockDevice, at: Sector) -> bool {
+/// Whether a component's sector holds a label, or may hold one since it cannot be read. One of our
+/// own devices (`ours`) that is suspended is not waited for: whoever loads this table may be the
+/// one who resumes it. It counts as without a label; labels below it are guarded there.
+fn carries_label(device: &BlockDevice, at: Sector, ours: bool) -> bool {
     let mut sector = alloc::vec![0u8; device.sector_size() as usize];
-    if device.read(at, &mut sector).is_err() {
-        return false;
+    let strategy: Option<Strategy> = if ours { Some(label::impatient) } else { None };
+    match device.read(at, &mut sector, strategy) {
+        Err(Errno::EAGAIN) if ours => return false,
+        Err(_) => return true,
+        Ok(()) => {}
     }
     let magic = sector.get(sys::LABELOFFSET as usize..).and_then(|bytes| bytes.first_chunk::<4>());
     magic.is_some_and(|magic| u32::from_ne_bytes(*magic) == sys::DISKMAGIC as u32)

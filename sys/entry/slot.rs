@@ -16,8 +16,8 @@ use dm_core::kernel::LiveTable;
 use dm_core::units::{Dev, Minor};
 
 use super::netbsd::NetBsd;
-use super::stats::Folded;
-use super::strategy::{Child, Halted, Split};
+use super::stats::{Folded, Tallies};
+use super::strategy::{Child, Halted, Spare, Split};
 use crate::kern::buf::IoQueue;
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Disk;
@@ -37,11 +37,20 @@ pub struct Current {
     pub read_only: bool,
 }
 
+/// What a slot keeps for each CPU.
+#[derive(Default)]
+#[repr(C)]
+pub struct Local {
+    pub(crate) child: Spare<Child>,
+    pub(crate) split: Spare<Split>,
+    pub(crate) tallies: Tallies,
+}
+
 /// What of a device lives in a slot.
 pub struct Slot {
-    /// The minor of the device it serves now; 0 for none.
-    minor: AtomicU32,
-    pub(crate) gate: Gate<Current, CELLS>,
+    /// The low half of the number of the device it serves now, with no major; 0 for none.
+    number: AtomicU32,
+    pub(crate) gate: Gate<Current, Local, CELLS>,
     /// I/O that waits at the closed gate. Its lock is also that of the gate's door.
     pub(crate) held: SpinMutex<IoQueue>,
     /// The gate may be empty, or is open again, or dead.
@@ -112,7 +121,7 @@ impl Slots {
         let slot = recycled.unwrap_or_else(|| Box::leak(Box::new(Slot::new())));
         slot.gate.open();
         slot.label_writable.store(false, Ordering::Relaxed);
-        slot.minor.store(minor.get(), Ordering::Release);
+        slot.set_minor(minor.get());
         slot
     }
 
@@ -141,7 +150,7 @@ impl Slots {
 
     /// Takes back the slot of a device that is gone.
     pub(crate) fn give_back(&self, slot: &'static Slot) {
-        slot.minor.store(0, Ordering::Release);
+        slot.set_minor(0);
         self.free.lock().push(slot);
     }
 
@@ -184,7 +193,7 @@ impl Slot {
             super::global().map(|g| g.splits.get_sleeping()),
         );
         Slot {
-            minor: AtomicU32::new(0),
+            number: AtomicU32::new(0),
             gate: Gate::new(Current { table: None, read_only: false }, cpu::count()),
             held: SpinMutex::new(IoQueue::new()),
             gate_moved: Condvar::new(c"dmgate"),
@@ -198,10 +207,20 @@ impl Slot {
         }
     }
 
-    /// The minor of the device it serves.
-    #[inline]
+    /// The minor of the device it serves; 0 for none.
     pub fn minor(&self) -> u32 {
-        self.minor.load(Ordering::Acquire)
+        Dev(self.number.load(Ordering::Acquire).into()).minor()
+    }
+
+    fn set_minor(&self, minor: u32) {
+        let number = Dev::new(0, minor).map_or(0, |dev| dev.0 as u32);
+        self.number.store(number, Ordering::Release);
+    }
+
+    /// Whether `dev` is, whatever its major, the device it serves.
+    #[inline]
+    pub(crate) fn serves(&self, dev: Dev) -> bool {
+        dev.same_minor(Dev(self.number.load(Ordering::Acquire).into()))
     }
 
     /// What autoconf(9) is told of the device. It lives as long as the device, and longer.
@@ -218,7 +237,7 @@ impl Slot {
 
     /// Leaves the gate, and wakes whoever waits for it to be empty.
     #[inline]
-    pub(crate) fn leave(&self, pass: Pass) {
+    pub(crate) fn leave(&self, pass: Pass<'_, Local>) {
         if self.gate.leave(pass) {
             let _held = self.held.lock();
             self.gate_moved.broadcast();
@@ -279,7 +298,7 @@ impl Slot {
         // What was counted for this device is not the next one's.
         self.fold();
         let mut folded = self.folded.lock();
-        let old = core::mem::replace(&mut *folded, Folded::starting_from(self.gate.tallies()));
+        let old = core::mem::replace(&mut *folded, Folded::starting_from(self.tallies()));
         drop(folded);
         // Nobody else counts for it any more, but those who were turned away, or are just leaving,
         // may have been seen as I/O in flight.
@@ -344,7 +363,7 @@ impl Drop for Slot {
 /// Someone inside a gate, in one place of the code.
 pub(crate) struct Inside<'s> {
     slot: &'s Slot,
-    pass: Option<Pass>,
+    pass: Option<Pass<'s, Local>>,
 }
 
 impl Inside<'_> {

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::ffi::c_char;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dm_core::units::{DEV_BSIZE, Sector};
 
@@ -17,9 +17,11 @@ use super::slot::Slot;
 use crate::kern::callout::Tick;
 use crate::kern::cpu;
 use crate::kern::disk::{Disk, Transfers};
-use crate::kern::gate::{Pass, TALLIES};
 
-// What the gate's tallies count.
+/// How many tallies there are.
+const TALLIES: usize = 7;
+
+// What they count; those that change with each I/O first.
 const READS: usize = 0;
 const WRITES: usize = 1;
 /// Sectors read.
@@ -61,27 +63,42 @@ pub(crate) static FOLDER: Folder = Folder { running: AtomicBool::new(false) };
 /// Times a second.
 const RATE: i32 = 8;
 
-/// Counts an I/O that is complete.
-#[inline]
-pub(crate) fn count(slot: &Slot, pass: &Pass, write: bool, bytes: u32, ticks: i32, failed: bool) {
-    let sectors = (bytes / DEV_BSIZE) as usize;
-    let (number, amount) = if write { (WRITES, WRITTEN) } else { (READS, READ) };
-    slot.gate.tally(pass, number, 1);
-    slot.gate.tally(pass, amount, sectors);
-    if ticks > 0 {
-        slot.gate.tally(pass, BUSY, ticks as usize);
-    }
-    if failed {
-        slot.gate.tally(pass, FAILED, 1);
-    }
-    if !FOLDER.running.load(Ordering::Relaxed) {
-        start();
-    }
-}
+/// A CPU's counts; each wraps.
+#[derive(Default)]
+pub struct Tallies([AtomicUsize; TALLIES]);
 
-/// Counts an I/O that is cut.
-pub(crate) fn count_split(slot: &Slot, pass: &Pass) {
-    slot.gate.tally(pass, SPLITS, 1);
+impl Tallies {
+    #[inline]
+    fn add(&self, which: usize, n: usize) {
+        if let Some(tally) = self.0.get(which) {
+            tally.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an I/O that is complete, and came at `came` ticks.
+    #[inline]
+    pub(crate) fn count(&self, write: bool, bytes: u32, came: i32) {
+        let (number, amount) = if write { (WRITES, WRITTEN) } else { (READS, READ) };
+        self.add(number, 1);
+        self.add(amount, (bytes / DEV_BSIZE) as usize);
+        let busy = cpu::ticks().wrapping_sub(came);
+        if busy > 0 {
+            self.add(BUSY, busy as usize);
+        }
+        if !FOLDER.running.load(Ordering::Relaxed) {
+            start();
+        }
+    }
+
+    /// Counts an I/O that has failed, beside [`Tallies::count`].
+    pub(crate) fn count_failed(&self) {
+        self.add(FAILED, 1);
+    }
+
+    /// Counts an I/O that is cut.
+    pub(crate) fn count_split(&self) {
+        self.add(SPLITS, 1);
+    }
 }
 
 /// Counts an I/O that is held.
@@ -120,10 +137,21 @@ impl Tick for Folder {
 }
 
 impl Slot {
-    /// Adds up the counts; `true` if there was or is I/O.
+    /// The sums of the CPUs' counts; each wraps.
+    pub(crate) fn tallies(&self) -> [usize; TALLIES] {
+        let mut sums = [0usize; TALLIES];
+        for local in self.gate.locals() {
+            for (sum, tally) in sums.iter_mut().zip(&local.tallies.0) {
+                *sum = sum.wrapping_add(tally.load(Ordering::Relaxed));
+            }
+        }
+        sums
+    }
+
+    /// Adds up the counts; `true` if there was or is I/O. A device without keeps nothing to spare.
     pub(crate) fn fold(&self) -> bool {
         let mut folded = self.folded.lock();
-        let now = self.gate.tallies();
+        let now = self.tallies();
         let mut new = [0u64; TALLIES];
         for (new, (now, seen)) in new.iter_mut().zip(now.iter().zip(&folded.seen)) {
             *new = now.wrapping_sub(*seen) as u64;
@@ -149,6 +177,10 @@ impl Slot {
             });
         }
         folded.busy = active;
+        drop(folded);
+        if !active && let Some(global) = global() {
+            self.put_spares(global);
+        }
         active
     }
 }

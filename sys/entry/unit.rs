@@ -10,6 +10,7 @@ use dm_core::units::{Minor, Sector};
 
 use super::netbsd::NetBsd;
 use super::slot::{Current, Slot};
+use super::strategy::Journey;
 use super::{dm_device_count, global};
 use crate::kern::buf::IoQueue;
 use crate::kern::disk::Disk;
@@ -76,23 +77,29 @@ impl Unit {
         }
     }
 
+    /// Takes the disk away from a device whose I/O is over and that nobody can open.
+    fn dismantle(&self) {
+        // Only a forced detach finds nodes open. It must not be asked for without: a removal at the
+        // last close is inside that close, and revoking waits for closes.
+        if kernel::Unit::open_count(self) > 0 {
+            // SAFETY: no lock is held. Opens are refused, sleepers at the gate were sent away, and
+            // a close needs nothing that is held here.
+            unsafe { sys::dm_shim_revoke(self.minor.get()) };
+        }
+        self.slot.take_disk();
+        if let Some(global) = global() {
+            global.slots.publish(self.minor, None);
+        }
+        dm_device_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Lets the I/O in `queue` go, which the gate has held.
     fn replay(&self, mut queue: IoQueue) {
-        let Some(global) = global() else { return };
         while let Some(io) = queue.pop() {
             let pass = self.slot.gate.admit(cpu::current());
-            self.slot.dispatch(global, io, pass);
+            self.slot.dispatch(io, Journey::new(pass));
         }
     }
-}
-
-/// What `dm_detach` does to a device whose I/O is over: takes its disk away.
-pub(crate) fn dismantled(minor: Minor) {
-    let Some(global) = global() else { return };
-    let Some(slot) = global.slots.get(minor.get()) else { return };
-    slot.take_disk();
-    global.slots.publish(minor, None);
-    dm_device_count.fetch_sub(1, Ordering::Relaxed);
 }
 
 impl kernel::Unit<NetBsd> for Unit {
@@ -162,10 +169,12 @@ impl kernel::Unit<NetBsd> for Unit {
         drop(held);
         let mut starved = slot.reserve.take_starved();
         while let Some(io) = queue.pop().or_else(|| starved.pop()) {
-            io.fail(Errno::ENXIO);
+            io.fail(0, Errno::ENXIO);
         }
         // SAFETY: the gate is dead and empty, and the caller serialises.
-        unsafe { slot.gate.replace(Current { table: None, read_only: false }) }.table
+        let table = unsafe { slot.gate.replace(Current { table: None, read_only: false }) }.table;
+        self.dismantle();
+        table
     }
 
     fn detach(&self) -> Result<(), Errno> {
@@ -178,6 +187,7 @@ impl Drop for Unit {
     fn drop(&mut self) {
         debug_assert_ne!(self.slot.gate.door(), Door::Held);
         if let Some(global) = global() {
+            self.slot.put_spares(global);
             global.slots.give_back(self.slot);
         }
     }

@@ -15,7 +15,8 @@ c_const! {
     B_PHYS: u32;
     B_RAW: u32;
     B_MEDIA_FLAGS: u32;
-    BC_BUSY: u32;
+    /// It is somebody's.
+    pub BC_BUSY: u32;
 }
 
 /// An I/O that came to the driver: it must be completed, once. Completing takes it; dropping it
@@ -66,27 +67,22 @@ impl Io {
         self.raw().b_flags & B_READ == 0
     }
 
-    /// How many bytes it wants; what a strange caller made negative is nothing.
+    /// How many bytes it wants. b_bcount is an i32: what a strange caller made negative is beyond
+    /// `i32::MAX` here.
     #[inline]
     pub fn bytes(&self) -> u32 {
-        u32::try_from(self.raw().b_bcount).unwrap_or(0)
+        self.raw().b_bcount as u32
     }
 
-    /// Its first sector, if it is no nonsense.
+    /// Its first sector; a negative one is beyond any disk.
     #[inline]
-    pub fn sector(&self) -> Option<Sector> {
-        u64::try_from(self.raw().b_blkno).ok().map(Sector)
+    pub fn sector(&self) -> Sector {
+        Sector(self.raw().b_blkno as u64)
     }
 
     /// Cuts it to the device's size, as disks do. `false` when nothing is left to do: it has been
     /// given its error, or lies at the end.
-    #[inline]
     pub fn bound(&self, size: Sector) -> bool {
-        let end =
-            self.sector().and_then(|s| s.checked_add(Sector(u64::from(self.bytes() / DEV_BSIZE))));
-        if end.is_some_and(|end| end <= size) {
-            return true;
-        }
         // SAFETY: the buffer is ours, and the function looks at no more than it.
         unsafe { sys::bounds_check_with_mediasize(self.0.as_ptr(), DEV_BSIZE as i32, size.0) > 0 }
     }
@@ -101,20 +97,25 @@ impl Io {
         }
     }
 
-    /// Completes it: `done` bytes were moved before `error`, or all were.
+    /// Completes it: all was done.
     #[inline]
-    pub fn complete(self, result: Result<(), (u32, Errno)>) {
+    pub fn complete(self) {
         let raw = self.into_raw().as_ptr();
         // SAFETY: the buffer was ours until here; biodone(9) gives it back.
         unsafe {
-            match result {
-                Ok(()) => (*raw).b_resid = 0,
-                Err((done, errno)) => {
-                    (*raw).b_error = errno.raw();
-                    // Both lie within b_bcount, which is an i32.
-                    (*raw).b_resid = (*raw).b_bcount.saturating_sub(done as i32).max(0);
-                }
-            }
+            (*raw).b_resid = 0;
+            sys::biodone(raw);
+        }
+    }
+
+    /// Completes it with an error, before which `done` bytes were moved.
+    pub fn fail(self, done: u32, errno: Errno) {
+        let raw = self.into_raw().as_ptr();
+        // SAFETY: as for `complete`.
+        unsafe {
+            (*raw).b_error = errno.raw();
+            // Both lie within b_bcount, which is an i32.
+            (*raw).b_resid = (*raw).b_bcount.saturating_sub(done as i32).max(0);
             sys::biodone(raw);
         }
     }
@@ -127,11 +128,6 @@ impl Io {
             (*raw).b_resid = (*raw).b_bcount;
             sys::biodone(raw);
         }
-    }
-
-    /// Completes it with nothing done.
-    pub fn fail(self, errno: Errno) {
-        self.complete(Err((0, errno)));
     }
 }
 
@@ -201,43 +197,56 @@ impl Default for IoQueue {
 /// of a component. `done` is called when they are there.
 ///
 /// # Safety
-/// `child` is initialised, its own completion lock in b_objlock, and not in use. `parent` is under
-/// way and stays so until the child is done; the range lies in it.
+/// `child` is initialised and busy, its own completion lock in b_objlock, and not in use. `parent`
+/// is under way and stays so until the child is done; the range lies in it.
 #[inline]
 pub unsafe fn nest(
     child: *mut buf,
-    parent: *mut buf,
+    parent: &Io,
     offset: u32,
     bytes: u32,
     sector: Sector,
     done: unsafe extern "C" fn(*mut buf),
 ) {
+    let parent = parent.raw();
     // SAFETY: the caller's promise.
     unsafe {
-        (*child).b_flags = (*parent).b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
+        (*child).b_flags = parent.b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
         (*child).b_oflags = 0;
-        (*child).b_cflags = BC_BUSY;
         (*child).b_error = 0;
-        (*child).b_prio = (*parent).b_prio;
-        (*child).b_proc = (*parent).b_proc;
-        (*child).b_data = (*parent).b_data.cast::<u8>().add(offset as usize).cast();
+        (*child).b_prio = parent.b_prio;
+        (*child).b_proc = parent.b_proc;
+        (*child).b_data = parent.b_data.cast::<u8>().add(offset as usize).cast();
         // A range of a buffer is no longer than the buffer, whose length is an i32.
         (*child).b_bcount = bytes as i32;
         (*child).b_bufsize = bytes as i32;
         (*child).b_resid = bytes as i32;
         (*child).b_blkno = sector.0 as i64;
-        (*child).b_rawblkno = sector.0 as i64;
         (*child).b_iodone = Some(done);
     }
 }
+
+/// Whether all of a nested buffer was done: then so says [`outcome`], which takes longer.
+///
+/// # Safety
+/// As for [`outcome`].
+#[inline]
+pub unsafe fn is_complete(child: *const buf) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*child).b_error == 0 && (*child).b_resid == 0 && (*child).b_bcount == (*child).b_bufsize
+    }
+}
+
+/// All was done, or so many bytes before an error.
+pub type Outcome = Result<(), (u32, Errno)>;
 
 /// What became of a nested buffer: the bytes that were moved, and the error if not all were. One
 /// that a component cut short without an error is an error: the table said that it is all there.
 ///
 /// # Safety
 /// `child` was filled in by [`nest`] and is done.
-#[inline]
-pub unsafe fn outcome(child: *const buf) -> Result<(), (u32, Errno)> {
+pub unsafe fn outcome(child: *const buf) -> Outcome {
     // SAFETY: the caller's promise.
     let (error, wanted, resid, bcount) =
         unsafe { ((*child).b_error, (*child).b_bufsize, (*child).b_resid, (*child).b_bcount) };

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_ulong, c_void};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::kernel::Geometry;
 use dm_core::units::{DEV_BSIZE, Dev, Sector};
@@ -26,7 +27,22 @@ pub type Strategy = unsafe extern "C" fn(*mut sys::buf);
 ///
 /// # Invariants
 /// The structure is initialised and attached as long as this value lives, and never moves.
-pub struct Disk(Box<UnsafeCell<sys::disk>>);
+pub struct Disk {
+    raw: Box<UnsafeCell<sys::disk>>,
+    /// An [`InCore`]; written under dk_openlock.
+    in_core: AtomicU8,
+}
+
+/// What the in-core label is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum InCore {
+    /// One made up from the table, or nothing.
+    MadeUp,
+    /// The one that was last read from the device.
+    Read,
+    /// One that was set: until the last close, or until the table changes, it is not read again.
+    Set,
+}
 
 // SAFETY: the fields are read and written under dk_openlock, or by functions that lock.
 unsafe impl Send for Disk {}
@@ -70,11 +86,11 @@ impl Disk {
             sys::disk_init(raw.get(), sys::device_xname(device), &raw const sys::dm_shim_dkdriver);
             sys::disk_attach(raw.get());
         }
-        Disk(raw)
+        Disk { raw, in_core: AtomicU8::new(InCore::MadeUp as u8) }
     }
 
     fn locked<R>(&self, f: impl FnOnce(&mut sys::disk) -> R) -> R {
-        let raw = self.0.get();
+        let raw = self.raw.get();
         // SAFETY: the disk lives (invariant). dk_openlock guards the fields that are used here;
         // the reference ends before it is let go.
         unsafe {
@@ -105,6 +121,9 @@ impl Disk {
                 Node::Character => disk.dk_copenmask &= !1,
             }
             disk.dk_openmask = disk.dk_bopenmask | disk.dk_copenmask;
+            if disk.dk_openmask == 0 {
+                self.set_in_core(InCore::MadeUp);
+            }
             disk.dk_openmask == 0
         })
     }
@@ -118,6 +137,8 @@ impl Disk {
     pub fn set_info(&self, size: Sector, sector_size: u32, geometry: Option<Geometry>) {
         let sectors = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
         self.locked(|disk| {
+            // The label was another table's.
+            self.set_in_core(InCore::MadeUp);
             // SAFETY: plain numbers.
             disk.dk_geom = unsafe { core::mem::zeroed() };
             disk.dk_geom.dg_secperunit = sectors as i64;
@@ -150,30 +171,51 @@ impl Disk {
         let raw_part = Dev::new(dev.major(), sys::RAW_PART as u32).unwrap_or(dev);
         // SAFETY: the disk lives (invariant), and the data fits (caller).
         errno::Errno::check(unsafe {
-            sys::disk_ioctl(self.0.get(), raw_part.0, command, data, flags, sys::dm_shim_curlwp())
+            sys::disk_ioctl(self.raw.get(), raw_part.0, command, data, flags, sys::dm_shim_curlwp())
         })
     }
 
-    /// Gives the in-core label to `f`.
-    pub fn with_label<R>(&self, f: impl FnOnce(&mut sys::disklabel) -> R) -> R {
-        self.locked(|disk| {
+    fn in_core(&self) -> InCore {
+        match self.in_core.load(Ordering::Relaxed) {
+            0 => InCore::MadeUp,
+            1 => InCore::Read,
+            _ => InCore::Set,
+        }
+    }
+
+    fn set_in_core(&self, what: InCore) {
+        self.in_core.store(what as u8, Ordering::Relaxed);
+    }
+
+    /// The in-core label, when it is one that was set, or (`old`) one that was read before.
+    pub fn label(&self, old: bool) -> Option<sys::disklabel> {
+        self.locked(|disk| match self.in_core() {
+            InCore::MadeUp => None,
+            InCore::Read if !old => None,
             // SAFETY: disk_attach allocated the label; dk_openlock guards it.
-            f(unsafe { &mut *disk.dk_label })
+            InCore::Read | InCore::Set => Some(unsafe { *disk.dk_label }),
         })
     }
 
-    /// Reads the label from the disk itself, over the in-core one; `false` if it has none.
-    pub fn read_label(&self, dev: Dev, strategy: Strategy) -> bool {
-        let raw = self.0.get();
-        let mut label = self.with_label(|label| *label);
+    /// Makes a label the in-core one, unless one was set meanwhile.
+    pub fn remember_label(&self, label: &sys::disklabel, read: bool) {
+        self.locked(|disk| {
+            if self.in_core() != InCore::Set {
+                // SAFETY: disk_attach allocated the label; dk_openlock guards it.
+                unsafe { *disk.dk_label = *label };
+                self.set_in_core(if read { InCore::Read } else { InCore::MadeUp });
+            }
+        });
+    }
+
+    /// Reads the label from the disk itself, over one that tells the disk's size; `false` if it
+    /// has none.
+    pub fn read_label(&self, dev: Dev, strategy: Strategy, label: &mut sys::disklabel) -> bool {
+        let raw = self.raw.get();
         // SAFETY: the function reads through our own strategy routine, and writes the label and
         // the MBR's partitions, which disk_attach allocated.
-        let message = unsafe {
-            sys::readdisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
-        };
-        if message.is_null() {
-            self.with_label(|old| *old = label);
-        }
+        let message =
+            unsafe { sys::readdisklabel(dev.0, Some(strategy), label, (*raw).dk_cpulabel) };
         message.is_null()
     }
 
@@ -182,10 +224,14 @@ impl Disk {
     /// # Errors
     /// EINVAL for one that is none.
     pub fn set_label(&self, new: &sys::disklabel) -> Result<(), Errno> {
-        let (raw, mut new) = (self.0.get(), *new);
-        self.with_label(|label| {
+        let (raw, mut new) = (self.raw.get(), *new);
+        self.locked(|disk| {
             // SAFETY: all three live; dk_openlock guards the in-core label.
-            Errno::check(unsafe { sys::setdisklabel(label, &raw mut new, 0, (*raw).dk_cpulabel) })
+            Errno::check(unsafe {
+                sys::setdisklabel(disk.dk_label, &raw mut new, 0, (*raw).dk_cpulabel)
+            })?;
+            self.set_in_core(InCore::Set);
+            Ok(())
         })
     }
 
@@ -194,8 +240,9 @@ impl Disk {
     /// # Errors
     /// What the port's code or the I/O says.
     pub fn write_label(&self, dev: Dev, strategy: Strategy) -> Result<(), Errno> {
-        let raw = self.0.get();
-        let mut label = self.with_label(|label| *label);
+        let raw = self.raw.get();
+        // SAFETY: disk_attach allocated the label; dk_openlock guards it.
+        let mut label = self.locked(|disk| unsafe { *disk.dk_label });
         // SAFETY: as for `read_label`.
         Errno::check(unsafe {
             sys::writedisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
@@ -206,7 +253,7 @@ impl Disk {
     /// caller serialises.
     pub fn rest(&self) {
         // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
-        unsafe { (*(*self.0.get()).dk_stats).io_busy = 0 };
+        unsafe { (*(*self.raw.get()).dk_stats).io_busy = 0 };
     }
 
     /// Adds to the statistics. The caller serialises.
@@ -217,7 +264,7 @@ impl Disk {
         };
         // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
         unsafe {
-            let stats = (*self.0.get()).dk_stats;
+            let stats = (*self.raw.get()).dk_stats;
             (*stats).io_rxfer = (*stats).io_rxfer.wrapping_add(n.reads);
             (*stats).io_wxfer = (*stats).io_wxfer.wrapping_add(n.writes);
             (*stats).io_rbytes = (*stats).io_rbytes.wrapping_add(n.read.to_bytes().unwrap_or(0));
@@ -246,8 +293,8 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // SAFETY: attached (invariant), once; nobody uses it any more.
         unsafe {
-            sys::disk_detach(self.0.get());
-            sys::disk_destroy(self.0.get());
+            sys::disk_detach(self.raw.get());
+            sys::disk_destroy(self.raw.get());
         }
     }
 }

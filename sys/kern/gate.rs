@@ -30,101 +30,69 @@ pub enum Door {
     Dead,
 }
 
-/// A gate in front of a `T`.
+/// A gate in front of a `T`. For each CPU it keeps an `L` beside the count: whatever else its user
+/// wants to keep apart for each CPU.
 ///
 /// # Invariants
 /// The value is changed only while the door is not open and every count has been seen 0 since.
-pub struct Gate<T, const CELLS: usize> {
+pub struct Gate<T, L, const CELLS: usize> {
     door: AtomicUsize,
+    value: UnsafeCell<T>,
     /// The mask that turns a CPU's number into a cell's.
     mask: usize,
-    cells: Box<[Cell]>,
-    value: UnsafeCell<T>,
+    cells: Box<[Cell<L>]>,
 }
 
-/// How many things a gate counts beside who is inside.
-pub const TALLIES: usize = 7;
-
-/// A CPU's counts: a cache line of them, and one to keep the next CPU's off it. Padding instead of
-/// alignment, which kmem(9) does not give.
-struct Cell {
+/// A CPU's count, and a cache line to keep the next CPU's off it. Padding instead of alignment,
+/// which kmem(9) does not give.
+struct Cell<L> {
     inside: AtomicUsize,
-    tally: [AtomicUsize; TALLIES],
-    _apart: [usize; TALLIES + 1],
+    local: L,
+    _apart: [usize; 6],
 }
 
 /// The right to be inside. It must be given back to the gate that it came from.
-#[derive(Debug)]
 #[must_use = "whoever entered must leave"]
-pub struct Pass(u32);
+pub struct Pass<'g, L>(&'g Cell<L>);
 
-impl Pass {
-    /// Which cell counts it: what to keep while an I/O is under way.
+impl<'g, L> Pass<'g, L> {
+    /// What is kept for the CPU on which its holder entered. Others may be at it too.
     #[inline]
-    pub fn cell(&self) -> u32 {
-        self.0
-    }
-
-    /// The pass that a cell stands for.
-    ///
-    /// # Safety
-    /// Whoever had the pass entered and has not left, and one of the two passes leaves, not both.
-    pub unsafe fn from_raw(cell: u32) -> Pass {
-        Pass(cell)
+    pub fn local(&self) -> &'g L {
+        &self.0.local
     }
 }
 
 // SAFETY: the value is shared between all who are inside, and changed by one thread alone.
-unsafe impl<T: Send + Sync, const CELLS: usize> Sync for Gate<T, CELLS> {}
-// SAFETY: it is only the value and counts.
-unsafe impl<T: Send, const CELLS: usize> Send for Gate<T, CELLS> {}
+unsafe impl<T: Send + Sync, L: Send + Sync, const CELLS: usize> Sync for Gate<T, L, CELLS> {}
+// SAFETY: it is only the value and what is kept for each CPU.
+unsafe impl<T: Send, L: Send, const CELLS: usize> Send for Gate<T, L, CELLS> {}
 
-impl<T, const CELLS: usize> Gate<T, CELLS> {
+impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
     /// An open gate for `cpus` CPUs, which share at most `CELLS` counts.
     pub fn new(value: T, cpus: usize) -> Self {
         let count = cpus.next_power_of_two().min(CELLS.next_power_of_two());
-        let zero = |_| AtomicUsize::new(0);
         let cell = |_| Cell {
-            inside: zero(0),
-            tally: core::array::from_fn(zero),
-            _apart: [0; TALLIES + 1],
+            inside: AtomicUsize::new(0),
+            local: L::default(),
+            _apart: Default::default(),
         };
-        let cells: Box<[Cell]> = (0..count).map(cell).collect();
         Gate {
             door: AtomicUsize::new(OPEN),
-            mask: count.wrapping_sub(1),
-            cells,
             value: UnsafeCell::new(value),
+            mask: count.wrapping_sub(1),
+            cells: (0..count).map(cell).collect(),
         }
     }
 
-    fn cell(&self, index: usize) -> &Cell {
-        // SAFETY: the mask is the number of cells less one, and that number a power of two.
-        unsafe { self.cells.get_unchecked(index & self.mask) }
-    }
-
-    /// Adds to one of the tallies, on the cell of someone who is inside.
-    #[inline]
-    pub fn tally(&self, inside: &Pass, which: usize, n: usize) {
-        if let Some(tally) = self.cell(inside.0 as usize).tally.get(which) {
-            tally.fetch_add(n, Ordering::Relaxed);
-        }
-    }
-
-    /// The sums of the tallies; each wraps.
-    pub fn tallies(&self) -> [usize; TALLIES] {
-        let mut sums = [0usize; TALLIES];
-        for cell in &self.cells {
-            for (sum, tally) in sums.iter_mut().zip(&cell.tally) {
-                *sum = sum.wrapping_add(tally.load(Ordering::Relaxed));
-            }
-        }
-        sums
+    /// What is kept for each CPU.
+    pub fn locals(&self) -> impl Iterator<Item = &L> {
+        self.cells.iter().map(|cell| &cell.local)
     }
 
     /// Enters, if the door is open. `cpu` is the CPU this runs on, or was until now.
     #[inline]
-    pub fn enter(&self, cpu: usize) -> Option<Pass> {
+    pub fn enter(&self, cpu: usize) -> Option<Pass<'_, L>> {
         let pass = self.admit(cpu);
         full_fence();
         if self.door.load(Ordering::SeqCst) == OPEN {
@@ -138,23 +106,25 @@ impl<T, const CELLS: usize> Gate<T, CELLS> {
 
     /// Enters through a door that is shut: for the one who shut it, to let in those that it holds.
     #[inline]
-    pub fn admit(&self, cpu: usize) -> Pass {
-        self.cell(cpu).inside.fetch_add(1, Ordering::SeqCst);
-        Pass((cpu & self.mask) as u32)
+    pub fn admit(&self, cpu: usize) -> Pass<'_, L> {
+        // SAFETY: the mask is the number of cells less one, and that number a power of two.
+        let cell = unsafe { self.cells.get_unchecked(cpu & self.mask) };
+        cell.inside.fetch_add(1, Ordering::SeqCst);
+        Pass(cell)
     }
 
     /// Leaves. If the answer is true, the door is not open, and whoever waits for the gate to be
     /// empty should look again.
     #[inline]
-    pub fn leave(&self, pass: Pass) -> bool {
-        self.cell(pass.0 as usize).inside.fetch_sub(1, Ordering::SeqCst);
+    pub fn leave(&self, pass: Pass<'_, L>) -> bool {
+        pass.0.inside.fetch_sub(1, Ordering::SeqCst);
         full_fence();
         self.door.load(Ordering::SeqCst) != OPEN
     }
 
     /// The value, to someone who is inside.
     #[inline]
-    pub fn value<'p>(&'p self, _inside: &'p Pass) -> &'p T {
+    pub fn value<'p>(&'p self, _inside: &'p Pass<'_, L>) -> &'p T {
         // SAFETY: the value does not change while someone is inside (invariant).
         unsafe { &*self.value.get() }
     }
@@ -188,7 +158,7 @@ impl<T, const CELLS: usize> Gate<T, CELLS> {
 
     /// How many are inside. Exact only when the door is not open and the answer is 0.
     pub fn inside(&self) -> usize {
-        let count = |cell: &Cell| cell.inside.load(Ordering::SeqCst);
+        let count = |cell: &Cell<L>| cell.inside.load(Ordering::SeqCst);
         self.cells.iter().map(count).fold(0, usize::wrapping_add)
     }
 

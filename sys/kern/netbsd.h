@@ -41,6 +41,7 @@
 #include <sys/timevar.h>
 #include <sys/uio.h>
 #include <sys/vnode.h>
+#include <sys/xcall.h>
 #include <miscfs/specfs/specdev.h>
 #include <prop/proplib.h>
 

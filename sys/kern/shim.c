@@ -313,6 +313,24 @@ dm_shim_attached(unsigned int unit)
 }
 
 void
+dm_shim_revoke(unsigned int unit)
+{
+
+	vdevgone(bdevsw_lookup_major(&dm_bdevsw), unit, unit, VBLK);
+	vdevgone(cdevsw_lookup_major(&dm_cdevsw), unit, unit, VCHR);
+}
+
+void
+dm_shim_barrier(void)
+{
+#if __NetBSD_Prereq__(9,0,0)
+	xc_barrier(0);
+#else
+	xc_wait(xc_broadcast(0, (xcfunc_t)nullop, NULL, NULL));
+#endif
+}
+
+void
 dm_shim_cfdata_init(cfdata_t cf, unsigned int unit)
 {
 
@@ -405,28 +423,36 @@ dm_shim_sysctl_attach(void)
 	error = sysctl_createv(&dm_sysctllog, 0, NULL, &dm, 0, CTLTYPE_NODE,
 	    "dm", SYSCTL_DESCR("device mapper"), NULL, 0, NULL, 0,
 	    CTL_HW, CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READWRITE, CTLTYPE_INT, "legacy_errors",
+		    SYSCTL_DESCR("1: commands that fail return 0, as the C driver's do"),
+		    NULL, 0, &dm_legacy_errors, 0, CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READWRITE, CTLTYPE_INT, "label_guard",
+		    SYSCTL_DESCR("0: none, 1: guard components' labels, 2: refuse tables"),
+		    dm_sysctl_guard, 0, NULL, 0, CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READONLY, CTLTYPE_STRING, "version",
+		    SYSCTL_DESCR("protocol version"),
+		    NULL, 0, dm_version_text, sizeof(dm_version_text),
+		    CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READONLY, CTLTYPE_INT, "devices",
+		    SYSCTL_DESCR("number of devices"),
+		    NULL, 0, &dm_device_count, 0, CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READONLY, CTLTYPE_STRING, "counters",
+		    SYSCTL_DESCR("I/O of each device: reads, writes, splits, held, failed"),
+		    dm_sysctl_counters, 0, NULL, 0, CTL_CREATE, CTL_EOL);
+	/* All of them or none. */
 	if (error)
-		return error;
-	(void)sysctl_createv(&dm_sysctllog, 0, &dm, NULL, CTLFLAG_READWRITE,
-	    CTLTYPE_INT, "legacy_errors",
-	    SYSCTL_DESCR("1: commands that fail return 0, as the C driver's do"),
-	    NULL, 0, &dm_legacy_errors, 0, CTL_CREATE, CTL_EOL);
-	(void)sysctl_createv(&dm_sysctllog, 0, &dm, NULL, CTLFLAG_READWRITE,
-	    CTLTYPE_INT, "label_guard",
-	    SYSCTL_DESCR("0: none, 1: guard components' labels, 2: refuse tables"),
-	    dm_sysctl_guard, 0, NULL, 0, CTL_CREATE, CTL_EOL);
-	(void)sysctl_createv(&dm_sysctllog, 0, &dm, NULL, CTLFLAG_READONLY,
-	    CTLTYPE_STRING, "version", SYSCTL_DESCR("protocol version"),
-	    NULL, 0, dm_version_text, sizeof(dm_version_text), CTL_CREATE,
-	    CTL_EOL);
-	(void)sysctl_createv(&dm_sysctllog, 0, &dm, NULL, CTLFLAG_READONLY,
-	    CTLTYPE_INT, "devices", SYSCTL_DESCR("number of devices"),
-	    NULL, 0, &dm_device_count, 0, CTL_CREATE, CTL_EOL);
-	(void)sysctl_createv(&dm_sysctllog, 0, &dm, NULL, CTLFLAG_READONLY,
-	    CTLTYPE_STRING, "counters",
-	    SYSCTL_DESCR("I/O of each device: reads, writes, splits, held, failed"),
-	    dm_sysctl_counters, 0, NULL, 0, CTL_CREATE, CTL_EOL);
-	return 0;
+		sysctl_teardown(&dm_sysctllog);
+	return error;
 }
 
 void

@@ -28,6 +28,8 @@ int		 dm_shim_copyin_dictionary(const struct plistref *, u_long, size_t,
 bool		 dm_shim_pmf_register(device_t);
 int		 dm_shim_detach(unsigned int);
 bool		 dm_shim_attached(unsigned int);
+void		 dm_shim_revoke(unsigned int);
+void		 dm_shim_barrier(void);
 
 /* The driver's tables (devsw(9), autoconf(9), sysctl(9)), defined in shim.c. */
 int		 dm_shim_devsw_attach(void);

@@ -7,6 +7,7 @@ use core::ptr::{self, NonNull};
 use dm_core::Errno;
 use dm_core::units::{DEV_BSIZE, Dev, Sector};
 
+use super::disk::Strategy;
 use super::sys;
 
 /// A block device, open.
@@ -141,11 +142,17 @@ impl BlockDevice {
         unsafe { sys::VOP_STRATEGY(self.vnode.as_ptr(), buf) };
     }
 
-    /// Reads one of its sectors, `bytes.len()` long, and waits for it.
+    /// Reads one of its sectors, `bytes.len()` long, and waits for it. The I/O goes to `strategy`
+    /// where there is one, which is another of its driver's, else by way of the vnode.
     ///
     /// # Errors
     /// What its driver says.
-    pub fn read(&self, sector: Sector, bytes: &mut [u8]) -> Result<(), Errno> {
+    pub fn read(
+        &self,
+        sector: Sector,
+        bytes: &mut [u8],
+        strategy: Option<Strategy>,
+    ) -> Result<(), Errno> {
         let length = c_int::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
         let blkno = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;
         // SAFETY: getiobuf(9), told that it may wait, gives an initialised buffer; its data lives
@@ -160,7 +167,10 @@ impl BlockDevice {
             (*buf).b_bufsize = length;
             (*buf).b_resid = length;
             (*buf).b_blkno = blkno;
-            self.strategy(buf);
+            match strategy {
+                Some(strategy) => strategy(buf),
+                None => self.strategy(buf),
+            }
             let error = sys::biowait(buf);
             let short = (*buf).b_resid != 0;
             sys::putiobuf(buf);

@@ -32,7 +32,7 @@ const BC_BUSY: u32 = nb::BC_BUSY as u32;
 const BPRIO_DEFAULT: i32 = 1;
 
 /// b_objlock of a buffer that is not to be used any more.
-const POISON: usize = 0xdead_b0f0_dead_b0f0;
+const POISON: usize = 1;
 
 /// Guards buffers that belong to no vnode.
 struct BufferLock(UnsafeCell<nb::kmutex_t>);
@@ -67,32 +67,31 @@ pub(crate) fn start() -> JoinHandle<()> {
     POOL.store(pool_cache::internal(c"bufiopl", size_of::<nb::buf>()).cast(), Ordering::Release);
     *SOFTBIO.queue.lock().unwrap_or_else(|e| e.into_inner()) = Some(Vec::new());
     let thread = std::thread::Builder::new().name("softbio/0".into()).spawn(|| {
-        lwp::with_context(Context::SoftInterrupt, || {
-            let mut work = Vec::new();
-            loop {
-                {
-                    let mut queue = SOFTBIO.queue.lock().unwrap_or_else(|e| e.into_inner());
-                    loop {
-                        match queue.as_mut() {
-                            None => return,
-                            Some(q) if !q.is_empty() => {
-                                std::mem::swap(q, &mut work);
-                                break;
-                            }
-                            Some(_) => {
-                                queue = SOFTBIO
-                                    .scheduled
-                                    .wait(queue)
-                                    .unwrap_or_else(|e| e.into_inner());
-                            }
+        let mut work = Vec::new();
+        loop {
+            {
+                let mut queue = SOFTBIO.queue.lock().unwrap_or_else(|e| e.into_inner());
+                loop {
+                    match queue.as_mut() {
+                        None => return,
+                        Some(q) if !q.is_empty() => {
+                            std::mem::swap(q, &mut work);
+                            break;
+                        }
+                        Some(_) => {
+                            queue =
+                                SOFTBIO.scheduled.wait(queue).unwrap_or_else(|e| e.into_inner());
                         }
                     }
                 }
+            }
+            // Only here is it in an interrupt: xcall(9) waits for those who are.
+            lwp::with_context(Context::SoftInterrupt, || {
                 for buf in work.drain(..) {
                     biodone2(buf.0);
                 }
-            }
-        });
+            });
+        }
     });
     match thread {
         Ok(thread) => thread,
@@ -121,8 +120,10 @@ pub fn completions() -> u64 {
 fn check(bp: *const nb::buf, what: &str) {
     // SAFETY: the caller passes a buffer.
     let lock = unsafe { (*bp).b_objlock };
-    kassert!(lock as usize != POISON, "{what}: the buffer {bp:p} is no longer in use");
-    kassert!(!lock.is_null(), "{what}: the buffer {bp:p} was never initialised");
+    if lock as usize <= POISON {
+        kassert!(lock.is_null(), "{what}: the buffer {bp:p} is no longer in use");
+        kpanic!("{what}: the buffer {bp:p} was never initialised");
+    }
 }
 
 /// biodone(9)
@@ -135,9 +136,8 @@ pub(crate) unsafe extern "C" fn biodone(bp: *mut nb::buf) {
     check(bp, "biodone");
     // SAFETY: the caller's promise.
     unsafe {
-        kassert!((*bp).b_oflags & BO_DONE == 0, "biodone: the buffer {bp:p} is done already");
         kassert!(
-            (*bp).b_resid >= 0 && (*bp).b_resid <= (*bp).b_bcount,
+            (*bp).b_resid as u32 <= (*bp).b_bcount as u32,
             "biodone: b_resid {} of b_bcount {}",
             (*bp).b_resid,
             (*bp).b_bcount
@@ -155,7 +155,7 @@ pub(crate) unsafe extern "C" fn biodone(bp: *mut nb::buf) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn biodone2(bp: *mut nb::buf) {
     let lwp = lwp::current();
     // SAFETY: the buffer is the caller's to complete; fields are used under b_objlock as in

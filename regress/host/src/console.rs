@@ -19,12 +19,12 @@ struct Log {
 
 /// Stops the machine with a message, as panic(9) does, and shows where.
 macro_rules! kpanic {
-    ($($arg:tt)*) => { $crate::console::stop(&format!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::console::stop_with(move || format!($($arg)*)) };
 }
 
 /// Stops the machine unless the condition holds: KASSERT(9), never compiled out.
 macro_rules! kassert {
-    ($cond:expr, $($arg:tt)*) => { if !$cond { $crate::console::stop(&format!($($arg)*)) } };
+    ($cond:expr, $($arg:tt)*) => { if !$cond { $crate::console::kpanic!($($arg)*) } };
 }
 
 pub(crate) use {kassert, kpanic};
@@ -36,6 +36,13 @@ pub(crate) fn stop(message: &str) -> ! {
     let lwp = crate::lwp::describe();
     eprintln!("panic: {message}\nin {lwp}\n{}", Backtrace::force_capture());
     std::process::abort()
+}
+
+/// [`stop`] with a message that is made only then, away from the code of the one who checks.
+#[cold]
+#[inline(never)]
+pub(crate) fn stop_with(message: impl FnOnce() -> String) -> ! {
+    stop(&message())
 }
 
 pub(crate) fn set_quiet(quiet: bool) {

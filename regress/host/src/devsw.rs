@@ -241,40 +241,98 @@ impl Drop for Big {
     }
 }
 
-macro_rules! call {
-    ($table:expr, $entry:ident, $missing:expr, $($arg:expr),*) => {{
-        let table = $table;
-        // SAFETY: attached tables stay valid.
-        match unsafe { table.as_ref() } {
-            None => Errno::ENXIO.0 as _,
-            Some(table) => match table.$entry {
-                None => $missing as _,
-                Some(entry) => {
-                    let _big = Big::enter(table.d_flag);
-                    // SAFETY: an entry point of a driver, called as devsw(9) says.
-                    unsafe { entry($($arg),*) }
-                }
-            },
+/// The entries that block and character devices have alike, a pair of functions for each, and the
+/// two sets of them.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $block:ident, $character:ident: $field:ident, $entry:ident(
+        $($arg:ident: $type:ty),*) else $missing:expr;)*) => {
+        $(
+            calls!($(#[$doc])* $block, bdevsw_lookup, $entry($($arg: $type),*) else $missing);
+            calls!($(#[$doc])* $character, cdevsw_lookup, $entry($($arg: $type),*) else $missing);
+        )*
+
+        /// How a kind of device is called.
+        pub(crate) struct Calls {
+            $(pub(crate) $field: extern "C" fn(Dev, $($type),*) -> c_int,)*
+            pub(crate) kind: extern "C" fn(Dev) -> c_int,
         }
-    }};
+
+        /// Block devices.
+        pub(crate) static BLOCK_CALLS: Calls = Calls { $($field: $block,)* kind: bdev_type };
+        /// Character devices.
+        pub(crate) static CHARACTER_CALLS: Calls =
+            Calls { $($field: $character,)* kind: cdev_type };
+    };
+    ($(#[$doc:meta])* $name:ident, $table:ident, $entry:ident(
+        $($arg:ident: $type:ty),*) else $missing:expr) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $name(d: Dev, $($arg: $type),*) -> c_int {
+            // SAFETY: attached tables stay valid.
+            let Some(table) = (unsafe { $table(d).as_ref() }) else { return Errno::ENXIO.0 };
+            let Some(entry) = table.$entry else { return $missing.0 };
+            let _big = Big::enter(table.d_flag);
+            // SAFETY: an entry point of a driver, called as devsw(9) says.
+            unsafe { entry(d, $($arg),*) }
+        }
+    };
 }
 
-/// bdev_open
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_open(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(bdevsw_lookup(d), d_open, Errno::ENXIO.0, d, flag, kind, l)
+calls! {
+    /// d_open
+    bdev_open, cdev_open: open, d_open(flag: c_int, kind: c_int, l: *mut nb::lwp)
+        else Errno::ENXIO;
+    /// d_cancel: ENODEV where the driver has none.
+    bdev_cancel, cdev_cancel: cancel, d_cancel(flag: c_int, kind: c_int, l: *mut nb::lwp)
+        else Errno::ENODEV;
+    /// d_close
+    bdev_close, cdev_close: close, d_close(flag: c_int, kind: c_int, l: *mut nb::lwp)
+        else Errno::ENXIO;
+    /// d_ioctl
+    bdev_ioctl, cdev_ioctl: ioctl,
+        d_ioctl(cmd: nb::u_long, data: *mut c_void, flag: c_int, l: *mut nb::lwp)
+        else Errno::ENOTTY;
+    /// d_discard
+    bdev_discard, cdev_discard: discard, d_discard(pos: nb::__off_t, len: nb::__off_t)
+        else Errno::ENODEV;
 }
 
-/// bdev_close
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_close(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(bdevsw_lookup(d), d_close, Errno::ENXIO.0, d, flag, kind, l)
+/// d_flag: what type of device, and what else is said of it.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident: $table:ident, $missing:expr, $mask:expr;)*) => { $(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $name(d: Dev) -> c_int {
+            // SAFETY: attached tables stay valid.
+            unsafe { $table(d).as_ref() }.map_or($missing, |table| table.d_flag & $mask)
+        }
+    )* };
 }
 
-/// bdev_cancel: ENODEV where the driver has none.
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_cancel(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(bdevsw_lookup(d), d_cancel, Errno::ENODEV.0, d, flag, kind, l)
+flags! {
+    /// bdev_type: D_OTHER if there is no such device.
+    bdev_type: bdevsw_lookup, nb::D_OTHER, nb::D_TYPEMASK;
+    /// cdev_type
+    cdev_type: cdevsw_lookup, nb::D_OTHER, nb::D_TYPEMASK;
+    /// bdev_flags
+    bdev_flags: bdevsw_lookup, 0, !nb::D_TYPEMASK;
+    /// cdev_flags
+    cdev_flags: cdevsw_lookup, 0, !nb::D_TYPEMASK;
+}
+
+/// Reading and writing, which character devices have alone.
+macro_rules! transfers {
+    ($($(#[$doc:meta])* $name:ident: $entry:ident;)*) => { $(
+        calls!($(#[$doc])* $name, cdevsw_lookup, $entry(uio: *mut nb::uio, flag: c_int)
+            else Errno::ENODEV);
+    )* };
+}
+
+transfers! {
+    /// cdev_read
+    cdev_read: d_read;
+    /// cdev_write
+    cdev_write: d_write;
 }
 
 /// bdev_strategy
@@ -294,10 +352,8 @@ pub(crate) unsafe extern "C" fn bdev_strategy(bp: *mut nb::buf) {
         let table = bdevsw_lookup((*bp).b_dev);
         let entry = table.as_ref().and_then(|t| t.d_strategy);
         match entry {
-            Some(strategy) => {
-                let _big = Big::enter((*table).d_flag);
-                strategy(bp);
-            }
+            Some(strategy) if (*table).d_flag & nb::D_MPSAFE != 0 => strategy(bp),
+            Some(strategy) => strategy_locked(strategy, bp),
             None => {
                 (*bp).b_error = Errno::ENXIO.0;
                 (*bp).b_resid = (*bp).b_bcount;
@@ -307,16 +363,12 @@ pub(crate) unsafe extern "C" fn bdev_strategy(bp: *mut nb::buf) {
     }
 }
 
-/// bdev_ioctl
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_ioctl(
-    d: Dev,
-    cmd: nb::u_long,
-    data: *mut c_void,
-    flag: c_int,
-    l: *mut nb::lwp,
-) -> c_int {
-    call!(bdevsw_lookup(d), d_ioctl, Errno::ENOTTY.0, d, cmd, data, flag, l)
+/// Away from [`bdev_strategy`], which has nothing to take back otherwise.
+#[inline(never)]
+unsafe fn strategy_locked(strategy: unsafe extern "C" fn(*mut nb::buf), bp: *mut nb::buf) {
+    let _big = Big::enter(0);
+    // SAFETY: the caller's promise.
+    unsafe { strategy(bp) };
 }
 
 /// bdev_dump. As in NetBSD the caller holds no lock and the driver takes none that can be held.
@@ -347,88 +399,6 @@ pub(crate) extern "C" fn bdev_size(d: Dev) -> c_int {
         }
         None => -1,
     }
-}
-
-/// bdev_discard
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_discard(d: Dev, pos: nb::__off_t, len: nb::__off_t) -> c_int {
-    call!(bdevsw_lookup(d), d_discard, Errno::ENODEV.0, d, pos, len)
-}
-
-/// bdev_type: D_OTHER if there is no such device.
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn bdev_type(d: Dev) -> c_int {
-    // SAFETY: attached tables stay valid.
-    unsafe { bdevsw_lookup(d).as_ref() }.map_or(nb::D_OTHER, |t| t.d_flag & nb::D_TYPEMASK)
-}
-
-/// bdev_flags
-#[unsafe(no_mangle)]
-extern "C" fn bdev_flags(d: Dev) -> c_int {
-    // SAFETY: attached tables stay valid.
-    unsafe { bdevsw_lookup(d).as_ref() }.map_or(0, |t| t.d_flag & !nb::D_TYPEMASK)
-}
-
-/// cdev_open
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_open(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(cdevsw_lookup(d), d_open, Errno::ENXIO.0, d, flag, kind, l)
-}
-
-/// cdev_close
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_close(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(cdevsw_lookup(d), d_close, Errno::ENXIO.0, d, flag, kind, l)
-}
-
-/// cdev_cancel
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_cancel(d: Dev, flag: c_int, kind: c_int, l: *mut nb::lwp) -> c_int {
-    call!(cdevsw_lookup(d), d_cancel, Errno::ENODEV.0, d, flag, kind, l)
-}
-
-/// cdev_read
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_read(d: Dev, uio: *mut nb::uio, flag: c_int) -> c_int {
-    call!(cdevsw_lookup(d), d_read, Errno::ENODEV.0, d, uio, flag)
-}
-
-/// cdev_write
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_write(d: Dev, uio: *mut nb::uio, flag: c_int) -> c_int {
-    call!(cdevsw_lookup(d), d_write, Errno::ENODEV.0, d, uio, flag)
-}
-
-/// cdev_ioctl
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_ioctl(
-    d: Dev,
-    cmd: nb::u_long,
-    data: *mut c_void,
-    flag: c_int,
-    l: *mut nb::lwp,
-) -> c_int {
-    call!(cdevsw_lookup(d), d_ioctl, Errno::ENOTTY.0, d, cmd, data, flag, l)
-}
-
-/// cdev_discard
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_discard(d: Dev, pos: nb::__off_t, len: nb::__off_t) -> c_int {
-    call!(cdevsw_lookup(d), d_discard, Errno::ENODEV.0, d, pos, len)
-}
-
-/// cdev_type
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn cdev_type(d: Dev) -> c_int {
-    // SAFETY: attached tables stay valid.
-    unsafe { cdevsw_lookup(d).as_ref() }.map_or(nb::D_OTHER, |t| t.d_flag & nb::D_TYPEMASK)
-}
-
-/// cdev_flags
-#[unsafe(no_mangle)]
-extern "C" fn cdev_flags(d: Dev) -> c_int {
-    // SAFETY: attached tables stay valid.
-    unsafe { cdevsw_lookup(d).as_ref() }.map_or(0, |t| t.d_flag & !nb::D_TYPEMASK)
 }
 
 /// Entry of a table for what a driver does not support (nodump, nodiscard, noread, nowrite, …).

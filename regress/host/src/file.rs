@@ -75,7 +75,7 @@ impl File {
                     specfs::vrele(vp);
                     return Err(Errno::ENXIO);
                 };
-                specfs::vn_lock(vp, nb::LK_EXCLUSIVE);
+                specfs::vn_lock(vp, nb::LK_EXCLUSIVE | nb::LK_RETRY);
                 let error = specfs::VOP_OPEN(vp, flags.0, kauth_cred_get());
                 if error != 0 {
                     specfs::vput(vp);
@@ -307,7 +307,7 @@ impl File {
         syscall(|| {
             // SAFETY: an open vnode, locked for the operation.
             let error = unsafe {
-                specfs::vn_lock(self.vp, nb::LK_EXCLUSIVE);
+                specfs::vn_lock(self.vp, nb::LK_EXCLUSIVE | nb::LK_RETRY);
                 let error = specfs::VOP_FDISCARD(self.vp, offset as i64, len as i64);
                 specfs::VOP_UNLOCK(self.vp);
                 error

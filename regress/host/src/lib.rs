@@ -56,6 +56,7 @@ pub mod specfs;
 mod strategy;
 pub mod sysctl;
 pub mod wire;
+mod xcall;
 
 /// NetBSD's structures and constants, as bindgen read them from NetBSD's headers.
 pub use rustdm::kern::sys as netbsd;

@@ -44,6 +44,8 @@ pub(crate) struct Lwp {
     /// Adaptive mutexes held.
     pub(crate) held: Cell<u32>,
     context: Cell<Context>,
+    /// Completions that it is in; other lwps look at it in [`wait_for_completions`].
+    completing: AtomicU32,
     /// Index of the lwp's magazines; [`MAXSLOTS`] for none.
     slot: Cell<u32>,
     id: Cell<u64>,
@@ -113,6 +115,7 @@ thread_local! {
         nosleep: Cell::new(0),
         held: Cell::new(0),
         context: Cell::new(Context::Thread),
+        completing: AtomicU32::new(0),
         slot: Cell::new(u32::MAX),
         id: Cell::new(0),
         uid: Cell::new(0),
@@ -370,6 +373,17 @@ extern "C" fn cpu_softintr_p() -> bool {
     current().context() == Context::SoftInterrupt
 }
 
+/// Waits until every lwp that is in a completion now has left it.
+pub(crate) fn wait_for_completions() {
+    let all = ALL.lock().unwrap_or_else(|e| e.into_inner());
+    for lwp in &all.lwps {
+        // SAFETY: listed lwps live, and leave the list under its lock.
+        while unsafe { (*lwp.0).completing.load(Ordering::Acquire) } != 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Waits until `*word` is no longer `value`, or is woken, or for no reason at all.
 pub(crate) fn futex_wait(word: *const AtomicU32, value: u32) {
     // SAFETY: FUTEX_WAIT reads the word, which the caller keeps alive.
@@ -397,7 +411,10 @@ impl Lwp {
     #[inline(always)]
     pub(crate) fn in_softint<R>(&self, f: impl FnOnce() -> R) -> R {
         let before = self.context.replace(Context::SoftInterrupt);
+        let depth = self.completing.load(Ordering::Relaxed);
+        self.completing.store(depth.wrapping_add(1), Ordering::Relaxed);
         let result = f();
+        self.completing.store(depth, Ordering::Release);
         self.context.set(before);
         result
     }

@@ -4,6 +4,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use crate::components::{self, Disk, DiskSpec};
+use crate::console::kassert;
 use crate::devsw::{self, Driver};
 use crate::errno::Errno;
 use crate::fault::{FaultPlan, PLAN};
@@ -16,7 +17,7 @@ use crate::sysctl;
 use crate::{
     Dev, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, makedev, module,
 };
-use crate::{mutex, pool_cache, proplib};
+use crate::{mutex, pool_cache, proplib, xcall};
 
 /// Where time comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -224,7 +225,14 @@ impl Machine {
             return Err(Errno::ENOENT);
         }
         for module in module::builtin() {
+            let before = xcall::barriers();
             lwp::syscall(|| module.command(nb::modcmd_MODULE_CMD_FINI))?;
+            // What it has in memory goes now, while another CPU may still be on its way out of it.
+            kassert!(
+                xcall::barriers() > before,
+                "{}: unloaded without waiting for other CPUs (xc_barrier)",
+                module.name()
+            );
         }
         *loaded = false;
         Ok(())

@@ -61,7 +61,7 @@ pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
             .compare_exchange(ADAPTIVE, ADAPTIVE | lwp.addr(), Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     {
-        lwp.held.set(lwp.held.get() + 1);
+        lwp.held.set(lwp.held.get().wrapping_add(1));
         return;
     }
     enter_slowly(m, lwp);
@@ -73,7 +73,7 @@ pub(crate) fn exit(m: *mut nb::kmutex_t, lwp: &Lwp) {
         .compare_exchange(ADAPTIVE | lwp.addr(), ADAPTIVE, Ordering::Release, Ordering::Relaxed)
         .is_ok()
     {
-        lwp.held.set(lwp.held.get() - 1);
+        lwp.held.set(lwp.held.get().wrapping_sub(1));
         return;
     }
     exit_slowly(m, lwp);

@@ -9,8 +9,8 @@ use common::{Bench, Mapped, flags};
 use dm_host::netbsd::{
     DIOCAWEDGE, DIOCCACHESYNC, DIOCDWEDGE, DIOCGCACHE, DIOCGDEFLABEL, DIOCGDINFO, DIOCGDISKINFO,
     DIOCGMEDIASIZE, DIOCGPARTINFO, DIOCGSECTORALIGN, DIOCGSECTORSIZE, DIOCGSTRATEGY,
-    DIOCGWEDGEINFO, DIOCKLABEL, DIOCLWEDGES, DIOCMWEDGES, DIOCSDINFO, DIOCWDINFO, disk_sectoralign,
-    disk_strategy, disklabel, dkwedge_info, dkwedge_list, partinfo,
+    DIOCGWEDGEINFO, DIOCKLABEL, DIOCLWEDGES, DIOCMWEDGES, DIOCRMWEDGES, DIOCSDINFO, DIOCWDINFO,
+    disk_sectoralign, disk_strategy, disklabel, dkwedge_info, dkwedge_list, partinfo,
 };
 use dm_host::{Disk, DiskSpec, Errno, File, Flags};
 
@@ -167,7 +167,8 @@ fn wedges_on_a_device_are_refused_and_none_are_listed() {
     let mut info: dkwedge_info = unsafe { zeroed() };
     info.dkw_size = 100;
     assert_eq!(raw.ioctl(DIOCAWEDGE as u64, &mut info), Err(Errno::EOPNOTSUPP));
-    assert_eq!(raw.ioctl(DIOCDWEDGE as u64, &mut info), Err(Errno::EOPNOTSUPP));
+    assert_eq!(raw.ioctl(DIOCDWEDGE as u64, &mut info), Err(Errno::ESRCH));
+    assert_eq!(raw.ioctl(DIOCRMWEDGES as u64, &mut 0i32), Ok(()));
     assert_eq!(raw.ioctl(DIOCMWEDGES as u64, &mut 0i32), Err(Errno::EOPNOTSUPP));
     // SAFETY: as above; a null buffer of no bytes.
     let mut list: dkwedge_list = unsafe { zeroed() };

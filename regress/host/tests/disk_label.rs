@@ -5,7 +5,7 @@ mod common;
 
 use common::data::{SECTOR, on_disk, pattern, read, same, strategy_read, strategy_write};
 use common::{Bench, Mapped, flags};
-use dm_host::netbsd::DIOCWLABEL;
+use dm_host::netbsd::{DIOCGDINFO, DIOCWLABEL};
 use dm_host::{Disk, DiskSpec, Errno, Flags, Label};
 
 /// The component's label and what dm(4) promises about it.
@@ -179,4 +179,38 @@ fn erofs_of_the_component_passes_through() {
     assert_eq!(bench.raw(device).pwrite(&pattern(1, 0, 4), 510 * 512), Err(Errno::EROFS));
     let told = bench.info("d", "flags") as u32;
     assert_eq!(told & flags::READONLY, 0);
+}
+
+#[test]
+fn a_label_that_cannot_be_read_is_kept() {
+    for read in [false, true] {
+        let bench = Bench::new();
+        let label = Label::new().slice(63).in_core();
+        let disk = bench.attach(DiskSpec::memory("wd0", 4000).label(label));
+        if !read {
+            disk.fail_range(64..65, Errno::EIO);
+        }
+        bench.create("d");
+        bench.load("d", "0 1000 linear /dev/wd0 0").unwrap();
+        disk.heal();
+        let guarded = Guarded { bench, disk, device: Mapped { minor: 1 } };
+        let expected: &[u64] = if read { &[] } else { &[63, 64] };
+        assert_eq!(guarded.refused(60..70), expected, "nobody knows what is there");
+        assert_eq!(guarded.said().len(), usize::from(!read));
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_tell_its_label_is_not_mapped() {
+    let bench = Bench::new();
+    let disk = bench.attach(DiskSpec::memory("wd0", 4000).label(Label::new().slice(63)));
+    bench.create("d");
+    let fail = |errno| disk.fail_ioctl(DIOCGDINFO as u64, errno);
+    fail(Some(Errno::EIO));
+    assert_eq!(bench.reload("d", "0 100 linear /dev/wd0 0").map(drop), Err(Errno::EIO));
+    assert_eq!(bench.machine.block_opens(disk.dev()), 0);
+    // One that has no labels to tell, says so.
+    fail(Some(Errno::ENOTTY));
+    bench.load("d", "0 100 linear /dev/wd0 0").unwrap();
+    bench.end();
 }

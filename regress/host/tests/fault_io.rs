@@ -44,6 +44,14 @@ impl Shape {
         Shape { bench, disks, device, expected }
     }
 
+    /// Has the driver put back what it keeps from one I/O to the next, as it does when it looks at
+    /// its counts and finds that there was no I/O since it last did.
+    fn rest(&self) {
+        for _ in 0..2 {
+            self.bench.machine.sysctl_text("hw.dm.counters").unwrap();
+        }
+    }
+
     fn check(&self) {
         let (result, data) = strategy_read(self.device.dev(), 0, TRIED);
         assert!(result.is_complete(data.len()), "{result:?}");
@@ -65,6 +73,7 @@ fn each_failure_under_each_shape_of_io() {
                     }
                     let request =
                         if write { dm_host::Request::write(0) } else { dm_host::Request::read(0) };
+                    shape.rest();
                     faults.fail_any(nth);
                     let result = io.run(shape.device.dev(), request);
                     let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
@@ -140,6 +149,7 @@ fn without_memory_io_goes_on_from_the_reserve() {
     for (name, table) in SHAPES {
         for layers in [1, 4] {
             let shape = Shape::new(table, layers);
+            shape.rest();
             shape.bench.machine.faults().fail_always(Site::Pool);
             shape.check();
             let failures = shape.bench.machine.faults().failures(Site::Pool);
@@ -236,9 +246,15 @@ fn a_component_that_is_taken_away_with_io_under_way() {
     let mut io = Io::new(TRIED as usize * SECTOR);
     io.start(shape.device.dev(), dm_host::Request::read(0));
     shape.disks[1].detach(true).unwrap();
-    shape.disks[1].release();
     let result = io.wait();
     assert_eq!((result.error, result.count - result.resid), (Some(Errno::ENXIO), 7 * SECTOR));
+    // The component's node was revoked.
+    let result = strategy_read(shape.device.dev(), 0, TRIED).0;
+    assert_eq!((result.error, result.count - result.resid), (Some(Errno::EIO), 7 * SECTOR));
+    let raw = shape.bench.raw(shape.device);
+    assert_eq!(raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32), Err(Errno::EBADF));
+    assert_eq!(raw.fdiscard(7 * 512, 512), Err(Errno::EOPNOTSUPP));
+    drop(raw);
     shape.bench.on("remove", "d0").unwrap();
     shape.bench.end();
 }

@@ -151,7 +151,13 @@ fn wrong_tables_are_refused_and_change_nothing() {
         assert_eq!(server.ctl(&["info", "keep"]).ok(), before, "{table}");
         assert_eq!(server.ctl(&["table", "--inactive", "keep"]).ok(), "0 16 zero \n", "{table}");
     }
-    // The error says which line it was, also behind comments.
+    server.end();
+}
+
+/// The error says which line it was, also behind comments.
+#[test]
+fn a_wrong_line_is_named() {
+    let server = Server::start();
     let said = server.ctl_with(&["create", "new"], "# one\n0 8 zero\n8 8 linear /dev/wd0\n");
     let said = said.fails(1);
     assert!(said.contains("line 2:") && said.contains("line 3 of the text"), "{said}");

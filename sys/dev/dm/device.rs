@@ -26,6 +26,16 @@ pub struct Driver<K: Kernel> {
     /// A device that was being made is there, or has failed to come.
     made: K::Condvar,
     pdevs: Arc<Pdevs<K>>,
+    talk: K::Mutex<Talk>,
+}
+
+/// What the console has been told of late.
+#[derive(Default)]
+struct Talk {
+    /// The second that the counts are of.
+    second: u32,
+    told: u32,
+    left_out: u32,
 }
 
 struct Devices<K: Kernel> {
@@ -34,7 +44,9 @@ struct Devices<K: Kernel> {
     /// Where to look for the next minor: they are not reused until all have been used, so that a
     /// tool that remembers one does not meet another device.
     next: u32,
+    /// Those who wait for events, and how many of them may not change devices.
     waiters: usize,
+    strangers: usize,
 }
 
 struct Entry<K: Kernel> {
@@ -46,6 +58,8 @@ struct Entry<K: Kernel> {
     device: Option<Arc<Device<K>>>,
     /// Of a device that is empty: it is being taken away.
     going: bool,
+    /// Of one that is being taken away: nothing of it is left but its name and minor.
+    empty: bool,
 }
 
 /// How userland says which device it means.
@@ -144,9 +158,32 @@ pub struct Snapshot<K: Kernel> {
 impl<K: Kernel> Driver<K> {
     /// A driver without devices.
     pub fn new(kernel: K) -> Self {
-        let devices = Devices { list: Vec::new(), next: 1, waiters: 0 };
+        let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
         let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
-        Driver { kernel, devices, made, pdevs: Pdevs::new() }
+        let talk = K::Mutex::new(Talk::default());
+        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk }
+    }
+
+    /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a
+    /// loop shall not drown what others have to say.
+    fn say(&self, what: fmt::Arguments<'_>) {
+        let second = self.kernel.seconds();
+        let mut talk = self.talk.lock();
+        let mut left_out = 0;
+        if talk.second != second {
+            left_out = talk.left_out;
+            *talk = Talk { second, ..Talk::default() };
+        }
+        let tell = talk.told < limits::MESSAGES;
+        let count = if tell { &mut talk.told } else { &mut talk.left_out };
+        *count = count.saturating_add(1);
+        drop(talk);
+        if left_out > 0 {
+            self.kernel.say(format_args!("dm: {left_out} messages were left out"));
+        }
+        if tell {
+            self.kernel.say(what);
+        }
     }
 
     /// The kernel it runs in.
@@ -211,7 +248,7 @@ impl<K: Kernel> Driver<K> {
                 Err(at) => at,
             };
             let (name, uuid) = (name.clone(), uuid.clone());
-            let entry = Entry { minor, name, uuid, device: None, going: false };
+            let entry = Entry { minor, name, uuid, device: None, going: false, empty: false };
             devices.list.insert(at, entry);
             minor
         };
@@ -294,7 +331,7 @@ impl<K: Kernel> Driver<K> {
     ) -> Result<(), Errno> {
         let refuse = |why: &dyn fmt::Display| {
             device.forget_lines();
-            self.kernel.say(format_args!("dm{}: table refused: {why}", device.minor));
+            self.say(format_args!("dm{}: table refused: {why}", device.minor));
         };
         let (lines, read_only) = {
             let mut state = device.state.lock();
@@ -340,7 +377,7 @@ impl<K: Kernel> Driver<K> {
             table.reserved(&mut |dev, at, safe| first = first.or(Some((dev, at, safe))));
         }
         if let Some((dev, at, safe)) = first {
-            self.kernel.say(format_args!(
+            self.say(format_args!(
                 "dm{minor}: the table uses sector {at} of {dev}, which is kept for its label and \
                  boot code; the first safe sector is {safe}"
             ));
@@ -501,7 +538,10 @@ impl<K: Kernel> Driver<K> {
                 // driver alone.
                 Some(Entry { going: false, .. }) => self.made.wait(&mut devices),
                 // A remove is at work, and this is its autoconf half.
-                _ => return Ok(()),
+                Some(Entry { empty: true, .. }) | None => return Ok(()),
+                // It is at work, and this is someone else: what autoconf(9) has must live until the
+                // device has let go of it.
+                Some(_) => self.made.wait(&mut devices),
             }
         };
         drop(devices);
@@ -547,6 +587,14 @@ impl<K: Kernel> Driver<K> {
         state.parts = Vec::new();
         drop(state);
         device.changed.broadcast();
+        let mut devices = self.devices.lock();
+        if let Ok(at) = devices.position(device.minor)
+            && let Some(entry) = devices.list.get_mut(at)
+        {
+            entry.empty = entry.going;
+        }
+        drop(devices);
+        self.made.broadcast();
         drop(tables);
         drop(table);
         Ok(())
@@ -557,12 +605,15 @@ impl<K: Kernel> Driver<K> {
     /// # Errors
     /// ENXIO if the device goes, EINTR, EAGAIN if too many wait already.
     pub fn wait_event(&self, device: &Device<K>, event_nr: u32) -> Result<(), Errno> {
+        let stranger = usize::from(self.kernel.authorize().is_err());
         {
             let mut devices = self.devices.lock();
-            if devices.waiters >= limits::WAITERS {
+            let strangers = devices.strangers.saturating_add(stranger);
+            if devices.waiters >= limits::WAITERS || strangers > limits::STRANGERS {
                 return Err(Errno::EAGAIN);
             }
             devices.waiters = devices.waiters.saturating_add(1);
+            devices.strangers = strangers;
         }
         let mut state = device.state.lock();
         let mut result = Ok(());
@@ -575,6 +626,7 @@ impl<K: Kernel> Driver<K> {
         drop(state);
         let mut devices = self.devices.lock();
         devices.waiters = devices.waiters.saturating_sub(1);
+        devices.strangers = devices.strangers.saturating_sub(stranger);
         result
     }
 }

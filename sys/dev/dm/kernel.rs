@@ -52,6 +52,9 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// sysctl hw.dm.label_guard.
     fn label_guard(&self) -> LabelGuard;
 
+    /// A clock that counts seconds, from anywhere.
+    fn seconds(&self) -> u32;
+
     /// Tells the console, on a line of its own.
     fn say(&self, what: fmt::Arguments<'_>);
 }

@@ -21,6 +21,12 @@ pub const MESSAGE: usize = 4096;
 /// Processes waiting for events, over all devices.
 pub const WAITERS: usize = 256;
 
+/// Those of them that may not change devices: the rest of the places is for those who may.
+pub const STRANGERS: usize = WAITERS / 4;
+
+/// Lines on the console in a second about tables that userland sends.
+pub const MESSAGES: u32 = 10;
+
 /// Device-mapper devices stacked one on another. Each costs kernel stack twice, on the way down
 /// and on the way back, and an i386 kernel has two pages of it.
 pub const DEPTH: usize = 4;

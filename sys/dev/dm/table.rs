@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::label::{Guard, GuardedRange};
-use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, Words};
+use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, TargetType, Words};
+use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector};
 use crate::{Errno, limits, targets};
 
@@ -169,7 +170,38 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 
 struct Line {
     end: Sector,
-    target: Box<dyn Target>,
+    target: Rule,
+}
+
+/// A line's target. Most lines of most tables are linear: such a target lies in the table itself,
+/// and is not called through a pointer.
+enum Rule {
+    Linear(Linear),
+    Other(Box<dyn Target>),
+}
+
+impl Rule {
+    fn new(kind: &'static TargetType, line: &mut LineSpec<'_>) -> Result<Rule, Mistake> {
+        match core::ptr::eq(kind, &linear::TYPE) {
+            true => Linear::new(line).map(Rule::Linear),
+            false => (kind.new)(line).map(Rule::Other),
+        }
+    }
+
+    fn target(&self) -> &dyn Target {
+        match self {
+            Rule::Linear(linear) => linear,
+            Rule::Other(target) => target.as_ref(),
+        }
+    }
+
+    #[inline]
+    fn map(&self, start: Sector, length: Sector, write: bool) -> Mapping {
+        match self {
+            Rule::Linear(linear) => linear.map(&IoRange { start, length, write }),
+            Rule::Other(target) => target.map(&IoRange { start, length, write }),
+        }
+    }
 }
 
 /// Takes lines, in any order, and makes a table of them.
@@ -229,8 +261,8 @@ impl<'k, O: Opener> Builder<'k, O> {
         let kind =
             targets::lookup(kind).ok_or(Mistake::new(Errno::ENOENT, "no such target type"))?;
         let params = Words::new(params);
-        let target =
-            (kind.new)(&mut LineSpec { length, params, components: &mut self.components })?;
+        let mut line = LineSpec { length, params, components: &mut self.components };
+        let target = Rule::new(kind, &mut line)?;
         self.lines.insert((start, number), Line { end, target });
         Ok(())
     }
@@ -263,11 +295,13 @@ impl<'k, O: Opener> Builder<'k, O> {
             let mistake = Mistake::new(Errno::EINVAL, "the table has no lines");
             return Err(TableError { line: None, mistake });
         }
+        let size = end;
         let ends = self.lines.values().map(|line| line.end).collect();
         let targets = self.lines.into_values().map(|line| line.target).collect();
         let components = self.components.opened.into_boxed_slice();
         let devs = components.iter().map(Component::dev).collect();
-        let mut table = Table { ends, targets, components, devs, sector_size, guards: [].into() };
+        let mut table =
+            Table { ends, size, targets, components, devs, sector_size, guards: [].into() };
         table.guards = table.guarded();
         Ok(table)
     }
@@ -277,8 +311,10 @@ impl<'k, O: Opener> Builder<'k, O> {
 pub struct Table<C> {
     /// Where each line ends; it starts where the one before ends.
     ends: Box<[Sector]>,
+    /// Where the last one ends.
+    size: Sector,
     /// The target of each line.
-    targets: Box<[Box<dyn Target>]>,
+    targets: Box<[Rule]>,
     components: Box<[C]>,
     devs: Box<[Dev]>,
     sector_size: u32,
@@ -307,12 +343,24 @@ impl<C> Piece<'_, C> {
 impl<C> Table<C> {
     /// The device's size under this table.
     pub fn size(&self) -> Sector {
-        self.ends.last().copied().unwrap_or(Sector::ZERO)
+        self.size
     }
 
     /// Bytes in the device's sectors: as large as the largest of its components'.
     pub fn sector_size(&self) -> u32 {
         self.sector_size
+    }
+
+    /// Whether `bytes` bytes from `start` on, at least one and at most `i32::MAX`, are whole
+    /// sectors of the device.
+    #[inline]
+    pub fn holds(&self, start: Sector, bytes: u32) -> bool {
+        let room = self.size.0.checked_sub(start.0);
+        // The low half is enough: a sector has at most 2^31 bytes.
+        let borders = (start.0 as u32).wrapping_mul(DEV_BSIZE) | bytes;
+        bytes.wrapping_sub(1) < i32::MAX as u32
+            && room.is_some_and(|room| u64::from(bytes / DEV_BSIZE) <= room)
+            && borders & self.sector_size.wrapping_sub(1) == 0
     }
 
     /// How many lines it has; at least 1.
@@ -340,32 +388,32 @@ impl<C> Table<C> {
         let starts = core::iter::once(&Sector::ZERO).chain(self.ends.iter());
         let lines = starts.zip(self.ends.iter()).zip(self.targets.iter());
         lines.map(|((start, end), target)| {
-            (*start, Sector(end.0.saturating_sub(start.0)), target.as_ref())
+            (*start, Sector(end.0.saturating_sub(start.0)), target.target())
         })
     }
 
-    /// The line that holds `sector`: its index, where it starts, where it ends, its target.
+    /// The line that holds `sector`, counted from 0; as many as there are if none does.
     #[inline]
-    fn find(&self, sector: Sector) -> Option<(usize, Sector, Sector, &dyn Target)> {
-        let index = self.ends.partition_point(|end| *end <= sector);
-        let (end, target) = (*self.ends.get(index)?, self.targets.get(index)?);
-        let start = index.checked_sub(1).and_then(|i| self.ends.get(i));
-        Some((index, start.copied().unwrap_or(Sector::ZERO), end, target.as_ref()))
+    fn find(&self, sector: Sector) -> usize {
+        self.ends.partition_point(|end| *end <= sector)
     }
 
     /// The target that holds `sector`, if the device is that large.
     pub fn target(&self, sector: Sector) -> Option<&dyn Target> {
-        self.find(sector).map(|(_, _, _, target)| target)
+        self.targets.get(self.find(sector)).map(Rule::target)
     }
 
     /// What becomes of the first of `length` sectors from `start` on, or `None` past the end.
-    #[inline]
+    #[inline(always)]
     pub fn map(&self, start: Sector, length: Sector, write: bool) -> Option<Piece<'_, C>> {
-        let (_, line, end, target) = self.find(start)?;
-        // Neither can wrap: `find` returns a line that holds `start`.
-        let within = Sector(start.0.wrapping_sub(line.0));
+        let index = self.find(start);
+        let end = self.ends.get(index)?;
+        let target = self.targets.get(index)?;
+        let line = index.checked_sub(1).and_then(|i| self.ends.get(i));
+        // Neither can wrap: the line holds `start`.
+        let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
         let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
-        Some(match target.map(&IoRange { start: within, length, write }) {
+        Some(match target.map(within, length, write) {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
                     Some(component) => Piece::Send(component, start, length),

@@ -40,8 +40,7 @@ impl Sector {
     /// Whether it lies on a border of blocks of `bytes` bytes, a power of two and at least
     /// [`DEV_BSIZE`].
     pub fn is_aligned(self, bytes: u32) -> bool {
-        let sectors = u64::from(bytes / DEV_BSIZE);
-        sectors != 0 && self.0.is_multiple_of(sectors)
+        bytes >= DEV_BSIZE && self.0 & u64::from(bytes / DEV_BSIZE - 1) == 0
     }
 }
 
@@ -71,6 +70,12 @@ impl Dev {
     /// The minor number: which of the driver's devices.
     pub fn minor(self) -> u32 {
         (self.0 as u32 & 0xfff0_0000) >> 12 | self.0 as u32 & 0xff
+    }
+
+    /// Whether both have the same minor number, whatever their major.
+    #[inline]
+    pub fn same_minor(self, other: Dev) -> bool {
+        (self.0 ^ other.0) as u32 & 0xfff0_00ff == 0
     }
 }
 
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!((dev.0, dev.major(), dev.minor()), (0xa901, 169, 1));
         let large = Dev::new(0xfff, 0xf_ffff).unwrap();
         assert_eq!((large.major(), large.minor()), (0xfff, 0xf_ffff));
+        assert!(large.same_minor(Dev::new(0, 0xf_ffff).unwrap()) && !large.same_minor(dev));
         assert_eq!(Dev::new(4096, 0), None);
         assert_eq!(Dev::new(0, 1 << 20), None);
     }

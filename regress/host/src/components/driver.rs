@@ -15,7 +15,7 @@ use super::{Disk, DiskSpec};
 use crate::devsw::{devsw_attach, devsw_detach};
 use crate::errno::Errno;
 use crate::netbsd as nb;
-use crate::specfs::{self, Entry};
+use crate::specfs::{self, Entry, VBLK, VCHR};
 use crate::{Dev, major, minor};
 
 /// Units of one driver.
@@ -373,31 +373,42 @@ pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
     Ok(Disk(unit))
 }
 
-/// Detaches a disk: EBUSY while it is open, unless forced.
+/// Detaches a disk: EBUSY while it is open, unless forced. Then its I/O fails, held or to come, and
+/// its open nodes are revoked, as ld(4) does.
 pub(super) fn detach(unit: &Arc<Unit>, force: bool) -> Result<(), Errno> {
+    {
+        let guard = state();
+        let known = guard.as_ref().is_some_and(|s| s.disks.iter().any(|d| Arc::ptr_eq(d, unit)));
+        if !known || unit.gone.swap(true, Ordering::SeqCst) {
+            return Err(Errno::ENXIO);
+        }
+        if unit.is_open() && !force {
+            unit.gone.store(false, Ordering::SeqCst);
+            return Err(Errno::EBUSY);
+        }
+        for (path, _) in nodes(unit) {
+            let _ = specfs::remove_name(&path);
+        }
+    }
+    unit.faults.vanish(true);
+    unit.release();
+    while unit.in_flight() > 0 {
+        std::thread::yield_now();
+    }
+    let parts = if unit.driver.plain { 1 } else { nb::MAXPARTITIONS as u32 };
+    let first = unit.driver.minor(unit.number, 0);
+    let (first, last) = (first as c_int, (first + parts - 1) as c_int);
+    // SAFETY: opens are refused, and nobody sleeps in a disk.
+    unsafe {
+        specfs::vdevgone(unit.driver.block() as c_int, first, last, VBLK);
+        specfs::vdevgone(unit.driver.character() as c_int, first, last, VCHR);
+    }
     let mut guard = state();
     let Some(state) = guard.as_mut() else { return Err(Errno::ENXIO) };
-    let Some(at) = state.disks.iter().position(|d| Arc::ptr_eq(d, unit)) else {
-        return Err(Errno::ENXIO);
-    };
-    let open = unit.is_open();
-    if open && !force {
-        return Err(Errno::EBUSY);
-    }
-    unit.gone.store(true, Ordering::SeqCst);
-    for (path, _) in nodes(unit) {
-        let _ = specfs::remove_name(&path);
-    }
-    if open {
-        // As after vdevgone: what is left of it can be closed, and nothing else.
-        unit.faults.vanish(true);
-        unit.update_slow();
-        return Ok(());
-    }
-    let unit = state.disks.remove(at);
+    state.disks.retain(|disk| !Arc::ptr_eq(disk, unit));
     unit.driver.units[unit.number as usize].store(ptr::null_mut(), Ordering::Release);
     unit.destroy();
-    state.graves.push(unit);
+    state.graves.push(unit.clone());
     Ok(())
 }
 

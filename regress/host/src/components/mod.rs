@@ -211,7 +211,7 @@ impl Disk {
     }
 
     /// Takes the disk off the machine: EBUSY while it is open, unless forced. A forced detach
-    /// makes the disk vanish; its opens have still to be closed.
+    /// fails its I/O with ENXIO and revokes its open nodes.
     pub fn detach(&self, force: bool) -> Result<(), Errno> {
         driver::detach(&self.0, force)
     }

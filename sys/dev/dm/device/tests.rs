@@ -12,7 +12,7 @@ use crate::name::Name;
 use crate::testing::picture::check;
 use crate::testing::thread::spawn;
 use crate::testing::{Bench, Disk, Fake, Request, send};
-use crate::{Dev, Errno, Minor, Sector};
+use crate::{Dev, Errno, Minor, Sector, limits};
 
 fn dev(minor: u32) -> Dev {
     Dev::new(19, minor).unwrap()
@@ -66,6 +66,24 @@ fn a_refused_table_is_explained_on_the_console() {
     bench.on("create", "d");
     bench.refused(&Request::reload("d", &[(0, 8, "zero", ""), (9, 8, "zero", "")]), Errno::EINVAL);
     assert_eq!(bench.kernel.said(), ["dm1: table refused: line 2: there is a gap before the line"]);
+}
+
+#[test]
+fn refused_tables_do_not_flood_the_console() {
+    let bench = Bench::new();
+    bench.on("create", "d");
+    let refuse = || bench.refused(&Request::reload("d", &[(1, 8, "zero", "")]), Errno::EINVAL);
+    let most = limits::MESSAGES as usize;
+    (0..most + 7).for_each(|_| refuse());
+    assert_eq!(bench.kernel.said().len(), most);
+    bench.kernel.pass_second();
+    (0..3).for_each(|_| refuse());
+    let said = bench.kernel.said();
+    assert_eq!(said.len(), most + 4);
+    assert_eq!(said[most], "dm: 7 messages were left out");
+    bench.kernel.pass_second();
+    refuse();
+    assert_eq!(bench.kernel.said().len(), most + 5, "nothing was left out in between");
 }
 
 #[test]

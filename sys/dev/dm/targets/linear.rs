@@ -10,17 +10,23 @@ use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, Targ
 /// What a table calls `linear`.
 pub static TYPE: TargetType = TargetType { name: "linear", version: [1, 0, 2], new };
 
-struct Linear {
+pub(crate) struct Linear {
     component: ComponentIndex,
     offset: Sector,
 }
 
 fn new(line: &mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake> {
-    let path = line.params.path()?;
-    let offset = Sector(line.params.number("the offset is not a number of sectors")?);
-    line.params.end()?;
-    let component = line.component(path, offset, line.length)?;
-    Ok(Box::new(Linear { component, offset }))
+    Ok(Box::new(Linear::new(line)?))
+}
+
+impl Linear {
+    pub(crate) fn new(line: &mut LineSpec<'_>) -> Result<Linear, Mistake> {
+        let path = line.params.path()?;
+        let offset = Sector(line.params.number("the offset is not a number of sectors")?);
+        line.params.end()?;
+        let component = line.component(path, offset, line.length)?;
+        Ok(Linear { component, offset })
+    }
 }
 
 impl Target for Linear {
@@ -28,6 +34,7 @@ impl Target for Linear {
         &TYPE
     }
 
+    #[inline]
     fn map(&self, io: &IoRange) -> Mapping {
         // The sum cannot wrap: the line was checked against the component's end when it was made.
         let start = Sector(self.offset.0.wrapping_add(io.start.0));

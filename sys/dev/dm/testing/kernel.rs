@@ -83,6 +83,7 @@ pub(super) struct World {
     pub(super) units: BTreeMap<Minor, FakeUnit>,
     opens: usize,
     said: Vec<String>,
+    seconds: u32,
     unprivileged: bool,
     legacy_errors: bool,
     label_guard: Option<LabelGuard>,
@@ -164,6 +165,11 @@ impl Fake {
     /// Sets sysctl hw.dm.legacy_errors.
     pub fn set_legacy_errors(&self, legacy: bool) {
         self.world().legacy_errors = legacy;
+    }
+
+    /// Lets a second pass.
+    pub fn pass_second(&self) {
+        self.world().seconds += 1;
     }
 
     /// Sets sysctl hw.dm.label_guard.
@@ -275,6 +281,10 @@ impl Kernel for Fake {
 
     fn label_guard(&self) -> LabelGuard {
         self.world().label_guard.unwrap_or(LabelGuard::Off)
+    }
+
+    fn seconds(&self) -> u32 {
+        self.world().seconds
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -126,10 +126,14 @@ impl FakeUnit {
         self.shared.1.notify_all();
     }
 
-    /// What it is as a component of another device.
+    /// What it is as a component of another device: none without a table, since getdisksize(9)
+    /// does not take a disk of no size.
     pub(super) fn as_disk(&self, dev: Dev) -> Result<Disk, Errno> {
         let state = self.state();
-        let table = state.table.as_ref().filter(|_| !state.detaching).ok_or(Errno::ENXIO)?;
+        if state.detaching {
+            return Err(Errno::ENXIO);
+        }
+        let table = state.table.as_ref().ok_or(Errno::EINVAL)?;
         Ok(Disk {
             dev,
             size: table.size(),

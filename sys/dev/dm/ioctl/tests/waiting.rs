@@ -101,6 +101,29 @@ fn too_many_waiters_are_eagain_and_leave_room_again() {
 }
 
 #[test]
+fn who_may_not_change_devices_cannot_take_all_places() {
+    let bench = one();
+    bench.kernel.privileged(false);
+    let strangers: Vec<_> = (0..limits::STRANGERS).map(|_| wait(&bench.driver, 1)).collect();
+    assert!(strangers.iter().all(Waiter::asleep));
+    bench.refused(&Request::on("waitevent", "d").with("event_nr", 1), Errno::EAGAIN);
+    bench.kernel.privileged(true);
+    let rest = limits::STRANGERS..limits::WAITERS;
+    let others: Vec<_> = rest.map(|_| wait(&bench.driver, 1)).collect();
+    assert!(others.iter().all(Waiter::asleep));
+    bench.refused(&Request::on("waitevent", "d").with("event_nr", 1), Errno::EAGAIN);
+    bench.done(&Request::reload("d", LINEAR));
+    bench.on("resume", "d");
+    assert!(strangers.into_iter().chain(others).all(|waiter| waiter.join().is_ok()));
+    bench.kernel.privileged(false);
+    let again: Vec<_> = (0..limits::STRANGERS).map(|_| wait(&bench.driver, 2)).collect();
+    assert!(again.iter().all(Waiter::asleep), "their places are free again");
+    bench.kernel.privileged(true);
+    bench.on("remove", "d");
+    again.into_iter().for_each(|waiter| assert!(waiter.join().is_err()));
+}
+
+#[test]
 fn an_event_number_that_does_not_fit_is_einval() {
     let bench = one();
     bench.refused(&Request::on("waitevent", "d").with("event_nr", 1 << 32), Errno::EINVAL);

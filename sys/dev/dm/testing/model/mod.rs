@@ -136,7 +136,8 @@ fn params(line: &Line, show: &dyn Fn(u8) -> String) -> String {
     }
 }
 
-fn request(op: &Op) -> Request {
+/// A command as userland sends it.
+pub fn request(op: &Op) -> Request {
     let (command, flags) = op.command();
     let mut request = Request::new(command).flags(flags);
     if let Some(who) = op.who() {

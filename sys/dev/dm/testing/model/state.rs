@@ -286,7 +286,7 @@ impl Model {
             Some((_, disk)) => (disk.size, disk.sector_size, disk.writable),
             None => {
                 let device = self.devices.get(&dev.minor()).ok_or(Errno::ENXIO)?;
-                let table = device.active.as_ref().ok_or(Errno::ENXIO)?;
+                let table = device.active.as_ref().ok_or(Errno::EINVAL)?;
                 (Sector(table.size), table.sector_size, !table.read_only)
             }
         };
@@ -458,6 +458,11 @@ impl Model {
             _ => {}
         }
         keys
+    }
+
+    /// Bytes in a sector of a device with a table.
+    pub fn sector_size(&self, minor: u32) -> Option<u32> {
+        Some(self.devices.get(&minor)?.active.as_ref()?.sector_size)
     }
 
     /// All that there must be to see.

@@ -4,6 +4,13 @@
 //! device_lookup_acquire gave, and config_attach_pseudo panics where the driver's tables are
 //! missing. Simpler than NetBSD: no parents, no deferred attachment; suspend and resume run the
 //! handlers of every registered device in order of attachment, or the reverse.
+//!
+//! This file has how devices come and go; `tables.rs` the drivers' tables, `device.rs` what a
+//! driver asks about its device, `pmf.rs` sleep and shutdown.
+
+mod device;
+mod pmf;
+mod tables;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -16,9 +23,9 @@ use crate::kmem::{kmem_free, kmem_zalloc};
 use crate::lwp;
 use crate::netbsd as nb;
 use crate::proplib;
-
-type Handler = unsafe extern "C" fn(nb::device_t, *const nb::pmf_qual_t) -> bool;
-type Shutdown = unsafe extern "C" fn(nb::device_t, c_int) -> bool;
+use device::{device_acquire, device_release};
+use pmf::Pmf;
+pub(crate) use pmf::{pmf_shutdown, power};
 
 /// What a device_t points to.
 struct Device {
@@ -35,13 +42,6 @@ struct Device {
     committed: bool,
     active: bool,
     pmf: Option<Pmf>,
-}
-
-#[derive(Clone, Copy)]
-struct Pmf {
-    suspend: Option<Handler>,
-    resume: Option<Handler>,
-    shutdown: Option<Shutdown>,
 }
 
 struct Config {
@@ -135,139 +135,6 @@ pub(crate) fn detach_all(flags: c_int) -> Vec<String> {
     names.reverse();
     names.retain(|name| detach_by_name(name, flags).is_err());
     names
-}
-
-/// Runs the devices' suspend (or resume) handlers; the name of the first that refuses.
-pub(crate) fn power(resume: bool) -> Result<(), String> {
-    let mut all: Vec<*mut Device> = config().devices.clone();
-    if !resume {
-        all.reverse();
-    }
-    for device in all {
-        // SAFETY: tests do not detach devices during a suspend.
-        let d = unsafe { &*device };
-        let handler = d.pmf.and_then(|p| if resume { p.resume } else { p.suspend });
-        if let Some(handler) = handler {
-            // SAFETY: the driver's handler, for its device.
-            if !unsafe { handler(device.cast(), ptr::null()) } {
-                return Err(text(d.xname.as_ptr()));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Runs the devices' shutdown handlers.
-pub(crate) fn pmf_shutdown() {
-    let mut all: Vec<*mut Device> = config().devices.clone();
-    all.reverse();
-    for device in all {
-        // SAFETY: as in `power`.
-        if let Some(shutdown) = unsafe { (*device).pmf }.and_then(|p| p.shutdown) {
-            // SAFETY: the driver's handler, for its device.
-            unsafe { shutdown(device.cast(), 0) };
-        }
-    }
-}
-
-/// config_cfdriver_attach(9)
-///
-/// # Safety
-///
-/// `cd` stays valid until config_cfdriver_detach.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn config_cfdriver_attach(cd: *mut nb::cfdriver) -> c_int {
-    if let Err(e) = fault::check(Site::ConfigTables, Errno::EEXIST) {
-        return e.0;
-    }
-    let mut config = config();
-    // SAFETY: the caller's promise; registered tables stay valid.
-    unsafe {
-        let name = text((*cd).cd_name);
-        if config.drivers.iter().any(|d| text((**d).cd_name) == name) {
-            return Errno::EEXIST.0;
-        }
-        (*cd).cd_devs = ptr::null_mut();
-        (*cd).cd_ndevs = 0;
-    }
-    config.drivers.push(cd);
-    0
-}
-
-/// config_cfdriver_detach(9): EBUSY while it has devices or attachments.
-///
-/// # Safety
-///
-/// As config_cfdriver_attach.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn config_cfdriver_detach(cd: *mut nb::cfdriver) -> c_int {
-    let mut config = config();
-    // SAFETY: the caller's promise; listed devices live.
-    unsafe {
-        let name = text((*cd).cd_name);
-        if config.devices.iter().any(|d| (**d).driver == cd)
-            || config.attachments.iter().any(|(driver, _)| *driver == name)
-        {
-            return Errno::EBUSY.0;
-        }
-    }
-    match config.drivers.iter().position(|d| *d == cd) {
-        Some(at) => {
-            config.drivers.remove(at);
-            drop(config);
-            free_devs(cd);
-            0
-        }
-        None => Errno::ESRCH.0,
-    }
-}
-
-/// config_cfattach_attach(9)
-///
-/// # Safety
-///
-/// `name` is a string; `ca` stays valid until config_cfattach_detach.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn config_cfattach_attach(name: *const c_char, ca: *mut nb::cfattach) -> c_int {
-    if let Err(e) = fault::check(Site::ConfigTables, Errno::EEXIST) {
-        return e.0;
-    }
-    let name = text(name);
-    let mut config = config();
-    // SAFETY: registered tables stay valid.
-    unsafe {
-        if !config.drivers.iter().any(|d| text((**d).cd_name) == name) {
-            return Errno::ESRCH.0;
-        }
-        let atname = text((*ca).ca_name);
-        if config.attachments.iter().any(|(d, a)| *d == name && text((**a).ca_name) == atname) {
-            return Errno::EEXIST.0;
-        }
-    }
-    config.attachments.push((name, ca));
-    0
-}
-
-/// config_cfattach_detach(9): EBUSY while it has devices.
-///
-/// # Safety
-///
-/// As config_cfattach_attach.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn config_cfattach_detach(name: *const c_char, ca: *mut nb::cfattach) -> c_int {
-    let name = text(name);
-    let mut config = config();
-    // SAFETY: listed devices live.
-    if config.devices.iter().any(|d| unsafe { (**d).attach == ca }) {
-        return Errno::EBUSY.0;
-    }
-    match config.attachments.iter().position(|(d, a)| *d == name && *a == ca) {
-        Some(at) => {
-            config.attachments.remove(at);
-            0
-        }
-        None => Errno::ESRCH.0,
-    }
 }
 
 /// config_attach_pseudo_acquire(9): the caller releases the device with device_release.
@@ -393,18 +260,6 @@ fn set_devs(cd: *mut nb::cfdriver, unit: c_int, device: nb::device_t) {
     }
 }
 
-fn free_devs(cd: *mut nb::cfdriver) {
-    // SAFETY: as set_devs.
-    unsafe {
-        let (old, count) = ((*cd).cd_devs, (*cd).cd_ndevs as usize);
-        if !old.is_null() {
-            drop(Box::from_raw(ptr::slice_from_raw_parts_mut(old, count)));
-        }
-        (*cd).cd_devs = ptr::null_mut();
-        (*cd).cd_ndevs = 0;
-    }
-}
-
 /// config_detach_release(9): gives up the caller's reference and detaches.
 ///
 /// # Safety
@@ -512,208 +367,4 @@ unsafe extern "C" fn config_detach_commit(d: nb::device_t) {
     kassert!(dev(d).detaching == lwp::current().addr(), "config_detach_commit: not detaching");
     dev(d).committed = true;
     CHANGED.notify_all();
-}
-
-/// device_acquire(9)
-///
-/// # Safety
-///
-/// The device is attached and cannot go away meanwhile.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_acquire(d: nb::device_t) {
-    let _config = config();
-    dev(d).references += 1;
-}
-
-/// device_release(9)
-///
-/// # Safety
-///
-/// The caller holds a reference.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_release(d: nb::device_t) {
-    let _config = config();
-    kassert!(dev(d).references > 0, "device_release: no reference is held");
-    dev(d).references -= 1;
-    CHANGED.notify_all();
-}
-
-/// device_lookup(9): null if there is no such unit.
-///
-/// # Safety
-///
-/// `cd` is a registered driver.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_lookup(cd: nb::cfdriver_t, unit: c_int) -> nb::device_t {
-    let _config = config();
-    lookup(cd, unit)
-}
-
-fn lookup(cd: nb::cfdriver_t, unit: c_int) -> nb::device_t {
-    // SAFETY: cd_devs has cd_ndevs entries while the lock is held.
-    unsafe {
-        if unit < 0 || unit >= (*cd).cd_ndevs {
-            return ptr::null_mut();
-        }
-        *(*cd).cd_devs.add(unit as usize)
-    }
-}
-
-/// device_lookup_private(9)
-///
-/// # Safety
-///
-/// As device_lookup.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_lookup_private(cd: nb::cfdriver_t, unit: c_int) -> *mut c_void {
-    let _config = config();
-    let d = lookup(cd, unit);
-    if d.is_null() { ptr::null_mut() } else { dev(d).private }
-}
-
-/// device_lookup_acquire(9): waits for an attach or detach to finish.
-///
-/// # Safety
-///
-/// As device_lookup.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_lookup_acquire(cd: nb::cfdriver_t, unit: c_int) -> nb::device_t {
-    let mut guard = config();
-    loop {
-        let d = lookup(cd, unit);
-        if d.is_null() || dev(d).committed {
-            return ptr::null_mut();
-        }
-        if dev(d).attaching == 0 && dev(d).detaching == 0 {
-            dev(d).references += 1;
-            return d;
-        }
-        if dev(d).attaching == lwp::current().addr() {
-            return ptr::null_mut();
-        }
-        guard = wait(guard);
-    }
-}
-
-macro_rules! accessors {
-    ($($(#[doc = $doc:literal])* $name:ident: $type:ty = |$d:ident| $value:expr;)*) => {
-        $(
-            $(#[doc = $doc])*
-            ///
-            /// # Safety
-            ///
-            /// The device is attached.
-            #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name(d: nb::device_t) -> $type {
-                let $d = dev(d);
-                $value
-            }
-        )*
-    };
-}
-
-accessors! {
-    /// device_xname(9)
-    device_xname: *const c_char = |d| d.xname.as_ptr();
-    /// The same for variadic.c.
-    dm_host_xname: *const c_char = |d| d.xname.as_ptr();
-    /// device_unit(9)
-    device_unit: c_int = |d| d.unit;
-    /// device_cfdata(9)
-    device_cfdata: nb::cfdata_t = |d| d.cfdata;
-    /// device_cfdriver(9)
-    device_cfdriver: nb::cfdriver_t = |d| d.driver;
-    /// device_cfattach(9)
-    device_cfattach: nb::cfattach_t = |d| d.attach;
-    /// device_private(9)
-    device_private: *mut c_void = |d| d.private;
-    /// device_properties(9)
-    device_properties: nb::prop_dictionary_t = |d| d.properties;
-    /// device_is_active(9)
-    device_is_active: bool = |d| d.active;
-    /// device_class(9)
-    device_class: nb::devclass = |d| {
-        // SAFETY: registered tables stay valid.
-        unsafe { (*d.driver).cd_class }
-    };
-}
-
-/// device_parent(9): pseudo-devices have none.
-#[unsafe(no_mangle)]
-extern "C" fn device_parent(_d: nb::device_t) -> nb::device_t {
-    ptr::null_mut()
-}
-
-/// device_set_private(9): once only, and not where autoconf allocated it.
-///
-/// # Safety
-///
-/// The device is attached.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_set_private(d: nb::device_t, private: *mut c_void) {
-    // SAFETY: registered tables stay valid.
-    let size = unsafe { (*dev(d).attach).ca_devsize };
-    kassert!(size == 0, "device_set_private: autoconf allocated it");
-    kassert!(
-        dev(d).private.is_null() || private.is_null() || dev(d).private == private,
-        "device_set_private: set already"
-    );
-    dev(d).private = private;
-}
-
-/// device_is_a(9)
-///
-/// # Safety
-///
-/// The device is attached; `name` is a string.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_is_a(d: nb::device_t, name: *const c_char) -> bool {
-    // SAFETY: registered tables stay valid.
-    text(unsafe { (*dev(d).driver).cd_name }) == text(name)
-}
-
-/// device_find_by_xname(9)
-///
-/// # Safety
-///
-/// `name` is a string.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn device_find_by_xname(name: *const c_char) -> nb::device_t {
-    let name = text(name);
-    let config = config();
-    // SAFETY: listed devices live.
-    let found = config.devices.iter().find(|d| unsafe { text((***d).xname.as_ptr()) } == name);
-    found.map_or(ptr::null_mut(), |d| d.cast())
-}
-
-/// pmf_device_register1(9)
-///
-/// # Safety
-///
-/// The device is attached; the handlers take it.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pmf_device_register1(
-    d: nb::device_t,
-    suspend: Option<Handler>,
-    resume: Option<Handler>,
-    shutdown: Option<Shutdown>,
-) -> bool {
-    if fault::check(Site::Pmf, Errno::ENOMEM).is_err() {
-        return false;
-    }
-    let _config = config();
-    kassert!(dev(d).pmf.is_none(), "pmf_device_register: registered already");
-    dev(d).pmf = Some(Pmf { suspend, resume, shutdown });
-    true
-}
-
-/// pmf_device_deregister(9)
-///
-/// # Safety
-///
-/// The device is attached.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pmf_device_deregister(d: nb::device_t) {
-    let _config = config();
-    dev(d).pmf = None;
 }

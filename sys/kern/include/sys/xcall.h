@@ -1,0 +1,6 @@
+/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+
+#ifndef _SYS_XCALL_H_
+#define _SYS_XCALL_H_
+void xc_barrier(unsigned int);
+#endif

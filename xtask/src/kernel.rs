@@ -170,7 +170,7 @@ pub fn build(arch: Arch, options: &Options) -> Result<Made> {
     setup::ensure(&[Need::Kernel])?;
     let name = arch.name();
     sh::heading(&format!("rustdm.o for {name}, {}", options.release()?));
-    let (archive, out_dir) = compile(arch, options)?;
+    let (archive, out_dir) = compile(name, options)?;
 
     let dir = options.dir(arch);
     sh::mkdir(&dir)?;
@@ -192,13 +192,13 @@ pub fn build(arch: Arch, options: &Options) -> Result<Made> {
     Ok(Made { arch, dir, links: out_dir.join("machine-links") })
 }
 
-/// Compiles the driver, with `core` and `alloc`, as a static library. Gives back the library and
-/// the folder in which build.rs left dm_layout.h.
-fn compile(arch: Arch, options: &Options) -> Result<(PathBuf, PathBuf)> {
+/// Compiles the driver, with `core` and `alloc`, as a static library for a target that conf/
+/// specifies. Gives back the library and the folder in which build.rs left dm_layout.h.
+pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     let mut cargo = toolchain::find()?.cargo();
     cargo.args(["build", "--lib", "--package", "rustdm", "--no-default-features"]);
     cargo.args(["--profile", "kernel", "--message-format", "json-render-diagnostics"]);
-    cargo.arg("--target").arg(sh::root().join(format!("conf/{}.json", arch.name())));
+    cargo.arg("--target").arg(sh::root().join(format!("conf/{target}.json")));
     cargo.args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"]);
     // compiler_builtins without its feature `mem`: memcpy and friends are libkern's.
     cargo.arg("-Zbuild-std-features=");
@@ -247,7 +247,7 @@ fn string(line: &str, member: &str) -> Option<String> {
 }
 
 /// Makes one object of what the entry points need, its sections folded.
-fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
+pub fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
     let conf = sh::root().join("conf");
     let mut ld = sh::command("ld");
     ld.args(["-m", arch.emulation(), "-r", "--gc-sections"]);
@@ -259,7 +259,7 @@ fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
 }
 
 /// Hides every name but the exported ones and takes out what a kernel does not want.
-fn trim(object: &Path, debug: bool) -> Result<()> {
+pub fn trim(object: &Path, debug: bool) -> Result<()> {
     let names = object.with_extension("names");
     let exports = sh::list(&sh::root().join("conf/exports"))?;
     sh::write(&names, exports.join("\n") + "\n")?;

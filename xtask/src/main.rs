@@ -6,6 +6,7 @@ mod doc;
 mod elf;
 mod kernel;
 mod kmod;
+mod rump;
 mod setup;
 mod sh;
 mod test;
@@ -32,11 +33,18 @@ The project's tasks. Each installs what it needs and lacks, and says so.
                     the objects are for NetBSD 11.
         --out DIR   put the results into DIR/ARCH
         --debug     keep line numbers, for a kernel built with -g
+  cargo xtask rump --src TREE [--out DIR] [--debug]
+      Make librumpdev_dm for rump kernels of that tree on x86_64: target/rump.
+      CPPFLAGS: what its librump was built with, such as -DRUMP_USE_CTOR.
   cargo xtask check-kernel [--arch ARCH] [--src TREE] [--out DIR]
       Make both and look into them for what a kernel must not have.
 
   cargo xtask bench [ARGUMENT...]
       Measure the hosted driver; arguments go to `cargo bench -p dm-host`.
+  cargo xtask sanitize address|thread [ARGUMENT...]
+      Run the I/O path's stress tests under a sanitizer, or the tests of dm-host
+      that the arguments name to `cargo test`. Needs a nightly compiler with the
+      component rust-src.
   cargo xtask doc
       Format the manual pages and the code's documentation: target/doc.
   cargo xtask setup [hosted|tools|kernel|lint|all]...
@@ -53,8 +61,10 @@ fn run(task: &str, args: &[String]) -> sh::Result<()> {
         "test" => test::main(args),
         "kernel" => kernel::main(args),
         "kmod" => kmod::main(args),
+        "rump" => rump::main(args),
         "check-kernel" => check::main(args),
         "bench" => test::bench(args),
+        "sanitize" => test::sanitize(args),
         "doc" => doc::main(args),
         "setup" => setup::main(args),
         _ => Err(format!("no task called `{task}`: see `cargo xtask help`")),

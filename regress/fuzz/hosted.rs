@@ -1,7 +1,7 @@
 //! The driver itself, on the hosted kernel: bytes as userland could send them.
 
 use dm_core::testing::{Dict, Object};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dm_host::proplib::xml;
 use dm_host::{Config, DiskSpec, Flags, Machine};
@@ -9,10 +9,15 @@ use dm_host::{Config, DiskSpec, Flags, Machine};
 /// One at a time in a process: a machine that shuts down takes any object for a leak.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits for it.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whatever bytes come in: proplib refuses them, or makes a dictionary whose text it reads again
 /// to the same text.
 pub fn proplib(data: &[u8]) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let Ok(text) = core::str::from_utf8(data) else { return };
     let Some(once) = xml::round_trip(text) else { return };
     let twice = xml::round_trip(&once).expect("proplib reads what it writes");
@@ -23,7 +28,7 @@ pub fn proplib(data: &[u8]) {
 /// leave a device for it to meet. Whatever happened, everything can be taken away again, and the
 /// machine shuts down without a leak.
 pub fn ioctl(data: &[u8]) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let machine = Machine::boot(Config::test()).expect("boots");
     let disk = machine.attach_disk(DiskSpec::memory("wd0", 1 << 16)).expect("attaches");
     let control = machine.open("/dev/mapper/control", Flags::READ_WRITE).expect("opens");

@@ -5,6 +5,7 @@
 
 pub mod dictionaries;
 pub mod hosted;
+pub mod sequences;
 pub mod table;
 
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("dictionaries", dictionaries::run),
     ("proplib", hosted::proplib),
     ("ioctl", hosted::ioctl),
+    ("sequences", sequences::run),
 ];

@@ -2,8 +2,11 @@ use std::path::PathBuf;
 
 use crate::TARGETS;
 
-/// Mutations of each corpus entry. With the corpus as it is, all targets together take seconds.
-const ROUNDS: usize = 200;
+/// Mutations of the corpus: as many as take seconds.
+const QUICK: usize = 8000;
+const SLOW: usize = 1600;
+/// The same, where each is a whole game.
+const GAMES: usize = 200;
 
 /// Marsaglia's xorshift: the same mutations in every run.
 struct Random(u64);
@@ -48,13 +51,15 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-fn run(name: &str) {
+fn run(name: &str, mutations: usize) {
     let target = TARGETS.iter().find(|(n, _)| *n == name).unwrap().1;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for (path, data) in corpus(name) {
+    let corpus = corpus(name);
+    let rounds = mutations.div_ceil(corpus.len());
+    for (path, data) in corpus {
         eprintln!("{path}");
         target(&data);
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let mut data = data.clone();
             random.mutate(&mut data);
             target(&data);
@@ -64,20 +69,25 @@ fn run(name: &str) {
 
 #[test]
 fn table() {
-    run("table");
+    run("table", QUICK);
 }
 
 #[test]
 fn dictionaries() {
-    run("dictionaries");
+    run("dictionaries", SLOW);
 }
 
 #[test]
 fn proplib() {
-    run("proplib");
+    run("proplib", QUICK);
 }
 
 #[test]
 fn ioctl() {
-    run("ioctl");
+    run("ioctl", SLOW);
+}
+
+#[test]
+fn sequences() {
+    run("sequences", GAMES);
 }

@@ -13,6 +13,9 @@ use dm_host::{Config, Dev, DiskSpec, File, Flags, Io, Machine, Node, Request, ma
 
 const BLOCK: usize = 4096;
 
+/// Sectors of a component that has data.
+const SECTORS: u64 = 2048;
+
 /// A machine with a component that completes at once, and devices on it.
 struct Bed {
     // Closed before the machine goes.
@@ -30,8 +33,12 @@ impl Drop for Bed {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::on(DiskSpec::null("wd0", 1 << 32))
+    }
+
+    fn on(spec: DiskSpec) -> Bed {
         let machine = Machine::boot(Config::bench()).expect("boots");
-        let disk = machine.attach_disk(DiskSpec::null("wd0", 1 << 32)).expect("attaches");
+        let disk = machine.attach_disk(spec).expect("attaches");
         let control = machine.open("/dev/mapper/control", Flags::READ_WRITE).expect("opens");
         let (path, component) = (disk.path(), disk.dev());
         Bed { control, path, component, machine }
@@ -64,7 +71,19 @@ impl Bed {
 
     /// A machine that has what a case needs, the device to read from, and the sector.
     fn case(name: &str) -> (Bed, Dev, Vec<File>, i64) {
-        let bed = Bed::new();
+        let (name, kind) = name.split_once(" on ").unwrap_or((name, "null"));
+        let bed = match kind {
+            "memory" => Bed::on(DiskSpec::memory("wd0", SECTORS)),
+            "file" => {
+                let path = std::env::temp_dir().join(format!("dm-bench.{}", std::process::id()));
+                std::fs::write(&path, vec![0; SECTORS as usize * 512]).expect("writes");
+                let spec = DiskSpec::file("wd0", &path, false).expect("opens");
+                // It stays as long as it is open.
+                std::fs::remove_file(&path).expect("removes");
+                Bed::on(spec)
+            }
+            _ => Bed::new(),
+        };
         let (dev, at) = match name {
             "component" => (bed.component, 0),
             "linear" => (bed.linear("a", 1), 0),
@@ -270,6 +289,15 @@ fn main() {
         };
         println!("{case:16}{time:6.0}  {:6.2}  {counts}", time / base_time);
         let _ = std::io::stdout().flush();
+    }
+    for kind in ["memory", "file"] {
+        let times = [time(&format!("component on {kind}")), time(&format!("linear on {kind}"))];
+        println!(
+            "{kind}: {:.0} ns, linear {:.0} ns, {:.2}",
+            times[0],
+            times[1],
+            times[1] / times[0]
+        );
     }
     let (ours, component) = scaling();
     println!(

@@ -604,7 +604,14 @@ impl Slot {
 /// EINVAL when it cannot be done.
 #[cold]
 fn cut(table: &LiveTable<NetBsd>, io: &Io) -> Result<bool, Errno> {
-    if !(1..=i32::MAX as u32).contains(&io.bytes()) || !io.bound(table.size()) {
+    if !(1..=i32::MAX as u32).contains(&io.bytes()) {
+        return Ok(false);
+    }
+    // First, as other disks do: bounding would make part of a sector at the end a whole one.
+    if !io.bytes().is_multiple_of(table.sector_size()) {
+        return Err(Errno::EINVAL);
+    }
+    if !io.bound(table.size()) {
         return Ok(false);
     }
     if table.holds(io.sector(), io.bytes()) { Ok(true) } else { Err(Errno::EINVAL) }

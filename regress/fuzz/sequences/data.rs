@@ -220,7 +220,8 @@ impl Data {
         if part.bytes == 0 {
             return self.refuse(part, None);
         }
-        let Ok(start) = u64::try_from(part.block) else {
+        let whole_sectors = part.bytes.is_multiple_of(SECTOR * sector_size as usize);
+        let Some(start) = u64::try_from(part.block).ok().filter(|_| whole_sectors) else {
             return self.refuse(part, Some(Errno::EINVAL));
         };
         if start + part.bytes.div_ceil(SECTOR) as u64 > size {
@@ -237,8 +238,7 @@ impl Data {
             }
             part.bytes = fits * SECTOR;
         }
-        let whole_sectors = part.bytes.is_multiple_of(SECTOR * sector_size as usize);
-        if !start.is_multiple_of(sector_size) || !whole_sectors {
+        if !start.is_multiple_of(sector_size) {
             return self.refuse(part, Some(Errno::EINVAL));
         }
         let write = self.transfers[part.transfer].write;

@@ -201,6 +201,9 @@ fn io_of_no_bytes_and_of_half_sectors() {
     assert_eq!(raw.pread(&mut data[..SECTOR], 100), Err(Errno::EINVAL));
     let result = Io::new(SECTOR + 1).run(device.dev(), Request::write(0));
     assert_eq!((result.error, result.resid), (Some(Errno::EINVAL), SECTOR + 1));
+    // At the end, where it must not be cut to whole sectors.
+    let result = Io::new(SECTOR + 1).run(device.dev(), Request::read(99));
+    assert_eq!((result.error, result.resid), (Some(Errno::EINVAL), SECTOR + 1));
     assert_eq!(disk.counters().reads + disk.counters().writes, 0, "none of it reached the disk");
 }
 

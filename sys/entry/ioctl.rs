@@ -64,6 +64,10 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
         Err(_) => limits::QUESTION,
     };
     let mut dict = Dictionary::copyin(reference, command, limit)?;
+    // What the driver does not know goes back as it came, and proplib writes it by recursion.
+    if dict.is_deeper_than(limits::NESTING)? {
+        return Err(Errno::EINVAL);
+    }
     dm_core::ioctl::ioctl(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;
     dict.copyout(reference, command)
 }

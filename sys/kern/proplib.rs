@@ -1,7 +1,7 @@
 //! proplib(3), as dm-core reads and writes property lists.
 
 use alloc::ffi::CString;
-use core::ffi::{CStr, c_uint, c_ulong};
+use core::ffi::{CStr, c_uint, c_ulong, c_void};
 use core::ptr::NonNull;
 
 use dm_core::Errno;
@@ -13,14 +13,14 @@ use super::sys;
 ///
 /// # Invariants
 /// One reference count is this value's.
-struct Object(NonNull<core::ffi::c_void>);
+struct Object(NonNull<c_void>);
 
 // SAFETY: proplib counts references atomically and locks its containers.
 unsafe impl Send for Object {}
 
 impl Object {
     /// Takes over a reference that proplib's `create` functions gave.
-    fn own(raw: *mut core::ffi::c_void) -> Result<Object, Errno> {
+    fn own(raw: *mut c_void) -> Result<Object, Errno> {
         NonNull::new(raw).map(Object).ok_or(Errno::ENOMEM)
     }
 
@@ -28,7 +28,7 @@ impl Object {
     ///
     /// # Safety
     /// `raw` is an object that lives now.
-    unsafe fn share(raw: NonNull<core::ffi::c_void>) -> Object {
+    unsafe fn share(raw: NonNull<c_void>) -> Object {
         // SAFETY: the caller's promise.
         unsafe { sys::prop_object_retain(raw.as_ptr()) };
         Object(raw)
@@ -83,6 +83,32 @@ impl Dictionary {
         })
     }
 
+    /// Whether arrays and dictionaries lie in one another more than `limit` deep, this one counted.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn is_deeper_than(&self, limit: usize) -> Result<bool, Errno> {
+        // SAFETY: the dictionary lives; so do the containers in it, which nobody changes meanwhile.
+        let mut open = alloc::vec![unsafe { Contents::of(self.0.0) }?];
+        while let Some(container) = open.last_mut() {
+            let Some(object) = container.next() else {
+                open.pop();
+                continue;
+            };
+            // SAFETY: asks for the type of an object that its container holds.
+            match unsafe { sys::prop_object_type(object.as_ptr()) } {
+                sys::prop_type_t_PROP_TYPE_ARRAY | sys::prop_type_t_PROP_TYPE_DICTIONARY => {}
+                _ => continue,
+            }
+            if open.len() >= limit {
+                return Ok(true);
+            }
+            // SAFETY: as above.
+            open.push(unsafe { Contents::of(object) }?);
+        }
+        Ok(false)
+    }
+
     fn set(&mut self, key: &CStr, value: Object) -> Result<(), Errno> {
         // SAFETY: both live, and proplib takes a reference of its own to the value.
         let done = unsafe { sys::prop_dictionary_set(self.0.raw(), key.as_ptr(), value.raw()) };
@@ -90,11 +116,61 @@ impl Dictionary {
     }
 }
 
+/// What a container holds, one after another.
+///
+/// # Invariants
+/// The iterator is ours, and of `container`, which lives and is not changed.
+struct Contents {
+    iterator: NonNull<sys::_prop_object_iterator>,
+    container: NonNull<c_void>,
+    /// It gives the keys of a dictionary, not what they name.
+    keys: bool,
+}
+
+impl Contents {
+    /// # Safety
+    /// `container` is an array or a dictionary, which outlives this value unchanged.
+    unsafe fn of(container: NonNull<c_void>) -> Result<Contents, Errno> {
+        let raw = container.as_ptr();
+        // SAFETY: the caller's promise; each function is for the type that was asked for.
+        let (iterator, keys) = unsafe {
+            match sys::prop_object_type(raw) {
+                sys::prop_type_t_PROP_TYPE_DICTIONARY => {
+                    (sys::prop_dictionary_iterator(raw.cast()), true)
+                }
+                _ => (sys::prop_array_iterator(raw.cast()), false),
+            }
+        };
+        let iterator = NonNull::new(iterator).ok_or(Errno::ENOMEM)?;
+        Ok(Contents { iterator, container, keys })
+    }
+
+    fn next(&mut self) -> Option<NonNull<c_void>> {
+        // SAFETY: the iterator and its container live (invariant); a dictionary's iterator gives
+        // its keys.
+        unsafe {
+            let object = NonNull::new(sys::prop_object_iterator_next(self.iterator.as_ptr()))?;
+            if !self.keys {
+                return Some(object);
+            }
+            let (dict, key) = (self.container.as_ptr().cast(), object.as_ptr().cast());
+            NonNull::new(sys::prop_dictionary_get_keysym(dict, key))
+        }
+    }
+}
+
+impl Drop for Contents {
+    fn drop(&mut self) {
+        // SAFETY: the iterator is ours (invariant), and not used again.
+        unsafe { sys::prop_object_iterator_release(self.iterator.as_ptr()) }
+    }
+}
+
 /// Reads an object that a container holds for at least as long as `'a`.
 ///
 /// # Safety
 /// `raw` is null or an object that lives and is not changed during `'a`.
-unsafe fn value<'a>(raw: *mut core::ffi::c_void) -> Option<Value<'a, Dictionary>> {
+unsafe fn value<'a>(raw: *mut c_void) -> Option<Value<'a, Dictionary>> {
     let object = NonNull::new(raw)?;
     // SAFETY: the caller's promise; each accessor is for the type that was asked for.
     unsafe {

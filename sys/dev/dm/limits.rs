@@ -40,3 +40,7 @@ pub const REQUEST: usize = 32 * 1024 * 1024;
 
 /// Bytes of a request from anyone else.
 pub const QUESTION: usize = 64 * 1024;
+
+/// Arrays and dictionaries in one another in a request; a request that makes sense has 4. proplib
+/// writes a reply by recursion, on a kernel's stack.
+pub const NESTING: usize = 16;

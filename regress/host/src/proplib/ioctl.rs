@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::{Body, Ref, xml};
+use crate::console::kassert;
 use crate::copy::{copyin, copyout};
 use crate::errno::Errno;
 use crate::fault::{self, Site};
@@ -11,6 +12,10 @@ use crate::netbsd as nb;
 
 /// prop_object_copyin_limit: a request must be shorter, in bytes.
 const LIMIT: usize = 65536;
+
+/// NetBSD writes a property list by recursion, which takes some 150 bytes of an 8 KiB stack for each
+/// array and dictionary around an object; so many it surely has room for.
+const NESTING: usize = 24;
 
 const IOC_OUT: u64 = 0x4000_0000;
 const IOC_IN: u64 = 0x8000_0000;
@@ -95,7 +100,13 @@ fn copyin_object(
 fn copyout_object(reference: *mut nb::plistref, object: nb::prop_object_t) -> c_int {
     lwp::current().assert_sleepable("prop_copyout");
     let Some(object) = Ref::retain(object) else { return Errno::EINVAL.0 };
-    let mut text = xml::externalize(&object).into_bytes();
+    let text = xml::externalize(&object);
+    let nesting = text.lines().map(|line| line.bytes().take_while(|b| *b == b'\t').count()).max();
+    kassert!(
+        nesting.unwrap_or(0) <= NESTING,
+        "prop_copyout: {nesting:?} containers in one another: NetBSD's recursion would run out of stack"
+    );
+    let mut text = text.into_bytes();
     text.push(0);
     let mapped = text.len().next_multiple_of(PAGE);
     // SAFETY: a fresh mapping of that size; the plistref is the driver's.

@@ -247,6 +247,13 @@ pub(crate) fn release(object: nb::prop_object_t) {
     drop(Ref::from_raw(object));
 }
 
+/// An iterator is an object here and none in NetBSD.
+fn assert_object(object: nb::prop_object_t) {
+    if let Some(Object { body: Body::Iterator(_), .. }) = get(object) {
+        kpanic!("proplib: {object:p} is an iterator: prop_object_iterator_release is for those");
+    }
+}
+
 /// Objects never released, for the leak report.
 pub(crate) fn leaks() -> Vec<String> {
     let all = OBJECTS.drain();
@@ -318,6 +325,7 @@ fn equals(a: &Ref, b: &Ref) -> bool {
 /// prop_object_retain(3)
 #[unsafe(no_mangle)]
 extern "C" fn prop_object_retain(object: nb::prop_object_t) {
+    assert_object(object);
     if let Some(reference) = Ref::retain(object) {
         std::mem::forget(reference);
     }
@@ -326,6 +334,7 @@ extern "C" fn prop_object_retain(object: nb::prop_object_t) {
 /// prop_object_release(3)
 #[unsafe(no_mangle)]
 extern "C" fn prop_object_release(object: nb::prop_object_t) {
+    assert_object(object);
     release(object);
 }
 

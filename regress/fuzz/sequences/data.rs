@@ -57,8 +57,8 @@ impl Transfer {
     /// The answer, when it is due.
     pub fn result(&self) -> Option<IoResult> {
         let (count, refused) = (self.count, self.refused);
-        // One of no bytes ends by being refused, too.
-        if refused.is_some() || count == 0 {
+        // One of less than a sector ends by being refused, too.
+        if refused.is_some() || count < SECTOR {
             return refused;
         }
         let fates: Option<Vec<_>> = self.fates[..count / SECTOR].iter().copied().collect();

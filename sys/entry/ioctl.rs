@@ -124,19 +124,19 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
             }
             DIOCSDINFO => {
                 write()?;
-                device.disk.set_label(&*data.cast())
+                device.set_label(&*data.cast())
             }
             ODIOCSDINFO => {
                 write()?;
-                device.disk.set_label(&label::from_old(&*data.cast()))
+                device.set_label(&label::from_old(&*data.cast()))
             }
             DIOCWDINFO => {
                 write()?;
-                label::write(slot, &device.disk, &*data.cast())
+                device.write_label(&*data.cast())
             }
             ODIOCWDINFO => {
                 write()?;
-                label::write(slot, &device.disk, &label::from_old(&*data.cast()))
+                device.write_label(&label::from_old(&*data.cast()))
             }
             DIOCWLABEL => {
                 write()?;
@@ -318,6 +318,14 @@ impl Device<'_> {
     fn label(&self) -> sys::disklabel {
         let (size, sector_size) = self.size();
         label::get(self.slot, &self.disk, self.dev, size, sector_size)
+    }
+
+    fn set_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
+        self.disk.set_label(label, self.size().1).map(drop)
+    }
+
+    fn write_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
+        label::write(self.slot, &self.disk, label, self.size().1)
     }
 
     fn default_label(&self) -> sys::disklabel {

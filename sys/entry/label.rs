@@ -21,8 +21,35 @@ use crate::kern::{cpu, sys};
 /// How often an I/O of a label has found its device suspended.
 static TURNED_AWAY: AtomicU32 = AtomicU32::new(0);
 
-/// d_strategy(9) for labels, and for a look at one below: an I/O that finds its device suspended
-/// fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would wait deaf
+/// How many I/Os the search for a label may take. readdisklabel(9) goes wherever a disk's boot
+/// records send it, which may be in a circle.
+const SEARCH: u32 = 1000;
+
+/// [`impatient`], for readdisklabel(9) and writedisklabel(9). They believe what a disk says: an I/O
+/// that is larger than its buffer, or one too many, fails.
+///
+/// # Safety
+/// As for [`impatient`].
+unsafe extern "C" fn searching(bp: *mut sys::buf) {
+    // SAFETY: the caller's promise.
+    let io = unsafe { Io::from_raw(NonNull::new_unchecked(bp)) };
+    if !io.fits_its_buffer() {
+        return io.fail(0, Errno::EINVAL);
+    }
+    let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
+    let spend = |left: u32| left.checked_sub(1);
+    let left = slot.map(|slot| {
+        slot.label_search.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+    });
+    if left == Some(false) {
+        return io.fail(0, Errno::EIO);
+    }
+    // SAFETY: as above: the buffer is the driver's until it is completed.
+    unsafe { impatient(io.into_raw().as_ptr()) }
+}
+
+/// d_strategy(9) for a look at a label below: an I/O that finds its device suspended fails with
+/// EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would wait deaf
 /// to signals, perhaps for one that it would send itself.
 ///
 /// # Safety
@@ -60,7 +87,8 @@ pub(crate) fn get(
             return label;
         }
         let before = TURNED_AWAY.load(Ordering::SeqCst);
-        let read = size > Sector::ZERO && disk.read_label(dev, impatient, &mut label);
+        slot.label_search.store(SEARCH, Ordering::Relaxed);
+        let read = size > Sector::ZERO && disk.read_label(dev, searching, &mut label);
         if !read {
             if TURNED_AWAY.load(Ordering::SeqCst) != before {
                 if slot.gate.door() == Door::Open {
@@ -90,14 +118,20 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
 /// DIOCWDINFO: sets the label and writes it to the device, once it is not suspended.
 ///
 /// # Errors
-/// EINVAL for what is no label, EINTR, ENXIO if the device goes, or what the port's code or the I/O
+/// EINVAL for what is no label of this device, EINTR, ENXIO if the device goes, or what the port's code or the I/O
 /// says; the label stays set in core then, as on other disks.
-pub(crate) fn write(slot: &Slot, disk: &Disk, label: &sys::disklabel) -> Result<(), Errno> {
-    disk.set_label(label)?;
+pub(crate) fn write(
+    slot: &Slot,
+    disk: &Disk,
+    label: &sys::disklabel,
+    sector_size: u32,
+) -> Result<(), Errno> {
+    let label = disk.set_label(label, sector_size)?;
     loop {
         drop(slot.enter_sleeping()?);
         let before = TURNED_AWAY.load(Ordering::SeqCst);
-        let result = disk.write_label(slot.dev(), impatient);
+        slot.label_search.store(SEARCH, Ordering::Relaxed);
+        let result = disk.write_label(slot.dev(), searching, &label);
         let turned_away = TURNED_AWAY.load(Ordering::SeqCst) != before;
         if result != Err(Errno::EAGAIN) || !turned_away {
             return result;

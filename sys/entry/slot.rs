@@ -62,6 +62,8 @@ pub struct Slot {
     unused: Condvar,
     /// DIOCWLABEL: whether the label sectors of components may be written.
     pub(crate) label_writable: AtomicBool,
+    /// How many more I/Os a search for the device's label may take.
+    pub(crate) label_search: AtomicU32,
     cfdata: UnsafeCell<sys::cfdata>,
 }
 
@@ -202,6 +204,7 @@ impl Slot {
             node: Mutex::new(NodeState::default()),
             unused: Condvar::new(c"dmnode"),
             label_writable: AtomicBool::new(false),
+            label_search: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
             cfdata: UnsafeCell::new(unsafe { core::mem::zeroed() }),
         }

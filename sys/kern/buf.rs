@@ -80,6 +80,11 @@ impl Io {
         Sector(self.raw().b_blkno as u64)
     }
 
+    /// Whether its data fits into the memory that it was given.
+    pub fn fits_its_buffer(&self) -> bool {
+        (0..=self.raw().b_bufsize).contains(&self.raw().b_bcount)
+    }
+
     /// Cuts it to the device's size, as disks do. `false` when nothing is left to do: it has been
     /// given its error, or lies at the end.
     pub fn bound(&self, size: Sector) -> bool {

@@ -219,30 +219,47 @@ impl Disk {
         message.is_null()
     }
 
-    /// Checks a label and makes it the in-core one.
+    /// Checks a label and makes it the in-core one; `sector_size` is the disk's. The label comes
+    /// back as it is to be written.
     ///
     /// # Errors
-    /// EINVAL for one that is none.
-    pub fn set_label(&self, new: &sys::disklabel) -> Result<(), Errno> {
+    /// EINVAL for one that is none, or not this disk's.
+    pub fn set_label(
+        &self,
+        new: &sys::disklabel,
+        sector_size: u32,
+    ) -> Result<sys::disklabel, Errno> {
         let (raw, mut new) = (self.raw.get(), *new);
+        // The kernel believes the rest: writedisklabel reads sectors of this size into a buffer
+        // for three of them, and divides by the tracks.
+        if new.d_secsize != sector_size
+            || new.d_ntracks == 0
+            || u32::from(new.d_npartitions) > sys::MAXPARTITIONS as u32
+        {
+            return Err(Errno::EINVAL);
+        }
         self.locked(|disk| {
             // SAFETY: all three live; dk_openlock guards the in-core label.
             Errno::check(unsafe {
                 sys::setdisklabel(disk.dk_label, &raw mut new, 0, (*raw).dk_cpulabel)
             })?;
             self.set_in_core(InCore::Set);
-            Ok(())
+            Ok(new)
         })
     }
 
-    /// Writes the in-core label to the disk.
+    /// Writes a label that [`Disk::set_label`] has found good to the disk. Not the in-core one: a
+    /// change of the table may have put there what some disk says.
     ///
     /// # Errors
     /// What the port's code or the I/O says.
-    pub fn write_label(&self, dev: Dev, strategy: Strategy) -> Result<(), Errno> {
-        let raw = self.raw.get();
-        // SAFETY: disk_attach allocated the label; dk_openlock guards it.
-        let mut label = self.locked(|disk| unsafe { *disk.dk_label });
+    pub fn write_label(
+        &self,
+        dev: Dev,
+        strategy: Strategy,
+        label: &sys::disklabel,
+    ) -> Result<(), Errno> {
+        let (raw, mut label) = (self.raw.get(), *label);
         // SAFETY: as for `read_label`.
         Errno::check(unsafe {
             sys::writedisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)

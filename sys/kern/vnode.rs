@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use dm_core::Errno;
+use dm_core::limits;
 use dm_core::units::{DEV_BSIZE, Dev, Sector};
 
 use super::disk::Strategy;
@@ -65,7 +66,7 @@ impl BlockDevice {
         Errno::check(unsafe {
             sys::getdisksize(vnode.as_ptr(), &raw mut sectors, &raw mut bytes)
         })?;
-        if bytes < DEV_BSIZE || !bytes.is_power_of_two() {
+        if !(DEV_BSIZE..=limits::SECTOR).contains(&bytes) || !bytes.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
         let size = sectors.checked_mul(u64::from(bytes / DEV_BSIZE)).map(Sector);

@@ -12,6 +12,10 @@ pub const STRIPES: usize = 1024;
 /// Bytes of a component's path, as PATH_MAX less its NUL.
 pub const PATH: usize = 1023;
 
+/// Bytes in a component's sectors. readdisklabel(9) wants three of a device's in one buffer, and
+/// NetBSD's largest buffers have 64 KiB.
+pub const SECTOR: u32 = 16 * 1024;
+
 /// Bytes of a line's parameters.
 pub const PARAMS: usize = 64 * 1024;
 

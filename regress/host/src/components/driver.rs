@@ -312,7 +312,7 @@ pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
         || spec.name.len() > 15
         || spec.name.contains('/')
         || !secsize.is_power_of_two()
-        || !(512..=65536).contains(&secsize)
+        || !secsize < 512
     {
         return Err(Errno::EINVAL);
     }

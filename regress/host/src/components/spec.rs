@@ -66,7 +66,7 @@ impl DiskSpec {
         DiskSpec::new(name, Backend::Null, sectors)
     }
 
-    /// Sectors of 512, 1024, 2048 or 4096 bytes. The number of sectors stays what it was.
+    /// Sectors of so many bytes, a power of two from 512. The number of sectors stays what it was.
     pub fn sector_size(mut self, bytes: u32) -> DiskSpec {
         self.secsize = bytes;
         self

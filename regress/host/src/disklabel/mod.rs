@@ -1,12 +1,14 @@
 //! disklabel(9) as amd64 and i386 have it: the label lies LABELSECTOR after the start of the
 //! disk's NetBSD slice, or of the disk where there is no master boot record.
 
-use std::ffi::{c_char, c_int};
+mod scan;
+
+use std::ffi::{CStr, c_char, c_int};
 
 use crate::Dev;
-use crate::buf::{B_READ, biowait, getiobuf, putiobuf};
 use crate::errno::Errno;
 use crate::netbsd as nb;
+use scan::Scan;
 
 /// DISKMAGIC
 pub const MAGIC: u32 = 0x8256_4557;
@@ -63,47 +65,6 @@ pub fn valid(label: &nb::disklabel) -> bool {
         && checksum(label) == 0
 }
 
-/// Reads or writes one sector through a strategy routine. As in NetBSD it is the caller that names
-/// the raw partition, where there are any.
-unsafe fn transfer(
-    dev: Dev,
-    strategy: Strategy,
-    label: &nb::disklabel,
-    sector: u32,
-    data: &mut [u8],
-    read: bool,
-) -> c_int {
-    let secsize = label.d_secsize.max(512);
-    // SAFETY: the driver's strategy routine with a buffer of ours.
-    unsafe {
-        let bp = getiobuf(std::ptr::null_mut(), true);
-        (*bp).b_dev = dev;
-        (*bp).b_blkno = i64::from(sector) * i64::from(secsize / 512);
-        (*bp).b_bcount = data.len() as c_int;
-        (*bp).b_bufsize = data.len() as c_int;
-        (*bp).b_resid = data.len() as c_int;
-        (*bp).b_flags = if read { B_READ } else { 0 };
-        (*bp).b_cflags = nb::BC_BUSY as u32;
-        (*bp).b_data = data.as_mut_ptr().cast();
-        strategy(bp);
-        let error = biowait(bp);
-        putiobuf(bp);
-        error
-    }
-}
-
-/// Where a label may lie: (sector of the slice's start, of the label).
-fn slice_start(mbr: &[u8]) -> Option<u32> {
-    if mbr.get(510..512) != Some(&[0x55, 0xaa]) {
-        return None;
-    }
-    (0..4).find_map(|i| {
-        let entry = mbr.get(446 + 16 * i..462 + 16 * i)?;
-        let start = u32::from_le_bytes(entry[8..12].try_into().ok()?);
-        (entry[4] == MBR_NETBSD).then_some(start)
-    })
-}
-
 /// Finds a label in a sector, at any multiple of four bytes.
 fn find_label(sector: &[u8]) -> Option<(usize, nb::disklabel)> {
     (0..sector.len().saturating_sub(LABEL_SIZE - 1)).step_by(4).find_map(|at| {
@@ -112,20 +73,6 @@ fn find_label(sector: &[u8]) -> Option<(usize, nb::disklabel)> {
             unsafe { sector.as_ptr().add(at).cast::<nb::disklabel>().read_unaligned() };
         valid(&label).then_some((at, label))
     })
-}
-
-unsafe fn label_sector(
-    dev: Dev,
-    strategy: Strategy,
-    label: &nb::disklabel,
-    data: &mut [u8],
-) -> Result<u32, c_int> {
-    // SAFETY: as in `transfer`.
-    let error = unsafe { transfer(dev, strategy, label, 0, data, true) };
-    if error != 0 {
-        return Err(error);
-    }
-    Ok(slice_start(data).unwrap_or(0) + nb::LABELSECTOR as u32)
 }
 
 /// readdisklabel(9): null if a label was found, else what is wrong.
@@ -156,22 +103,7 @@ unsafe extern "C" fn readdisklabel(
         if raw.p_size == 0 {
             raw.p_size = lp.d_secperunit;
         }
-        let mut data = vec![0; lp.d_secsize as usize];
-        match label_sector(dev, strategy, lp, &mut data) {
-            Err(_) => return c"error reading disk label".as_ptr(),
-            Ok(sector) => {
-                if transfer(dev, strategy, lp, sector, &mut data, true) != 0 {
-                    return c"error reading disk label".as_ptr();
-                }
-            }
-        }
-        match find_label(&data) {
-            Some((_, label)) => {
-                *lp = label;
-                std::ptr::null()
-            }
-            None => c"no disk label".as_ptr(),
-        }
+        Scan::new(dev, strategy, lp, false).find().map_or(std::ptr::null(), CStr::as_ptr)
     }
 }
 
@@ -192,6 +124,11 @@ unsafe extern "C" fn setdisklabel(
         let (old, new) = (&mut *old, &mut *new);
         if new.d_secpercyl == 0 || new.d_secsize == 0 || new.d_secsize % 512 != 0 {
             return Errno::EINVAL.0;
+        }
+        // So that a label can be taken away: nothing else of it is looked at.
+        if new.d_magic == u32::MAX {
+            *old = *new;
+            return 0;
         }
         if !valid(new) {
             return Errno::EINVAL.0;
@@ -229,18 +166,6 @@ unsafe extern "C" fn writedisklabel(
     // SAFETY: the caller's promise.
     unsafe {
         let Some(strategy) = strategy else { return Errno::EINVAL.0 };
-        let label = *lp;
-        let mut data = vec![0; label.d_secsize.max(512) as usize];
-        let sector = match label_sector(dev, strategy, &label, &mut data) {
-            Ok(sector) => sector,
-            Err(error) => return error,
-        };
-        let error = transfer(dev, strategy, &label, sector, &mut data, true);
-        if error != 0 {
-            return error;
-        }
-        let at = find_label(&data).map_or(nb::LABELOFFSET as usize, |(at, _)| at);
-        data[at..at + LABEL_SIZE].copy_from_slice(bytes(&label));
-        transfer(dev, strategy, &label, sector, &mut data, false)
+        Scan::new(dev, strategy, &mut *lp, true).put()
     }
 }

@@ -4,6 +4,7 @@
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
 //! serialised per device by `Device::control`, which is a flag to sleep on and no lock.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -395,7 +396,7 @@ impl<K: Kernel> Driver<K> {
     fn install(&self, device: &Device<K>, loaded: Loaded<K>) -> Result<(), Errno> {
         let devices = self.devices.lock();
         let below =
-            devices.depth_below(self.kernel.block_major(), loaded.table.devs(), device.minor, 0)?;
+            devices.depth_below(self.kernel.block_major(), loaded.table.devs(), device.minor)?;
         if below > 0 {
             devices.depth_above(self.kernel.block_major(), device.minor, below)?;
         }
@@ -779,54 +780,64 @@ impl<K: Kernel> Devices<K> {
         Some(minor)
     }
 
-    /// The components of a device's tables, active and inactive. Their numbers only: a table that
-    /// were let go here would close its components under the lock.
-    fn components(&self, minor: Minor) -> Vec<Dev> {
-        let device = self.position(minor).ok().and_then(|at| self.list.get(at)?.device.as_ref());
-        device.map_or(Vec::new(), |device| {
-            let state = device.state.lock();
-            let tables = [&state.active, &state.inactive].into_iter().flatten();
-            tables.flat_map(|loaded| loaded.table.devs().iter().copied()).collect()
-        })
+    /// Adds the components of a device's tables, active and inactive, as far as they are ours. Their
+    /// numbers only: a table that were let go here would close its components under the lock.
+    fn below(&self, major: u32, minor: Minor, to: &mut BTreeSet<Minor>) {
+        let entry = self.position(minor).ok().and_then(|at| self.list.get(at));
+        let Some(device) = entry.and_then(|entry| entry.device.as_ref()) else { return };
+        let state = device.state.lock();
+        for loaded in [&state.active, &state.inactive].into_iter().flatten() {
+            to.extend(ours(major, loaded.table.devs()));
+        }
     }
 
-    /// How many layers of our own devices lie below a table with these components.
+    /// How many layers of our own devices lie below a table with these components. Layer by layer:
+    /// the paths through a stack can be more than anybody could follow.
     ///
     /// # Errors
     /// ELOOP if `loaded` is one of them, or there are too many layers.
-    fn depth_below(
-        &self,
-        major: u32,
-        devs: &[Dev],
-        loaded: Minor,
-        depth: usize,
-    ) -> Result<usize, Errno> {
-        let ours = devs.iter().filter(|dev| dev.major() == major);
-        let next = depth.saturating_add(1);
-        let mut deepest = 0;
-        for minor in ours.filter_map(|dev| Minor::new(u64::from(dev.minor()))) {
-            if minor == loaded || depth >= limits::DEPTH {
+    fn depth_below(&self, major: u32, devs: &[Dev], loaded: Minor) -> Result<usize, Errno> {
+        let mut layer: BTreeSet<Minor> = ours(major, devs).collect();
+        let mut depth = 0usize;
+        while !layer.is_empty() {
+            if layer.contains(&loaded) || depth >= limits::DEPTH {
                 return Err(Errno::ELOOP);
             }
-            let below = self.depth_below(major, &self.components(minor), loaded, next)?;
-            deepest = deepest.max(below).max(next);
+            depth = depth.saturating_add(1);
+            let mut next = BTreeSet::new();
+            layer.iter().for_each(|minor| self.below(major, *minor, &mut next));
+            layer = next;
         }
-        Ok(deepest)
+        Ok(depth)
     }
 
     /// That the devices above `minor` stay within the depth with `below` layers under it.
     fn depth_above(&self, major: u32, minor: Minor, below: usize) -> Result<(), Errno> {
-        if below > limits::DEPTH {
-            return Err(Errno::ELOOP);
-        }
-        let Some(dev) = Dev::new(major, minor.get()) else { return Ok(()) };
-        for entry in &self.list {
-            if self.components(entry.minor).contains(&dev) {
-                self.depth_above(major, entry.minor, below.saturating_add(1))?;
+        let mut layer = BTreeSet::from([minor]);
+        let mut depth = below;
+        while !layer.is_empty() {
+            if depth > limits::DEPTH {
+                return Err(Errno::ELOOP);
             }
+            depth = depth.saturating_add(1);
+            let mut next = BTreeSet::new();
+            for entry in &self.list {
+                let mut below = BTreeSet::new();
+                self.below(major, entry.minor, &mut below);
+                if !below.is_disjoint(&layer) {
+                    next.insert(entry.minor);
+                }
+            }
+            layer = next;
         }
         Ok(())
     }
+}
+
+/// Those of a table's components that are our own devices.
+fn ours(major: u32, devs: &[Dev]) -> impl Iterator<Item = Minor> + use<'_> {
+    let ours = devs.iter().filter(move |dev| dev.major() == major);
+    ours.filter_map(|dev| Minor::new(u64::from(dev.minor())))
 }
 
 /// Opens the components of a table that is meant for one device.

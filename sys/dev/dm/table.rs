@@ -2,12 +2,12 @@
 //! they never change.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::label::{Guard, GuardedRange};
+use crate::label::Guard;
 use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, TargetType, Words};
 use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector};
@@ -318,7 +318,8 @@ pub struct Table<C> {
     components: Box<[C]>,
     devs: Box<[Dev]>,
     sector_size: u32,
-    guards: Box<[GuardedRange]>,
+    /// The sectors that show a component's label, in order.
+    guards: Box<[Sector]>,
 }
 
 /// What becomes of the first sectors of an I/O, with the component itself.
@@ -428,7 +429,9 @@ impl<C> Table<C> {
     /// Whether a write of `length` sectors from `start` on would reach a component's label.
     #[inline]
     pub fn hits_label(&self, start: Sector, length: Sector) -> bool {
-        !self.guards.is_empty() && self.guards.iter().any(|guard| guard.hit(start, length))
+        // The first that is not before it.
+        let at = self.guards.partition_point(|sector| *sector < start);
+        self.guards.get(at).is_some_and(|sector| sector.0 < start.0.saturating_add(length.0))
     }
 
     /// Prints line `target`'s parameters (`true`) or its state (`false`).
@@ -466,24 +469,31 @@ impl<C: Component> Table<C> {
         }
     }
 
-    /// Where on the device the label sectors of its components show.
-    fn guarded(&self) -> Box<[GuardedRange]> {
-        let of = |(component, index): (&C, u32)| Some((ComponentIndex(index), component.guard()?));
-        let labels: Vec<_> = self.components.iter().zip(0u32..).filter_map(of).collect();
-        if labels.is_empty() {
-            return Box::default();
-        }
-        let mut guards = Vec::new();
+    /// Where on the device the label sectors of its components show, in order.
+    fn guarded(&self) -> Box<[Sector]> {
+        let label_of = |component: ComponentIndex| {
+            let component = self.components.get(component.0 as usize)?;
+            component.guard().map(|guard| guard.label)
+        };
+        let mut guards = BTreeSet::new();
         for (start, length, target) in self.lines() {
-            for (component, guard) in &labels {
-                for sector in guard.label.sectors() {
-                    target.locate(*component, sector, length, &mut |at| {
-                        let at = start.checked_add(at);
-                        guards.extend(at.map(|start| GuardedRange { start, length: Sector(1) }));
+            // A component may be in a line many times.
+            let mut reached = BTreeSet::new();
+            target.extents(length, &mut |extent| {
+                let label = label_of(extent.component);
+                if label.is_some_and(|label| label.hit(extent.start, extent.length)) {
+                    reached.insert(extent.component);
+                }
+            });
+            for component in reached {
+                let label = label_of(component).into_iter();
+                for sector in label.flat_map(|label| label.sectors()) {
+                    target.locate(component, sector, length, &mut |at| {
+                        guards.extend(start.checked_add(at));
                     });
                 }
             }
         }
-        guards.into()
+        guards.into_iter().collect()
     }
 }

@@ -144,6 +144,29 @@ fn a_stack_does_not_grow_too_deep_from_below_either() {
 }
 
 #[test]
+fn the_paths_through_a_stack_are_not_counted() {
+    // Each device of a layer on all of the one below: 40^4 paths, of which each would be a step.
+    const WIDTH: u64 = 40;
+    let bench = Bench::new();
+    for layer in 0..=limits::DEPTH {
+        for n in 0..WIDTH {
+            let below = |at: u64| match layer {
+                0 => "/dev/a 0".into(),
+                _ => format!("/dev/mapper/l{}-{at} 0", layer - 1),
+            };
+            let params: Vec<String> = (0..WIDTH).map(below).collect();
+            let lines = params.iter().zip(0u64..).map(|(params, at)| (at, 1, "linear", &params[..]));
+            bench.device(&format!("l{layer}-{n}"), &lines.collect::<Vec<_>>());
+        }
+    }
+    bench.on("create", "top");
+    let below = format!("/dev/mapper/l{}-0 0", limits::DEPTH);
+    bench.refused(&Request::reload("top", &[(0, 1, "linear", &below)]), Errno::ELOOP);
+    // From below, too.
+    bench.refused(&Request::reload("l0-0", &[(0, 1, "linear", "/dev/mapper/l1-1 0")]), Errno::ELOOP);
+}
+
+#[test]
 fn without_memory_a_command_is_enomem_and_done_or_not_but_never_half() {
     let table = Request::reload("d", &[(0, 8, "linear", "/dev/b 0")]);
     let rename = Request::on("rename", "d").with("cmd_data", alloc::vec!["e".into()]);

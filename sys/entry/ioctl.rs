@@ -83,7 +83,7 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
     // SAFETY: each command's data is of the type that its definition names (caller).
     unsafe {
         match command {
-            DIOCGWEDGEINFO => device.wedge_info(&mut *data.cast()),
+            DIOCGWEDGEINFO => device.wedge_info(cleared(data)),
             DIOCCACHESYNC => {
                 write()?;
                 device.sync(*data.cast())
@@ -92,7 +92,7 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
                 *data.cast() = device.cache()?;
                 Ok(())
             }
-            DIOCGSTRATEGY => device.strategy(&mut *data.cast()),
+            DIOCGSTRATEGY => device.strategy(cleared(data)),
             DIOCGSECTORALIGN => {
                 *data.cast() = device.alignment()?;
                 Ok(())
@@ -159,9 +159,7 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
             // The label is read anew when it is asked for after the last close.
             DIOCKLABEL => write(),
             DIOCGPARTINFO => {
-                device.disk.ioctl(dev, command, data, flags)?;
-                // newfs(8) and fsck(8) ask what the partition is for.
-                (*data.cast::<sys::partinfo>()).pi_fstype = sys::FS_BSDFFS as _;
+                device.part_info(cleared(data));
                 Ok(())
             }
             _ => device.disk.ioctl(dev, command, data, flags).map_err(|errno| match errno.raw() {
@@ -169,6 +167,19 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
                 _ => errno,
             }),
         }
+    }
+}
+
+/// An ioctl's answer, of zeroes, padding and all: nothing of the kernel's memory is left in it.
+///
+/// # Safety
+/// `data` is a `T`, which is plain numbers and characters.
+unsafe fn cleared<'d, T>(data: *mut c_void) -> &'d mut T {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let data: *mut T = data.cast();
+        data.write_bytes(0, 1);
+        &mut *data
     }
 }
 
@@ -196,19 +207,28 @@ impl Device<'_> {
         .unwrap_or((Sector::ZERO, DEV_BSIZE))
     }
 
+    /// The whole device as a partition. disk_ioctl would look at disk(9)'s geometry without a lock,
+    /// and could tell half of an old size and half of a new one.
+    fn part_info(&self, info: &mut sys::partinfo) {
+        let (size, sector_size) = self.size();
+        info.pi_size = in_sectors(size, sector_size);
+        info.pi_secsize = sector_size;
+        info.pi_bsize = sector_size.max(sys::BLKDEV_IOSIZE as u32) as _;
+        // newfs(8) and fsck(8) ask what the partition is for.
+        info.pi_fstype = sys::FS_BSDFFS as _;
+    }
+
     /// The device as a wedge: what lvm(8) and getdisksize ask for first.
     fn wedge_info(&self, info: &mut sys::dkwedge_info) -> Result<(), Errno> {
         let minor = Minor::new(u64::from(self.dev.minor())).ok_or(Errno::ENXIO)?;
         let found = self.global.driver.find(&Selector::Minor(minor)).ok_or(Errno::ENXIO)?;
         let (size, sector_size) = self.size();
-        // SAFETY: plain numbers and characters; nothing of the kernel's memory is left in it.
-        *info = unsafe { core::mem::zeroed() };
         let node = alloc::format!("dm{minor}");
         copy(&mut info.dkw_devname, node.as_bytes());
         copy(&mut info.dkw_parent, node.as_bytes());
         copy(&mut info.dkw_wname, found.name.as_str().as_bytes());
         copy(&mut info.dkw_ptype, sys::DKW_PTYPE_FFS);
-        info.dkw_size = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
+        info.dkw_size = in_sectors(size, sector_size);
         Ok(())
     }
 
@@ -271,8 +291,6 @@ impl Device<'_> {
             return self
                 .components(|device| unsafe { device.ioctl(sys::DIOCGSTRATEGY as u32, info) });
         }
-        // SAFETY: plain numbers and characters.
-        *info = unsafe { core::mem::zeroed() };
         copy(&mut info.dks_name, b"none");
         Ok(())
     }
@@ -332,6 +350,11 @@ impl Device<'_> {
         let (size, sector_size) = self.size();
         label::default(size, sector_size)
     }
+}
+
+/// A size in the device's own sectors.
+fn in_sectors(size: Sector, sector_size: u32) -> u64 {
+    size.0 / u64::from(sector_size / DEV_BSIZE).max(1)
 }
 
 /// Copies text into a C array, cut to leave room for the NUL; the array holds zeroes.

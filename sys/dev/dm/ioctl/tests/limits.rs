@@ -155,7 +155,8 @@ fn the_paths_through_a_stack_are_not_counted() {
                 _ => format!("/dev/mapper/l{}-{at} 0", layer - 1),
             };
             let params: Vec<String> = (0..WIDTH).map(below).collect();
-            let lines = params.iter().zip(0u64..).map(|(params, at)| (at, 1, "linear", &params[..]));
+            let lines =
+                params.iter().zip(0u64..).map(|(params, at)| (at, 1, "linear", &params[..]));
             bench.device(&format!("l{layer}-{n}"), &lines.collect::<Vec<_>>());
         }
     }
@@ -163,7 +164,8 @@ fn the_paths_through_a_stack_are_not_counted() {
     let below = format!("/dev/mapper/l{}-0 0", limits::DEPTH);
     bench.refused(&Request::reload("top", &[(0, 1, "linear", &below)]), Errno::ELOOP);
     // From below, too.
-    bench.refused(&Request::reload("l0-0", &[(0, 1, "linear", "/dev/mapper/l1-1 0")]), Errno::ELOOP);
+    bench
+        .refused(&Request::reload("l0-0", &[(0, 1, "linear", "/dev/mapper/l1-1 0")]), Errno::ELOOP);
 }
 
 #[test]

@@ -175,13 +175,14 @@ dm_table()
 
 # dm_start job command ...: runs it beside the test.  Its output goes to job.out.
 # The status is kept in a file, since not every sh(1) knows it of a job that was
-# over before it was waited for.
+# over before it was waited for.  With `if' a failure does not end the job before
+# that where atf-sh(1) has set -e.
 dm_start()
 {
 	local job=$1
 	shift
 	rm -f $job.status
-	("$@" >$job.out 2>&1; echo $? >$job.status) &
+	(if "$@" >$job.out 2>&1; then echo 0; else echo $?; fi >$job.status) &
 	echo $! >$job.pid
 }
 

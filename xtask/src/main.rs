@@ -7,6 +7,7 @@ mod elf;
 mod kernel;
 mod kmod;
 mod rump;
+mod sanitize;
 mod setup;
 mod sh;
 mod test;
@@ -42,9 +43,9 @@ The project's tasks. Each installs what it needs and lacks, and says so.
   cargo xtask bench [ARGUMENT...]
       Measure the hosted driver; arguments go to `cargo bench -p dm-host`.
   cargo xtask sanitize address|thread [ARGUMENT...]
-      Run the I/O path's stress tests under a sanitizer, or the tests of dm-host
-      that the arguments name to `cargo test`. Needs a nightly compiler with the
-      component rust-src.
+      Run the tests of dm-host that put I/O, control and failures under stress
+      with one of the compiler's sanitizers, or those that the arguments name to
+      `cargo test`.
   cargo xtask doc
       Format the manual pages and the code's documentation: target/doc.
   cargo xtask setup [hosted|tools|kernel|lint|all]...
@@ -64,7 +65,7 @@ fn run(task: &str, args: &[String]) -> sh::Result<()> {
         "rump" => rump::main(args),
         "check-kernel" => check::main(args),
         "bench" => test::bench(args),
-        "sanitize" => test::sanitize(args),
+        "sanitize" => sanitize::main(args),
         "doc" => doc::main(args),
         "setup" => setup::main(args),
         _ => Err(format!("no task called `{task}`: see `cargo xtask help`")),

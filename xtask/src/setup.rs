@@ -168,6 +168,19 @@ fn install(missing: &[&Item]) -> Result<()> {
         println!("  {:34} {}", item.packages.join(" "), item.what_for);
         packages.extend(item.packages);
     }
+    apt_install(&packages)?;
+    match missing.iter().find(|item| !item.probe.found()) {
+        None => Ok(()),
+        Some(item) => Err(format!(
+            "{} is installed, but what it is for ({}) still does not work",
+            item.packages.join(" "),
+            item.what_for
+        )),
+    }
+}
+
+/// Installs Debian's packages.
+pub fn apt_install(packages: &[&str]) -> Result<()> {
     if !sh::has("apt-get") {
         return Err(format!(
             "this system has no apt-get: install what Debian calls {} with what it has instead, \
@@ -192,15 +205,7 @@ fn install(missing: &[&Item]) -> Result<()> {
     run(&["update"])?;
     let mut args = vec!["install", "--yes", "--no-install-recommends"];
     args.extend(packages);
-    run(&args)?;
-    match missing.iter().find(|item| !item.probe.found()) {
-        None => Ok(()),
-        Some(item) => Err(format!(
-            "{} is installed, but what it is for ({}) still does not work",
-            item.packages.join(" "),
-            item.what_for
-        )),
-    }
+    run(&args)
 }
 
 /// How to run apt-get: as we are, or through sudo.

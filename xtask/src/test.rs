@@ -55,32 +55,6 @@ pub fn bench(args: &[String]) -> Result<()> {
     sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--"]).args(args))
 }
 
-/// `cargo xtask sanitize`: the hosted kernel, the driver and the standard library, all compiled
-/// for one of the compiler's sanitizers. That is for nightly compilers that have their sources.
-pub fn sanitize(args: &[String]) -> Result<()> {
-    let usage = "say which: cargo xtask sanitize address|thread [ARGUMENT...]";
-    let (kind, rest) = args.split_first().ok_or(usage)?;
-    if !["address", "thread"].contains(&kind.as_str()) {
-        return Err(usage.into());
-    }
-    setup::ensure(&[Need::Hosted])?;
-    let mut command = sh::command("rustup");
-    command.args(["run", "nightly", "cargo", "test", "-Zbuild-std", "--package", "dm-host"]);
-    command.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]);
-    command.arg(sh::target_dir().join(kind));
-    // The shim is compiled by clang, whose sanitizers are the compiler's.
-    command.env("RUSTFLAGS", format!("-Zsanitizer={kind}"));
-    // For NetBSD, which its structures are, it would put the sanitizer's memory elsewhere.
-    let offset = if kind == "address" { " -mllvm -asan-mapping-offset=0x7fff8000" } else { "" };
-    command.env("CFLAGS", format!("-fsanitize={kind} -g{offset}"));
-    // Tests unwind, and one standard library is enough; without any optimisation it takes long.
-    command.env("CARGO_PROFILE_DEV_PANIC", "unwind").env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
-    if rest.is_empty() {
-        command.args(["--test", "stress"]);
-    }
-    sh::run(command.args(rest))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;

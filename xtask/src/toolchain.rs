@@ -30,6 +30,14 @@ impl Toolchain {
         cargo
     }
 
+    /// The version of its LLVM, without the minor number.
+    pub fn llvm(&self) -> Result<u32> {
+        let about = sh::output(sh::command(&self.rustc).arg("-vV"))?;
+        let version = about.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+        let major = version.and_then(|version| version.split('.').next()?.parse().ok());
+        major.ok_or_else(|| format!("{} does not tell its LLVM's version", self.rustc.display()))
+    }
+
     fn at(rustc: PathBuf) -> Option<Toolchain> {
         let version = sh::output(sh::command(&rustc).arg("--version")).ok()?;
         let sysroot = sh::output(sh::command(&rustc).args(["--print", "sysroot"])).ok()?;

@@ -226,7 +226,7 @@ content(const char *line, size_t length, const char **from)
 static void
 print(const char *reply)
 {
-	enum { DEEP = 8 };
+	enum { DEEP = 24 };
 	struct { char key[64]; int at; } level[DEEP];
 	const char *line, *end, *text = "";
 	int depth = -1, i, length;
@@ -466,6 +466,39 @@ do_transfer(int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* A label's checksum, so that only its numbers can be found wrong. */
+static void
+seal(struct disklabel *label)
+{
+	uint16_t *word, sum = 0;
+
+	label->d_checksum = 0;
+	for (word = (uint16_t *)label; word < (uint16_t *)
+	    &label->d_partitions[MIN(label->d_npartitions, MAXPARTITIONS)];
+	    word++)
+		sum ^= *word;
+	label->d_checksum = sum;
+}
+
+/*
+ * relabel node secsize ntracks npartitions: writes the node's own label with
+ * these numbers in it.
+ */
+static int
+do_relabel(int argc __unused, char **argv)
+{
+	struct disklabel label;
+	int fd = open(argv[1], O_RDWR);
+
+	if (fd == -1 || ioctl(fd, DIOCGDINFO, &label) == -1)
+		err(BROKEN, "%s", argv[1]);
+	label.d_secsize = (uint32_t)number(argv[2]);
+	label.d_ntracks = (uint32_t)number(argv[3]);
+	label.d_npartitions = (uint16_t)number(argv[4]);
+	seal(&label);
+	return ioctl(fd, DIOCWDINFO, &label) == -1 ? failed() : EXIT_SUCCESS;
+}
+
 /*
  * label node slice sectors: writes a disklabel, and an MBR before it unless the
  * slice begins at 0, as they lie on i386 and amd64.  disklabel(8) would put it
@@ -478,7 +511,6 @@ do_label(int argc __unused, char **argv)
 	uint32_t sectors = (uint32_t)number(argv[3]), le[2];
 	uint8_t block[SECTOR] = { 0 };
 	struct disklabel label;
-	uint16_t *word, sum = 0;
 	int fd = open(argv[1], O_RDWR), on = 1;
 
 	if (fd == -1 || ioctl(fd, DIOCGDEFLABEL, &label) == -1)
@@ -507,11 +539,7 @@ do_label(int argc __unused, char **argv)
 	label.d_partitions[0].p_size = sectors - slice - 1000;
 	label.d_partitions[0].p_fstype = FS_BSDFFS;
 	label.d_magic = label.d_magic2 = DISKMAGIC;
-	label.d_checksum = 0;
-	for (word = (uint16_t *)&label; word < (uint16_t *)
-	    &label.d_partitions[label.d_npartitions]; word++)
-		sum ^= *word;
-	label.d_checksum = sum;
+	seal(&label);
 	/* The disk's driver read its label when it was opened. */
 	if (ioctl(fd, DIOCSDINFO, &label) == -1)
 		err(BROKEN, "%s: DIOCSDINFO", argv[1]);
@@ -699,6 +727,141 @@ do_storm(int argc __unused, char **argv)
 	return result;
 }
 
+/* One of several, at random. */
+#define	ANY(of)	((of)[(size_t)random() % __arraycount(of)])
+
+/* An object that a request may have somewhere, or should not. */
+static void
+wild_object(struct text *t, int deep)
+{
+	static const char *const numbers[] = {
+		"0", "1", "2", "8", "64", "-1", "0x7fffffff", "0xffffffff",
+		"36028797018963968", "0xffffffffffffffff",
+		"-9223372036854775808", "99999999999999999999", "abc", "",
+	};
+	static const char *const texts[] = {
+		"", "a", "%n%s%n", "/", "control", "&lt;&gt;", "&#0;", "\001",
+		"\377\376", "linear", "striped", "zero", "error", "1 2 3 4",
+		"2 8 0:0 0 0:0 0", "18446744073709551616", "/dev/null 0",
+		"255 1", "1025 1", "@cancel_deferred_remove",
+	};
+	int i, n;
+
+	switch (random() % (deep > 0 ? 8 : 5)) {
+	case 0:
+	case 1:
+		add(t, "<integer>%s</integer>", ANY(numbers));
+		break;
+	case 2:
+	case 3:
+		add(t, "<string>%s</string>", ANY(texts));
+		break;
+	case 4:
+		add(t, random() % 2 ? "<true/>" : "<data>AAEC</data>");
+		break;
+	case 5:
+	case 6:
+		add(t, "<array>");
+		for (n = (int)(random() % 4); n > 0; n--)
+			wild_object(t, deep - 1);
+		add(t, "</array>");
+		break;
+	default:
+		/* Deep, and in itself of no meaning. */
+		n = (int)(random() % (random() % 8 == 0 ? 3000 : 20));
+		for (i = 0; i < n; i++)
+			add(t, "<array>");
+		for (i = 0; i < n; i++)
+			add(t, "</array>");
+		if (n == 0)
+			add(t, "<dict/>");
+		break;
+	}
+}
+
+/*
+ * A request that may well be good, but for what is strange about it.  It names
+ * no device but those with the prefix: others may be the machine's own.
+ */
+static void
+wild_request(struct text *t, const char *prefix)
+{
+	static const char *const commands[] = {
+		"version", "targets", "names", "create", "reload", "reload",
+		"resume", "suspend", "clear", "remove", "info", "mknodes",
+		"status", "table", "deps", "message", "setgeometry", "nonsense",
+	};
+	static const char *const keys[] = {
+		"command", "version", "name", "uuid", "flags", "cmd_data",
+		"event_nr", "sector", "message", "geometry", "unknown",
+	};
+	static const char *const words[] = { "start", "length", "type", "params" };
+	static const char *const flags[] = {
+		"0", "1", "8", "16", "4096", "16384", "131072", "1073741824",
+		"0xffffffff",
+	};
+	int n;
+	size_t cut;
+
+	t->length = 0;
+	add(t, "<plist version=\"1.0\"><dict>");
+	add(t, "<key>command</key><string>%s</string>", ANY(commands));
+	if (random() % 8 != 0)
+		add(t, "<key>name</key><string>%s%ld</string>", prefix,
+		    random() % 3);
+	if (random() % 4 == 0)
+		add(t, "<key>uuid</key><string>%s-u%ld</string>", prefix,
+		    random() % 3);
+	if (random() % 2 == 0)
+		add(t, "<key>flags</key><integer>%s</integer>", ANY(flags));
+	if (random() % 2 == 0) {
+		add(t, "<key>cmd_data</key><array><dict><key>start</key>"
+		    "<integer>0</integer><key>length</key><integer>64</integer>"
+		    "<key>type</key><string>zero</string><key>params</key>"
+		    "<string></string>");
+		if (random() % 2 == 0) {
+			add(t, "<key>%s</key>", ANY(words));
+			wild_object(t, 2);
+		}
+		add(t, "</dict></array>");
+	}
+	/* Some of these for the second time. */
+	for (n = (int)(random() % 3); n > 0; n--) {
+		add(t, "<key>%s</key>", ANY(keys));
+		wild_object(t, 3);
+	}
+	add(t, "</dict></plist>");
+	if (random() % 16 == 0) {
+		cut = (size_t)random() % t->length;
+		t->chars[cut] = (char)random();
+		t->length = strlen(t->chars);
+	}
+}
+
+/*
+ * wild prefix times seed: requests of all kinds.  Whatever becomes of them, the
+ * driver answers the next.
+ */
+static int
+do_wild(int argc __unused, char **argv)
+{
+	uint64_t times = number(argv[2]), done = 0;
+	struct text t = { NULL, 0, 0 };
+	int fd = open(CONTROL, O_RDWR);
+
+	if (fd == -1)
+		err(BROKEN, CONTROL);
+	srandom((unsigned int)number(argv[3]));
+	for (; times > 0; times--) {
+		wild_request(&t, argv[1]);
+		done += send(fd, t.chars, 1, 1) == 0;
+		if ((errno = tell(fd, "version", "none", NULL)) != 0)
+			return failed();
+	}
+	printf("%s\n", done > 0 ? "some were good" : "none was good");
+	return EXIT_SUCCESS;
+}
+
 static const struct {
 	const char *name;
 	int	least;
@@ -713,12 +876,14 @@ static const struct {
 	{ "read", 4, do_transfer, "node offset length [byte]" },
 	{ "write", 4, do_transfer, "[-l] node offset length [byte]" },
 	{ "label", 4, do_label, "node slice sectors" },
+	{ "relabel", 5, do_relabel, "node secsize ntracks npartitions" },
 	{ "discard", 4, do_discard, "node offset length" },
 	{ "sync", 2, do_sync, "node" },
 	{ "open", 3, do_open, "node r|w [command ...]" },
 	{ "churn", 4, do_churn, "name times line ..." },
 	{ "verify", 5, do_verify, "node sectors times seed" },
 	{ "storm", 6, do_storm, "prefix processes times line seed" },
+	{ "wild", 4, do_wild, "prefix times seed" },
 };
 
 int

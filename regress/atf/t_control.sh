@@ -191,6 +191,46 @@ malformed_body()
 	atf_check -o match:"Device target number: 	0" dmctl info ${P}a
 }
 
+# nest depth: an array in an array, and so on.
+nest()
+{
+	local open= close= n=0
+	while [ $n -lt $1 ]; do
+		open="$open<array>" close="$close</array>" n=$((n + 1))
+	done
+	echo "$open$close"
+}
+
+nesting_descr="requests so deep that a reply would take more than the kernel's stack"
+dm_test_case nesting
+nesting_body()
+{
+	dm_need
+	# With the dictionary, 16 in one another.
+	atf_check -o ignore $H ioctl command=version raw="<key>x</key>$(nest 15)"
+	for depth in 16 17 100 1000 3000; do
+		dm_refuse EINVAL ioctl command=version \
+		    raw="<key>x</key>$(nest $depth)"
+		dm_refuse EINVAL ioctl command=create name=${P}a \
+		    raw="<key>x</key>$(nest $depth)"
+	done
+	atf_check -s exit:1 -o ignore -e ignore dmctl info ${P}a
+}
+
+wild_descr="thousands of requests of all kinds, good ones among them"
+dm_test_case wild
+wild_body()
+{
+	dm_need
+	for seed in 1 2 3 4; do
+		dm_start wild$seed $H wild ${P} 2000 $seed
+	done
+	for seed in 1 2 3 4; do
+		dm_join wild$seed
+		grep -q "some were good" wild$seed.out || atf_fail "no good ones"
+	done
+}
+
 nodes_descr="which node takes which ioctl, and who may send it"
 dm_test_case nodes
 nodes_body()
@@ -289,7 +329,7 @@ leak_body()
 atf_init_test_cases()
 {
 	for test in version life replies questions create_errors rename \
-	    malformed nodes events legacy storm leak; do
+	    malformed nesting wild nodes events legacy storm leak; do
 		atf_add_test_case $test
 	done
 }

@@ -166,10 +166,36 @@ wedges_body()
 	atf_check -o match:"no wedges" -e ignore dkctl $MAPPER/r${P}a listwedges
 }
 
+hostile_descr="labels that are not the device's, and boot records in a circle"
+dm_test_case hostile
+hostile_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 8000 linear $DISK1 5000"
+	for numbers in "0x55555600 64 4" "1048576 64 4" "1024 64 4" "512 0 4" \
+	    "512 64 17" "512 64 65535"; do
+		dm_refuse EINVAL relabel $MAPPER/r${P}a $numbers
+	done
+	atf_check $H relabel $MAPPER/r${P}a 512 64 4
+	# A disk manager's boot records send who looks for a label to the next
+	# track, which is the second sector that has one.
+	printf '\0\0\0\0\124\0\0\0\1\0\0\0\1\0\0\0' >entry
+	(dd if=/dev/zero bs=446 count=1; cat entry; dd if=/dev/zero bs=48 count=1
+	    printf '\125\252') 2>/dev/null >record
+	for sector in 0 32; do
+		dd if=record of=$MAPPER/r${P}a bs=512 seek=$sector conv=notrunc \
+		    2>/dev/null || atf_fail "no record written"
+	done
+	atf_check -s ignore -o match:"^total sectors: 8000" -e ignore \
+	    disklabel $MAPPER/r${P}a
+	dm_refuse EIO relabel $MAPPER/r${P}a 512 64 4
+}
+
 atf_init_test_cases()
 {
 	for test in slice63 slice2048 no_mbr sysctl stacked unlabelled own \
-	    suspended wedges; do
+	    suspended wedges hostile; do
 		atf_add_test_case $test
 	done
 }

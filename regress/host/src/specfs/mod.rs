@@ -106,7 +106,7 @@ pub(crate) fn stop() -> Vec<String> {
                 "vnode of {} has {} references and is open {} times",
                 (*node).name,
                 (*(*node).vp()).v_usecount,
-                (*(*node).spec.get()).sn_opencnt
+                (*node).opens().load(std::sync::atomic::Ordering::Relaxed)
             ));
         }
     }

@@ -209,12 +209,16 @@ impl Node {
     #[inline(always)]
     pub(super) fn io_enter_open(&self, what: &str) -> Option<Operation<'_>> {
         let operation = self.io_enter()?;
-        // SAFETY: a racy read is good enough for a check of the caller.
-        let open = unsafe { (*self.spec.get()).sn_opencnt };
-        if open == 0 && !self.is_dead() {
+        if self.opens().load(Ordering::Relaxed) == 0 && !self.is_dead() {
             self.not_open(what);
         }
         Some(operation)
+    }
+
+    /// sn_opencnt. It is changed under the table's lock, and looked at without.
+    pub(super) fn opens(&self) -> &AtomicU32 {
+        // SAFETY: the count lives as long as the node, and is reached in no other way.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.spec.get()).sn_opencnt) }
     }
 
     #[cold]
@@ -346,7 +350,7 @@ pub(crate) unsafe extern "C" fn vrele(vp: *mut nb::vnode) {
         if (*vp).v_usecount > 0 {
             return;
         }
-        kassert!((*n.spec.get()).sn_opencnt == 0, "vrele: {} is still open", n.name);
+        kassert!(n.opens().load(Ordering::Relaxed) == 0, "vrele: {} is still open", n.name);
         kassert!(
             (*vp).v_writecount == 0,
             "vrele: v_writecount of {} is {}",

@@ -39,7 +39,7 @@ pub(crate) unsafe extern "C" fn VOP_OPEN(
     if let Err(e) = fault::check(Site::Open, Errno::EIO) {
         return e.0;
     }
-    let (sn, sd) = (n.spec.get(), n.specdev());
+    let sd = n.specdev();
     let dev = n.device().key.1;
     let l = lwp::current().addr() as *mut nb::lwp;
     // SAFETY: the counts belong to the table's lock.
@@ -54,7 +54,7 @@ pub(crate) unsafe extern "C" fn VOP_OPEN(
             guard = wait_for_close(guard, n);
         }
         (*sd).sd_opencnt += 1;
-        (*sn).sn_opencnt += 1;
+        n.opens().fetch_add(1, Ordering::Relaxed);
         drop(guard);
         n.unlock();
         let Some(operation) = n.io_enter() else {
@@ -79,7 +79,7 @@ pub(crate) unsafe extern "C" fn VOP_OPEN(
                 needclose = true;
             } else {
                 (*sd).sd_opencnt -= 1;
-                (*sn).sn_opencnt -= 1;
+                n.opens().fetch_sub(1, Ordering::Relaxed);
                 if n.kind() == VBLK {
                     (*sd).sd_bdevvp = ptr::null_mut();
                 }
@@ -134,15 +134,15 @@ unsafe extern "C" fn VOP_CLOSE(vp: *mut nb::vnode, flags: c_int, _cred: nb::kaut
 
 /// Closes once; the driver's d_close comes with the last.
 pub(super) fn close(n: &Node, flags: c_int) -> c_int {
-    let (sn, sd) = (n.spec.get(), n.specdev());
+    let sd = n.specdev();
     let dev = n.device().key.1;
     let lwp = lwp::current();
     // SAFETY: the counts belong to the table's lock.
     unsafe {
         {
             let _guard = specfs();
-            kassert!((*sn).sn_opencnt > 0, "VOP_CLOSE: {} is not open", n.name);
-            (*sn).sn_opencnt -= 1;
+            kassert!(n.opens().load(Ordering::Relaxed) > 0, "VOP_CLOSE: {} is not open", n.name);
+            n.opens().fetch_sub(1, Ordering::Relaxed);
             (*sd).sd_opencnt -= 1;
             if n.kind() == VBLK {
                 (*sd).sd_bdevvp = ptr::null_mut();

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use super::node::{Node, VBLK, node, vput, wait_for_close};
 use super::open::{FNONBLOCK, close};
@@ -58,11 +59,10 @@ fn revoke(vp: *mut nb::vnode) {
         guard.dead.push(vp.cast());
         // SAFETY: the counts belong to the table's lock.
         let open = unsafe {
-            let (sn, sd) = (n.spec.get(), n.specdev());
-            let opens = (*sn).sn_opencnt;
+            let opens = n.opens().load(Ordering::Relaxed);
             if opens > 0 {
-                (*sd).sd_opencnt -= opens - 1;
-                (*sn).sn_opencnt = 1;
+                (*n.specdev()).sd_opencnt -= opens - 1;
+                n.opens().store(1, Ordering::Relaxed);
             }
             opens > 0
         };

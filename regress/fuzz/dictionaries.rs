@@ -75,7 +75,7 @@ const NUMBERS: &[u64] = &[
     u64::MAX,
 ];
 
-fn object(u: &mut Unstructured<'_>, depth: usize) -> Result<Object> {
+pub(crate) fn object(u: &mut Unstructured<'_>, depth: usize) -> Result<Object> {
     Ok(match u.int_in_range(0..=9)? {
         0..=2 => Object::Unsigned(*u.choose(NUMBERS)?),
         3 => Object::Signed(i64::arbitrary(u)?),
@@ -109,7 +109,7 @@ fn string(u: &mut Unstructured<'_>) -> Result<String> {
     })
 }
 
-const KEYS: &[&str] = &[
+pub(crate) const KEYS: &[&str] = &[
     "command", "version", "name", "uuid", "minor", "flags", "cmd_data", "event_nr", "sector",
     "message", "geometry", "start", "length", "type", "params", "unknown",
 ];
@@ -134,7 +134,7 @@ fn lines(u: &mut Unstructured<'_>) -> Result<Object> {
     Ok(items.into())
 }
 
-fn request(u: &mut Unstructured<'_>) -> Result<Dict> {
+pub(crate) fn request(u: &mut Unstructured<'_>) -> Result<Dict> {
     let mut dict = Dict::default();
     dict.put("command", *u.choose(COMMANDS)?);
     if u.ratio(7, 8)? {

@@ -20,5 +20,6 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("dictionaries", dictionaries::run),
     ("proplib", hosted::proplib),
     ("ioctl", hosted::ioctl),
+    ("requests", hosted::requests),
     ("sequences", sequences::run),
 ];

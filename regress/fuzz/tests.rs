@@ -88,6 +88,11 @@ fn ioctl() {
 }
 
 #[test]
+fn requests() {
+    run("requests", SLOW);
+}
+
+#[test]
 fn sequences() {
     run("sequences", GAMES);
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::data::{Random, SECTOR, pattern, same};
 use common::{Bench, Mapped, Request, flags, send};
 use dm_core::testing::plist::Object;
-use dm_host::{Completion, Config, Disk, DiskSpec, Errno, File, Io, Node};
+use dm_host::{Completion, Config, Disk, DiskSpec, Errno, File, Io, Machine, Node, netbsd as nb};
 
 /// Sectors of the device under stress.
 const SIZE: u64 = 240;
@@ -219,20 +219,13 @@ fn devices_come_and_go_under_io() {
                             assert!(gone.contains(&errno), "{errno:?}");
                         }
                         let node = Node::Character(device.rdev());
-                        match machine.open(node, dm_host::Flags::READ) {
-                            Ok(file) => {
-                                let mut size = 0i64;
-                                let command = dm_host::netbsd::DIOCGMEDIASIZE as u64;
-                                let asked = file.ioctl(command, &mut size);
-                                // EBADF is a node's that was revoked, also while it is opened.
-                                let usual =
-                                    matches!(asked, Ok(()) | Err(Errno::ENXIO | Errno::EBADF));
-                                assert!(usual, "{asked:?}");
-                            }
-                            Err(errno) => {
-                                let usual = matches!(errno, Errno::ENXIO | Errno::EBADF);
-                                assert!(usual, "{errno:?}");
-                            }
+                        let flags = [dm_host::Flags::READ, dm_host::Flags::READ_WRITE];
+                        let file = machine.open(node, flags[random.below(2) as usize]);
+                        // EBADF is a node's that was revoked, also while it is opened.
+                        let usual = [Errno::ENXIO, Errno::EBADF];
+                        assert!(file.is_ok_or(&usual), "{:?}", file.err());
+                        if let Ok(file) = file {
+                            ask_disk(machine, &file, random.below(10));
                         }
                     }
                 })
@@ -275,7 +268,7 @@ fn devices_come_and_go_under_io() {
                                 let usual = [Errno::ENXIO, Errno::EBUSY, Errno::ENOENT];
                                 assert!(result.is_ok_or(&usual), "{result:?}");
                             }
-                            7 => _ = control(&control_node, &on("status"), &[]),
+                            7 => ask_driver(machine, &control_node, random.below(6), minor),
                             _ => {}
                         }
                         control(&control_node, &on("resume"), &missing);
@@ -301,11 +294,62 @@ fn devices_come_and_go_under_io() {
     bench.end();
 }
 
+/// One of the ioctls of a disk, on a device that may come or go meanwhile. A signal is pending, so
+/// that nothing waits for a device that is suspended.
+fn ask_disk(machine: &Machine, file: &File, which: u64) {
+    fn ask<T: Copy>(file: &File, command: i64) -> Result<T, Errno> {
+        // SAFETY: plain numbers and characters.
+        let mut answer: T = unsafe { std::mem::zeroed() };
+        file.ioctl(command as u64, &mut answer).map(|()| answer)
+    }
+    assert!(machine.interrupt(dm_host::current_lwp()));
+    let result = match which {
+        0 => ask::<i64>(file, nb::DIOCGMEDIASIZE as i64).map(drop),
+        1 => ask::<nb::disklabel>(file, nb::DIOCGDINFO as i64).map(drop),
+        2 => ask::<nb::partinfo>(file, nb::DIOCGPARTINFO).map(drop),
+        3 => ask::<nb::dkwedge_info>(file, nb::DIOCGWEDGEINFO as i64).map(drop),
+        4 => ask::<nb::disk_strategy>(file, nb::DIOCGSTRATEGY as i64).map(drop),
+        5 => ask::<nb::disk_sectoralign>(file, nb::DIOCGSECTORALIGN as i64).map(drop),
+        6 => ask::<i32>(file, nb::DIOCCACHESYNC).map(drop),
+        7 => file.plist_query(nb::DIOCGDISKINFO as u64).map(drop),
+        8 => file.fdiscard(0, 8 * SECTOR as u64),
+        _ => ask::<nb::disklabel>(file, nb::DIOCGDINFO as i64).and_then(|mut label| {
+            let command = [nb::DIOCSDINFO, nb::DIOCWDINFO][usize::from(label.d_secperunit != 0)];
+            file.ioctl(command as u64, &mut label)
+        }),
+    };
+    // Without a table there is nothing to ask, or less than the request is about.
+    let without = [Errno::ENXIO, Errno::EINTR, Errno::EINVAL, Errno::ENOTSUP, Errno::ENODEV];
+    // A revoked node takes nothing, and has no discard.
+    let revoked = [Errno::EBADF, Errno::EOPNOTSUPP];
+    // A label that was written is a component's own from then on, and kept.
+    let usual = [&without[..], &revoked, &[Errno::EROFS]].concat();
+    assert!(result.is_ok_or(&usual), "{which}: {result:?}");
+}
+
+/// What anyone may ask.
+fn ask_driver(machine: &Machine, control: &File, which: u64, minor: u64) {
+    let question = |command: &str| Request::new(command).with("minor", minor);
+    let ask = |request: &Request, usual: &[Errno]| {
+        assert!(machine.interrupt(dm_host::current_lwp()));
+        let result = machine.as_user(1000, || send(control, request));
+        assert!(result.is_ok_or(usual), "{:?} from {request:?}", result.err());
+    };
+    match which {
+        0 => ask(&Request::new("names"), &[]),
+        1 => ask(&question("table").flags(flags::STATUS_TABLE), &[]),
+        2 => ask(&question("deps").flags(flags::QUERY_INACTIVE_TABLE), &[]),
+        3 => ask(&question("waitevent").with("event_nr", 1 << 20), &[Errno::EINTR, Errno::ENXIO]),
+        4 => ask(&question("remove"), &[Errno::EPERM]),
+        _ => drop(machine.sysctl_text("hw.dm.counters").unwrap()),
+    }
+}
+
 trait Usual {
     fn is_ok_or(&self, errors: &[Errno]) -> bool;
 }
 
-impl Usual for Result<(), Errno> {
+impl<T> Usual for Result<T, Errno> {
     fn is_ok_or(&self, errors: &[Errno]) -> bool {
         self.as_ref().err().is_none_or(|errno| errors.contains(errno))
     }

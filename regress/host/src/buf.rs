@@ -67,6 +67,7 @@ pub(crate) fn start() -> JoinHandle<()> {
     POOL.store(pool_cache::internal(c"bufiopl", size_of::<nb::buf>()).cast(), Ordering::Release);
     *SOFTBIO.queue.lock().unwrap_or_else(|e| e.into_inner()) = Some(Vec::new());
     let thread = std::thread::Builder::new().name("softbio/0".into()).spawn(|| {
+        lwp::begin();
         let mut work = Vec::new();
         loop {
             {

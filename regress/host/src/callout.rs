@@ -60,6 +60,7 @@ pub(crate) fn start(manual: bool) -> Option<JoinHandle<()>> {
     }
     let tick = Duration::from_secs(1) / hz as u32;
     let clock = std::thread::Builder::new().name("clock".into()).spawn(move || {
+        crate::lwp::begin();
         let begin = Instant::now();
         while RUN.load(Ordering::Relaxed) {
             std::thread::sleep(tick);

@@ -234,6 +234,12 @@ impl Lwp {
     }
 }
 
+/// Has the calling thread, one of the kernel's own, be known to [`wait_for_completions`] before it
+/// is in one.
+pub(crate) fn begin() {
+    current().cpu();
+}
+
 /// The calling thread, for [`crate::Machine::interrupt`].
 pub fn current_lwp() -> LwpId {
     let lwp = current();

@@ -1,8 +1,8 @@
 //! Where a disk's data are.
 
-use std::cell::UnsafeCell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::errno::Errno;
 
@@ -22,12 +22,19 @@ pub(super) enum Store {
     Null,
 }
 
-/// Memory that several I/Os may touch at once: as on a real disk, what overlapping I/Os leave
-/// behind is anybody's guess.
-pub(super) struct Memory(Box<[UnsafeCell<u8>]>);
+/// Memory, which one I/O writes at a time. What overlapping I/Os leave behind is still anybody's
+/// guess, as on a real disk: they may be in pieces.
+pub(super) struct Memory(RwLock<Box<[u8]>>);
 
-// SAFETY: bytes are copied in and out with no references in between.
-unsafe impl Sync for Memory {}
+impl Memory {
+    fn read(&self) -> RwLockReadGuard<'_, Box<[u8]>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Box<[u8]>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Store {
     /// Opens the store; its size in bytes is `bytes`, or comes back where that is 0.
@@ -36,9 +43,7 @@ impl Store {
             Backend::Memory => {
                 let size = usize::try_from(bytes).map_err(|_| Errno::ENOMEM)?;
                 let zeros = vec![0u8; size].into_boxed_slice();
-                // SAFETY: an UnsafeCell<u8> is laid out as a u8.
-                let cells = unsafe { Box::from_raw(Box::into_raw(zeros) as *mut [UnsafeCell<u8>]) };
-                Ok((Store::Memory(Memory(cells)), bytes))
+                Ok((Store::Memory(Memory(RwLock::new(zeros))), bytes))
             }
             Backend::File(file) => {
                 let size = if bytes == 0 {
@@ -61,9 +66,9 @@ impl Store {
         match self {
             Store::Null => Ok(()),
             Store::Memory(memory) => {
-                let at = memory.0[offset as usize..offset as usize + len].as_ptr();
-                // SAFETY: in range by the slice above; the caller's promise.
-                unsafe { libc::memmove(to.cast(), at.cast(), len) };
+                let from = &memory.read()[offset as usize..offset as usize + len];
+                // SAFETY: the caller's promise. The two do not overlap: the disk's memory is its own.
+                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), len) };
                 Ok(())
             }
             Store::File(file) => {
@@ -99,9 +104,9 @@ impl Store {
         match self {
             Store::Null => Ok(()),
             Store::Memory(memory) => {
-                let at = memory.0[offset as usize..offset as usize + len].as_ptr();
-                // SAFETY: in range by the slice above; the caller's promise.
-                unsafe { libc::memmove(UnsafeCell::raw_get(at).cast(), from.cast(), len) };
+                let to = &mut memory.write()[offset as usize..offset as usize + len];
+                // SAFETY: as for `read`.
+                unsafe { to.as_mut_ptr().copy_from_nonoverlapping(from, len) };
                 Ok(())
             }
             Store::File(file) => {
@@ -140,10 +145,7 @@ impl Store {
         match self {
             Store::Null => Ok(()),
             Store::Memory(memory) => {
-                for cell in &memory.0[offset as usize..(offset + len) as usize] {
-                    // SAFETY: as for I/O, nobody holds a reference.
-                    unsafe { *cell.get() = 0 };
-                }
+                memory.write()[offset as usize..(offset + len) as usize].fill(0);
                 Ok(())
             }
             Store::File(file) => {

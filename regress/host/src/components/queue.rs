@@ -156,6 +156,7 @@ fn seed(completion: Completion) -> u64 {
 }
 
 fn work(unit: &Arc<Unit>) {
+    lwp::begin();
     let queue = &unit.queue;
     let mut state = queue.state();
     loop {

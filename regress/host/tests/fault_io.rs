@@ -8,7 +8,10 @@ use common::state::errors;
 use common::{Bench, Mapped, Request};
 use dm_core::testing::plist::Object;
 use dm_host::fault::SITES;
-use dm_host::netbsd::{DIOCCACHESYNC, DIOCGCACHE, DIOCGDINFO, DIOCGDISKINFO, disklabel};
+use dm_host::netbsd::{
+    DIOCCACHESYNC, DIOCGCACHE, DIOCGDINFO, DIOCGDISKINFO, DIOCGSECTORALIGN, DIOCGSTRATEGY,
+    DIOCGWEDGEINFO, DIOCWDINFO, disk_sectoralign, disk_strategy, disklabel, dkwedge_info,
+};
 use dm_host::{Disk, Errno, Io, Site};
 
 /// A device of every shape, and the I/O that is tried on it.
@@ -108,7 +111,7 @@ fn other_requests_with_each_call_failing() {
     let faults = shape.bench.machine.faults();
     let raw = shape.bench.raw(shape.device);
     type Try<'t> = (&'t str, &'t dyn Fn() -> Result<(), Errno>);
-    let tries: [Try<'_>; 6] = [
+    let tries: [Try<'_>; 10] = [
         ("sync", &|| raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32)),
         ("cache", &|| raw.ioctl(DIOCGCACHE as u64, &mut 0i32)),
         ("info", &|| raw.plist_query(DIOCGDISKINFO as u64).map(drop)),
@@ -116,6 +119,27 @@ fn other_requests_with_each_call_failing() {
             // SAFETY: plain numbers and characters.
             let mut label: disklabel = unsafe { std::mem::zeroed() };
             raw.ioctl(DIOCGDINFO as u64, &mut label)
+        }),
+        ("set label", &|| {
+            // SAFETY: plain numbers and characters.
+            let mut label: disklabel = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGDINFO as u64, &mut label)?;
+            raw.ioctl(DIOCWDINFO as u64, &mut label)
+        }),
+        ("strategy", &|| {
+            // SAFETY: as above.
+            let mut queue: disk_strategy = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGSTRATEGY as u64, &mut queue)
+        }),
+        ("alignment", &|| {
+            // SAFETY: as above.
+            let mut alignment: disk_sectoralign = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGSECTORALIGN as u64, &mut alignment)
+        }),
+        ("wedge", &|| {
+            // SAFETY: as above.
+            let mut wedge: dkwedge_info = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGWEDGEINFO as u64, &mut wedge)
         }),
         ("discard", &|| raw.fdiscard(0, TRIED * 512)),
         ("dump", &|| shape.bench.machine.dump(shape.device.dev(), 0, &shape.expected)),
@@ -220,23 +244,63 @@ fn io_that_waits_for_the_reserve_is_held_or_failed_like_any() {
 
 #[test]
 fn a_component_that_vanishes() {
-    let shape = Shape::new(SHAPES[1].1, 2);
-    shape.disks[1].vanish();
-    let (result, data) = strategy_read(shape.device.dev(), 0, TRIED);
-    assert_eq!(result.error, Some(Errno::ENXIO));
-    assert_eq!(result.count - result.resid, 7 * SECTOR);
-    same(&data[..7 * SECTOR], &shape.expected[..7 * SECTOR], "from the disk that is left");
-    let raw = shape.bench.raw(shape.device);
-    assert_eq!(raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32), Err(Errno::ENXIO));
-    assert_eq!(raw.ioctl(DIOCGCACHE as u64, &mut 0i32), Err(Errno::ENXIO));
-    drop(raw);
-    // Its devices can be asked, changed and removed.
-    assert_eq!(shape.bench.table("d0").len(), 2);
-    shape.bench.load("d0", "0 40 linear /dev/wd0 0").unwrap();
-    same(&strategy_read(shape.device.dev(), 0, 9).1, &on_disk(&shape.disks[0], 0, 9), "moved away");
-    shape.bench.on("remove", "d1").unwrap();
-    shape.bench.on("remove", "d0").unwrap();
-    shape.bench.end();
+    for (name, table) in SHAPES {
+        for layers in [1, 3] {
+            for gone in [0, 1] {
+                let shape = Shape::new(table, layers);
+                let Shape { bench, disks, device, expected } = &shape;
+                disks[gone].vanish();
+                for write in [false, true] {
+                    let mut io = Io::with_data(expected.clone());
+                    let ask = if write { dm_host::Request::write } else { dm_host::Request::read };
+                    let result = io.run(device.dev(), ask(0));
+                    let moved = result.count - result.resid;
+                    let what = format!("{name}, {layers} layers, without wd{gone}");
+                    // A table that does not use the disk does not notice.
+                    let used = table.contains(&format!("/dev/wd{gone}"));
+                    assert_eq!(result.error, used.then_some(Errno::ENXIO), "{what}");
+                    assert_eq!(moved < expected.len(), used, "{what}");
+                    same(&io.data()[..moved], &expected[..moved], &what);
+                    // Without memory the reserve comes back all the same.
+                    bench.machine.faults().fail_always(Site::Pool);
+                    shape.rest();
+                    assert_eq!(io.run(device.dev(), ask(0)).error, result.error, "{what}");
+                    bench.machine.faults().reset();
+                }
+                let raw = bench.raw(*device);
+                let lost = table.contains(&format!("/dev/wd{gone}"));
+                for command in [DIOCCACHESYNC, DIOCGCACHE as i64] {
+                    let answer = raw.ioctl(command as u64, &mut 0i32);
+                    assert_eq!(answer, if lost { Err(Errno::ENXIO) } else { Ok(()) }, "{name}");
+                }
+                drop(raw);
+                // Its devices can be asked, changed and removed.
+                for command in ["info", "table", "status", "deps", "suspend", "resume"] {
+                    bench.on(command, "d0").unwrap();
+                }
+                let again = bench.reload("d0", table).map(drop);
+                assert_eq!(again, Ok(()), "{name}: it is open as long as a table has it");
+                bench.on("clear", "d0").unwrap();
+                bench.create("new");
+                let new = format!("0 9 linear /dev/wd{gone} 0");
+                if lost {
+                    assert_eq!(bench.reload("new", &new).map(drop), Ok(()), "it is shared");
+                } else {
+                    assert_eq!(bench.reload("new", &new).err(), Some(Errno::ENXIO));
+                }
+                bench.on("remove", "new").unwrap();
+                let rest = 1 - gone;
+                bench.load("d0", &format!("0 40 linear /dev/wd{rest} 0")).unwrap();
+                let moved_away = strategy_read(device.dev(), 0, 9).1;
+                same(&moved_away, &on_disk(&disks[rest], 0, 9), "moved away");
+                for layer in (0..layers).rev() {
+                    bench.on("remove", &format!("d{layer}")).unwrap();
+                }
+                let Shape { bench, .. } = shape;
+                bench.end();
+            }
+        }
+    }
 }
 
 #[test]
@@ -272,23 +336,35 @@ fn a_component_that_does_not_answer_until_told() {
     shape.bench.on("clear", "d0").unwrap();
     let rename = Request::on("rename", "d0").with("cmd_data", vec![Object::from("e")]);
     shape.bench.send(&rename).unwrap();
-    // What must wait can be interrupted.
-    for command in ["suspend", "remove"] {
+    // What must wait can be interrupted, and has then changed nothing.
+    shape.bench.reload("e", "0 100 linear /dev/wd1 0").unwrap();
+    let before = common::state::state(&shape.bench, &shape.disks);
+    for command in ["suspend", "resume"] {
         let control = shape.bench.control.clone();
         let request = Request::on(command, "e");
-        if command == "remove" {
-            continue;
-        }
         let thread = shape.bench.machine.spawn(move || common::send(&control, &request).map(drop));
         let lwp = thread.lwp();
         common::wait::until("it is interrupted", || {
             !shape.bench.machine.interrupt(lwp) || thread.is_finished()
         });
         assert_eq!(thread.join(), Err(Errno::EINTR));
+        assert_eq!(common::state::state(&shape.bench, &shape.disks), before, "{command}");
     }
+    // A device that is going waits for its I/O, and nobody finds it meanwhile.
+    let control = shape.bench.control.clone();
+    let request = Request::on("remove", "e");
+    let thread = shape.bench.machine.spawn(move || common::send(&control, &request).map(drop));
+    let names = || shape.bench.send(&Request::new("names")).unwrap();
+    common::wait::until("it is gone from the list", || {
+        names().array("cmd_data").unwrap().is_empty()
+    });
+    assert!(!thread.is_finished(), "an I/O is under way");
+    let late = strategy_read(shape.device.dev(), 0, 1).0;
+    assert_eq!(late.error, Some(Errno::ENXIO));
     assert!(io.is_busy());
     shape.disks[0].release();
     assert!(io.wait().is_complete(SECTOR));
+    assert_eq!(thread.join(), Ok(()));
     shape.bench.end();
 }
 
@@ -329,7 +405,7 @@ fn a_label_that_cannot_be_read_is_made_up() {
     let mut label: disklabel = unsafe { std::mem::zeroed() };
     raw.ioctl(DIOCGDINFO as u64, &mut label).unwrap();
     assert_eq!(label.d_secperunit, 100);
-    assert_eq!(raw.ioctl(dm_host::netbsd::DIOCWDINFO as u64, &mut label), Err(Errno::EIO));
+    assert_eq!(raw.ioctl(DIOCWDINFO as u64, &mut label), Err(Errno::EIO));
     disk.heal();
     drop(raw);
     bench.end();

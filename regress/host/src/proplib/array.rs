@@ -9,7 +9,7 @@ use crate::netbsd as nb;
 /// prop_array_create(3)
 #[unsafe(no_mangle)]
 extern "C" fn prop_array_create() -> nb::prop_object_t {
-    Ref::new(Body::Array(Mutex::default())).into_raw()
+    super::fallible(|| Ref::new(Body::Array(Mutex::default())))
 }
 
 /// prop_array_create_with_capacity(3)
@@ -114,7 +114,7 @@ extern "C" fn prop_array_set(
 /// prop_array_add(3)
 #[unsafe(no_mangle)]
 extern "C" fn prop_array_add(object: nb::prop_object_t, item: nb::prop_object_t) -> bool {
-    put(object, None, Ref::retain(item))
+    super::allowed() && put(object, None, Ref::retain(item))
 }
 
 /// prop_array_set_and_rel(3)

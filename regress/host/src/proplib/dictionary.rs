@@ -79,7 +79,7 @@ fn keysym<'a>(o: nb::prop_object_t) -> Option<&'a [u8]> {
 /// prop_dictionary_create(3)
 #[unsafe(no_mangle)]
 extern "C" fn prop_dictionary_create() -> nb::prop_object_t {
-    super::dictionary_create().cast()
+    super::fallible(|| Ref::new(Body::Dictionary(Mutex::default())))
 }
 
 /// prop_dictionary_create_with_capacity(3)
@@ -162,7 +162,7 @@ unsafe extern "C" fn prop_dictionary_set(
     k: *const c_char,
     value: nb::prop_object_t,
 ) -> bool {
-    put(o, key(k), Ref::retain(value))
+    super::allowed() && put(o, key(k), Ref::retain(value))
 }
 
 /// prop_dictionary_set_and_rel(3)

@@ -16,6 +16,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::console::{kassert, kpanic};
+use crate::errno::Errno;
+use crate::fault::{self, Site};
 use crate::netbsd as nb;
 use crate::registry::Registry;
 
@@ -234,6 +236,15 @@ fn or_null(reference: Option<Ref>) -> nb::prop_object_t {
     reference.map_or(std::ptr::null_mut(), Ref::into_raw)
 }
 
+/// What is created on behalf of a driver, unless a test has that fail.
+fn fallible(make: impl FnOnce() -> Ref) -> nb::prop_object_t {
+    or_null(allowed().then(make))
+}
+
+fn allowed() -> bool {
+    fault::check(Site::Prop, Errno::ENOMEM).is_ok()
+}
+
 fn bytes(text: *const c_char) -> Vec<u8> {
     // SAFETY: callers pass a string.
     unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes_with_nul().to_vec()
@@ -367,7 +378,8 @@ same_as_equals!(prop_array_equals prop_dictionary_equals prop_dictionary_keysym_
     prop_number_equals prop_string_equals prop_data_equals prop_bool_equals);
 
 fn iterator(object: nb::prop_object_t) -> nb::prop_object_t {
-    let Some(of) = Ref::retain(object) else { return std::ptr::null_mut() };
+    let of = Ref::retain(object).filter(|_| allowed());
+    let Some(of) = of else { return std::ptr::null_mut() };
     let version = match of.body() {
         Body::Array(a) => lock(a).version,
         Body::Dictionary(d) => lock(d).version,

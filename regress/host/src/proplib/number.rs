@@ -47,7 +47,7 @@ macro_rules! create {
         /// prop_number_create(3)
         #[unsafe(no_mangle)]
         extern "C" fn $name(value: $type) -> nb::prop_object_t {
-            Ref::new(Body::Number(Number::$variant(value))).into_raw()
+            super::fallible(|| Ref::new(Body::Number(Number::$variant(value))))
         }
     )* };
 }

@@ -41,7 +41,7 @@ macro_rules! create {
         /// `text` is a string.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(text: *const c_char) -> nb::prop_object_t {
-            Ref::new(Body::String(bytes(text))).into_raw()
+            super::fallible(|| Ref::new(Body::String(bytes(text))))
         }
     )* };
 }

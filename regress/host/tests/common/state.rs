@@ -30,6 +30,34 @@ pub struct State {
     pub opens: Vec<u32>,
 }
 
+impl State {
+    /// The same for devices that were made again, with other minors.
+    pub fn without_minors(&self) -> State {
+        let name = |text: &str| {
+            let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            for (name, device) in &self.devices {
+                let number = format!("{}:{}", super::BLOCK, device.minor);
+                words
+                    .iter_mut()
+                    .filter(|word| **word == number)
+                    .for_each(|word| *word = name.clone());
+            }
+            words.join(" ")
+        };
+        let mut state = self.clone();
+        for device in state.devices.values_mut() {
+            (device.minor, device.deps) = (0, Vec::new());
+            for line in device.active.iter_mut().chain(&mut device.inactive) {
+                *line = name(line);
+            }
+        }
+        let count = |names: &mut Vec<String>| names.iter_mut().for_each(String::clear);
+        count(&mut state.attached);
+        count(&mut state.disk_names);
+        state
+    }
+}
+
 /// Takes it all down, as root and with nothing failing.
 pub fn state(bench: &Bench, disks: &[Disk]) -> State {
     let names = bench.send(&Request::new("names")).unwrap();
@@ -71,7 +99,7 @@ pub fn state(bench: &Bench, disks: &[Disk]) -> State {
 /// What a failure at this site may make of a command.
 pub fn errors(site: Site) -> &'static [Errno] {
     match site {
-        Site::Kmem | Site::Bdevvp | Site::ConfigAttach => &[Errno::ENOMEM],
+        Site::Kmem | Site::Prop | Site::Bdevvp | Site::ConfigAttach => &[Errno::ENOMEM],
         Site::Namei => &[Errno::ENOENT],
         Site::Open | Site::Ioctl | Site::Strategy => &[Errno::EIO],
         Site::Copyin | Site::Copyout => &[Errno::EFAULT],

@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::kernel::{Condvar, Geometry, Kernel, LabelGuard, LiveTable, Mutex, Unit};
 use crate::name::{Name, Uuid};
@@ -28,6 +29,8 @@ pub struct Driver<K: Kernel> {
     made: K::Condvar,
     pdevs: Arc<Pdevs<K>>,
     talk: K::Mutex<Talk>,
+    /// What all [`Share`]s are of.
+    spent: Arc<AtomicUsize>,
 }
 
 /// What the console has been told of late.
@@ -99,7 +102,7 @@ struct State<K: Kernel> {
     active: Option<Loaded<K>>,
     inactive: Option<Loaded<K>>,
     /// Lines of a table that comes in several requests.
-    parts: Vec<Line>,
+    parts: Parts,
     created_read_only: bool,
     suspended: bool,
     /// I/O is being held: suspended, and with a table.
@@ -115,11 +118,39 @@ struct State<K: Kernel> {
 struct Loaded<K: Kernel> {
     table: Arc<LiveTable<K>>,
     read_only: bool,
+    share: Option<Arc<Share>>,
 }
 
 impl<K: Kernel> Clone for Loaded<K> {
     fn clone(&self) -> Self {
-        Loaded { table: self.table.clone(), read_only: self.read_only }
+        let (table, share) = (self.table.clone(), self.share.clone());
+        Loaded { table, read_only: self.read_only, share }
+    }
+}
+
+/// Lines, and what is paid for them.
+#[derive(Default)]
+struct Parts {
+    lines: Vec<Line>,
+    share: Option<Share>,
+}
+
+/// A part of [`limits::TABLES`], which comes back when it is dropped.
+struct Share {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Takes another over.
+    fn join(&mut self, mut other: Share) {
+        self.bytes = self.bytes.saturating_add(core::mem::take(&mut other.bytes));
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -134,6 +165,15 @@ pub struct Line {
     pub kind: String,
     /// Its parameters.
     pub params: String,
+}
+
+impl Line {
+    /// What it takes of [`limits::TABLES`], in bytes: at least as much as it does in a table, where
+    /// three characters may be a stripe.
+    fn cost(&self) -> usize {
+        let text = self.kind.len().saturating_add(self.params.len());
+        text.saturating_mul(8).saturating_add(64)
+    }
 }
 
 /// What a device is like at one moment.
@@ -162,7 +202,17 @@ impl<K: Kernel> Driver<K> {
         let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
         let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
         let talk = K::Mutex::new(Talk::default());
-        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk }
+        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk, spent: Arc::default() }
+    }
+
+    /// Takes a part of what all tables may take together.
+    ///
+    /// # Errors
+    /// ENOMEM if there is not that much left.
+    fn share(&self, bytes: usize) -> Result<Share, Errno> {
+        let more = |spent: usize| spent.checked_add(bytes).filter(|sum| *sum <= limits::TABLES);
+        let spent = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        spent.map(|_| Share { of: self.spent.clone(), bytes }).map_err(|_| Errno::ENOMEM)
     }
 
     /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a
@@ -257,7 +307,7 @@ impl<K: Kernel> Driver<K> {
         let state = State {
             active: None,
             inactive: None,
-            parts: Vec::new(),
+            parts: Parts::default(),
             created_read_only: read_only,
             suspended: true,
             quiesced: false,
@@ -334,12 +384,20 @@ impl<K: Kernel> Driver<K> {
             device.forget_lines();
             self.say(format_args!("dm{}: table refused: {why}", device.minor));
         };
-        let (lines, read_only) = {
+        let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
+        let share =
+            self.share(cost).inspect_err(|_| refuse(&"all tables together are too large"))?;
+        let (Parts { lines, share }, read_only) = {
             let mut state = device.state.lock();
-            state.parts.extend(lines);
-            let bytes = state.parts.iter().map(|l| l.params.len().saturating_add(l.kind.len()));
+            let parts = &mut state.parts;
+            parts.lines.extend(lines);
+            match &mut parts.share {
+                Some(all) => all.join(share),
+                none => *none = Some(share),
+            }
+            let bytes = parts.lines.iter().map(|l| l.params.len().saturating_add(l.kind.len()));
             let bytes = bytes.fold(0usize, usize::saturating_add);
-            if state.parts.len() > limits::LINES || bytes > limits::TABLE_BYTES {
+            if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
                 drop(state);
                 refuse(&"too many lines");
                 return Err(Errno::E2BIG);
@@ -353,7 +411,8 @@ impl<K: Kernel> Driver<K> {
             refuse(&error);
             error.mistake.errno
         })?;
-        self.install(device, Loaded { table: Arc::new(table), read_only }).inspect_err(|errno| {
+        let loaded = Loaded { table: Arc::new(table), read_only, share: share.map(Arc::new) };
+        self.install(device, loaded).inspect_err(|errno| {
             if *errno == Errno::ELOOP {
                 refuse(&"the table would map a device to itself, or stack too many");
             }
@@ -584,8 +643,8 @@ impl<K: Kernel> Driver<K> {
         let table = device.unit.kill();
         let mut state = device.state.lock();
         state.gone = true;
-        let tables = (state.active.take(), state.inactive.take());
-        state.parts = Vec::new();
+        let parts = core::mem::take(&mut state.parts);
+        let tables = (state.active.take(), state.inactive.take(), parts);
         drop(state);
         device.changed.broadcast();
         let mut devices = self.devices.lock();

@@ -38,9 +38,13 @@ pub const DEPTH: usize = 4;
 /// Bytes of parameters and target names in a table that comes in several requests.
 pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes that the tables of all devices, and the lines that wait for more, may take together, as
+/// [`Line::cost`](crate::device::Line) has them. Kernels of 32 bits have little to give.
+pub const TABLES: usize = if usize::BITS == 32 { 64 << 20 } else { 512 << 20 };
+
 /// Bytes of a request from someone who may change devices, where the kernel lets a driver choose;
-/// before NetBSD 11 it is 64 KiB for all.
-pub const REQUEST: usize = 32 * 1024 * 1024;
+/// before NetBSD 11 it is 64 KiB for all. While it is read it takes many times its size.
+pub const REQUEST: usize = if usize::BITS == 32 { 4 << 20 } else { 32 << 20 };
 
 /// Bytes of a request from anyone else.
 pub const QUESTION: usize = 64 * 1024;

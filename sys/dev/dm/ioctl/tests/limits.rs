@@ -50,6 +50,51 @@ fn reload_more_counts_bytes_too() {
     bench.refused(&more, Errno::E2BIG);
 }
 
+#[test]
+fn all_tables_together_have_a_limit() {
+    let bench = Bench::new();
+    // Parameters are what is long here: each table takes a part of the whole.
+    let blanks = " ".repeat(limits::PARAMS);
+    let lines: Vec<_> = (0..200).map(|at| (at, 1, "zero", &blanks[..])).collect();
+    let one = lines.len() * (64 + 8 * (limits::PARAMS + "zero".len()));
+    let fit = limits::TABLES / one;
+    assert!((2..20).contains(&fit), "{fit} tables fit");
+    let load = |name: &str| {
+        bench.on("create", name);
+        Request::reload(name, &lines)
+    };
+    for n in 0..fit {
+        bench.done(&load(&format!("d{n}")));
+    }
+    bench.refused(&load("more"), Errno::ENOMEM);
+    // Lines that wait for more count, wherever they wait.
+    let kept = load("kept").flags(flags::RELOAD_MORE);
+    bench.refused(&kept, Errno::ENOMEM);
+    // A table that is replaced, cleared or removed makes room, whichever slot it was in.
+    bench.on("resume", "d0");
+    bench.refused(&Request::reload("d0", &lines), Errno::ENOMEM);
+    bench.done(&Request::reload("d1", &[(0, 8, "zero", "")]));
+    bench.done(&Request::reload("d0", &lines));
+    bench.refused(&Request::reload("more", &lines), Errno::ENOMEM);
+    bench.on("resume", "d0");
+    bench.done(&kept);
+    bench.refused(&Request::reload("more", &lines), Errno::ENOMEM);
+    bench.on("clear", "kept");
+    bench.done(&Request::reload("more", &lines));
+    bench.on("remove", "more");
+    bench.done(&kept);
+    bench.on("remove", "kept");
+    // A table that is refused leaves nothing.
+    for _ in 0..3 {
+        bench.on("create", "bad");
+        let mut bad = lines.clone();
+        bad.push((500, 1, "zero", ""));
+        bench.refused(&Request::reload("bad", &bad), Errno::EINVAL);
+        bench.on("remove", "bad");
+    }
+    bench.done(&load("last"));
+}
+
 fn striped(count: usize) -> (u64, String) {
     let mut text = format!("{count} 8");
     (0..count).for_each(|n| text += &format!(" 19:3 {}", n * 8));

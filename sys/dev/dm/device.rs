@@ -4,7 +4,6 @@
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
 //! serialised per device by `Device::control`, which is a flag to sleep on and no lock.
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -839,14 +838,23 @@ impl<K: Kernel> Devices<K> {
         Some(minor)
     }
 
-    /// Adds the components of a device's tables, active and inactive, as far as they are ours. Their
-    /// numbers only: a table that were let go here would close its components under the lock.
-    fn below(&self, major: u32, minor: Minor, to: &mut BTreeSet<Minor>) {
-        let entry = self.position(minor).ok().and_then(|at| self.list.get(at));
-        let Some(device) = entry.and_then(|entry| entry.device.as_ref()) else { return };
+    /// Calls `each` with the place of every device of ours among these components.
+    fn ours(&self, major: u32, devs: &[Dev], mut each: impl FnMut(usize)) {
+        for dev in devs.iter().filter(|dev| dev.major() == major) {
+            let minor = Minor::new(u64::from(dev.minor()));
+            if let Some(Ok(at)) = minor.map(|minor| self.position(minor)) {
+                each(at);
+            }
+        }
+    }
+
+    /// The same for the tables of a device, active and inactive. No table is let go here: that
+    /// would close its components under the lock.
+    fn below(&self, major: u32, entry: &Entry<K>, mut each: impl FnMut(usize)) {
+        let Some(device) = &entry.device else { return };
         let state = device.state.lock();
         for loaded in [&state.active, &state.inactive].into_iter().flatten() {
-            to.extend(ours(major, loaded.table.devs()));
+            self.ours(major, loaded.table.devs(), &mut each);
         }
     }
 
@@ -856,15 +864,20 @@ impl<K: Kernel> Devices<K> {
     /// # Errors
     /// ELOOP if `loaded` is one of them, or there are too many layers.
     fn depth_below(&self, major: u32, devs: &[Dev], loaded: Minor) -> Result<usize, Errno> {
-        let mut layer: BTreeSet<Minor> = ours(major, devs).collect();
+        let mut layer = Layer::new(self.list.len());
+        self.ours(major, devs, |at| layer.add(at));
         let mut depth = 0usize;
         while !layer.is_empty() {
-            if layer.contains(&loaded) || depth >= limits::DEPTH {
+            if self.position(loaded).is_ok_and(|at| layer.has(at)) || depth >= limits::DEPTH {
                 return Err(Errno::ELOOP);
             }
             depth = depth.saturating_add(1);
-            let mut next = BTreeSet::new();
-            layer.iter().for_each(|minor| self.below(major, *minor, &mut next));
+            let mut next = Layer::new(self.list.len());
+            for (entry, at) in self.list.iter().zip(0..) {
+                if layer.has(at) {
+                    self.below(major, entry, |at| next.add(at));
+                }
+            }
             layer = next;
         }
         Ok(depth)
@@ -872,20 +885,21 @@ impl<K: Kernel> Devices<K> {
 
     /// That the devices above `minor` stay within the depth with `below` layers under it.
     fn depth_above(&self, major: u32, minor: Minor, below: usize) -> Result<(), Errno> {
-        let mut layer = BTreeSet::from([minor]);
+        let mut layer = Layer::new(self.list.len());
+        let _ = self.position(minor).map(|at| layer.add(at));
         let mut depth = below;
         while !layer.is_empty() {
             if depth > limits::DEPTH {
                 return Err(Errno::ELOOP);
             }
             depth = depth.saturating_add(1);
-            let mut next = BTreeSet::new();
-            for entry in &self.list {
-                let mut below = BTreeSet::new();
-                self.below(major, entry.minor, &mut below);
-                if !below.is_disjoint(&layer) {
-                    next.insert(entry.minor);
-                }
+            let mut next = Layer::new(self.list.len());
+            for (entry, at) in self.list.iter().zip(0..) {
+                self.below(major, entry, |below| {
+                    if layer.has(below) {
+                        next.add(at);
+                    }
+                });
             }
             layer = next;
         }
@@ -893,10 +907,27 @@ impl<K: Kernel> Devices<K> {
     }
 }
 
-/// Those of a table's components that are our own devices.
-fn ours(major: u32, devs: &[Dev]) -> impl Iterator<Item = Minor> + use<'_> {
-    let ours = devs.iter().filter(move |dev| dev.major() == major);
-    ours.filter_map(|dev| Minor::new(u64::from(dev.minor())))
+/// Some of the devices in the list, by their place in it.
+struct Layer(Vec<bool>);
+
+impl Layer {
+    fn new(devices: usize) -> Layer {
+        Layer(alloc::vec![false; devices])
+    }
+
+    fn add(&mut self, at: usize) {
+        if let Some(place) = self.0.get_mut(at) {
+            *place = true;
+        }
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.0.get(at) == Some(&true)
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
+    }
 }
 
 /// Opens the components of a table that is meant for one device.

@@ -2,7 +2,7 @@
 //! they never change.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -475,25 +475,32 @@ impl<C: Component> Table<C> {
             let component = self.components.get(component.0 as usize)?;
             component.guard().map(|guard| guard.label)
         };
-        let mut guards = BTreeSet::new();
+        let mut guards: Vec<Sector> = Vec::new();
         for (start, length, target) in self.lines() {
             // A component may be in a line many times.
-            let mut reached = BTreeSet::new();
+            let mut reached = Vec::new();
             target.extents(length, &mut |extent| {
                 let label = label_of(extent.component);
-                if label.is_some_and(|label| label.hit(extent.start, extent.length)) {
-                    reached.insert(extent.component);
+                if label.is_some_and(|label| label.hit(extent.start, extent.length))
+                    && !reached.contains(&extent.component)
+                {
+                    reached.push(extent.component);
                 }
             });
             for component in reached {
                 let label = label_of(component).into_iter();
                 for sector in label.flat_map(|label| label.sectors()) {
                     target.locate(component, sector, length, &mut |at| {
-                        guards.extend(start.checked_add(at));
+                        let Some(sector) = start.checked_add(at) else { return };
+                        // Nearly always the end. Sorting would take much stack.
+                        let place = guards.partition_point(|guard| *guard < sector);
+                        if guards.get(place) != Some(&sector) {
+                            guards.insert(place, sector);
+                        }
                     });
                 }
             }
         }
-        guards.into_iter().collect()
+        guards.into()
     }
 }

@@ -11,7 +11,7 @@ use dm_core::{Errno, errno};
 use super::netbsd::NetBsd;
 use super::slot::Slots;
 use super::stats::FOLDER;
-use super::{Global, devsw, global, set_global, take_global};
+use super::{Global, devsw, dm_label_guard, dm_legacy_errors, global, set_global, take_global};
 use crate::kern::callout::Callout;
 use crate::kern::pool_cache::PoolCache;
 use crate::kern::{cpu, sys};
@@ -36,6 +36,9 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 fn init() -> Result<(), Errno> {
     let slots: &'static Slots = Box::leak(Box::new(Slots::new()));
     GOING.store(false, Ordering::SeqCst);
+    // As a module finds them; in a process machines follow one another.
+    dm_legacy_errors.store(0, Ordering::Relaxed);
+    dm_label_guard.store(1, Ordering::Relaxed);
     set_global(Box::new(Global {
         driver: Driver::new(NetBsd),
         slots,

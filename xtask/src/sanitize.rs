@@ -49,6 +49,10 @@ pub fn main(args: &[String]) -> Result<()> {
     command.env("RUSTFLAGS", flags);
     // The shim is compiled by clang, whose sanitizers are the compiler's.
     command.env("CFLAGS", format!("-fsanitize={kind} -g{offset}"));
+    // Memory that is used after it went back to a pool is only seen if it does not stay there.
+    if kind == "address" {
+        command.env("DM_HOST_POOLS", "none");
+    }
     // Tests unwind, and one standard library is enough; without any optimisation it takes long.
     command.env("CARGO_PROFILE_DEV_PANIC", "unwind").env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     if rest.is_empty() {

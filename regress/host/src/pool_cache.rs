@@ -6,13 +6,15 @@
 //! machine. As in NetBSD the constructor runs when an item is made, not each time it is got.
 //!
 //! Simpler than NetBSD: memory never goes back before the pool cache is invalidated or destroyed.
+//! With DM_HOST_POOLS=none in the environment it goes back with each put, for sanitizers to see
+//! what is used after that.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, LazyLock, Mutex};
 
 use crate::console::{kassert, kpanic};
 use crate::errno::Errno;
@@ -20,6 +22,10 @@ use crate::fault::{self, PLAN, Site};
 use crate::kmem;
 use crate::lwp::{self, MAXSLOTS};
 use crate::netbsd as nb;
+
+/// DM_HOST_POOLS.
+static KEEPS: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("DM_HOST_POOLS").is_none_or(|value| value != "none"));
 
 /// Items a magazine holds.
 const ROUNDS: usize = 15;
@@ -409,7 +415,11 @@ unsafe extern "C" fn pool_cache_put_paddr(
     item: *mut c_void,
     _paddr: nb::paddr_t,
 ) {
-    pool(pc).put(item.cast());
+    match *KEEPS {
+        true => pool(pc).put(item.cast()),
+        // SAFETY: the caller's promise.
+        false => unsafe { pool_cache_destruct_object(pc, item) },
+    }
 }
 
 /// pool_cache_destruct_object(9): puts back an item that is not to be used again as it is.

@@ -381,3 +381,15 @@ fn a_component_in_use_by_someone_else_is_busy() {
     assert_eq!(disks[0].counters().opens, disks[0].counters().closes);
     bench.end();
 }
+
+#[test]
+fn sysctl_variables_are_each_machines_own() {
+    for _ in 0..2 {
+        let bench = Bench::new();
+        for (name, default, other) in [("hw.dm.legacy_errors", 0, 1), ("hw.dm.label_guard", 1, 2)] {
+            assert_eq!(bench.machine.sysctl_int(name), Ok(default), "{name}");
+            bench.machine.sysctl_set(name, &dm_host::Value::Int(other)).unwrap();
+        }
+        bench.end();
+    }
+}

@@ -182,7 +182,8 @@ dm_start()
 	local job=$1
 	shift
 	rm -f $job.status
-	(if "$@" >$job.out 2>&1; then echo 0; else echo $?; fi >$job.status) &
+	(if "$@" >$job.out 2>&1; then status=0; else status=$?; fi
+	    echo $status >$job.status) &
 	echo $! >$job.pid
 }
 

@@ -54,6 +54,61 @@ fn is_page(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// All Rust sources below a folder of the project's.
+    fn sources(folder: &str) -> String {
+        let mut text = String::new();
+        let mut folders = vec![sh::root().join(folder)];
+        while let Some(dir) = folders.pop() {
+            for path in entries(&dir).unwrap() {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|ext| ext == "rs") {
+                    text += &sh::read(&path).unwrap();
+                }
+            }
+        }
+        text
+    }
+
+    fn safety() -> String {
+        sh::read(&sh::root().join("share/doc/safety.md")).unwrap()
+    }
+
+    fn section<'t>(text: &'t str, title: &str) -> &'t str {
+        let (_, rest) = text.split_once(title).unwrap_or_else(|| panic!("no section {title}"));
+        rest.split("\n## ").next().unwrap()
+    }
+
+    #[test]
+    fn safety_counts_every_unsafe_block() {
+        let text = safety();
+        let count = |folder: &str, what: &str| sources(folder).matches(what).count();
+        let (blocks, impls) = (count("sys", "unsafe {"), count("sys", "unsafe impl"));
+        let stated = format!("there are {blocks} blocks and {impls} `unsafe impl`s");
+        assert!(text.contains(&stated), "share/doc/safety.md should say: {stated}");
+        for (column, folder) in [(2, "sys/kern"), (3, "sys/entry")] {
+            let rows = section(&text, "\n## `unsafe`").lines();
+            let cells =
+                rows.filter_map(|row| row.split('|').nth(column)?.trim().parse::<usize>().ok());
+            assert_eq!(cells.sum::<usize>(), count(folder, "unsafe {"), "the rows of {folder}");
+        }
+    }
+
+    #[test]
+    fn tests_that_safety_names_exist() {
+        let text = safety();
+        let tests = sources("sys/dev/dm") + &sources("regress/host/tests");
+        let rows = section(&text, "\n## What the C driver does wrong").lines();
+        let names: Vec<&str> = rows
+            .filter_map(|row| row.strip_prefix('|')?.split('|').nth(1))
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        assert!(names.len() > 40, "{names:?}");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}() {{")), "there is no test {name}");
+        }
+    }
+
     #[test]
     fn names_of_pages() {
         assert!(is_page(Path::new("man4/dm.4")));

@@ -429,6 +429,12 @@ impl<C> Table<C> {
     /// Whether a write of `length` sectors from `start` on would reach a component's label.
     #[inline]
     pub fn hits_label(&self, start: Sector, length: Sector) -> bool {
+        !self.guards.is_empty() && self.shows_label(start, length)
+    }
+
+    /// Apart, since few tables have any.
+    #[cold]
+    fn shows_label(&self, start: Sector, length: Sector) -> bool {
         // The first that is not before it.
         let at = self.guards.partition_point(|sector| *sector < start);
         self.guards.get(at).is_some_and(|sector| sector.0 < start.0.saturating_add(length.0))

@@ -190,9 +190,46 @@ wedge_body()
 	atf_check dmctl remove ${P}a
 }
 
+gone_descr="a component that is forced away under I/O, and comes back"
+dm_test_case gone
+gone_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
+	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
+	dm_make ${P}a "0 8000 linear $DISK1 0" "8000 8000 linear $DISK2 0"
+	dm_start verify $H verify $MAPPER/r${P}a 16000 1000000 5
+	dm_moves 65536 read $MAPPER/r${P}a $((9000 * 512)) 65536
+	atf_check vnconfig -u -F $vnd
+	dm_over verify
+	# What is there after that depends on where the I/O was.
+	grep -E "ENXIO|EIO" verify.out >/dev/null ||
+	    atf_fail "verify: $(cat verify.out)"
+	dm_moves 65536 read $MAPPER/r${P}a 0 65536
+	atf_check -s exit:1 -o match:"ENXIO|EIO" \
+	    $H read $MAPPER/r${P}a $((9000 * 512)) 65536
+	atf_check -s exit:1 -o match:"ENXIO|EIO" \
+	    $H write $MAPPER/r${P}a $((9000 * 512)) 65536
+	atf_check -o ignore $H query $MAPPER/r${P}a
+	atf_check -o match:"8000 linear" dmctl table ${P}a
+	atf_check dmctl suspend ${P}a
+	atf_check dmctl resume ${P}a
+	dm_load ${P}a "0 8000 linear $DISK1 0"
+	atf_check dmctl resume ${P}a
+	dm_moves 65536 read $MAPPER/r${P}a 0 65536
+	atf_check vnconfig -c $vnd $(pwd)/disk2
+	dm_load ${P}a "0 8000 linear $DISK2 0"
+	atf_check dmctl resume ${P}a
+	dm_moves 65536 read $MAPPER/r${P}a 0 65536
+	atf_check dmctl remove ${P}a
+}
+
 atf_init_test_cases()
 {
-	for test in query grow filesystem stack swap readonly discard wedge; do
+	for test in query grow filesystem stack swap readonly discard wedge \
+	    gone; do
 		atf_add_test_case $test
 	done
 }

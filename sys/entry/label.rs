@@ -118,8 +118,8 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
 /// DIOCWDINFO: sets the label and writes it to the device, once it is not suspended.
 ///
 /// # Errors
-/// EINVAL for what is no label of this device, EINTR, ENXIO if the device goes, or what the port's code or the I/O
-/// says; the label stays set in core then, as on other disks.
+/// EINVAL for what is no label of this device, EINTR, ENXIO if the device goes, or what the port's
+/// code or the I/O says; the label stays set in core then, as on other disks.
 pub(crate) fn write(
     slot: &Slot,
     disk: &Disk,

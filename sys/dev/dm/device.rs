@@ -8,7 +8,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::kernel::{Condvar, Geometry, Kernel, LabelGuard, LiveTable, Mutex, Unit};
 use crate::name::{Name, Uuid};
@@ -17,8 +16,12 @@ use crate::table::{Builder, Component, Mistake, Opener, Table, TableError};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, limits};
 
+mod share;
+mod stack;
 #[cfg(test)]
 mod tests;
+
+use share::{Budget, Share};
 
 /// The driver: all devices, and the components that their tables share.
 pub struct Driver<K: Kernel> {
@@ -28,8 +31,7 @@ pub struct Driver<K: Kernel> {
     made: K::Condvar,
     pdevs: Arc<Pdevs<K>>,
     talk: K::Mutex<Talk>,
-    /// What all [`Share`]s are of.
-    spent: Arc<AtomicUsize>,
+    budget: Budget,
 }
 
 /// What the console has been told of late.
@@ -134,25 +136,6 @@ struct Parts {
     share: Option<Share>,
 }
 
-/// A part of [`limits::TABLES`], which comes back when it is dropped.
-struct Share {
-    of: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Share {
-    /// Takes another over.
-    fn join(&mut self, mut other: Share) {
-        self.bytes = self.bytes.saturating_add(core::mem::take(&mut other.bytes));
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// A line as userland sends it.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -201,17 +184,7 @@ impl<K: Kernel> Driver<K> {
         let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
         let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
         let talk = K::Mutex::new(Talk::default());
-        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk, spent: Arc::default() }
-    }
-
-    /// Takes a part of what all tables may take together.
-    ///
-    /// # Errors
-    /// ENOMEM if there is not that much left.
-    fn share(&self, bytes: usize) -> Result<Share, Errno> {
-        let more = |spent: usize| spent.checked_add(bytes).filter(|sum| *sum <= limits::TABLES);
-        let spent = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        spent.map(|_| Share { of: self.spent.clone(), bytes }).map_err(|_| Errno::ENOMEM)
+        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk, budget: Budget::default() }
     }
 
     /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a
@@ -385,7 +358,7 @@ impl<K: Kernel> Driver<K> {
         };
         let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
         let share =
-            self.share(cost).inspect_err(|_| refuse(&"all tables together are too large"))?;
+            self.budget.take(cost).inspect_err(|_| refuse(&"all tables together are too large"))?;
         let (Parts { lines, share }, read_only) = {
             let mut state = device.state.lock();
             let parts = &mut state.parts;
@@ -836,97 +809,6 @@ impl<K: Kernel> Devices<K> {
             .find(|minor| self.position(*minor).is_err())?;
         self.next = if minor.get() == last { 1 } else { minor.get().saturating_add(1) };
         Some(minor)
-    }
-
-    /// Calls `each` with the place of every device of ours among these components.
-    fn ours(&self, major: u32, devs: &[Dev], mut each: impl FnMut(usize)) {
-        for dev in devs.iter().filter(|dev| dev.major() == major) {
-            let minor = Minor::new(u64::from(dev.minor()));
-            if let Some(Ok(at)) = minor.map(|minor| self.position(minor)) {
-                each(at);
-            }
-        }
-    }
-
-    /// The same for the tables of a device, active and inactive. No table is let go here: that
-    /// would close its components under the lock.
-    fn below(&self, major: u32, entry: &Entry<K>, mut each: impl FnMut(usize)) {
-        let Some(device) = &entry.device else { return };
-        let state = device.state.lock();
-        for loaded in [&state.active, &state.inactive].into_iter().flatten() {
-            self.ours(major, loaded.table.devs(), &mut each);
-        }
-    }
-
-    /// How many layers of our own devices lie below a table with these components. Layer by layer:
-    /// the paths through a stack can be more than anybody could follow.
-    ///
-    /// # Errors
-    /// ELOOP if `loaded` is one of them, or there are too many layers.
-    fn depth_below(&self, major: u32, devs: &[Dev], loaded: Minor) -> Result<usize, Errno> {
-        let mut layer = Layer::new(self.list.len());
-        self.ours(major, devs, |at| layer.add(at));
-        let mut depth = 0usize;
-        while !layer.is_empty() {
-            if self.position(loaded).is_ok_and(|at| layer.has(at)) || depth >= limits::DEPTH {
-                return Err(Errno::ELOOP);
-            }
-            depth = depth.saturating_add(1);
-            let mut next = Layer::new(self.list.len());
-            for (entry, at) in self.list.iter().zip(0..) {
-                if layer.has(at) {
-                    self.below(major, entry, |at| next.add(at));
-                }
-            }
-            layer = next;
-        }
-        Ok(depth)
-    }
-
-    /// That the devices above `minor` stay within the depth with `below` layers under it.
-    fn depth_above(&self, major: u32, minor: Minor, below: usize) -> Result<(), Errno> {
-        let mut layer = Layer::new(self.list.len());
-        let _ = self.position(minor).map(|at| layer.add(at));
-        let mut depth = below;
-        while !layer.is_empty() {
-            if depth > limits::DEPTH {
-                return Err(Errno::ELOOP);
-            }
-            depth = depth.saturating_add(1);
-            let mut next = Layer::new(self.list.len());
-            for (entry, at) in self.list.iter().zip(0..) {
-                self.below(major, entry, |below| {
-                    if layer.has(below) {
-                        next.add(at);
-                    }
-                });
-            }
-            layer = next;
-        }
-        Ok(())
-    }
-}
-
-/// Some of the devices in the list, by their place in it.
-struct Layer(Vec<bool>);
-
-impl Layer {
-    fn new(devices: usize) -> Layer {
-        Layer(alloc::vec![false; devices])
-    }
-
-    fn add(&mut self, at: usize) {
-        if let Some(place) = self.0.get_mut(at) {
-            *place = true;
-        }
-    }
-
-    fn has(&self, at: usize) -> bool {
-        self.0.get(at) == Some(&true)
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.0.contains(&true)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use dm_core::ioctl::flags;
-use dm_core::testing::{Dict, Object};
+use dm_core::testing::{Dict, Object, Request};
 use dm_host::proplib::xml;
 use dm_host::{Config, DiskSpec, File, Flags, Machine};
 
@@ -60,7 +60,12 @@ pub fn ioctl(data: &[u8]) {
     send(&reload).expect("reloads");
     send(&request("resume", "a")).expect("resumes");
     let _ = interrupted(&machine, || control.plist_ioctl_bytes(data));
-    send(&request("remove_all", "")).expect("takes all away");
+    end(machine, control);
+}
+
+/// Takes everything away; nothing may be left over.
+fn end(machine: Machine, control: File) {
+    control.plist_ioctl(&Request::new("remove_all").dict().print()).expect("takes all away");
     drop(control);
     assert_eq!(machine.shutdown(), Vec::<String>::new());
 }
@@ -105,20 +110,17 @@ fn twist(u: &mut Unstructured<'_>, text: &mut Vec<u8>) -> Result<()> {
 
 /// All that questions tell, as text.
 fn look(control: &File) -> Vec<String> {
-    let ask = |command: &str, minor: u64, flags: u32| {
-        let mut dict = Dict::default();
-        dict.put("command", command);
-        dict.put("minor", minor);
-        dict.put("flags", u64::from(flags));
-        control.plist_ioctl(&dict.print()).expect("a question has an answer")
+    let ask = |request: &Request| {
+        control.plist_ioctl(&request.dict().print()).expect("a question has an answer")
     };
-    let names = ask("names", 0, 0);
+    let names = ask(&Request::new("names"));
     let reply = Dict::parse(&names).expect("a reply");
     let entries = reply.array("cmd_data").expect("names").iter().filter_map(Object::dict);
     let minors = entries.map(|entry| entry.number("dev").expect("a minor"));
     let about = |minor| {
         let inactive = flags::STATUS_TABLE | flags::QUERY_INACTIVE_TABLE;
-        [flags::STATUS_TABLE, inactive].map(|flags| ask("table", minor, flags))
+        let table = Request::new("table").with("minor", minor);
+        [flags::STATUS_TABLE, inactive].map(|flags| ask(&table.clone().flags(flags)))
     };
     minors.flat_map(about).chain([names.clone()]).collect()
 }
@@ -156,9 +158,5 @@ pub fn requests(data: &[u8]) {
             assert_eq!(before, look(&control), "{errno:?} for {sent}");
         }
     }
-    let mut all = Dict::default();
-    all.put("command", "remove_all");
-    control.plist_ioctl(&all.print()).expect("takes all away");
-    drop(control);
-    assert_eq!(machine.shutdown(), Vec::<String>::new());
+    end(machine, control);
 }

@@ -13,6 +13,17 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn sectors_are_powers_of_two_from_512() {
+    let m = machine();
+    for bytes in [0, 256, 511, 1536] {
+        let attached = m.attach_disk(DiskSpec::memory("wd0", 16).sector_size(bytes));
+        assert_eq!(attached.err(), Some(Errno::EINVAL), "{bytes}");
+    }
+    assert!(m.attach_disk(DiskSpec::memory("wd0", 16).sector_size(1024)).is_ok());
+    assert_eq!(m.shutdown(), Vec::<String>::new());
+}
+
+#[test]
 fn partitions_and_label_guard() {
     let m = machine();
     let label = Label::new().slice(63).partition('a', 63, 100).partition('e', 163, 50);

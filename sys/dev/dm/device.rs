@@ -150,11 +150,15 @@ pub struct Line {
 }
 
 impl Line {
-    /// What it takes of [`limits::TABLES`], in bytes: at least as much as it does in a table, where
-    /// three characters may be a stripe.
+    /// Bytes of its target's name and parameters.
+    fn text(&self) -> usize {
+        self.kind.len().saturating_add(self.params.len())
+    }
+
+    /// What it takes of [`limits::TABLES`], in bytes: at least what its target does in a table,
+    /// where four characters may be a stripe.
     fn cost(&self) -> usize {
-        let text = self.kind.len().saturating_add(self.params.len());
-        text.saturating_mul(8).saturating_add(64)
+        self.text().saturating_mul(8).saturating_add(64)
     }
 }
 
@@ -367,8 +371,7 @@ impl<K: Kernel> Driver<K> {
                 Some(all) => all.join(share),
                 none => *none = Some(share),
             }
-            let bytes = parts.lines.iter().map(|l| l.params.len().saturating_add(l.kind.len()));
-            let bytes = bytes.fold(0usize, usize::saturating_add);
+            let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
             if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
                 drop(state);
                 refuse(&"too many lines");

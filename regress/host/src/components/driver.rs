@@ -312,7 +312,7 @@ pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
         || spec.name.len() > 15
         || spec.name.contains('/')
         || !secsize.is_power_of_two()
-        || !secsize < 512
+        || secsize < 512
     {
         return Err(Errno::EINVAL);
     }

@@ -16,7 +16,7 @@ use crate::netbsd as nb;
 const BLOCKS: u32 = 3;
 /// MAXBSIZE: bytes in the largest buffer there is.
 const MAXBSIZE: u64 = 65536;
-/// What is looked at after each I/O: nothing may have been read past the buffer.
+/// What is looked at in the end: nothing may have been read past the buffer.
 const CANARY: u8 = 0xc5;
 const BEYOND: usize = 128 * 1024;
 /// Types of partitions: those that hold more, and a disk manager's.
@@ -92,11 +92,6 @@ impl<'l> Scan<'l> {
             (self.strategy)(self.bp);
             biowait(self.bp)
         };
-        kassert!(
-            self.data[self.size..].iter().all(|byte| *byte == CANARY),
-            "a label's I/O went past its buffer of {} bytes",
-            self.size
-        );
         if error != 0 {
             self.error = error;
         }
@@ -278,5 +273,10 @@ impl Drop for Scan<'_> {
     fn drop(&mut self) {
         // SAFETY: the buffer is ours and not under way.
         unsafe { putiobuf(self.bp) };
+        kassert!(
+            self.data[self.size..].iter().all(|byte| *byte == CANARY),
+            "a label's I/O went past its buffer of {} bytes",
+            self.size
+        );
     }
 }

@@ -199,7 +199,15 @@ gone_body()
 	dm_disk 2
 	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
 	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
-	dm_make ${P}a "0 8000 linear $DISK1 0" "8000 8000 linear $DISK2 0"
+	# Not the partition that vnconfig(8) itself has open: vnd(4) does not
+	# revoke that one, takes I/O when nobody is there to do it, and panics.
+	case $(uname -m) in
+	amd64|i386) ;;
+	*) atf_skip "the label is elsewhere on this port" ;;
+	esac
+	$H label $RDISK2 0 20000 || atf_fail "no label written"
+	part=${DISK2%?}a
+	dm_make ${P}a "0 8000 linear $DISK1 0" "8000 8000 linear $part 0"
 	dm_start verify $H verify $MAPPER/r${P}a 16000 1000000 5
 	dm_moves 65536 read $MAPPER/r${P}a $((9000 * 512)) 65536
 	atf_check vnconfig -u -F $vnd
@@ -220,7 +228,7 @@ gone_body()
 	atf_check dmctl resume ${P}a
 	dm_moves 65536 read $MAPPER/r${P}a 0 65536
 	atf_check vnconfig -c $vnd $(pwd)/disk2
-	dm_load ${P}a "0 8000 linear $DISK2 0"
+	dm_load ${P}a "0 8000 linear $part 0"
 	atf_check dmctl resume ${P}a
 	dm_moves 65536 read $MAPPER/r${P}a 0 65536
 	atf_check dmctl remove ${P}a

@@ -11,8 +11,8 @@ use dm_core::Errno;
 use dm_core::units::{Dev, Sector};
 
 use super::global;
+use super::pieces::Journey;
 use super::slot::Slot;
-use super::strategy::Journey;
 use crate::kern::buf::Io;
 use crate::kern::disk::{Disk, default_label};
 use crate::kern::gate::Door;

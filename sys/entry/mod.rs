@@ -2,15 +2,18 @@
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
 //! module(9), `ioctl.rs` the ioctls of a disk, `label.rs` its label; `strategy.rs` is the I/O path
-//! and `slot.rs` what it stands on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
+//! down, `completion.rs` the way back, `pieces.rs` what I/O is made of meanwhile, and `slot.rs`
+//! what they stand on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
 
 pub mod autoconf;
+mod completion;
 pub mod devsw;
 pub mod ioctl;
 mod label;
 pub mod netbsd;
 #[cfg(not(feature = "hosted"))]
 mod panic;
+pub mod pieces;
 pub mod slot;
 pub mod stats;
 pub mod strategy;
@@ -24,8 +27,8 @@ use dm_core::device::Driver;
 use crate::kern::callout::Callout;
 use crate::kern::pool_cache::PoolCache;
 use netbsd::NetBsd;
+use pieces::{Child, Split};
 use slot::Slots;
-use strategy::{Child, Split};
 
 /// Everything the driver has while it is initialised.
 pub(crate) struct Global {

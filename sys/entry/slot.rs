@@ -16,8 +16,8 @@ use dm_core::kernel::LiveTable;
 use dm_core::units::{Dev, Minor};
 
 use super::netbsd::NetBsd;
+use super::pieces::{Child, Halted, Spare, Split};
 use super::stats::{Folded, Tallies};
-use super::strategy::{Child, Halted, Spare, Split};
 use crate::kern::buf::IoQueue;
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Disk;

@@ -9,8 +9,8 @@ use dm_core::kernel::{self, Geometry, LiveTable};
 use dm_core::units::{Minor, Sector};
 
 use super::netbsd::NetBsd;
+use super::pieces::Journey;
 use super::slot::{Current, Slot};
-use super::strategy::Journey;
 use super::{dm_device_count, global};
 use crate::kern::buf::IoQueue;
 use crate::kern::disk::Disk;

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Devices, Entry};
+use super::set::{Devices, Entry};
 use crate::kernel::{Kernel, Mutex};
 use crate::units::{Dev, Minor};
 use crate::{Errno, limits};

@@ -1,0 +1,153 @@
+//! The end of an I/O: what its pieces say, biodone(9), and the gate left.
+//!
+//! What comes back here frees what others wait for, so the reserve is served here too.
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+
+use dm_core::Errno;
+
+use super::pieces::{Child, Journey, Parent, Split};
+use super::slot::Slot;
+use crate::kern::buf::{self, Io};
+use crate::kern::reserve::Next;
+use crate::kern::sys;
+
+impl Slot {
+    /// Completes an I/O that was done, and leaves the gate.
+    #[inline]
+    pub(super) fn finish(&self, io: Io, journey: Journey) {
+        let Journey { pass, came } = journey;
+        pass.local().tallies.count(io.is_write(), io.bytes(), came);
+        io.complete();
+        self.leave(pass);
+    }
+
+    /// Completes an I/O that failed after `done` bytes, and leaves the gate.
+    #[cold]
+    pub(super) fn fail(&self, io: Io, journey: Journey, done: u32, errno: Errno) {
+        let Journey { pass, came } = journey;
+        pass.local().tallies.count(io.is_write(), done, came);
+        pass.local().tallies.count_failed();
+        io.fail(done, errno);
+        self.leave(pass);
+    }
+
+    #[cold]
+    pub(super) fn finish_empty(&self, io: Io, journey: Journey) {
+        io.complete_empty();
+        self.leave(journey.pass);
+    }
+
+    /// Notes that a piece failed: the I/O's error is that of the lowest byte that was not moved,
+    /// which is what its sender can make use of.
+    #[cold]
+    pub(super) fn note(&self, split: NonNull<Split>, at: u32, errno: Errno) {
+        let _lock = self.held.lock();
+        // SAFETY: the split lives while its piece does, and the lock guards `bad`.
+        unsafe {
+            let split = split.as_ptr();
+            if !(*split).failed.swap(true, Ordering::Relaxed) || at < (*split).bad.0 {
+                (*split).bad = (at, errno);
+            }
+        }
+    }
+
+    /// Takes back a child that is done, and goes on with what it was for.
+    ///
+    /// # Safety
+    /// The child was sent with this parent, and is done.
+    #[inline(never)]
+    unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent) {
+        // SAFETY: the caller's promise.
+        let outcome = unsafe { buf::outcome(&raw const (*child.as_ptr()).buf) };
+        match parent {
+            Parent::Whole(io, journey) => {
+                self.put_child(journey.pass.local(), child);
+                match outcome {
+                    Ok(()) => self.finish(io, journey),
+                    Err((moved, errno)) => self.fail(io, journey, moved, errno),
+                }
+            }
+            Parent::Piece(split, offset) => {
+                if let Err((moved, errno)) = outcome {
+                    self.note(split, offset.saturating_add(moved), errno);
+                }
+                // SAFETY: the split, and the I/O in it, stay while its piece has not been released.
+                if let Some((_, journey)) = unsafe { &(*split.as_ptr()).whole } {
+                    self.put_child(journey.pass.local(), child);
+                }
+                self.release(split);
+            }
+        }
+    }
+
+    /// Drops one count of a split; the last completes the I/O.
+    pub(super) fn release(&'static self, split: NonNull<Split>) {
+        // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
+        let (whole, result) = unsafe {
+            let raw = split.as_ptr();
+            if (*raw).pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+                return;
+            }
+            let failed = (*raw).failed.load(Ordering::Relaxed);
+            let result = if failed { Err((*raw).bad) } else { Ok(()) };
+            ((*raw).whole.take(), result)
+        };
+        let Some((io, journey)) = whole else { return };
+        self.put_split(journey.pass.local(), split);
+        match result {
+            Ok(()) => self.finish(io, journey),
+            Err((done, errno)) => self.fail(io, journey, done, errno),
+        }
+    }
+
+    /// Has an I/O wait, outside the gate, for the reserve.
+    #[cold]
+    pub(super) fn starve(&'static self, io: Io, journey: Journey) {
+        self.reserve.starve(io);
+        self.leave(journey.pass);
+        // What it waits for may have come back before it was in the queue.
+        self.serve();
+    }
+
+    /// Lets those who wait for the reserve go on.
+    #[cold]
+    pub(super) fn serve(&'static self) {
+        self.reserve.serve(|next| match next {
+            Next::Starved(io) => self.submit(io),
+            Next::Halted(split) => self.advance(split, None),
+        });
+    }
+}
+
+/// b_iodone of a child.
+///
+/// # Safety
+/// biodone(9) calls it, once, with the buffer of a child that was sent.
+pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
+    // SAFETY: the buffer is the child's first field, and `parent` was written when it was sent.
+    // The I/O it is for is under way, which keeps the slot and, in a split, the split.
+    unsafe {
+        let child = NonNull::new_unchecked(buf.cast::<Child>());
+        let Child { slot, parent, reserved, .. } = child.as_ref();
+        let (slot, reserved): (&'static Slot, bool) = (&**slot, *reserved);
+        if !buf::is_complete(buf) || reserved {
+            return slot.done(child, parent.assume_init_read());
+        }
+        // Taken out before the child may be another's, and one by one: they stay in registers.
+        match parent.assume_init_ref() {
+            Parent::Whole(io, journey) => {
+                let (io, journey) = (ptr::read(io), ptr::read(journey));
+                match journey.pass.local().child.keep(child) {
+                    true => slot.finish(io, journey),
+                    false => slot.done(child, Parent::Whole(io, journey)),
+                }
+            }
+            &Parent::Piece(split, offset) => match split.as_ref().keeps(child) {
+                true => slot.release(split),
+                false => slot.done(child, Parent::Piece(split, offset)),
+            },
+        }
+    }
+}

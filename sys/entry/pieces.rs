@@ -1,0 +1,257 @@
+//! What I/O is made of on its way: children, splits, and where they come from.
+//!
+//! A [`Child`] is a nested buffer on its way to one component, and a [`Split`] an I/O in several pieces. Both come
+//! from a CPU's [`Spare`], a pool, or the device's reserve, in this order.
+
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use dm_core::Errno;
+use dm_core::units::Sector;
+
+use super::slot::{Local, Slot};
+use super::{Global, global};
+use crate::kern::buf::{self, Io};
+use crate::kern::gate::Pass;
+use crate::kern::pool_cache::Pooled;
+use crate::kern::reserve::Line;
+use crate::kern::{cpu, sys};
+
+/// A nested buffer with what its completion needs. Built once: the buffer's own lock and condition
+/// variables stay initialised from one I/O to the next.
+#[repr(C)]
+pub struct Child {
+    /// First, so that the buffer's address is the child's.
+    pub(super) buf: sys::buf,
+    /// The buffer's completion lock. The kernel's own would be one for all buffers.
+    pub(super) lock: sys::kmutex_t,
+    /// Set when it comes from the pool or the reserve; a slot's spare children are its own.
+    pub(super) slot: *const Slot,
+    /// Whose piece it is, while it is under way.
+    pub(super) parent: MaybeUninit<Parent>,
+    /// Whether it belongs to the slot's reserve.
+    pub(super) reserved: bool,
+}
+
+/// Whose piece a child is.
+pub(super) enum Parent {
+    /// All of an I/O.
+    Whole(Io, Journey),
+    /// A piece of one that is split, and where in it the piece begins, in bytes.
+    Piece(NonNull<Split>, u32),
+}
+
+/// What an I/O that is under way carries along.
+pub(crate) struct Journey {
+    /// Its right to be inside the gate.
+    pub(super) pass: Pass<'static, Local>,
+    /// When it came, in ticks.
+    pub(super) came: i32,
+}
+
+impl Journey {
+    #[inline]
+    pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
+        Journey { pass, came: cpu::ticks() }
+    }
+}
+
+/// An object of a CPU's that has just been used, ready for the next I/O without going to the pool.
+pub(crate) struct Spare<T>(AtomicPtr<T>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Spare(AtomicPtr::new(ptr::null_mut()))
+    }
+}
+
+impl<T> Spare<T> {
+    /// Takes it.
+    #[inline]
+    pub(super) fn take(&self) -> Option<NonNull<T>> {
+        NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Acquire))
+    }
+
+    /// Keeps an object, if there is none yet.
+    #[inline]
+    pub(super) fn keep(&self, object: NonNull<T>) -> bool {
+        let (none, object) = (ptr::null_mut(), object.as_ptr());
+        self.0.compare_exchange(none, object, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+}
+
+// SAFETY: `init` makes all that a child's use relies on: an initialised buffer and its lock.
+unsafe impl Pooled for Child {
+    unsafe fn init(child: *mut Child) {
+        // SAFETY: memory for a child (caller); every field is written or plain numbers.
+        unsafe {
+            ptr::write_bytes(child, 0, 1);
+            sys::buf_init(&raw mut (*child).buf);
+            sys::dm_shim_mutex_init(&raw mut (*child).lock);
+            (*child).buf.b_objlock = &raw mut (*child).lock;
+            // With a vnode the buffer would be counted there, under the vnode's lock.
+            (*child).buf.b_vp = ptr::null_mut();
+            (*child).buf.b_cflags = buf::BC_BUSY;
+        }
+    }
+
+    unsafe fn fini(child: *mut Child) {
+        // SAFETY: `init` made them (caller).
+        unsafe {
+            sys::mutex_destroy(&raw mut (*child).lock);
+            sys::buf_destroy(&raw mut (*child).buf);
+        }
+    }
+}
+
+/// An I/O in several pieces.
+pub struct Split {
+    /// The I/O, until it is complete.
+    pub(super) whole: Option<(Io, Journey)>,
+    /// Where on the device it begins.
+    pub(super) start: Sector,
+    /// Bytes, and of these the ones that have been sent.
+    pub(super) bytes: u32,
+    pub(super) sent: u32,
+    /// Pieces under way, and one for whoever is sending.
+    pub(super) pending: AtomicUsize,
+    /// Whether a piece has failed; then the slot's lock guards `bad`.
+    pub(super) failed: AtomicBool,
+    /// The first byte that was not moved, and why.
+    pub(super) bad: (u32, Errno),
+    pub(super) reserved: bool,
+    pub(super) next: Option<NonNull<Split>>,
+}
+
+// SAFETY: `init` writes every field, and there is nothing to take down.
+unsafe impl Pooled for Split {
+    unsafe fn init(split: *mut Split) {
+        // SAFETY: memory for a split (caller).
+        unsafe {
+            split.write(Split {
+                whole: None,
+                start: Sector::ZERO,
+                bytes: 0,
+                sent: 0,
+                pending: AtomicUsize::new(0),
+                failed: AtomicBool::new(false),
+                bad: (0, Errno::EIO),
+                reserved: false,
+                next: None,
+            });
+        }
+    }
+
+    unsafe fn fini(_: *mut Split) {}
+}
+
+impl Split {
+    /// Keeps a child that is done for the next I/O of its CPU, if there is none yet.
+    #[inline]
+    pub(super) fn keeps(&self, child: NonNull<Child>) -> bool {
+        self.whole.as_ref().is_some_and(|(_, journey)| journey.pass.local().child.keep(child))
+    }
+}
+
+/// Splits that wait for a child, linked through themselves.
+#[derive(Default)]
+pub struct Halted {
+    first: Option<NonNull<Split>>,
+}
+
+// SAFETY: it owns its splits.
+unsafe impl Send for Halted {}
+
+impl Line for Halted {
+    type Item = NonNull<Split>;
+
+    /// The last to come goes on first: its turn comes anyway, before any whole I/O's.
+    fn push(&mut self, split: NonNull<Split>) {
+        // SAFETY: a split that waits is not touched by anyone else.
+        unsafe { (*split.as_ptr()).next = self.first };
+        self.first = Some(split);
+    }
+
+    fn pop(&mut self) -> Option<NonNull<Split>> {
+        let split = self.first?;
+        // SAFETY: as above.
+        self.first = unsafe { (*split.as_ptr()).next };
+        Some(split)
+    }
+}
+
+impl Slot {
+    /// A child, from the pool or the reserve.
+    #[inline(never)]
+    pub(super) fn child(&self) -> Option<NonNull<Child>> {
+        let child = global().and_then(|global| global.children.get());
+        let reserved = child.is_none();
+        let child = child.or_else(|| self.reserve.take_child())?;
+        self.adopt(child, reserved);
+        Some(child)
+    }
+
+    /// A child for a split's next piece; without one the split waits for it.
+    pub(super) fn child_or_wait(&self, split: NonNull<Split>) -> Option<NonNull<Child>> {
+        let child = global().and_then(|global| global.children.get());
+        let reserved = child.is_none();
+        let child = child.or_else(|| self.reserve.take_child_or_halt(split))?;
+        self.adopt(child, reserved);
+        Some(child)
+    }
+
+    /// Tells a child that does not come from a spare what it belongs to.
+    fn adopt(&self, child: NonNull<Child>, reserved: bool) {
+        // SAFETY: the child is the caller's alone.
+        unsafe {
+            (*child.as_ptr()).slot = self;
+            (*child.as_ptr()).reserved = reserved;
+        }
+    }
+
+    /// Takes back a child that is done.
+    pub(super) fn put_child(&'static self, local: &Local, child: NonNull<Child>) {
+        // SAFETY: the child is done, so ours, and comes from the reserve or the pool.
+        unsafe {
+            if (*child.as_ptr()).reserved {
+                self.reserve.put_child(child);
+                self.serve();
+            } else if !local.child.keep(child)
+                && let Some(global) = global()
+            {
+                global.children.put(child);
+            }
+        }
+    }
+
+    /// Takes back a split that is done.
+    pub(super) fn put_split(&'static self, local: &Local, split: NonNull<Split>) {
+        // SAFETY: the split is done, so ours, and comes from the reserve or the pool.
+        unsafe {
+            if (*split.as_ptr()).reserved {
+                self.reserve.put_split(split);
+                self.serve();
+            } else if !local.split.keep(split)
+                && let Some(global) = global()
+            {
+                global.splits.put(split);
+            }
+        }
+    }
+
+    /// Gives what a device that does nothing has to spare back to the pools.
+    pub(crate) fn put_spares(&self, global: &Global) {
+        for local in self.gate.locals() {
+            // SAFETY: they come from these pools, and whoever takes a spare object has it alone.
+            unsafe {
+                if let Some(child) = local.child.take() {
+                    global.children.put(child);
+                }
+                if let Some(split) = local.split.take() {
+                    global.splits.put(split);
+                }
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use dm_core::job::Op;
 use dm_core::table::{Component, Piece};
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
@@ -174,7 +175,7 @@ unsafe fn dump(
         return Err(Errno::EROFS);
     }
     while left > Sector::ZERO {
-        let piece = table.map(start, left, true).ok_or(Errno::EINVAL)?;
+        let piece = table.map(start, left, Op::Write).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
         match piece {
@@ -185,6 +186,8 @@ unsafe fn dump(
             }
             Piece::Zero(_) => {}
             Piece::Fail(_, errno) => return Err(errno),
+            // A target's lanes do not run any more when the system is going down.
+            Piece::Take(..) => return Err(Errno::ENODEV),
         }
         // SAFETY: `bytes` of them have been dumped.
         va = unsafe { va.cast::<u8>().add(bytes).cast() };
@@ -219,7 +222,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
     }
     let (mut refused, mut done) = (None, left == Sector::ZERO);
     while left > Sector::ZERO {
-        let piece = table.map(start, left, true).ok_or(Errno::EINVAL)?;
+        let piece = table.map(start, left, Op::Discard).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         match piece {
             Piece::Send(component, sector, _) => {
@@ -234,6 +237,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
             }
             Piece::Zero(_) => done = true,
             Piece::Fail(_, errno) => return Err(errno),
+            Piece::Take(..) => return Err(Errno::ENODEV),
         }
         start = start.checked_add(length).ok_or(Errno::EINVAL)?;
         left = left.checked_sub(length).ok_or(Errno::EINVAL)?;

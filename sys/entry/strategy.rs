@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dm_core::Errno;
+use dm_core::job::Op;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::table::Piece;
@@ -42,6 +43,7 @@ impl Place {
             },
             Piece::Zero(found) => (Place::Zero, found),
             Piece::Fail(found, errno) => (Place::Fail(errno), found),
+            Piece::Take(found, _) => (Place::Fail(Errno::EIO), found),
         }
     }
 }
@@ -118,7 +120,7 @@ impl Slot {
             Err(errno) => return self.fail(io, journey, 0, errno),
         };
         let (bytes, write) = (io.bytes(), io.is_write());
-        match table.map(start, length, write) {
+        match table.map(start, length, Op::rw(write)) {
             Some(piece) if piece.length() < length => {
                 let (first, found) = Place::of(piece);
                 self.split(io, journey, start, first, found);
@@ -149,6 +151,7 @@ impl Slot {
                 self.finish(io, journey);
             }
             Some(Piece::Fail(_, errno)) => self.fail(io, journey, 0, errno),
+            Some(Piece::Take(..)) => self.fail(io, journey, 0, Errno::EIO),
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
     }
@@ -226,7 +229,7 @@ impl Slot {
                 let (place, found) = next.take().unwrap_or_else(|| {
                     let start = (*raw).start.0.wrapping_add(u64::from(offset / DEV_BSIZE));
                     let length = Sector(u64::from(left / DEV_BSIZE));
-                    let piece = table.map(Sector(start), length, write);
+                    let piece = table.map(Sector(start), length, Op::rw(write));
                     piece.map_or((Place::Fail(Errno::EIO), length), Place::of)
                 });
                 // A target that found nothing, which is a mistake, must not stop the loop.

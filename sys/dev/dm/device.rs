@@ -229,12 +229,12 @@ impl<K: Kernel> Device<K> {
         self.changed.broadcast();
     }
 
-    /// Hands a message to the target that holds `sector`; one that begins with `@` is for the
-    /// device.
+    /// Hands a message to the target that holds `sector`, which may write a reply; one that begins
+    /// with `@` is for the device.
     ///
     /// # Errors
     /// EINVAL if there is no such sector or nobody understands, ENXIO without a table.
-    pub fn message(&self, sector: Sector, text: &str) -> Result<(), Errno> {
+    pub fn message(&self, sector: Sector, text: &str, reply: &mut String) -> Result<(), Errno> {
         if text.starts_with('@') {
             if text != "@cancel_deferred_remove" {
                 return Err(Errno::EINVAL);
@@ -243,7 +243,7 @@ impl<K: Kernel> Device<K> {
             return Ok(());
         }
         let table = self.snapshot().active.ok_or(Errno::ENXIO)?;
-        table.target(sector).ok_or(Errno::EINVAL)?.message(text)
+        table.target(sector).ok_or(Errno::EINVAL)?.message(text, reply)
     }
 
     /// Sets the geometry that the disk tells.

@@ -427,13 +427,18 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.dict.set_array(c"cmd_data", list)
     }
 
-    fn message(&self, device: &Device<K>) -> Result<(), Errno> {
+    fn message(&mut self, device: &Device<K>) -> Result<(), Errno> {
         let sector = Sector(number(&*self.dict, c"sector")?.unwrap_or(0));
         let text = string(&*self.dict, c"message")?.ok_or(Errno::EINVAL)?;
         if text.len() > limits::MESSAGE {
             return Err(Errno::ENAMETOOLONG);
         }
-        device.message(sector, text)
+        let mut reply = String::new();
+        device.message(sector, text, &mut reply)?;
+        if reply.is_empty() {
+            return Ok(());
+        }
+        self.dict.set_string(c"message_reply", &reply)
     }
 
     /// `cylinders heads sectors start`, as dmsetup(8) sends them.

@@ -18,9 +18,13 @@ extern crate std;
 
 pub mod device;
 pub mod errno;
+pub mod executor;
+pub mod host;
 pub mod ioctl;
+pub mod job;
 pub mod kernel;
 pub mod label;
+pub mod lane;
 pub mod limits;
 pub mod name;
 pub mod pdev;
@@ -31,6 +35,7 @@ pub mod targets;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod units;
+pub mod worker;
 
 pub use errno::Errno;
 pub use units::{Dev, Minor, Sector};

@@ -4,13 +4,17 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::executor::{Executor, Serving};
+use crate::job::Op;
 use crate::label::Guard;
-use crate::target::{ComponentIndex, Devs, IoRange, Mapping, Target, TargetType, Words};
+use crate::target::{ComponentIndex, Devs, IoRange, Made, Mapping, Target, TargetType, Words};
 use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector};
+use crate::worker::Lanes;
 use crate::{Errno, limits, targets};
 
 #[cfg(test)]
@@ -171,6 +175,7 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 struct Line {
     end: Sector,
     target: Rule,
+    lanes: Option<Arc<dyn Lanes>>,
 }
 
 /// A line's target. Most lines of most tables are linear: such a target lies in the table itself,
@@ -178,13 +183,20 @@ struct Line {
 enum Rule {
     Linear(Linear),
     Other(Box<dyn Target>),
+    Serving(Arc<dyn Target>),
 }
 
 impl Rule {
-    fn new(kind: &'static TargetType, line: &mut LineSpec<'_>) -> Result<Rule, Mistake> {
+    fn new(
+        kind: &'static TargetType,
+        line: &mut LineSpec<'_>,
+    ) -> Result<(Rule, Option<Arc<dyn Lanes>>), Mistake> {
         match core::ptr::eq(kind, &linear::TYPE) {
-            true => Linear::new(line).map(Rule::Linear),
-            false => (kind.new)(line).map(Rule::Other),
+            true => Ok((Rule::Linear(Linear::new(line)?), None)),
+            false => match (kind.new)(line)? {
+                Made::Maps(target) => Ok((Rule::Other(target), None)),
+                Made::Serves(target, lanes) => Ok((Rule::Serving(target), Some(lanes))),
+            },
         }
     }
 
@@ -192,14 +204,16 @@ impl Rule {
         match self {
             Rule::Linear(linear) => linear,
             Rule::Other(target) => target.as_ref(),
+            Rule::Serving(target) => target.as_ref(),
         }
     }
 
     #[inline]
-    fn map(&self, start: Sector, length: Sector, write: bool) -> Mapping {
+    fn map(&self, start: Sector, length: Sector, op: Op) -> Mapping {
         match self {
-            Rule::Linear(linear) => linear.map(&IoRange { start, length, write }),
-            Rule::Other(target) => target.map(&IoRange { start, length, write }),
+            Rule::Linear(linear) => linear.map(&IoRange { start, length, op }),
+            Rule::Other(target) => target.map(&IoRange { start, length, op }),
+            Rule::Serving(target) => target.map(&IoRange { start, length, op }),
         }
     }
 }
@@ -262,8 +276,8 @@ impl<'k, O: Opener> Builder<'k, O> {
             targets::lookup(kind).ok_or(Mistake::new(Errno::ENOENT, "no such target type"))?;
         let params = Words::new(params);
         let mut line = LineSpec { length, params, components: &mut self.components };
-        let target = Rule::new(kind, &mut line)?;
-        self.lines.insert((start, number), Line { end, target });
+        let (target, lanes) = Rule::new(kind, &mut line)?;
+        self.lines.insert((start, number), Line { end, target, lanes });
         Ok(())
     }
 
@@ -297,11 +311,22 @@ impl<'k, O: Opener> Builder<'k, O> {
         }
         let size = end;
         let ends = self.lines.values().map(|line| line.end).collect();
+        let lanes = self.lines.values().map(|line| line.lanes.clone()).enumerate();
+        let serving = lanes.filter_map(|(at, lanes)| Some((at, lanes?))).collect();
         let targets = self.lines.into_values().map(|line| line.target).collect();
         let components = self.components.opened.into_boxed_slice();
         let devs = components.iter().map(Component::dev).collect();
-        let mut table =
-            Table { ends, size, targets, components, devs, sector_size, guards: [].into() };
+        let mut table = Table {
+            engine: Engine(None),
+            serving,
+            ends,
+            size,
+            targets,
+            components,
+            devs,
+            sector_size,
+            guards: [].into(),
+        };
         table.guards = table.guarded();
         Ok(table)
     }
@@ -309,6 +334,11 @@ impl<'k, O: Opener> Builder<'k, O> {
 
 /// An immutable table. Its lines cover sectors 0 to [`Table::size`] without a gap.
 pub struct Table<C> {
+    /// Where targets of the table serve I/O themselves. The first to be dropped: its threads use
+    /// the components.
+    engine: Engine,
+    /// The lines whose targets do, in order.
+    serving: Box<[Serving]>,
     /// Where each line ends; it starts where the one before ends.
     ends: Box<[Sector]>,
     /// Where the last one ends.
@@ -322,6 +352,17 @@ pub struct Table<C> {
     guards: Box<[Sector]>,
 }
 
+/// A table's engine. Dropping it ends the engine's threads, and sleeps for them.
+struct Engine(Option<Arc<Executor>>);
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(engine) = &self.0 {
+            engine.end();
+        }
+    }
+}
+
 /// What becomes of the first sectors of an I/O, with the component itself.
 pub enum Piece<'t, C> {
     /// Send them to a component.
@@ -330,13 +371,29 @@ pub enum Piece<'t, C> {
     Zero(Sector),
     /// Fail them.
     Fail(Sector, Errno),
+    /// Make a job of them.
+    Take(Sector, Taken),
+}
+
+/// A stretch of I/O that a line's target serves itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// The line, counted from 0 in the order of the table.
+    pub line: usize,
+    /// The queue that it named.
+    pub queue: usize,
+    /// The first sector, counted from the line's start.
+    pub start: Sector,
 }
 
 impl<C> Piece<'_, C> {
     /// How many sectors it is about.
     pub fn length(&self) -> Sector {
         match *self {
-            Piece::Send(_, _, length) | Piece::Zero(length) | Piece::Fail(length, _) => length,
+            Piece::Send(_, _, length)
+            | Piece::Zero(length)
+            | Piece::Fail(length, _)
+            | Piece::Take(length, _) => length,
         }
     }
 }
@@ -406,7 +463,7 @@ impl<C> Table<C> {
 
     /// What becomes of the first of `length` sectors from `start` on, or `None` past the end.
     #[inline(always)]
-    pub fn map(&self, start: Sector, length: Sector, write: bool) -> Option<Piece<'_, C>> {
+    pub fn map(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
         let index = self.find(start);
         let end = self.ends.get(index)?;
         let target = self.targets.get(index)?;
@@ -414,7 +471,7 @@ impl<C> Table<C> {
         // Neither can wrap: the line holds `start`.
         let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
         let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
-        Some(match target.map(within, length, write) {
+        Some(match target.map(within, length, op) {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
                     Some(component) => Piece::Send(component, start, length),
@@ -423,7 +480,25 @@ impl<C> Table<C> {
             }
             Mapping::Zero { length } => Piece::Zero(length),
             Mapping::Fail { length, error } => Piece::Fail(length, error),
+            Mapping::Take { length, queue } => {
+                Piece::Take(length, Taken { line: index, queue, start: within })
+            }
         })
+    }
+
+    /// The lines whose targets serve I/O themselves.
+    pub fn serving(&self) -> &[Serving] {
+        &self.serving
+    }
+
+    /// Gives the table the engine that runs these lines' lanes. It ends with the table.
+    pub fn set_engine(&mut self, engine: Arc<Executor>) {
+        self.engine = Engine(Some(engine));
+    }
+
+    /// The engine, where targets of the table serve I/O themselves.
+    pub fn engine(&self) -> Option<&Arc<Executor>> {
+        self.engine.0.as_ref()
     }
 
     /// Whether a write of `length` sectors from `start` on would reach a component's label.

@@ -1,10 +1,14 @@
 //! What a target is: the rule that says where a line's sectors really live.
 
 use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
+use crate::job::Op;
 use crate::table::{LineSpec, Mistake};
 use crate::units::{Dev, Sector};
+use crate::worker::{Lanes, Worker};
 use crate::{Errno, limits};
 
 /// A kind of target: what a table names, and how one is made. [`crate::targets::TARGETS`] lists
@@ -15,7 +19,28 @@ pub struct TargetType {
     /// Major, minor, patch level, as `dmsetup targets` shows them.
     pub version: [u32; 3],
     /// Makes the target of one line, or says what is wrong with it.
-    pub new: fn(&mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake>,
+    pub new: fn(&mut LineSpec<'_>) -> Result<Made, Mistake>,
+}
+
+/// The target of one line, as [`TargetType::new`] makes it.
+pub enum Made {
+    /// A target that only says where sectors lie.
+    Maps(Box<dyn Target>),
+    /// A target that also serves I/O itself.
+    Serves(Arc<dyn Target>, Arc<dyn Lanes>),
+}
+
+impl Made {
+    /// A target that only says where sectors lie.
+    pub fn maps(target: impl Target + 'static) -> Made {
+        Made::Maps(Box::new(target))
+    }
+
+    /// A target that also serves I/O itself: its [`Target::map`] may answer [`Mapping::Take`].
+    pub fn serves<T: Worker>(target: T) -> Made {
+        let target = Arc::new(target);
+        Made::Serves(target.clone(), target)
+    }
 }
 
 /// Which of its table's components a target means.
@@ -29,8 +54,16 @@ pub struct IoRange {
     pub start: Sector,
     /// How many sectors; never 0.
     pub length: Sector,
-    /// Whether it writes.
-    pub write: bool,
+    /// What is to be done with them: reading, writing or discarding.
+    pub op: Op,
+}
+
+impl IoRange {
+    /// `true` unless the I/O only reads.
+    #[inline]
+    pub fn is_write(&self) -> bool {
+        self.op != Op::Read
+    }
 }
 
 /// What becomes of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
@@ -58,6 +91,14 @@ pub enum Mapping {
         /// With what.
         error: Errno,
     },
+    /// The target serves them itself, as one job: see [`Worker`].
+    Take {
+        /// How many.
+        length: Sector,
+        /// The queue that the job waits in, as [`Needs::queues`](crate::worker::Needs::queues)
+        /// counts them.
+        queue: usize,
+    },
 }
 
 impl Mapping {
@@ -66,7 +107,8 @@ impl Mapping {
         match *self {
             Mapping::Send { length, .. }
             | Mapping::Zero { length }
-            | Mapping::Fail { length, .. } => length,
+            | Mapping::Fail { length, .. }
+            | Mapping::Take { length, .. } => length,
         }
     }
 }
@@ -121,11 +163,11 @@ pub trait Target: Send + Sync {
     ) {
     }
 
-    /// Takes a message from userland (`dmsetup message`).
+    /// Takes a message from userland (`dmsetup message`), and writes what it answers, if anything.
     ///
     /// # Errors
     /// EINVAL unless the target knows what to do with it.
-    fn message(&self, _text: &str) -> Result<(), Errno> {
+    fn message(&self, _text: &str, _reply: &mut String) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
 }

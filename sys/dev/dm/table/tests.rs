@@ -11,6 +11,7 @@ use proptest::sample::Index;
 
 use super::{Builder, Component, Opener, Piece, Table, TableError};
 use crate::device;
+use crate::job::Op;
 use crate::label::{Guard, GuardedRange};
 use crate::target::ComponentIndex;
 use crate::testing::Disk;
@@ -133,7 +134,7 @@ fn build(disks: &Disks, lines: &[Line]) -> Result<Table<Disk>, TableError> {
 fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Place> {
     let (mut at, mut left, mut places) = (start, length, Vec::new());
     while left > 0 {
-        let Some(piece) = table.map(Sector(at), Sector(left), write) else { break };
+        let Some(piece) = table.map(Sector(at), Sector(left), Op::rw(write)) else { break };
         let n = piece.length().0;
         assert!((1..=left).contains(&n), "{n} of {left}");
         match piece {
@@ -145,6 +146,7 @@ fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Plac
                 assert_eq!(errno, Errno::EIO);
                 places.extend((0..n).map(|_| Place::Fail));
             }
+            Piece::Take(..) => panic!("none of these targets takes I/O"),
         }
         (at, left) = (at + n, left - n);
     }
@@ -171,7 +173,7 @@ proptest! {
                 prop_assert_eq!(mapped(&table, sector as u64, 1, write), [*place]);
             }
         }
-        prop_assert!(table.map(table.size(), Sector(1), false).is_none());
+        prop_assert!(table.map(table.size(), Sector(1), Op::Read).is_none());
         prop_assert!(table.target(table.size()).is_none());
     }
 

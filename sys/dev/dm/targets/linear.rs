@@ -1,11 +1,10 @@
 //! `linear DEV OFFSET`: a range of one component, as it is.
 
-use alloc::boxed::Box;
 use core::fmt;
 
 use crate::Sector;
 use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 
 /// What a table calls `linear`.
 pub static TYPE: TargetType = TargetType { name: "linear", version: [1, 0, 2], new };
@@ -15,8 +14,8 @@ pub(crate) struct Linear {
     offset: Sector,
 }
 
-fn new(line: &mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake> {
-    Ok(Box::new(Linear::new(line)?))
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    Ok(Made::maps(Linear::new(line)?))
 }
 
 impl Linear {

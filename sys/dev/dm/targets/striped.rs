@@ -6,7 +6,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 
 use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::{Errno, Sector, limits};
 
 /// What a table calls `striped`.
@@ -25,7 +25,7 @@ struct Stripe {
     offset: Sector,
 }
 
-fn new(line: &mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake> {
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let count = NonZeroU64::new(line.params.number("the number of stripes is no number")?)
         .ok_or(Mistake::new(Errno::EINVAL, "there must be a stripe"))?;
     if count.get() > limits::STRIPES as u64 {
@@ -50,7 +50,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Box<dyn Target>, Mistake> {
         stripes.push(Stripe { component, offset });
     }
     line.params.end()?;
-    Ok(Box::new(Striped { chunk, count, stripes: stripes.into() }))
+    Ok(Made::maps(Striped { chunk, count, stripes: stripes.into() }))
 }
 
 impl Target for Striped {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::{TARGETS, lookup};
 use crate::device;
+use crate::job::Op;
 use crate::table::{Builder, Opener, Table, TableError};
 use crate::target::{Extent, IoRange, Mapping, Target};
 use crate::testing::Disk;
@@ -134,9 +135,8 @@ fn ios(length: u64) -> Vec<IoRange> {
     let lengths =
         |start| [1, 2, 7, 8, length - start].into_iter().filter(move |n| start + n <= length);
     let ranges = starts.flat_map(|start| lengths(start).map(move |n| (start, n)));
-    let io =
-        |(start, length), write| IoRange { start: Sector(start), length: Sector(length), write };
-    ranges.flat_map(|range| [io(range, false), io(range, true)]).collect()
+    let io = |(start, length), op| IoRange { start: Sector(start), length: Sector(length), op };
+    ranges.flat_map(|range| [Op::Read, Op::Write, Op::Discard].map(|op| io(range, op))).collect()
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_io_is_covered_in_as_many_steps_as_it_has_sectors_at_most() {
             let (mut at, mut steps) = (0, 0);
             while at < sample.length {
                 let (start, length) = (Sector(at), Sector(sample.length - at));
-                at += target.map(&IoRange { start, length, write: false }).length().0;
+                at += target.map(&IoRange { start, length, op: Op::Read }).length().0;
                 steps += 1;
             }
             assert_eq!(at, sample.length);
@@ -230,7 +230,9 @@ fn a_message_that_nobody_knows_is_einval() {
     for sample in SAMPLES {
         with_target(sample, |_, target| {
             for text in ["", "nosuchmessage", "%s%n"] {
-                assert_eq!(target.message(text), Err(Errno::EINVAL), "{}", sample.kind);
+                let mut reply = String::new();
+                let result = target.message(text, &mut reply);
+                assert_eq!((result, &*reply), (Err(Errno::EINVAL), ""), "{}", sample.kind);
             }
         });
     }

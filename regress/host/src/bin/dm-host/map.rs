@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use dm_core::job::Op;
 use dm_core::label::Guard;
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
 use dm_core::units::{Dev, Sector};
@@ -232,7 +233,7 @@ impl Mapped {
 
     /// What stands in the listing for a line that reaches no component.
     fn nowhere(&self, start: Sector, length: Sector) -> String {
-        match self.table.map(start, length, false) {
+        match self.table.map(start, length, Op::Read) {
             Some(Piece::Zero(_)) => "reads as zeroes; writes are dropped".into(),
             Some(Piece::Fail(_, errno)) => format!("fails with {errno:?}"),
             _ => "nowhere".into(),

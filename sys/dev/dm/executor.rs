@@ -1,0 +1,573 @@
+//! The engine of one table: lanes, the jobs that wait for them, start and stop.
+//!
+//! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from
+//! their queue, serve it, and come back for the next; background lanes do what no I/O asks for; one
+//! control lane a line starts and stops its target. A *runner* polls the lanes that are ready; a
+//! thread of the host's has it to itself, so that no lock is held while a lane runs.
+//!
+//! Whatever a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
+//! a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So waking
+//! needs no memory and no lock of ours, and a lane that is woken while it runs is polled again.
+//!
+//! | state of the engine | jobs come | background runs | left by |
+//! |---|---|---|---|
+//! | Stopped (as made) | no | no | [`Executor::start`] |
+//! | Running | yes | yes | [`Executor::suspending`] |
+//! | Suspending | those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::task::{Context, Waker};
+
+use dm_sync::Spin;
+
+use crate::Errno;
+use crate::host::{Host, Plan, Ready};
+use crate::job::{Job, JobInfo, Op};
+use crate::lane::Lane;
+use crate::units::Sector;
+use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
+
+const STOPPED: u8 = 0;
+const RUNNING: u8 = 1;
+const SUSPENDING: u8 = 2;
+
+/// The engine of one table. Owned by the table, by its lanes and by jobs under way.
+pub struct Executor {
+    host: Arc<dyn Host>,
+    ready: Arc<Ready>,
+    lines: Box<[Line]>,
+    lanes: Box<[LaneState]>,
+    state: AtomicU8,
+    /// [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
+    keeps_failed: AtomicBool,
+    raise: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A line whose target serves I/O.
+struct Line {
+    /// Its number in the table.
+    number: usize,
+    target: Arc<dyn Lanes>,
+    first_lane: usize,
+    first_job: usize,
+    queues: Box<[Spin<Queue>]>,
+    /// Numbers of jobs that are not in use.
+    free: Spin<Vec<usize>>,
+    orders: Spin<Orders>,
+    /// Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
+    busy: AtomicU32,
+}
+
+/// Jobs that no lane has taken yet.
+struct Queue {
+    /// In the order they came. It has room for every job of the line, so that it never grows.
+    jobs: VecDeque<Job>,
+    /// Lanes of the line, a bit each, that wait for a job.
+    idle: u32,
+}
+
+/// The control lane's work.
+#[derive(Default)]
+enum Orders {
+    #[default]
+    None,
+    Given(Order),
+    Taken,
+    Obeyed(Result<(), Errno>),
+}
+
+/// What the engine keeps for a lane.
+pub(crate) struct LaneState {
+    /// The moment that the lane sleeps until, if `sleeps`. Only its runner's thread uses both.
+    until: AtomicU32,
+    sleeps: AtomicBool,
+}
+
+/// A target that serves I/O, and the line of the table that it stands in.
+pub type Serving = (usize, Arc<dyn Lanes>);
+
+/// The plan of the engine for these lines.
+///
+/// # Errors
+/// E2BIG if a line wants more lanes than there can be.
+pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
+    let mut plan = Plan { threads: 1, ..Plan::default() };
+    for (_, target) in lines {
+        let needs = target.needs();
+        if needs.lanes() > LANES || needs.width > u32::BITS as usize || needs.jobs == 0 {
+            return Err(Errno::E2BIG);
+        }
+        plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
+        plan.jobs = plan.jobs.saturating_add(needs.jobs);
+        plan.threads = plan.threads.max(needs.threads);
+    }
+    Ok(plan)
+}
+
+impl Executor {
+    /// The engine of a table with these lines, in order, on `host`, which was made for [`plan`] of
+    /// them and for `ready`. `raise` raises an event of the device. The runners come with it.
+    pub fn new(
+        host: Arc<dyn Host>,
+        ready: Arc<Ready>,
+        lines: Vec<Serving>,
+        raise: Box<dyn Fn() + Send + Sync>,
+    ) -> (Arc<Executor>, Vec<Runner>) {
+        let (mut first_lane, mut first_job) = (0usize, 0usize);
+        let mut made = Vec::new();
+        // For each lane: its line, its role, bytes of its buffer.
+        let mut roles: Vec<(usize, Role, usize)> = Vec::new();
+        for (at, (number, target)) in lines.into_iter().enumerate() {
+            let needs = target.needs();
+            let roles_of_line = needs.roles();
+            let lanes = roles_of_line.len();
+            roles.extend(roles_of_line.into_iter().map(|(role, buffer)| (at, role, buffer)));
+            let queue =
+                |_: &usize| Spin::new(Queue { jobs: VecDeque::with_capacity(needs.jobs), idle: 0 });
+            let last_job = first_job.saturating_add(needs.jobs);
+            made.push(Line {
+                number,
+                target,
+                first_lane,
+                first_job,
+                queues: needs.queues.iter().map(queue).collect(),
+                free: Spin::new((first_job..last_job).rev().collect()),
+                orders: Spin::default(),
+                busy: AtomicU32::new(0),
+            });
+            first_lane = first_lane.saturating_add(lanes);
+            first_job = last_job;
+        }
+        let lane = |_: &(usize, Role, usize)| LaneState {
+            until: AtomicU32::new(0),
+            sleeps: AtomicBool::new(false),
+        };
+        let executor = Arc::new(Executor {
+            host,
+            ready,
+            lines: made.into(),
+            lanes: roles.iter().map(lane).collect(),
+            state: AtomicU8::new(STOPPED),
+            keeps_failed: AtomicBool::new(false),
+            raise,
+        });
+        let runners = executor.ready.runners();
+        let mut all: Vec<Runner> = (0..runners)
+            .map(|number| Runner { number, executor: executor.clone(), lanes: Vec::new() })
+            .collect();
+        for (number, (line, role, buffer)) in roles.into_iter().enumerate() {
+            let Some(target) = executor.lines.get(line).map(|line| line.target.clone()) else {
+                continue;
+            };
+            let lane = Lane::new(executor.clone(), number, line, role, buffer);
+            let future = target.future(lane);
+            if let Some(runner) = number.checked_rem(runners).and_then(|r| all.get_mut(r)) {
+                runner.lanes.push(future);
+            }
+            // Each is polled once, so that it waits for what it has to wait for.
+            executor.wake(number);
+        }
+        (executor, all)
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.host.as_ref()
+    }
+
+    /// The host, for the kernel's side.
+    pub fn shared_host(&self) -> Arc<dyn Host> {
+        self.host.clone()
+    }
+
+    pub(crate) fn keeps_failed(&self) -> bool {
+        self.keeps_failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn raise_event(&self) {
+        (self.raise)();
+    }
+
+    /// Has a lane polled.
+    pub(crate) fn wake(&self, lane: usize) {
+        if let Some(runner) = self.ready.set(lane) {
+            self.host.kick(runner);
+        }
+    }
+
+    /// Has lanes of a line polled, a bit each.
+    pub(crate) fn wake_all(&self, line: usize, mut lanes: u32) {
+        let Some(first) = self.lines.get(line).map(|line| line.first_lane) else { return };
+        while lanes != 0 {
+            self.wake(first.wrapping_add(lanes.trailing_zeros() as usize));
+            lanes &= lanes.wrapping_sub(1);
+        }
+    }
+
+    /// A lane's number within its line.
+    pub(crate) fn bit(&self, line: usize, lane: usize) -> u32 {
+        let first = self.lines.get(line).map_or(0, |line| line.first_lane);
+        1u32.checked_shl(lane.wrapping_sub(first) as u32).unwrap_or(0)
+    }
+
+    /// Which of the serving lines a line of the table is.
+    #[inline]
+    pub fn serving(&self, number: usize) -> Option<usize> {
+        self.lines.binary_search_by_key(&number, |line| line.number).ok()
+    }
+
+    /// How many serving lines there are.
+    pub fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Takes the number of a job that is not in use. `None`: whoever wants one must wait for
+    /// [`Host::freed`].
+    pub fn claim(&self, line: usize) -> Option<usize> {
+        self.lines.get(line)?.free.lock().pop()
+    }
+
+    /// Gives back a number that was claimed and for which no job was submitted.
+    pub fn unclaim(&self, line: usize, number: usize) {
+        if let Some(line) = self.lines.get(line) {
+            // There is room: the number came from here.
+            line.free.lock().push(number);
+        }
+    }
+
+    /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
+    /// the I/O.
+    pub fn submit(self: &Arc<Self>, info: JobInfo) {
+        let job = Job { info, executor: Some(self.clone()) };
+        let line = self.lines.get(info.line);
+        let Some((line, queue)) = line.and_then(|l| l.queues.get(info.queue).map(|q| (l, q)))
+        else {
+            // A target that names a queue it does not have is a bug; the I/O fails.
+            debug_assert!(false, "no such queue");
+            return job.fail(Errno::EIO);
+        };
+        let mut queue = queue.lock();
+        debug_assert!(queue.jobs.len() < queue.jobs.capacity());
+        queue.jobs.push_back(job);
+        let idle = queue.idle;
+        queue.idle &= idle.wrapping_sub(1);
+        drop(queue);
+        if idle != 0 {
+            self.wake(line.first_lane.wrapping_add(idle.trailing_zeros() as usize));
+        }
+    }
+
+    /// Puts jobs that were set aside at the front of their queue again, in their order.
+    pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
+        for job in jobs.rev() {
+            let queue = self.lines.get(job.info.line).and_then(|l| l.queues.get(job.info.queue));
+            let Some(queue) = queue else { continue };
+            let line = job.info.line;
+            let mut queue = queue.lock();
+            queue.jobs.push_front(job);
+            let idle = queue.idle;
+            queue.idle &= idle.wrapping_sub(1);
+            drop(queue);
+            self.wake_all(line, idle & idle.wrapping_neg());
+        }
+    }
+
+    /// Takes the first job of a queue, or notes that the lane waits for one.
+    pub(crate) fn take_job(&self, line: usize, queue: usize, lane: u32) -> Option<Job> {
+        let mut queue = self.lines.get(line)?.queues.get(queue)?.lock();
+        let job = queue.jobs.pop_front();
+        match job {
+            Some(_) => queue.idle &= !lane,
+            None => queue.idle |= lane,
+        }
+        job
+    }
+
+    /// A job is ended: its number is free.
+    pub(crate) fn free(&self, info: &JobInfo) {
+        self.unclaim(info.line, info.number);
+        self.host.freed(info.line);
+    }
+
+    /// A forwarded job was answered by its component, and the host has answered the I/O.
+    pub fn forwarded(&self, info: &JobInfo) {
+        self.free(info);
+    }
+
+    pub(crate) fn lane_state(&self, lane: usize) -> Option<&LaneState> {
+        self.lanes.get(lane)
+    }
+
+    /// `true` from [`Executor::start`] until [`Executor::suspending`].
+    pub fn is_running(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNNING
+    }
+
+    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`].
+    pub(crate) fn is_suspending(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SUSPENDING
+    }
+
+    /// Starts every line, in order. Sleeps for their I/O, deaf to signals; not in a thread that
+    /// polls lanes. Does nothing when it is running.
+    ///
+    /// # Errors
+    /// What the first line that does not start says; those before it are stopped again.
+    pub fn start(&self) -> Result<(), Errno> {
+        if self.state.load(Ordering::Acquire) != STOPPED {
+            return Ok(());
+        }
+        for at in 0..self.lines.len() {
+            if let Err(errno) = self.order(at, Order::Start) {
+                for started in (0..at).rev() {
+                    // Stopping has no result.
+                    let _ = self.order(started, Order::Stop);
+                }
+                return Err(errno);
+            }
+        }
+        self.keeps_failed.store(false, Ordering::Release);
+        self.state.store(RUNNING, Ordering::Release);
+        self.wake_background();
+        Ok(())
+    }
+
+    /// Tells every line that new I/O is held and that jobs must end. Does not sleep.
+    pub fn suspending(&self, how: Quiesce) {
+        let _ =
+            self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::AcqRel, Ordering::Acquire);
+        self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::Release);
+        for (at, line) in self.lines.iter().enumerate() {
+            line.target.suspending(how);
+            // Those that sleep, and the background.
+            self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
+        }
+    }
+
+    /// Goes on after all: waiting for the I/O in flight was interrupted.
+    pub fn go_on(&self) {
+        self.keeps_failed.store(false, Ordering::Release);
+        let back =
+            self.state.compare_exchange(SUSPENDING, RUNNING, Ordering::AcqRel, Ordering::Acquire);
+        if back.is_ok() {
+            self.wake_background();
+        }
+    }
+
+    /// Stops every line, when no job is left. Sleeps as [`Executor::start`] does. Does nothing when
+    /// it is stopped.
+    pub fn stop(&self) {
+        if self.state.load(Ordering::Acquire) == STOPPED {
+            return;
+        }
+        self.suspend_if_running();
+        self.host.wait(&mut || self.lines.iter().all(|l| l.busy.load(Ordering::Acquire) == 0));
+        for at in (0..self.lines.len()).rev() {
+            // Stopping has no result.
+            let _ = self.order(at, Order::Stop);
+        }
+        self.state.store(STOPPED, Ordering::Release);
+    }
+
+    fn suspend_if_running(&self) {
+        if self.is_running() {
+            self.suspending(Quiesce::Flush);
+        }
+    }
+
+    /// Ends the threads; nothing is in flight. The lanes' futures are dropped.
+    pub fn end(&self) {
+        self.host.end_threads();
+    }
+
+    fn lanes_of(&self, line: usize) -> usize {
+        let first = |at: usize| self.lines.get(at).map(|line| line.first_lane);
+        let end = first(line.saturating_add(1)).unwrap_or(self.lanes.len());
+        end.saturating_sub(first(line).unwrap_or(end))
+    }
+
+    fn wake_background(&self) {
+        for (lane, _) in self.lanes.iter().enumerate() {
+            self.wake(lane);
+        }
+    }
+
+    /// Has a line's control lane do something, and waits for it.
+    fn order(&self, at: usize, order: Order) -> Result<(), Errno> {
+        let Some(line) = self.lines.get(at) else { return Err(Errno::EIO) };
+        *line.orders.lock() = Orders::Given(order);
+        // The control lane is the line's last.
+        self.wake(line.first_lane.saturating_add(self.lanes_of(at)).saturating_sub(1));
+        let mut result = Err(Errno::EIO);
+        self.host.wait(&mut || {
+            let mut orders = line.orders.lock();
+            match core::mem::take(&mut *orders) {
+                Orders::Obeyed(obeyed) => {
+                    result = obeyed;
+                    true
+                }
+                other => {
+                    *orders = other;
+                    false
+                }
+            }
+        });
+        result
+    }
+
+    pub(crate) fn take_order(&self, line: usize) -> Option<Order> {
+        let mut orders = self.lines.get(line)?.orders.lock();
+        match *orders {
+            Orders::Given(order) => {
+                *orders = Orders::Taken;
+                Some(order)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn report(&self, line: usize, result: Result<(), Errno>) {
+        if let Some(line) = self.lines.get(line) {
+            *line.orders.lock() = Orders::Obeyed(result);
+        }
+        self.host.announce();
+    }
+
+    /// Counts a background lane in, if the engine runs.
+    pub(crate) fn run_begins(&self, line: usize) -> bool {
+        let Some(line) = self.lines.get(line) else { return false };
+        // Counted before the look, as a stop looks at the count after it has changed the state.
+        line.busy.fetch_add(1, Ordering::SeqCst);
+        if self.state.load(Ordering::SeqCst) == RUNNING {
+            return true;
+        }
+        line.busy.fetch_sub(1, Ordering::SeqCst);
+        self.host.announce();
+        false
+    }
+
+    /// Counts a background lane out.
+    pub(crate) fn run_over(&self, line: usize) {
+        if let Some(line) = self.lines.get(line) {
+            line.busy.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.host.announce();
+    }
+
+    /// Numbers of a line's jobs, for hosts that keep them apart.
+    pub fn jobs_of(&self, line: usize) -> core::ops::Range<usize> {
+        let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
+        let start = first(line).unwrap_or(0);
+        start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Describes a flush or discard for [`Executor::submit`].
+    pub fn barrier(&self, number: usize, line: usize, op: Op, range: (Sector, Sector)) -> JobInfo {
+        let (start, length) = range;
+        let came = self.host.now();
+        JobInfo { number, line, queue: 0, op, start, length, fua: false, came, tag: 0 }
+    }
+}
+
+impl Needs {
+    /// The roles of a line's lanes, in order, with the bytes of their buffers.
+    fn roles(&self) -> Vec<(Role, usize)> {
+        let mut roles = Vec::new();
+        for (queue, lanes) in self.queues.iter().enumerate() {
+            roles.extend((0..*lanes).map(|_| (Role::Serve(queue), self.buffer)));
+        }
+        let background = |n| (Role::Background(n), self.background_buffer);
+        roles.extend((0..self.background).map(background));
+        roles.push((Role::Control, self.control_buffer));
+        roles
+    }
+}
+
+impl LaneState {
+    /// The lane sleeps until this moment, or does not.
+    pub(crate) fn sleep(&self, until: Option<u32>) {
+        if let Some(until) = until {
+            self.until.store(until, Ordering::Relaxed);
+        }
+        self.sleeps.store(until.is_some(), Ordering::Relaxed);
+    }
+
+    fn wakes_in(&self, now: u32) -> Option<u32> {
+        let left = self.until.load(Ordering::Relaxed).wrapping_sub(now);
+        // What lies in the past is more than half round.
+        let left = if left > u32::MAX / 2 { 0 } else { left };
+        self.sleeps.load(Ordering::Relaxed).then_some(left)
+    }
+}
+
+/// Polls some of an engine's lanes: those whose number is [`Runner::number`], counted round by the
+/// number of runners. Owned by one thread.
+pub struct Runner {
+    number: usize,
+    executor: Arc<Executor>,
+    lanes: Vec<LaneFuture>,
+}
+
+impl Runner {
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Polls lanes until none is ready. The answer is in how many milliseconds one wants to be
+    /// polled again, if any sleeps.
+    pub fn run(&mut self) -> Option<u32> {
+        loop {
+            let next = self.wake_sleepers();
+            let (executor, mut some) = (self.executor.clone(), false);
+            executor.ready.take(self.number, |lane| {
+                some = true;
+                self.poll(lane);
+            });
+            if !some {
+                return next;
+            }
+        }
+    }
+
+    /// Has those polled whose moment has come. The answer is in how many milliseconds the next
+    /// one's does.
+    pub fn wake_sleepers(&self) -> Option<u32> {
+        let runners = self.executor.ready.runners();
+        let mut next: Option<u32> = None;
+        let mut now = None;
+        let mine = self.executor.lanes.iter().enumerate().skip(self.number).step_by(runners);
+        for (lane, state) in mine {
+            if !state.sleeps.load(Ordering::Relaxed) {
+                continue;
+            }
+            let now = *now.get_or_insert_with(|| self.executor.host.now());
+            match state.wakes_in(now) {
+                Some(0) => {
+                    let _ = self.executor.ready.set(lane);
+                }
+                Some(left) => next = Some(next.map_or(left, |least| least.min(left))),
+                None => {}
+            }
+        }
+        next
+    }
+
+    /// Polls one lane of this runner.
+    pub fn poll(&mut self, lane: usize) {
+        let at = lane.checked_div(self.executor.ready.runners());
+        if let Some(future) = at.and_then(|at| self.lanes.get_mut(at)) {
+            // A lane's own number is all that wakes it: no waker is asked for.
+            let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            debug_assert!(done.is_pending(), "a lane never ends");
+        }
+    }
+
+    /// Its engine.
+    pub fn executor(&self) -> &Arc<Executor> {
+        &self.executor
+    }
+}

@@ -1,0 +1,214 @@
+//! What a table whose targets serve I/O themselves needs of a kernel: threads that poll lanes,
+//! nested buffers of its own, a clock.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Errno;
+use crate::executor::Runner;
+use crate::job::{JobInfo, Place};
+use crate::target::ComponentIndex;
+use crate::units::Sector;
+
+/// Everything that the host takes when such a table is loaded, and gives back when it is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// For each lane, to how many places at most it sends one request.
+    pub lanes: Vec<usize>,
+    /// How many jobs there are at one time, over all lines.
+    pub jobs: usize,
+    /// How many threads poll lanes.
+    pub threads: usize,
+}
+
+/// What a lane asks of the host. Data moves in with the request and comes back with the answer,
+/// so that nobody touches it while a component may.
+pub enum Request {
+    /// Read into bytes `at..at + bytes` of `data`, from one place.
+    Read {
+        /// The lane's buffer.
+        data: Box<[u8]>,
+        /// The first byte.
+        at: usize,
+        /// How many, whole sectors, at most [`Host::max_io`].
+        bytes: usize,
+    },
+    /// Write these bytes to each place.
+    Write {
+        /// The lane's buffer.
+        data: Box<[u8]>,
+        /// The first byte.
+        at: usize,
+        /// How many, whole sectors, at most [`Host::max_io`].
+        bytes: usize,
+        /// `true` if they must be on stable storage when it is over.
+        fua: bool,
+    },
+    /// Move sectors `skip..skip + length` of a job's own data: read them from one place, or write
+    /// them to each, as the job is.
+    Send {
+        /// The job.
+        job: JobInfo,
+        /// The job's sectors before the first.
+        skip: Sector,
+        /// How many.
+        length: Sector,
+    },
+    /// Have each component put what was written on stable storage; the sectors mean nothing.
+    Flush,
+    /// Tell each component that `length` sectors are not needed any more.
+    Discard {
+        /// How many sectors.
+        length: Sector,
+    },
+}
+
+/// The answer to a [`Request`].
+pub struct Answer {
+    /// A bit for each place that failed, in their order.
+    pub failed: u32,
+    /// Why the first of them failed.
+    pub errno: Errno,
+    /// The lane's buffer, where the request had it.
+    pub data: Option<Box<[u8]>>,
+}
+
+/// Lanes that are to be polled: a bit each, set from anywhere, soft interrupts included.
+///
+/// A lane belongs to runner `lane % runners`, the thread that polls it.
+pub struct Ready {
+    runners: usize,
+    words: Box<[AtomicUsize]>,
+    words_each: usize,
+}
+
+impl Ready {
+    /// Bits for `lanes` lanes, dealt out over `runners` runners, at least one.
+    pub fn new(lanes: usize, runners: usize) -> Ready {
+        let runners = runners.max(1);
+        let words_each = lanes.div_ceil(runners).div_ceil(usize::BITS as usize).max(1);
+        let words = (0..words_each.saturating_mul(runners)).map(|_| AtomicUsize::new(0)).collect();
+        Ready { runners, words, words_each }
+    }
+
+    /// How many runners there are.
+    pub fn runners(&self) -> usize {
+        self.runners
+    }
+
+    /// Has a lane polled. The answer is the runner to wake, unless the bit was set before: whoever
+    /// set it has seen to that.
+    #[inline]
+    pub fn set(&self, lane: usize) -> Option<usize> {
+        let runner = lane.checked_rem(self.runners)?;
+        let at = lane.checked_div(self.runners)?;
+        let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
+        let word = self.words.get(runner.wrapping_mul(self.words_each).wrapping_add(word))?;
+        // SeqCst: a runner says that it sleeps and then looks here; whoever sets a bit looks then
+        // whether the runner sleeps.
+        (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
+    }
+
+    fn words(&self, runner: usize) -> impl Iterator<Item = &AtomicUsize> {
+        let first = runner.saturating_mul(self.words_each);
+        self.words.iter().skip(first).take(self.words_each)
+    }
+
+    /// `true` if a lane of this runner is to be polled.
+    pub fn any(&self, runner: usize) -> bool {
+        self.words(runner).any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first.
+    pub fn take(&self, runner: usize, mut each: impl FnMut(usize)) -> bool {
+        let mut some = false;
+        for (number, word) in self.words(runner).enumerate() {
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let at = number * usize::BITS as usize + bits.trailing_zeros() as usize;
+                bits &= bits.wrapping_sub(1);
+                some = true;
+                each(at.wrapping_mul(self.runners).wrapping_add(runner));
+            }
+        }
+        some
+    }
+
+    /// Takes one lane that is to be polled: the `choice`th of them, counted round. For a scheduler
+    /// that decides the order.
+    pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
+        let set: Vec<(usize, usize)> = (self.words(runner).enumerate())
+            .flat_map(|(number, word)| {
+                let bits = word.load(Ordering::SeqCst);
+                (0..usize::BITS as usize)
+                    .filter(move |bit| bits >> bit & 1 != 0)
+                    .map(move |bit| (number, bit))
+            })
+            .collect();
+        let (number, bit) = *set.get(choice.checked_rem(set.len())?)?;
+        self.words(runner).nth(number)?.fetch_and(!(1usize << bit), Ordering::SeqCst);
+        let at = number * usize::BITS as usize + bit;
+        Some(at.wrapping_mul(self.runners).wrapping_add(runner))
+    }
+}
+
+/// A kernel's part of one table whose targets serve I/O themselves.
+///
+/// Jobs and lanes go by number. The host never allocates for an I/O: what a [`Plan`] names was
+/// taken before.
+pub trait Host: Any + Send + Sync {
+    /// Starts the threads that poll lanes, one for each runner.
+    ///
+    /// # Errors
+    /// What kthread(9) says; nothing runs then.
+    fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno>;
+
+    /// Ends the threads, and waits until they have dropped their runners. Nothing is in flight.
+    fn end_threads(&self);
+
+    /// Wakes the thread of a runner. From anywhere; does not sleep.
+    fn kick(&self, runner: usize);
+
+    /// Begins a request of a lane, which has none under way. When it is over the host has the lane
+    /// polled, and [`Host::answer`] gives the result. A thread that polls lanes calls it, which may
+    /// sleep in VOP_STRATEGY; flushes and discards sleep elsewhere.
+    fn begin(&self, lane: usize, request: Request, places: &[Place]);
+
+    /// Takes the answer to a lane's request, once it is there.
+    fn answer(&self, lane: usize) -> Option<Answer>;
+
+    /// Hands a job's data to `use_it`.
+    fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8]));
+
+    /// Answers a job.
+    fn end(&self, job: usize, result: Result<(), Errno>);
+
+    /// Returns a job to the device, which is being suspended, to be mapped by the next table.
+    fn give_back(&self, job: usize);
+
+    /// Sends a job to a component; its answer is the job's. The host calls
+    /// [`Executor::forwarded`](crate::executor::Executor::forwarded) when it is there.
+    fn forward(&self, job: &JobInfo, to: Place);
+
+    /// A job's number is free again: I/O that waited for one may go on.
+    fn freed(&self, line: usize);
+
+    /// Milliseconds since some moment; they wrap around.
+    fn now(&self) -> u32;
+
+    /// Bytes in the largest request to a component (MAXPHYS).
+    fn max_io(&self) -> usize;
+
+    /// Size of a component now, in sectors of 512 bytes: one may have grown since it was opened.
+    fn size(&self, component: ComponentIndex) -> Sector;
+
+    /// Puts the calling thread, which polls no lanes, to sleep until `done` is true; it is asked
+    /// again after each [`Host::announce`]. Deaf to signals.
+    fn wait(&self, done: &mut dyn FnMut() -> bool);
+
+    /// Wakes those in [`Host::wait`].
+    fn announce(&self);
+}

@@ -1,0 +1,184 @@
+//! Jobs: stretches of I/O that a target has taken, to serve them itself.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use crate::Errno;
+use crate::executor::Executor;
+use crate::target::ComponentIndex;
+use crate::units::Sector;
+
+/// The kinds of job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Sectors are to be read into the job's data.
+    Read,
+    /// The job's data is to be written.
+    Write,
+    /// What was acknowledged before is to be on stable storage (DIOCCACHESYNC). No sectors.
+    Flush,
+    /// The sectors' content is not needed any more (TRIM). No data.
+    Discard,
+}
+
+impl Op {
+    /// Reading, or writing.
+    #[inline]
+    pub const fn rw(write: bool) -> Op {
+        if write { Op::Write } else { Op::Read }
+    }
+}
+
+/// A sector of a component.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The component.
+    pub component: ComponentIndex,
+    /// The sector there.
+    pub sector: Sector,
+}
+
+/// A stretch of I/O within one line that its target took with [`Mapping::Take`] and that has not
+/// been answered yet.
+///
+/// A job is owned by whoever serves it and must be ended once: [`Job::done`], [`Job::fail`],
+/// [`Job::forward`] or [`Job::give_back`]. Dropping one would leave an I/O without an answer, so
+/// that is a panic. While a job lives, its I/O is in flight: the device cannot be suspended, and
+/// its table and components stay.
+///
+/// [`Mapping::Take`]: crate::target::Mapping::Take
+#[must_use = "a job must be ended"]
+pub struct Job {
+    pub(crate) info: JobInfo,
+    /// Empty only once the job is ended.
+    pub(crate) executor: Option<Arc<Executor>>,
+}
+
+/// What there is to know about a job.
+#[derive(Clone, Copy, Debug)]
+pub struct JobInfo {
+    /// The job's number among its table's; the host keeps the I/O itself under it.
+    pub number: usize,
+    /// The line that took it, counted among those whose targets serve I/O themselves.
+    pub line: usize,
+    /// The queue of the line that it waits in.
+    pub queue: usize,
+    /// What is to be done.
+    pub op: Op,
+    /// The first sector, counted from the line's start; 0 for a flush.
+    pub start: Sector,
+    /// How many sectors; 0 for a flush.
+    pub length: Sector,
+    /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
+    pub fua: bool,
+    /// When the job came, in milliseconds of [`Host::now`](crate::host::Host::now).
+    pub came: u32,
+    /// For the target's own use; 0 when the job comes.
+    pub tag: u64,
+}
+
+impl Job {
+    /// What is to be done.
+    pub fn op(&self) -> Op {
+        self.info.op
+    }
+
+    /// `true` for [`Op::Write`].
+    pub fn is_write(&self) -> bool {
+        self.info.op == Op::Write
+    }
+
+    /// The first sector, counted from the line's start.
+    pub fn start(&self) -> Sector {
+        self.info.start
+    }
+
+    /// How many sectors; 0 for a flush.
+    pub fn length(&self) -> Sector {
+        self.info.length
+    }
+
+    /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
+    pub fn fua(&self) -> bool {
+        self.info.fua
+    }
+
+    /// When the job came, in milliseconds that wrap around.
+    pub fn came(&self) -> u32 {
+        self.info.came
+    }
+
+    /// The target's own mark on the job; 0 at first.
+    pub fn tag(&self) -> u64 {
+        self.info.tag
+    }
+
+    /// Marks the job.
+    pub fn set_tag(&mut self, tag: u64) {
+        self.info.tag = tag;
+    }
+
+    /// Hands the job's data, `length` sectors of it, to `use_it`. Empty for a flush or a discard.
+    /// A write's data is its sender's and must not be changed.
+    pub fn with_data<R>(&mut self, use_it: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+        let executor = self.executor.as_ref()?;
+        let (mut use_it, mut result) = (Some(use_it), None);
+        executor.host().data(self.info.number, &mut |data| {
+            if let Some(use_it) = use_it.take() {
+                result = Some(use_it(data));
+            }
+        });
+        result
+    }
+
+    /// Answers: all was done.
+    pub fn done(self) {
+        self.end(Ok(()));
+    }
+
+    /// Answers: nothing was done.
+    pub fn fail(self, errno: Errno) {
+        self.end(Err(errno));
+    }
+
+    /// Answers with a result.
+    pub fn end(mut self, result: Result<(), Errno>) {
+        if let Some(executor) = self.executor.take() {
+            executor.host().end(self.info.number, result);
+            executor.free(&self.info);
+        }
+    }
+
+    /// Sends the job to a component as it is, and lets the component's answer be the job's: no
+    /// lane waits for it. A flush and a discard go by way of a lane instead.
+    pub fn forward(mut self, to: Place) {
+        if let Some(executor) = self.executor.take() {
+            // The number is free again when the component has answered: see `Executor::forwarded`.
+            executor.host().forward(&self.info, to);
+        }
+    }
+
+    /// Returns the job to the device, to be mapped again: by the table that comes next when the
+    /// device is being suspended with noflush, else it fails with EIO.
+    pub fn give_back(mut self) {
+        if let Some(executor) = self.executor.take() {
+            match executor.keeps_failed() {
+                true => executor.host().give_back(self.info.number),
+                false => executor.host().end(self.info.number, Err(Errno::EIO)),
+            }
+            executor.free(&self.info);
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        assert!(self.executor.is_none(), "dm: a job was lost");
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.fmt(f)
+    }
+}

@@ -1,0 +1,469 @@
+//! Lanes: what a target's code may do while it serves a job, in the order in which it reads.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::future::poll_fn;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::Poll;
+
+use dm_sync::Spin;
+
+use crate::Errno;
+use crate::executor::Executor;
+use crate::host::{Answer, Request};
+use crate::job::{Job, Place};
+use crate::target::ComponentIndex;
+use crate::units::{DEV_BSIZE, Sector};
+use crate::worker::{Order, Role};
+
+/// What one lane's code works with: the way to the components, a buffer of its own, and what it
+/// can wait for. It belongs to one future, which runs in one thread at a time.
+pub struct Lane {
+    executor: Arc<Executor>,
+    number: usize,
+    line: usize,
+    /// The lane's bit among its line's.
+    bit: u32,
+    role: Role,
+    /// Empty only while a component has it.
+    buffer: Box<[u8]>,
+}
+
+/// The places of one request that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// A bit for each place that failed, in their order.
+    pub failed: u32,
+    /// Why the first of them failed.
+    pub errno: Errno,
+}
+
+impl Outcome {
+    /// An outcome without failures.
+    pub const OK: Outcome = Outcome { failed: 0, errno: Errno::EIO };
+
+    /// # Errors
+    /// The first failure.
+    pub fn ok(self) -> Result<(), Errno> {
+        if self.failed == 0 { Ok(()) } else { Err(self.errno) }
+    }
+
+    /// `true` if the place with this number failed.
+    pub fn has_failed(self, place: usize) -> bool {
+        self.failed.checked_shr(place as u32).unwrap_or(0) & 1 != 0
+    }
+
+    fn merge(&mut self, other: Outcome) {
+        if self.failed == 0 {
+            self.errno = other.errno;
+        }
+        self.failed |= other.failed;
+    }
+}
+
+/// Bytes of a lane's buffer, or how many they are, in sectors.
+fn bytes_of(length: Sector) -> usize {
+    usize::try_from(length.to_bytes().unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
+}
+
+impl Lane {
+    pub(crate) fn new(
+        executor: Arc<Executor>,
+        number: usize,
+        line: usize,
+        role: Role,
+        buffer: usize,
+    ) -> Lane {
+        let bit = executor.bit(line, number);
+        Lane { executor, number, line, bit, role, buffer: vec![0; buffer].into() }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The lane's buffer, as large as its target's needs say. Its content stays from one job to the
+    /// next.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// How many sectors the buffer holds.
+    pub fn buffer_sectors(&self) -> Sector {
+        Sector((self.buffer.len() / DEV_BSIZE as usize) as u64)
+    }
+
+    /// The size of a component now, in sectors. It may have changed since the table was loaded.
+    pub fn size(&self, component: ComponentIndex) -> Sector {
+        self.executor.host().size(component)
+    }
+
+    /// Reads `length` sectors from a place into the start of the buffer.
+    ///
+    /// # Errors
+    /// The component's, or EINVAL if they do not fit into the buffer.
+    pub async fn read(&mut self, from: Place, length: Sector) -> Result<(), Errno> {
+        self.read_at(from, length, Sector::ZERO).await
+    }
+
+    /// Reads `length` sectors from a place into the buffer, `skip` sectors from its start.
+    ///
+    /// # Errors
+    /// As [`Lane::read`].
+    pub async fn read_at(
+        &mut self,
+        from: Place,
+        length: Sector,
+        skip: Sector,
+    ) -> Result<(), Errno> {
+        let request = |data, at, bytes| Request::Read { data, at, bytes };
+        self.transfer(&[from], length, skip, request).await.ok()
+    }
+
+    /// Writes the first `length` sectors of the buffer to each place. With `fua` they are on
+    /// stable storage when it is over.
+    pub async fn write(&mut self, to: &[Place], length: Sector, fua: bool) -> Outcome {
+        self.write_at(to, length, Sector::ZERO, fua).await
+    }
+
+    /// Writes `length` sectors of the buffer, `skip` sectors from its start, to each place.
+    pub async fn write_at(
+        &mut self,
+        to: &[Place],
+        length: Sector,
+        skip: Sector,
+        fua: bool,
+    ) -> Outcome {
+        let request = |data, at, bytes| Request::Write { data, at, bytes, fua };
+        self.transfer(to, length, skip, request).await
+    }
+
+    /// Moves sectors of the buffer in requests that the components take.
+    async fn transfer(
+        &mut self,
+        places: &[Place],
+        length: Sector,
+        skip: Sector,
+        request: impl Fn(Box<[u8]>, usize, usize) -> Request,
+    ) -> Outcome {
+        let (all, start) = (bytes_of(length), bytes_of(skip));
+        if start.checked_add(all).is_none_or(|end| end > self.buffer.len()) {
+            return Outcome { failed: u32::MAX, errno: Errno::EINVAL };
+        }
+        let (most, mut done, mut outcome) = (self.executor.host().max_io(), 0usize, Outcome::OK);
+        while let left @ 1.. = all.saturating_sub(done) {
+            let bytes = left.min(most.max(DEV_BSIZE as usize));
+            let on = Sector((done / DEV_BSIZE as usize) as u64);
+            let data = core::mem::take(&mut self.buffer);
+            let request = request(data, start.wrapping_add(done), bytes);
+            outcome.merge(self.ask(request, places, on).await);
+            done = done.saturating_add(bytes);
+        }
+        outcome
+    }
+
+    /// Moves a job's own data: reads it from one place, or writes it to each. A FUA write is FUA
+    /// there. The job is still to be ended.
+    pub async fn send(&mut self, job: &Job, to: &[Place]) -> Outcome {
+        self.send_part(job, Sector::ZERO..job.length(), to).await
+    }
+
+    /// Moves some of a job's sectors, counted from its first, between its data and each place,
+    /// where they begin.
+    pub async fn send_part(&mut self, job: &Job, part: Range<Sector>, to: &[Place]) -> Outcome {
+        let end = part.end.min(job.length());
+        let Some(length) = end.checked_sub(part.start).filter(|n| *n > Sector::ZERO) else {
+            return Outcome::OK;
+        };
+        let request = Request::Send { job: job.info, skip: part.start, length };
+        self.ask(request, to, Sector::ZERO).await
+    }
+
+    /// Has each component put what was written to it on stable storage.
+    pub async fn flush(&mut self, components: &[ComponentIndex]) -> Outcome {
+        self.each(components, Sector::ZERO, || Request::Flush).await
+    }
+
+    /// Tells a component that sectors are not needed any more (TRIM).
+    ///
+    /// # Errors
+    /// The component's; ENODEV or EOPNOTSUPP where it takes none.
+    pub async fn discard(&mut self, at: Place, length: Sector) -> Result<(), Errno> {
+        self.ask(Request::Discard { length }, &[at], Sector::ZERO).await.ok()
+    }
+
+    /// A request without data to each component.
+    async fn each(
+        &mut self,
+        components: &[ComponentIndex],
+        sector: Sector,
+        request: impl Fn() -> Request,
+    ) -> Outcome {
+        let mut outcome = Outcome::OK;
+        for (at, component) in components.iter().enumerate() {
+            let place = Place { component: *component, sector };
+            let one = self.ask(request(), &[place], Sector::ZERO).await;
+            if one.failed != 0 {
+                let failed = 1u32.checked_shl(at as u32).unwrap_or(0);
+                outcome.merge(Outcome { failed, ..one });
+            }
+        }
+        outcome
+    }
+
+    /// Begins a request at these places, each moved on by `on` sectors, and waits for the answer.
+    async fn ask(&mut self, request: Request, places: &[Place], on: Sector) -> Outcome {
+        if on == Sector::ZERO {
+            self.executor.host().begin(self.number, request, places);
+        } else {
+            let mut moved = [Place { component: ComponentIndex(0), sector: on }; 32];
+            let count = places.len().min(moved.len());
+            for (to, from) in moved.iter_mut().zip(places) {
+                let sector = Sector(from.sector.0.saturating_add(on.0));
+                *to = Place { component: from.component, sector };
+            }
+            let moved = moved.get(..count).unwrap_or(&[]);
+            self.executor.host().begin(self.number, request, moved);
+        }
+        let answer = poll_fn(|_| match self.executor.host().answer(self.number) {
+            Some(answer) => Poll::Ready(answer),
+            None => Poll::Pending,
+        });
+        let Answer { failed, errno, data } = answer.await;
+        if let Some(data) = data {
+            self.buffer = data;
+        }
+        Outcome { failed, errno }
+    }
+
+    /// Milliseconds since some moment; they wrap around.
+    pub fn now(&self) -> u32 {
+        self.executor.host().now()
+    }
+
+    /// Sleeps until a moment of [`Lane::now`]'s clock, at most half round it ahead, or until the
+    /// device is being suspended: `false` then.
+    pub async fn sleep_until(&mut self, moment: u32) -> bool {
+        let Some(state) = self.executor.lane_state(self.number) else { return false };
+        let result = poll_fn(|_| {
+            let left = moment.wrapping_sub(self.executor.host().now());
+            if left == 0 || left > u32::MAX / 2 {
+                return Poll::Ready(true);
+            }
+            if self.stopping() {
+                return Poll::Ready(false);
+            }
+            state.sleep(Some(moment));
+            Poll::Pending
+        })
+        .await;
+        state.sleep(None);
+        result
+    }
+
+    /// Sleeps this long, or until the device is being suspended: `false` then.
+    pub async fn sleep(&mut self, milliseconds: u32) -> bool {
+        self.sleep_until(self.now().wrapping_add(milliseconds)).await
+    }
+
+    /// `true` while the engine is not running: the device is being suspended, or is suspended.
+    pub fn stopping(&self) -> bool {
+        !self.executor.is_running()
+    }
+
+    /// `true` while new I/O is held and the jobs there are must end.
+    pub fn suspending(&self) -> bool {
+        self.executor.is_suspending()
+    }
+
+    /// `true` if jobs that cannot complete are to be given back: the device is being suspended with
+    /// noflush.
+    pub fn keeps_failed(&self) -> bool {
+        self.executor.keeps_failed()
+    }
+
+    /// Raises an event of the device: who waits for one (`dmsetup wait`) looks at its status.
+    pub fn raise_event(&self) {
+        self.executor.raise_event();
+    }
+
+    /// Lets other lanes that are ready run first.
+    pub async fn yield_now(&mut self) {
+        let mut first = true;
+        poll_fn(|_| {
+            if core::mem::take(&mut first) {
+                self.executor.wake(self.number);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Waits until `condition` gives something. It is asked at once and whenever `signal` is
+    /// raised; it must not sleep.
+    pub async fn until<T>(
+        &mut self,
+        signal: &Signal,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> T {
+        poll_fn(|_| match self.look(signal, &mut condition) {
+            Some(found) => Poll::Ready(found),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The same, but `None` when the device is being suspended before.
+    pub async fn until_stopping<T>(
+        &mut self,
+        signal: &Signal,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        poll_fn(|_| match self.look(signal, &mut condition) {
+            Some(found) => Poll::Ready(Some(found)),
+            None if self.stopping() => Poll::Ready(None),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    fn look<T>(&self, signal: &Signal, condition: &mut impl FnMut() -> Option<T>) -> Option<T> {
+        // First the bit, then the look: whoever changes the condition does so before it raises.
+        signal.waiting.fetch_or(self.bit, Ordering::SeqCst);
+        let found = condition();
+        if found.is_some() {
+            signal.waiting.fetch_and(!self.bit, Ordering::SeqCst);
+        }
+        found
+    }
+
+    /// Has the lanes that wait for a signal look again.
+    pub fn raise(&self, signal: &Signal) {
+        let waiting = signal.waiting.swap(0, Ordering::SeqCst);
+        self.executor.wake_all(self.line, waiting);
+    }
+
+    /// Puts jobs that were set aside at the front of their queue again, in their order.
+    pub fn resubmit(&self, jobs: &Aside) {
+        while let Some(job) = jobs.pop_last() {
+            self.executor.resubmit(core::iter::once(job));
+        }
+    }
+
+    /// Puts those of the jobs that `which` names at the front of their queue again.
+    pub fn resubmit_if(&self, jobs: &Aside, mut which: impl FnMut(&Job) -> bool) {
+        // From the last, so that they come to stand in their order.
+        let mut at = jobs.jobs.lock().len();
+        while let Some(before) = at.checked_sub(1) {
+            at = before;
+            let mut list = jobs.jobs.lock();
+            let job = match list.get(at) {
+                Some(job) if which(job) => list.remove(at),
+                _ => None,
+            };
+            drop(list);
+            if let Some(job) = job {
+                self.executor.resubmit(core::iter::once(job));
+            }
+        }
+    }
+
+    /// The first job of a queue.
+    pub(crate) async fn next_job(&self, queue: usize) -> Job {
+        poll_fn(|_| match self.executor.take_job(self.line, queue, self.bit) {
+            Some(job) => Poll::Ready(job),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Waits until the engine runs.
+    pub(crate) async fn run_begins(&self) {
+        poll_fn(|_| match self.executor.run_begins(self.line) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// The background has returned: waits until the engine does not run.
+    pub(crate) async fn run_ends(&self) {
+        self.executor.run_over(self.line);
+        poll_fn(|_| match self.stopping() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    pub(crate) async fn next_order(&self) -> Order {
+        poll_fn(|_| match self.executor.take_order(self.line) {
+            Some(order) => Poll::Ready(order),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    pub(crate) fn report(&self, result: Result<(), Errno>) {
+        self.executor.report(self.line, result);
+    }
+}
+
+/// Something that lanes of one line wait for together, with a condition of their own:
+/// [`Lane::until`], [`Lane::raise`].
+#[derive(Default)]
+pub struct Signal {
+    /// The lanes that wait, a bit each.
+    waiting: AtomicU32,
+}
+
+impl Signal {
+    /// A signal that nobody waits for.
+    pub const fn new() -> Signal {
+        Signal { waiting: AtomicU32::new(0) }
+    }
+}
+
+/// Jobs that a target has set aside until something happens: they hold no lane meanwhile. It has
+/// room for every job of its line, so that setting one aside never allocates.
+pub struct Aside {
+    jobs: Spin<VecDeque<Job>>,
+}
+
+impl Aside {
+    /// An empty one, for a line that has so many jobs ([`Needs::jobs`](crate::worker::Needs::jobs)).
+    pub fn new(jobs: usize) -> Aside {
+        Aside { jobs: Spin::new(VecDeque::with_capacity(jobs)) }
+    }
+
+    /// Sets a job aside, behind those that are there.
+    pub fn push(&self, job: Job) {
+        let mut jobs = self.jobs.lock();
+        debug_assert!(jobs.len() < jobs.capacity());
+        jobs.push_back(job);
+    }
+
+    /// Takes the first.
+    pub fn pop(&self) -> Option<Job> {
+        self.jobs.lock().pop_front()
+    }
+
+    /// Takes the last.
+    pub fn pop_last(&self) -> Option<Job> {
+        self.jobs.lock().pop_back()
+    }
+
+    /// `true` if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.lock().is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.jobs.lock().len()
+    }
+}

@@ -1,0 +1,207 @@
+//! Targets that serve I/O themselves: what they implement, and what the engine sees of them.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+
+use crate::Errno;
+use crate::job::Job;
+use crate::lane::Lane;
+use crate::target::Target;
+
+/// Everything that a line of such a target needs while its table is loaded. All of it is taken
+/// then, so that serving I/O never waits for memory.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// How many lanes serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
+    /// queue. One lane serves one job at a time.
+    pub queues: Vec<usize>,
+    /// How many lanes run [`Worker::background`].
+    pub background: usize,
+    /// How many jobs there are at one time; I/O beyond that waits outside.
+    pub jobs: usize,
+    /// To how many places at most a lane sends one request.
+    pub width: usize,
+    /// Bytes of each serving lane's buffer.
+    pub buffer: usize,
+    /// Bytes of each background lane's buffer.
+    pub background_buffer: usize,
+    /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
+    pub control_buffer: usize,
+    /// How many threads may serve the line at once: 1, but for targets that compute.
+    pub threads: usize,
+}
+
+impl Default for Needs {
+    /// Eight lanes on one queue, 32 jobs, one place a request, no buffers, no background.
+    fn default() -> Needs {
+        Needs {
+            queues: alloc::vec![8],
+            background: 0,
+            jobs: 32,
+            width: 1,
+            buffer: 0,
+            background_buffer: 0,
+            control_buffer: 0,
+            threads: 1,
+        }
+    }
+}
+
+/// Lanes that a line may have: each is a bit in a [`Signal`](crate::lane::Signal).
+pub const LANES: usize = 32;
+
+impl Needs {
+    /// Lanes of the line: serving, background, and the one for control.
+    pub(crate) fn lanes(&self) -> usize {
+        let serving = self.queues.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
+        serving.saturating_add(self.background).saturating_add(1)
+    }
+
+    /// Bytes that the line takes beside what its target keeps itself; `nested` is the size of a
+    /// host's nested buffer.
+    pub fn bytes(&self, nested: usize) -> usize {
+        const LANE: usize = 1024;
+        const JOB: usize = 2 * size_of::<Job>();
+        let serving = self.queues.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
+        let lane = nested.saturating_mul(self.width).saturating_add(LANE);
+        let lanes = lane.saturating_mul(self.lanes());
+        let buffers = serving
+            .saturating_mul(self.buffer)
+            .saturating_add(self.background.saturating_mul(self.background_buffer))
+            .saturating_add(self.control_buffer);
+        let jobs = nested.saturating_add(JOB).saturating_mul(self.jobs);
+        lanes.saturating_add(buffers).saturating_add(jobs)
+    }
+}
+
+/// How a device is being quiesced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quiesce {
+    /// Suspended: what is in flight is to complete.
+    Flush,
+    /// Suspended with noflush: what cannot complete may be given back, for the next table.
+    NoFlush,
+    /// The device is going: what cannot complete is to fail.
+    Remove,
+}
+
+/// A target that serves I/O itself, in lanes.
+///
+/// The life of such a target: `new` when the table is loaded, which must not look at what is on
+/// its components, for another table may be using it; [`Worker::start`] when a resume makes the
+/// table active, after the table before it has stopped; then jobs and [`Worker::background`];
+/// [`Worker::suspending`], and when no job is left and the background has returned,
+/// [`Worker::stop`]. A stopped one may start again. It is dropped with its table.
+///
+/// Futures are made once, when the table is loaded; none is made for a job. They may hold no
+/// [`Spin`](dm_sync::Spin) guard across an `await`.
+pub trait Worker: Target + Sized + 'static {
+    /// Everything that the line needs.
+    fn needs(&self) -> Needs;
+
+    /// Serves one job, and ends it.
+    fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
+
+    /// Does the work that no I/O asks for. Called once in each run from start to stop, by each of
+    /// [`Needs::background`] lanes with its number from 0. Must return soon after
+    /// [`Lane::stopping`] has become true; [`Lane::until_stopping`] and [`Lane::sleep`] end then.
+    fn background(&self, _number: usize, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Makes the target ready for I/O: reads what its components hold, takes over what the table
+    /// before it left. No I/O comes before this is over.
+    ///
+    /// # Errors
+    /// Why the table cannot be used; the one before it goes on.
+    fn start(&self, _lane: &mut Lane) -> impl Future<Output = Result<(), Errno>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Puts on stable storage what must be there. No job is left, and none comes until the next
+    /// [`Worker::start`].
+    fn stop(&self, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// New I/O is held from now on, and the device waits for the jobs there are: those that the
+    /// target holds back must go now. Must not sleep.
+    fn suspending(&self, _how: Quiesce) {}
+}
+
+/// A lane's future: made when a table is loaded, polled until the table is dropped.
+pub(crate) type LaneFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a lane does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Serves a queue.
+    Serve(usize),
+    /// Runs [`Worker::background`] with this number.
+    Background(usize),
+    /// Runs [`Worker::start`] and [`Worker::stop`].
+    Control,
+}
+
+/// A [`Worker`] without its type.
+pub trait Lanes: Send + Sync {
+    /// [`Worker::needs`].
+    fn needs(&self) -> Needs;
+    /// [`Worker::suspending`].
+    fn suspending(&self, how: Quiesce);
+    /// A lane's future.
+    #[doc(hidden)]
+    fn future(self: Arc<Self>, lane: Lane) -> LaneFuture;
+}
+
+impl<T: Worker> Lanes for T {
+    fn needs(&self) -> Needs {
+        Worker::needs(self)
+    }
+
+    fn suspending(&self, how: Quiesce) {
+        Worker::suspending(self, how);
+    }
+
+    fn future(self: Arc<Self>, mut lane: Lane) -> LaneFuture {
+        match lane.role() {
+            Role::Serve(queue) => Box::pin(async move {
+                loop {
+                    let job = lane.next_job(queue).await;
+                    self.serve(job, &mut lane).await;
+                }
+            }),
+            Role::Background(number) => Box::pin(async move {
+                loop {
+                    lane.run_begins().await;
+                    self.background(number, &mut lane).await;
+                    lane.run_ends().await;
+                }
+            }),
+            Role::Control => Box::pin(async move {
+                loop {
+                    let result = match lane.next_order().await {
+                        Order::Start => self.start(&mut lane).await,
+                        Order::Stop => {
+                            self.stop(&mut lane).await;
+                            Ok(())
+                        }
+                    };
+                    lane.report(result);
+                }
+            }),
+        }
+    }
+}
+
+/// What a control lane is told to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// [`Worker::start`].
+    Start,
+    /// [`Worker::stop`].
+    Stop,
+}

@@ -8,6 +8,7 @@
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
 //! serialised per device by `Device::control`, which is a flag to sleep on and no lock.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 
 use crate::kernel::{Condvar, Geometry, Kernel, LiveTable, Mutex, Unit};

@@ -1,15 +1,17 @@
 //! d_ioctl(9): the driver's own command on the control node, and a disk's on the devices.
 
+use alloc::sync::Arc;
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::Ordering;
 
 use dm_core::device::Selector;
-use dm_core::kernel::Kernel;
+use dm_core::kernel::{Kernel, LiveTable};
 use dm_core::limits;
 use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
+use super::netbsd::NetBsd;
 use super::slot::{DiskUse, Slot};
 use super::{Global, devsw, global, label};
 use crate::kern::proplib::Dictionary;
@@ -232,14 +234,20 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// Calls `f` with every component, once each, and I/O let through meanwhile.
+    /// The active table, once the device is not suspended. Its components stay open as long as it is
+    /// kept, but nobody is inside the gate for it: what a component's driver does for an ioctl may
+    /// wait for memory, and a resume or suspend holds I/O while it waits for who is inside.
+    fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
+        let inside = self.slot.enter_sleeping()?;
+        inside.current().and_then(|current| current.table.clone()).ok_or(Errno::ENXIO)
+    }
+
+    /// Calls `f` with every component, once each.
     fn components(
         &self,
         mut f: impl FnMut(&crate::kern::vnode::BlockDevice) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let inside = self.slot.enter_sleeping()?;
-        let table = inside.current().and_then(|current| current.table.as_ref());
-        let table = table.ok_or(Errno::ENXIO)?;
+        let table = self.table()?;
         let mut result = Ok(());
         for component in table.components() {
             let one = component.disk().map_or(Err(Errno::EIO), |disk| f(disk.device()));
@@ -298,9 +306,7 @@ impl Device<'_> {
     /// DIOCGSECTORALIGN: where a device's first sector lies in its component's large sectors. What
     /// more than one component says is told only if it is the same.
     fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
-        let inside = self.slot.enter_sleeping()?;
-        let table = inside.current().and_then(|current| current.table.as_ref());
-        let table = table.ok_or(Errno::ENXIO)?;
+        let table = self.table()?;
         let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };
         let mut all: Option<sys::disk_sectoralign> = None;
         let mut differ = false;

@@ -29,6 +29,7 @@ impl Kernel for NetBsd {
     type Condvar = Condvar;
     type Disk = Disk;
     type Unit = Unit;
+    type Frugal = cpu::Frugal;
 
     fn find(&self, path: &str) -> Result<Dev, Errno> {
         vnode::find(path)
@@ -64,6 +65,10 @@ impl Kernel for NetBsd {
             2 => LabelGuard::Tables,
             _ => LabelGuard::Writes,
         }
+    }
+
+    fn frugal(&self) -> cpu::Frugal {
+        cpu::Frugal::new()
     }
 
     fn seconds(&self) -> u32 {

@@ -254,7 +254,7 @@ impl Slot {
     pub(crate) fn enter_sleeping(&self) -> Result<Inside<'_>, Errno> {
         loop {
             if let Some(pass) = self.gate.enter(cpu::current()) {
-                return Ok(Inside { slot: self, pass: Some(pass) });
+                return Ok(Inside { slot: self, pass: Some(pass), _frugal: cpu::Frugal::new() });
             }
             let mut held = self.held.lock();
             // Entering and turning back may have hidden that the gate is empty.
@@ -363,10 +363,12 @@ impl Drop for Slot {
     }
 }
 
-/// Someone inside a gate, in one place of the code.
+/// Someone inside a gate, in one place of the code. Who shuts the gate waits for them, with I/O
+/// held, so they do not wait for memory.
 pub(crate) struct Inside<'s> {
     slot: &'s Slot,
     pass: Option<Pass<'s, Local>>,
+    _frugal: cpu::Frugal,
 }
 
 impl Inside<'_> {

@@ -66,7 +66,8 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Tells disk(9) what the device is like now.
+    /// Tells disk(9) what the device is like now. disk_set_info makes property lists, for which it
+    /// waits for memory, with `told` and dk_openlock held: neither is taken while I/O is held.
     fn tell_disk(&self, change: impl FnOnce(&mut Told)) {
         let mut told = self.told.lock();
         change(&mut told);
@@ -139,10 +140,13 @@ impl kernel::Unit<NetBsd> for Unit {
         table: Arc<LiveTable<NetBsd>>,
         read_only: bool,
     ) -> Option<Arc<LiveTable<NetBsd>>> {
-        self.tell_disk(|told| told.size = Some((table.size(), table.sector_size())));
         let new = Current { table: Some(table), read_only };
         // SAFETY: the caller has quiesced the device and serialises this with `release`.
         unsafe { self.slot.gate.replace(new) }.table
+    }
+
+    fn tell(&self, table: &LiveTable<NetBsd>) {
+        self.tell_disk(|told| told.size = Some((table.size(), table.sector_size())));
     }
 
     fn set_geometry(&self, geometry: Geometry) {

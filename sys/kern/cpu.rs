@@ -3,6 +3,7 @@
 use alloc::ffi::CString;
 use alloc::string::String;
 use core::fmt;
+use core::marker::PhantomData;
 
 use super::sys;
 
@@ -40,6 +41,27 @@ pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     unsafe { sys::dm_shim_kernel_unlock() };
     result
+}
+
+/// The calling thread's promise to do nothing that may wait for memory, while it lives. NetBSD does
+/// not look; the hosted kernel stops at a breach.
+pub struct Frugal(PhantomData<*mut ()>);
+
+impl Frugal {
+    /// Makes the promise.
+    #[allow(clippy::new_without_default, reason = "a promise is not made by default")]
+    pub fn new() -> Frugal {
+        // SAFETY: notes it for the calling thread.
+        unsafe { sys::dm_shim_frugal(true) };
+        Frugal(PhantomData)
+    }
+}
+
+impl Drop for Frugal {
+    fn drop(&mut self) {
+        // SAFETY: as above; the value does not leave its thread.
+        unsafe { sys::dm_shim_frugal(false) };
+    }
 }
 
 /// Prints a line on the console.

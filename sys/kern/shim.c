@@ -33,6 +33,9 @@ int	dm_module_fini(void);
 void	dm_minphys(struct buf *);
 extern int dm_legacy_errors, dm_label_guard, dm_device_count;
 size_t	dm_counters(char *, size_t);
+#ifdef DM_HOSTED
+void	dm_host_frugal(bool);
+#endif
 
 struct lwp *
 dm_shim_curlwp(void)
@@ -327,6 +330,15 @@ dm_shim_barrier(void)
 	xc_barrier(0);
 #else
 	xc_wait(xc_broadcast(0, (xcfunc_t)nullop, NULL, NULL));
+#endif
+}
+
+void
+dm_shim_frugal(bool on __unused)
+{
+
+#ifdef DM_HOSTED
+	dm_host_frugal(on);
 #endif
 }
 

@@ -30,6 +30,7 @@ int		 dm_shim_detach(unsigned int);
 bool		 dm_shim_attached(unsigned int);
 void		 dm_shim_revoke(unsigned int);
 void		 dm_shim_barrier(void);
+void		 dm_shim_frugal(bool);
 
 /* The driver's tables (devsw(9), autoconf(9), sysctl(9)), defined in shim.c. */
 int		 dm_shim_devsw_attach(void);

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use crate::condvar;
 use crate::console::{kassert, kpanic};
 use crate::errno::Errno;
-use crate::lwp::{self, Context, HARD};
+use crate::lwp::{self, Context};
 use crate::mutex;
 use crate::netbsd as nb;
 use crate::pool_cache;
@@ -178,10 +178,10 @@ fn biodone2(bp: *mut nb::buf) {
             );
             (*bp).b_iodone = None;
             mutex::exit(lock, lwp);
-            let held = (lwp.held.get(), lwp.nosleep.get() & !HARD);
+            let held = (lwp.held.get(), lwp.spins());
             lwp.in_softint(|| iodone(bp));
             kassert!(
-                held == (lwp.held.get(), lwp.nosleep.get() & !HARD),
+                held == (lwp.held.get(), lwp.spins()),
                 "b_iodone returned with a mutex held, or left one that was"
             );
         } else {

@@ -128,8 +128,8 @@ fn sleep(
         "cv_wait: {cv:p} is no condvar"
     );
     kassert!(mutex::owned(m), "cv_wait: the mutex {m:p} is not held");
-    let spins = lwp.nosleep.get() - u32::from(mutex::is_spin(m));
-    kassert!(spins == 0, "cv_wait: a spin mutex is held, or in a hard interrupt");
+    let spins = lwp.spins() - u32::from(mutex::is_spin(m));
+    kassert!(spins == 0, "cv_wait: a spin mutex is held");
     kassert!(lwp.context() == lwp::Context::Thread, "cv_wait in {:?} context", lwp.context());
     {
         let mut queue = queue(cv as usize).lock().unwrap_or_else(|e| e.into_inner());

@@ -42,7 +42,7 @@ pub(crate) fn stop(message: &str) -> ! {
 #[cold]
 #[inline(never)]
 pub(crate) fn stop_with(message: impl FnOnce() -> String) -> ! {
-    stop(&message())
+    crate::frugal::within(|| stop(&message()))
 }
 
 pub(crate) fn set_quiet(quiet: bool) {

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use crate::console::kassert;
 use crate::dkwedge;
 use crate::errno::Errno;
+use crate::frugal;
 use crate::iostat;
 use crate::kmem::{kmem_free, kmem_zalloc};
 use crate::lwp;
@@ -81,6 +82,7 @@ pub(crate) unsafe extern "C" fn disk_init(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn disk_attach(dk: *mut nb::disk) {
     lwp::current().assert_sleepable("disk_attach");
+    frugal::assert_may_wait("disk_attach");
     // SAFETY: the caller's promise.
     unsafe {
         (*dk).dk_label = kmem_zalloc(size_of::<nb::disklabel>(), SLEEP).cast();
@@ -282,6 +284,7 @@ pub(crate) unsafe extern "C" fn disk_set_info(
     kind: *const c_char,
 ) {
     lwp::current().assert_sleepable("disk_set_info");
+    frugal::assert_may_wait("disk_set_info");
     // SAFETY: the caller's promise.
     unsafe {
         let dg = &mut (*dk).dk_geom;

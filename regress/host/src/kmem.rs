@@ -14,6 +14,7 @@ use std::sync::{Condvar, Mutex};
 use crate::console::{kassert, kpanic};
 use crate::errno::Errno;
 use crate::fault::{self, PLAN, Site};
+use crate::frugal;
 use crate::lwp;
 use crate::netbsd as nb;
 use crate::registry::Registry;
@@ -81,11 +82,12 @@ fn allocate(size: usize, flags: nb::km_flag_t, zero: bool, intr: bool) -> *mut c
     let lwp = lwp::current();
     kassert!(size != 0, "kmem_alloc: no bytes");
     kassert!(
-        intr || (lwp.context() == lwp::Context::Thread && lwp.nosleep.get() == 0),
+        intr || (lwp.context() == lwp::Context::Thread && lwp.spins() == 0),
         "kmem_alloc in an interrupt or while holding a spin mutex"
     );
     if flags & nb::KM_SLEEP as nb::km_flag_t != 0 {
         lwp.assert_sleepable("kmem_alloc(KM_SLEEP)");
+        frugal::assert_may_wait("kmem_alloc(KM_SLEEP)");
         if PLAN.exhausted() {
             wait_for_memory();
         }
@@ -164,7 +166,7 @@ pub(crate) extern "C" fn kmem_zalloc(size: usize, flags: nb::km_flag_t) -> *mut 
 pub(crate) extern "C" fn kmem_free(at: *mut c_void, size: usize) {
     let lwp = lwp::current();
     kassert!(
-        lwp.context() == lwp::Context::Thread && lwp.nosleep.get() == 0,
+        lwp.context() == lwp::Context::Thread && lwp.spins() == 0,
         "kmem_free in an interrupt or while holding a spin mutex"
     );
     free(at, size);

@@ -40,6 +40,7 @@ pub mod dkwedge;
 pub mod errno;
 pub mod fault;
 mod file;
+pub mod frugal;
 pub mod iostat;
 pub mod kauth;
 pub mod kmem;

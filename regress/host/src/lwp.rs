@@ -39,7 +39,8 @@ pub struct LwpId(u64);
 #[repr(C, align(64))]
 pub(crate) struct Lwp {
     cpu: Cell<*const Cpu>,
-    /// Spin mutexes held, plus [`HARD`] in a hard interrupt: 0 means adaptive mutexes are allowed.
+    /// Spin mutexes held, plus [`HARD`] in a hard interrupt, plus [`FRUGAL`] while it holds I/O: with
+    /// 0 an adaptive mutex can be taken without a closer look.
     pub(crate) nosleep: Cell<u32>,
     /// Adaptive mutexes held.
     pub(crate) held: Cell<u32>,
@@ -51,6 +52,8 @@ pub(crate) struct Lwp {
     id: Cell<u64>,
     /// Effective user of the hosted process; 0 is root.
     pub(crate) uid: Cell<u32>,
+    /// Depth of [`crate::frugal::within`].
+    pub(crate) inside: Cell<u32>,
     /// Depth of the big lock, lock.rs.
     pub(crate) biglock: Cell<u32>,
     /// How often mutex_enter(9) and its kin were called, for benchmarks.
@@ -73,6 +76,9 @@ pub(crate) struct SleepState {
 
 /// Set in `nosleep` while in a hard interrupt.
 pub(crate) const HARD: u32 = 1 << 31;
+
+/// Added to `nosleep` while the thread holds I/O.
+const FRUGAL: u32 = 1 << 16;
 
 #[repr(C, align(64))]
 pub(crate) struct Cpu {
@@ -119,6 +125,7 @@ thread_local! {
         slot: Cell::new(u32::MAX),
         id: Cell::new(0),
         uid: Cell::new(0),
+        inside: Cell::new(0),
         biglock: Cell::new(0),
         mutex_entries: Cell::new(0),
         wchan: AtomicUsize::new(0),
@@ -149,7 +156,7 @@ impl Drop for Exit {
             }
             drop(all);
             kassert!(lwp.held.get() == 0, "a thread ended with {} mutexes held", lwp.held.get());
-            kassert!(lwp.nosleep.get() & !HARD == 0, "a thread ended with a spin mutex held");
+            kassert!(lwp.spins() == 0, "a thread ended with a spin mutex held");
         }
     }
 }
@@ -217,10 +224,29 @@ impl Lwp {
         cpu
     }
 
+    /// Spin mutexes held.
+    #[inline]
+    pub(crate) fn spins(&self) -> u32 {
+        self.nosleep.get() & (FRUGAL - 1)
+    }
+
+    /// Whether the thread holds I/O, so that it may not wait for memory.
+    #[inline]
+    pub(crate) fn is_frugal(&self) -> bool {
+        self.nosleep.get() & !HARD >= FRUGAL
+    }
+
+    pub(crate) fn set_frugal(&self, on: bool) {
+        kassert!(on || self.is_frugal(), "dm_shim_frugal: no promise to end");
+        let before = self.nosleep.get();
+        self.nosleep.set(if on { before + FRUGAL } else { before - FRUGAL });
+    }
+
     /// Stops the machine if the thread may not sleep now, as ASSERT_SLEEPABLE() does.
     #[inline]
     pub(crate) fn assert_sleepable(&self, what: &str) {
-        if self.nosleep.get() != 0 || self.context.get() != Context::Thread {
+        if self.nosleep.get() & (HARD | (FRUGAL - 1)) != 0 || self.context.get() != Context::Thread
+        {
             self.not_sleepable(what)
         }
     }
@@ -257,7 +283,7 @@ pub(crate) fn describe() -> String {
         thread.name().unwrap_or("unnamed"),
         lwp.context.get(),
         lwp.held.get(),
-        lwp.nosleep.get() & !HARD
+        lwp.spins()
     )
 }
 
@@ -336,7 +362,7 @@ pub(crate) fn syscall<R>(f: impl FnOnce() -> R) -> R {
     let lwp = current();
     let result = f();
     kassert!(lwp.held.get() == 0, "system call returned with {} mutexes held", lwp.held.get());
-    kassert!(lwp.nosleep.get() == 0, "system call returned with a spin mutex held");
+    kassert!(lwp.nosleep.get() == 0, "system call returned with a spin mutex held, or holding I/O");
     kassert!(lwp.biglock.get() == 0, "system call returned with the kernel lock held");
     if lwp.signal.load(Ordering::Relaxed) != 0 {
         lwp.signal.store(0, Ordering::SeqCst);

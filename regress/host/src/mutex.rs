@@ -10,6 +10,7 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::console::{kassert, kpanic};
+use crate::frugal;
 use crate::lwp::{self, Lwp};
 use crate::netbsd as nb;
 use crate::registry::Registry;
@@ -118,6 +119,9 @@ fn enter_slowly(m: *mut nb::kmutex_t, lwp: &Lwp) {
         }
     }
     entered(kind, lwp);
+    if kind == ADAPTIVE && lwp.is_frugal() {
+        frugal::took(m);
+    }
 }
 
 fn entered(kind: u64, lwp: &Lwp) {
@@ -135,7 +139,7 @@ fn check_enter(m: *const nb::kmutex_t, now: u64, lwp: &Lwp) -> u64 {
             if lwp.nosleep.get() & lwp::HARD != 0 {
                 kpanic!("mutex_enter: adaptive mutex {m:p} in a hard interrupt");
             }
-            if lwp.nosleep.get() != 0 {
+            if lwp.spins() != 0 {
                 kpanic!("mutex_enter: adaptive mutex {m:p} while holding a spin mutex");
             }
             ADAPTIVE
@@ -204,6 +208,7 @@ unsafe extern "C" fn mutex_destroy(m: *mut nb::kmutex_t) {
     let old = word(m).load(Ordering::Relaxed);
     kassert!(old & KIND != DEAD, "mutex_destroy: {m:p} was destroyed already");
     kassert!(LIVE.remove(m as usize).is_some(), "mutex_destroy: {m:p} is not a mutex");
+    frugal::destroyed(m);
     destroy_unlisted(m);
 }
 

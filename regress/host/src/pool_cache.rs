@@ -19,6 +19,7 @@ use std::sync::{Condvar, LazyLock, Mutex};
 use crate::console::{kassert, kpanic};
 use crate::errno::Errno;
 use crate::fault::{self, PLAN, Site};
+use crate::frugal;
 use crate::kmem;
 use crate::lwp::{self, MAXSLOTS};
 use crate::netbsd as nb;
@@ -140,7 +141,9 @@ impl PoolCache {
 
     #[inline(always)]
     fn get(&self, flags: c_int) -> *mut u8 {
-        if flags & nb::PR_NOWAIT != 0 && fault::check(Site::Pool, Errno::ENOMEM).is_err() {
+        if flags & nb::PR_NOWAIT == 0 {
+            frugal::assert_may_wait("pool_cache_get(PR_WAITOK)");
+        } else if fault::check(Site::Pool, Errno::ENOMEM).is_err() {
             return ptr::null_mut();
         }
         let magazine = self.magazine();
@@ -180,7 +183,7 @@ impl PoolCache {
             }
             if !PLAN.exhausted() {
                 drop(depot);
-                return self.make(flags);
+                return frugal::within(|| self.make(flags));
             }
             // Items in other lwps' magazines count as free.
             drop(depot);

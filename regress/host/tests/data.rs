@@ -11,6 +11,10 @@ use common::{Bench, Mapped};
 use dm_host::netbsd::{B_MEDIA_DPO, B_MEDIA_FUA, MAXPHYS};
 use dm_host::{Config, Disk, DiskSpec, Errno, Flags, Io, Label, Node, Request};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// Plays random reads and writes on a device, by both nodes, and compares with the model; in the
 /// end the disks must hold what was written and nothing else.
 fn check_mapping(table: &str, sizes: &[u64], seed: u64) {

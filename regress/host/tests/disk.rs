@@ -14,6 +14,10 @@ use dm_host::netbsd::{
 };
 use dm_host::{Disk, DiskSpec, Errno, File, Flags};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 const RAW: usize = dm_host::netbsd::RAW_PART as usize;
 
 /// Asks for a structure of numbers and characters.

@@ -8,6 +8,10 @@ use common::{Bench, Mapped, flags};
 use dm_host::netbsd::{DIOCGDINFO, DIOCWLABEL};
 use dm_host::{Disk, DiskSpec, Errno, Flags, Label};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// The component's label and what dm(4) promises about it.
 struct Guarded {
     bench: Bench,

@@ -13,6 +13,10 @@ use dm_host::netbsd::{
 };
 use dm_host::{Disk, Errno, File, Flags, Node};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 fn get(file: &File) -> disklabel {
     // SAFETY: a label is plain numbers and characters.
     let mut label: disklabel = unsafe { zeroed() };

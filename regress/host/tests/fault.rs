@@ -10,6 +10,10 @@ use dm_core::testing::plist::Object;
 use dm_host::fault::SITES;
 use dm_host::{Config, Disk, DiskSpec, Errno, Label, Machine, Site};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 const STRIPED: &str = "0 120 striped 2 6 /dev/wd2a 100 /dev/wd3 100\n120 8 zero";
 
 /// Four disks, two of them with a label, and three devices: `d` with both tables, `bare` without

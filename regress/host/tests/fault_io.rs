@@ -14,6 +14,10 @@ use dm_host::netbsd::{
 };
 use dm_host::{Disk, Errno, Io, Site};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// A device of every shape, and the I/O that is tried on it.
 struct Shape {
     bench: Bench,

@@ -10,6 +10,10 @@ use dm_host::disklabel::{bytes, checksum};
 use dm_host::netbsd::{DIOCGDINFO, DIOCSDINFO, DIOCWDINFO, MAXPARTITIONS, disklabel};
 use dm_host::{Disk, DiskSpec, Errno, File};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// A request with that many containers in one another, the dictionary counted, under a key that the
 /// driver does not know: alternately arrays and dictionaries.
 fn nested(command: &str, depth: usize) -> String {

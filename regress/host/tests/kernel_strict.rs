@@ -5,6 +5,9 @@ use std::process::Command;
 
 use dm_host::{Config, Machine, netbsd as nb};
 
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// Runs this test program again for one case; returns what it said before it aborted.
 fn dies(case: &str) -> String {
     let exe = std::env::current_exe().expect("the test's own path");
@@ -155,6 +158,52 @@ unsafe fn break_rules(case: &str) {
                 nb::pool_cache_put_paddr(pc, item, 0);
                 nb::pool_cache_put_paddr(pc, item, 0);
             }
+            "frugal kmem" => {
+                nb::dm_shim_frugal(true);
+                nb::kmem_alloc(100, nb::KM_SLEEP as u32);
+            }
+            "frugal heap" => {
+                nb::dm_shim_frugal(true);
+                drop(std::hint::black_box(vec![0u8; 100]));
+            }
+            "frugal pool" => {
+                let pc = nb::pool_cache_init(
+                    64,
+                    0,
+                    0,
+                    0,
+                    c"test".as_ptr(),
+                    std::ptr::null_mut(),
+                    nb::IPL_BIO,
+                    None,
+                    None,
+                    std::ptr::null_mut(),
+                );
+                let one = nb::pool_cache_get_paddr(pc, nb::PR_WAITOK, std::ptr::null_mut());
+                nb::pool_cache_put_paddr(pc, one, 0);
+                nb::dm_shim_frugal(true);
+                // One that is there is no excuse.
+                nb::pool_cache_get_paddr(pc, nb::PR_WAITOK, std::ptr::null_mut());
+            }
+            "frugal prop" => {
+                nb::dm_shim_frugal(true);
+                nb::prop_dictionary_create();
+            }
+            "frugal mutex" => {
+                let m = mutex(nb::IPL_NONE);
+                nb::dm_shim_frugal(true);
+                nb::mutex_enter(m);
+                nb::mutex_exit(m);
+                nb::dm_shim_frugal(false);
+                // Another thread may ask for memory, but not with this mutex.
+                let m = m as usize;
+                let _ = std::thread::spawn(move || {
+                    drop(vec![0u8; 100]);
+                    nb::mutex_enter(m as *mut _);
+                    drop(std::hint::black_box(vec![0u8; 100]));
+                })
+                .join();
+            }
             other => panic!("no case {other}"),
         }
     }
@@ -191,6 +240,12 @@ deaths! {
     prop_released_twice: "prop released twice" => "is no object";
     prop_leak: "prop leak" => "prop_dictionary at";
     callout_destroyed_pending: "callout pending" => "is pending";
+    memory_waited_for_with_io_held: "frugal kmem" => "kmem_alloc(KM_SLEEP) by a thread that holds I/O";
+    heap_used_with_io_held: "frugal heap" => "an allocation by a thread that holds I/O";
+    pool_waited_for_with_io_held: "frugal pool" => "pool_cache_get(PR_WAITOK) by a thread that holds";
+    property_list_made_with_io_held: "frugal prop" => "proplib by a thread that holds I/O";
+    memory_waited_for_under_a_mutex_of_such_a_thread:
+        "frugal mutex" => "which is taken while I/O is held";
     pool_item_put_twice: "pool twice" => "put back twice";
     pool_destroyed_in_use: "pool leak" => "1 items are out";
 }

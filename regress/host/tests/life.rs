@@ -11,6 +11,10 @@ use common::{Bench, Mapped, flags, send};
 use dm_host::sysctl::Value;
 use dm_host::{Completion, DiskSpec, Errno, Flags, Io, Node, Request};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 #[test]
 fn two_slots() {
     let (bench, disks, device) = two_disks();

@@ -11,6 +11,10 @@ use common::{Bench, flags};
 use dm_host::netbsd::{DETACH_FORCE, DETACH_SHUTDOWN};
 use dm_host::{Errno, Flags, Io, Node, Pmf, Request};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 #[test]
 fn remove_while_open_is_refused_by_either_node() {
     let (bench, disks, device) = two_disks();

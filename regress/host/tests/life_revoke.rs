@@ -10,6 +10,10 @@ use common::{flags, send};
 use dm_host::netbsd::{DETACH_FORCE, DETACH_SHUTDOWN, DIOCCACHESYNC, DIOCGMEDIASIZE};
 use dm_host::{Errno, File, Flags, Io, Node, Pmf, Request};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// That a node is dead: what deadfs answers.
 #[track_caller]
 fn dead(file: &File) {

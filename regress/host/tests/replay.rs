@@ -16,6 +16,10 @@ use dm_core::testing::plist::Dict;
 use dm_core::testing::replay::{Player, Run, RunDisk, replay};
 use dm_host::{DiskSpec, File, Flags, Node};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// The driver in a hosted kernel.
 struct HostPlayer {
     bench: Bench,

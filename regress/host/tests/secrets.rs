@@ -10,6 +10,7 @@ use std::mem::zeroed;
 use common::data::SECTOR;
 use common::{Bench, Mapped, Request, flags};
 use dm_core::testing::plist::Object;
+use dm_host::frugal::Watched;
 use dm_host::netbsd::{
     DIOCGCACHE, DIOCGDEFLABEL, DIOCGDINFO, DIOCGDISKINFO, DIOCGMEDIASIZE, DIOCGPARTINFO,
     DIOCGSECTORALIGN, DIOCGSECTORSIZE, DIOCGSTRATEGY, DIOCGWEDGEINFO, disk_sectoralign,
@@ -27,6 +28,7 @@ struct Filling;
 // SAFETY: the system's allocator, with memory that is the caller's alone written to.
 unsafe impl GlobalAlloc for Filling {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Watched::look();
         // SAFETY: the caller's promise; the block has that size.
         unsafe {
             let at = System.alloc(layout);

@@ -14,6 +14,10 @@ use common::{Bench, Mapped, Request, flags, send};
 use dm_core::testing::plist::Object;
 use dm_host::{Completion, Config, Disk, DiskSpec, Errno, File, Io, Machine, Node, netbsd as nb};
 
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
 /// Sectors of the device under stress.
 const SIZE: u64 = 240;
 const WRITERS: u64 = 3;

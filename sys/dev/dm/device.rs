@@ -33,7 +33,11 @@ use share::Share;
 pub struct Device<K: Kernel> {
     minor: Minor,
     unit: K::Unit,
+    /// Taken while I/O is held: its holder waits for no memory.
     state: K::Mutex<State<K>>,
+    /// Lines of a table that comes in several requests. It grows under this lock, which is not taken
+    /// while I/O is held.
+    parts: K::Mutex<Parts>,
     /// An event has come, or [`State::controlled`] was cleared, or the device is gone.
     changed: K::Condvar,
 }
@@ -41,8 +45,6 @@ pub struct Device<K: Kernel> {
 struct State<K: Kernel> {
     active: Option<Loaded<K>>,
     inactive: Option<Loaded<K>>,
-    /// Lines of a table that comes in several requests.
-    parts: Parts,
     created_read_only: bool,
     suspended: bool,
     /// I/O is being held: suspended, and with a table.
@@ -95,6 +97,7 @@ impl<K: Kernel> Driver<K> {
     /// EINTR when a signal came before I/O had drained; nothing has changed then.
     pub fn resume(&self, device: &Device<K>) -> Result<(), Errno> {
         let _control = device.control()?;
+        let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
             (state.inactive.is_some(), state.quiesced)
@@ -113,9 +116,14 @@ impl<K: Kernel> Driver<K> {
             state.active.replace(loaded)
         });
         drop(state);
+        let new = loaded.as_ref().map(|loaded| loaded.table.clone());
         let before = loaded.map(|l| device.unit.set_table(l.table, l.read_only));
         if switch || quiesced {
             device.unit.release();
+        }
+        drop(frugal);
+        if let Some(table) = new {
+            device.unit.tell(&table);
         }
         let mut state = device.state.lock();
         (state.suspended, state.quiesced) = (false, false);
@@ -132,6 +140,7 @@ impl<K: Kernel> Driver<K> {
     /// EINTR when a signal came first; nothing has changed then.
     pub fn suspend(&self, device: &Device<K>) -> Result<(), Errno> {
         let _control = device.control()?;
+        let _frugal = self.kernel.frugal();
         let state = device.state.lock();
         let hold = state.active.is_some() && !state.quiesced;
         drop(state);
@@ -181,7 +190,6 @@ impl<K: Kernel> Device<K> {
         let state = State {
             active: None,
             inactive: None,
-            parts: Parts::default(),
             created_read_only,
             suspended: true,
             quiesced: false,
@@ -192,7 +200,8 @@ impl<K: Kernel> Device<K> {
             gone: false,
         };
         let (state, changed) = (K::Mutex::new(state), K::Condvar::new(c"dmdev"));
-        Device { minor, unit, state, changed }
+        let parts = K::Mutex::new(Parts::default());
+        Device { minor, unit, state, parts, changed }
     }
 
     /// Its minor.

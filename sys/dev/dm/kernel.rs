@@ -18,6 +18,8 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     type Disk: Component + Send + Sync;
     /// A device as the system sees it.
     type Unit: Unit<Self> + Send + Sync;
+    /// A thread's promise to ask for no memory, see [`Kernel::frugal`].
+    type Frugal;
 
     /// Finds the block device at `path`.
     ///
@@ -51,6 +53,12 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 
     /// sysctl hw.dm.label_guard.
     fn label_guard(&self) -> LabelGuard;
+
+    /// Has the calling thread promise, as long as the value lives, to do nothing that may wait for
+    /// memory, nor to take a lock under which anybody does. It is about to hold I/O, or holds some:
+    /// a page-out may be among it, and the memory that it would free the memory waited for. A
+    /// kernel may check that the promise is kept.
+    fn frugal(&self) -> Self::Frugal;
 
     /// A clock that counts seconds, from anywhere.
     fn seconds(&self) -> u32;
@@ -109,7 +117,7 @@ pub trait Condvar<K: Kernel>: Send + Sync {
 pub type LiveTable<K> = Table<Pdev<K>>;
 
 /// A device as the system sees it: a disk(9) with I/O going through it. The caller serialises
-/// [`Unit::quiesce`], [`Unit::set_table`], [`Unit::release`] and [`Unit::detach`].
+/// [`Unit::quiesce`], [`Unit::set_table`], [`Unit::release`], [`Unit::tell`] and [`Unit::detach`].
 pub trait Unit<K: Kernel> {
     /// Holds I/O that comes from now on, and waits until none is in flight.
     ///
@@ -120,10 +128,15 @@ pub trait Unit<K: Kernel> {
     /// Lets I/O go again, the held first and in its order.
     fn release(&self);
 
-    /// Changes the table, while no I/O is in flight, and returns the old one.
+    /// Changes the table, while I/O is held and none is in flight, and returns the old one. It
+    /// waits for no memory. [`Unit::tell`] follows when I/O goes again.
     fn set_table(&self, table: Arc<LiveTable<K>>, read_only: bool) -> Option<Arc<LiveTable<K>>>;
 
-    /// Gives the disk a geometry of the caller's.
+    /// Tells the system the size of a table that has become active. It may wait for memory, so I/O
+    /// is not held now.
+    fn tell(&self, table: &LiveTable<K>);
+
+    /// Gives the disk a geometry of the caller's. It may wait for memory.
     fn set_geometry(&self, geometry: Geometry);
 
     /// How many device nodes (block, character) are open.

@@ -148,6 +148,7 @@ unsafe extern "C" fn config_attach_pseudo_acquire(
     aux: *mut c_void,
 ) -> nb::device_t {
     lwp::current().assert_sleepable("config_attach_pseudo");
+    crate::frugal::assert_may_wait("config_attach_pseudo");
     if fault::check(Site::ConfigAttach, Errno::ENOMEM).is_err() {
         return ptr::null_mut();
     }

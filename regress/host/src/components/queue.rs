@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::unit::Unit;
+use crate::frugal;
 use crate::lwp::{self, Context};
 use crate::netbsd as nb;
 
@@ -75,7 +76,7 @@ impl Queue {
         if state.completion == Completion::Inline && !state.held {
             return Some(pending);
         }
-        state.pending.push_back(pending);
+        frugal::within(|| state.pending.push_back(pending));
         if state.completion != Completion::Inline && !state.worker {
             state.worker = true;
             let unit = unit.clone();

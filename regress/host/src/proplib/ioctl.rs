@@ -69,6 +69,7 @@ fn copyin_object(
     out: *mut nb::prop_object_t,
 ) -> c_int {
     lwp::current().assert_sleepable("prop_copyin");
+    crate::frugal::assert_may_wait("prop_copyin");
     // SAFETY: drivers pass the plistref of their ioctl, and a place for the object.
     unsafe {
         let (at, len) = ((*reference).pref_plist, (*reference).pref_len);
@@ -99,6 +100,7 @@ fn copyin_object(
 
 fn copyout_object(reference: *mut nb::plistref, object: nb::prop_object_t) -> c_int {
     lwp::current().assert_sleepable("prop_copyout");
+    crate::frugal::assert_may_wait("prop_copyout");
     let Some(object) = Ref::retain(object) else { return Errno::EINVAL.0 };
     let text = xml::externalize(&object);
     let nesting = text.lines().map(|line| line.bytes().take_while(|b| *b == b'\t').count()).max();

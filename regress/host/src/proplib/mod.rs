@@ -242,6 +242,7 @@ fn fallible(make: impl FnOnce() -> Ref) -> nb::prop_object_t {
 }
 
 fn allowed() -> bool {
+    crate::frugal::assert_may_wait("proplib");
     fault::check(Site::Prop, Errno::ENOMEM).is_ok()
 }
 

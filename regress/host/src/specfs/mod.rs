@@ -192,6 +192,7 @@ unsafe extern "C" fn namei_simple_kernel(
     vpp: *mut *mut nb::vnode,
 ) -> c_int {
     lwp::current().assert_sleepable("namei");
+    crate::frugal::assert_may_wait("namei");
     if let Err(e) = fault::check(Site::Namei, Errno::ENOENT) {
         return e.0;
     }

@@ -393,6 +393,7 @@ pub(crate) unsafe extern "C" fn vput(vp: *mut nb::vnode) {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn bdevvp(dev: Dev, vpp: *mut *mut nb::vnode) -> c_int {
     lwp::current().assert_sleepable("bdevvp");
+    crate::frugal::assert_may_wait("bdevvp");
     if let Err(e) = fault::check(Site::Bdevvp, Errno::ENOMEM) {
         return e.0;
     }

@@ -8,6 +8,7 @@ use crate::console::kassert;
 use crate::devsw;
 use crate::errno::Errno;
 use crate::fault::{self, Site};
+use crate::frugal;
 use crate::lwp;
 use crate::netbsd as nb;
 
@@ -26,6 +27,8 @@ pub(crate) unsafe extern "C" fn VOP_IOCTL(
 ) -> c_int {
     let n = node(vp);
     n.assert_unlocked("VOP_IOCTL");
+    // A driver may do so.
+    frugal::assert_may_wait("VOP_IOCTL");
     if let Err(e) = fault::check(Site::Ioctl, Errno::EIO) {
         return e.0;
     }

@@ -67,9 +67,8 @@ impl<K: Kernel> Driver<K> {
         let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
         let share =
             self.budget.take(cost).inspect_err(|_| refuse(&"all tables together are too large"))?;
-        let (Parts { lines, share }, read_only) = {
-            let mut state = device.state.lock();
-            let parts = &mut state.parts;
+        let Parts { lines, share } = {
+            let mut parts = device.parts.lock();
             parts.lines.extend(lines);
             match &mut parts.share {
                 Some(all) => all.join(share),
@@ -77,15 +76,16 @@ impl<K: Kernel> Driver<K> {
             }
             let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
             if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
-                drop(state);
+                drop(parts);
                 refuse(&"too many lines");
                 return Err(Errno::E2BIG);
             }
             if more {
                 return Ok(());
             }
-            (core::mem::take(&mut state.parts), read_only || state.created_read_only)
+            core::mem::take(&mut *parts)
         };
+        let read_only = read_only || device.state.lock().created_read_only;
         let table = self.build(device.minor, &lines, read_only).map_err(|error| {
             refuse(&error);
             error.mistake.errno
@@ -152,17 +152,16 @@ impl<K: Kernel> Driver<K> {
 
     /// Drops the inactive table.
     pub fn clear(&self, device: &Device<K>) {
-        let mut state = device.state.lock();
-        let old = (state.inactive.take(), core::mem::take(&mut state.parts));
-        drop(state);
+        let old = device.state.lock().inactive.take();
         drop(old);
+        device.forget_lines();
     }
 }
 
 impl<K: Kernel> Device<K> {
     /// Drops the lines that were kept for a table in several requests.
     pub fn forget_lines(&self) {
-        let parts = core::mem::take(&mut self.state.lock().parts);
+        let parts = core::mem::take(&mut *self.parts.lock());
         drop(parts);
     }
 }

@@ -118,9 +118,9 @@ impl<K: Kernel> Driver<K> {
         let table = device.unit.kill();
         let mut state = device.state.lock();
         state.gone = true;
-        let parts = core::mem::take(&mut state.parts);
-        let tables = (state.active.take(), state.inactive.take(), parts);
+        let tables = (state.active.take(), state.inactive.take());
         drop(state);
+        device.forget_lines();
         device.changed.broadcast();
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(device.minor)

@@ -220,6 +220,7 @@ impl Kernel for Fake {
     type Condvar = FakeCondvar;
     type Disk = OpenDisk;
     type Unit = FakeUnit;
+    type Frugal = ();
 
     fn find(&self, path: &str) -> Result<Dev, Errno> {
         self.world().paths.get(path).copied().unwrap_or(Err(Errno::ENOENT))
@@ -282,6 +283,8 @@ impl Kernel for Fake {
     fn label_guard(&self) -> LabelGuard {
         self.world().label_guard.unwrap_or(LabelGuard::Off)
     }
+
+    fn frugal(&self) {}
 
     fn seconds(&self) -> u32 {
         self.world().seconds

@@ -178,6 +178,13 @@ impl Unit<Fake> for FakeUnit {
         state.table.replace(table)
     }
 
+    fn tell(&self, table: &LiveTable<Fake>) {
+        let state = self.state();
+        assert!(!state.held, "told of a table, for which memory is waited for, while I/O is held");
+        let active = state.table.as_ref().map(|table| table.size());
+        assert_eq!(active, Some(table.size()), "told of a table that is not active");
+    }
+
     fn set_geometry(&self, geometry: Geometry) {
         self.state().geometry = Some(geometry);
     }

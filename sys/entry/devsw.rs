@@ -73,7 +73,14 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     let number = Dev(dev).minor();
     if number == 0 {
-        CONTROL_OPEN.fetch_and(!control_bit(mode), Ordering::SeqCst);
+        let bit = control_bit(mode);
+        let before = CONTROL_OPEN.fetch_and(!bit, Ordering::SeqCst);
+        if before == bit
+            && let Some(global) = global()
+        {
+            // Nobody who sent a part of a table is there to send the rest.
+            global.driver.forget_all_lines();
+        }
         return 0;
     }
     let Ok((global, slot)) = slot(dev) else { return 0 };

@@ -55,6 +55,11 @@ impl Kernel for NetBsd {
         errno::Errno::check(unsafe { sys::dm_shim_authorize() })
     }
 
+    fn process(&self) -> u64 {
+        // SAFETY: asks about the calling thread.
+        u64::from(unsafe { sys::dm_shim_process() }.cast_unsigned())
+    }
+
     fn legacy_errors(&self) -> bool {
         dm_legacy_errors.load(Ordering::Relaxed) != 0
     }

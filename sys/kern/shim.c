@@ -75,6 +75,21 @@ dm_shim_authorize(void)
 	    0, NULL, NULL, NULL);
 }
 
+#ifdef DM_HOSTED
+int	dm_hosted_process(void);
+#endif
+
+int
+dm_shim_process(void)
+{
+
+#ifdef DM_HOSTED
+	return dm_hosted_process();
+#else
+	return curproc->p_pid;
+#endif
+}
+
 void
 dm_shim_kernel_lock(void)
 {

@@ -12,6 +12,7 @@ struct lwp	*dm_shim_curlwp(void);
 unsigned int	 dm_shim_cpu(void);
 unsigned int	 dm_shim_ncpu(void);
 int		 dm_shim_authorize(void);
+int		 dm_shim_process(void);
 void		 dm_shim_kernel_lock(void);
 void		 dm_shim_kernel_unlock(void);
 int		 dm_shim_namei(const char *, struct vnode **);

@@ -242,7 +242,7 @@ fn loading(count: u64) -> (f64, f64) {
             .map(|_| {
                 let lines = lines.clone();
                 let start = Instant::now();
-                driver.reload(&device, lines, false, false).expect("loads");
+                driver.reload(&device, lines, dm_core::device::Load::default()).expect("loads");
                 driver.resume(&device).expect("resumes");
                 start.elapsed().as_secs_f64() * 1e3
             })

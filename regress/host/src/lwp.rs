@@ -376,6 +376,14 @@ extern "C" fn x86_curlwp() -> *mut nb::lwp {
     (current() as *const Lwp).cast_mut().cast()
 }
 
+/// The process of a thread: each hosted thread is a process of its own.
+#[unsafe(no_mangle)]
+extern "C" fn dm_hosted_process() -> c_int {
+    let lwp = current();
+    lwp.cpu();
+    lwp.id.get() as c_int
+}
+
 /// curcpu() of a module.
 #[unsafe(no_mangle)]
 extern "C" fn x86_curcpu() -> *mut nb::cpu_info {

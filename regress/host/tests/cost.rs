@@ -57,7 +57,7 @@ fn table(count: u64) -> i64 {
             kind: "linear".into(),
             params: format!("/dev/wd0a {}", i * 8),
         };
-        driver.reload(&device, (0..count).map(line).collect(), false, false).unwrap();
+        driver.reload(&device, (0..count).map(line).collect(), Default::default()).unwrap();
         driver.resume(&device).unwrap();
     })
 }

@@ -23,7 +23,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use load::{Line, lines};
+pub use load::{Line, Load, lines};
 pub use set::{Driver, Found, Selector};
 
 use load::Parts;

@@ -5,13 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use crate::device::{Device, Driver, Found, Line, Selector, Snapshot};
+use crate::device::{Device, Driver, Found, Line, Load, Selector, Snapshot};
 use crate::kernel::{Geometry, Kernel};
 use crate::name::{Name, Uuid};
 use crate::proplib::{Array, Dictionary, Value};
+use crate::refusal::Shown;
 use crate::targets::TARGETS;
 use crate::units::{Minor, Sector};
-use crate::{Errno, limits};
+use crate::{Errno, Refusal, limits};
 
 #[cfg(test)]
 mod tests;
@@ -118,14 +119,20 @@ impl Command {
 /// # Errors
 /// EINVAL for a request that is malformed, EIO for another version of the protocol, EBADF and
 /// EPERM for one that its sender may not make, ENXIO for a device that does not exist, and those
-/// of the command. Nothing has changed then. With sysctl hw.dm.legacy_errors there are none.
+/// of the command. Nothing has changed then. With sysctl hw.dm.legacy_errors there are none. A
+/// request with the key `reasons` is told of them in the reply: only those of signals are left.
 pub fn ioctl<K: Kernel, D: Dictionary>(
     driver: &Driver<K>,
     dict: &mut D,
     writable: bool,
 ) -> Result<(), Errno> {
-    let result = Request { driver, dict: &mut *dict, flags: 0 }.run(writable);
-    match result {
+    let mut request = Request { driver, dict: &mut *dict, flags: 0, warning: None };
+    let result = request.run(writable);
+    let warning = request.warning.take();
+    if matches!(number(&*dict, c"reasons"), Ok(Some(1..))) {
+        return tell(dict, result, warning);
+    }
+    match result.map_err(|refusal| refusal.errno) {
         Err(errno) if driver.kernel().legacy_errors() => {
             if errno == Errno::ENXIO {
                 let flags = number(&*dict, c"flags").ok().flatten().unwrap_or(0);
@@ -137,23 +144,55 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
     }
 }
 
+/// Puts what came of a command into its reply, so that the system copies it out.
+fn tell<D: Dictionary>(
+    dict: &mut D,
+    result: Result<(), Refusal>,
+    warning: Option<String>,
+) -> Result<(), Errno> {
+    if let Some(warning) = warning {
+        dict.set_string(c"warning", &warning)?;
+    }
+    let Err(refusal) = result else { return dict.set_unsigned(c"errno", 0) };
+    // The system has its own way with calls that signals end: it may make them again.
+    if refusal.errno == Errno::EINTR || refusal.errno.raw() < 0 {
+        return Err(refusal.errno);
+    }
+    if let Some(line) = refusal.line {
+        dict.set_unsigned(c"line", (line as u64).saturating_add(1))?;
+    }
+    dict.set_string(c"reason", &refusal.reason)?;
+    dict.set_unsigned(c"errno", u64::from(refusal.errno.raw().unsigned_abs()))
+}
+
 struct Request<'a, K: Kernel, D: Dictionary> {
     driver: &'a Driver<K>,
     dict: &'a mut D,
     flags: u32,
+    /// What is to be told of a command that was carried out all the same.
+    warning: Option<String>,
 }
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
-    fn run(mut self, writable: bool) -> Result<(), Errno> {
+    fn run(&mut self, writable: bool) -> Result<(), Refusal> {
         self.check_version()?;
-        let command = string(&*self.dict, c"command")?.ok_or(Errno::EINVAL)?;
-        let command = Command::parse(command).ok_or(Errno::EINVAL)?;
+        let word = string(&*self.dict, c"command")?
+            .ok_or_else(|| Errno::EINVAL.because(format_args!("there is no command")))?;
+        let command = Command::parse(word).ok_or_else(|| {
+            Errno::EINVAL.because(format_args!("there is no command `{}`", Shown::word(word)))
+        })?;
         let flags = number(&*self.dict, c"flags")?.unwrap_or(0);
-        self.flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        self.flags = u32::try_from(flags).map_err(|_| {
+            Errno::EINVAL.because(format_args!("the flags {flags:#x} have more than 32 bits"))
+        })?;
         if !command.asks() {
-            self.driver.kernel().authorize()?;
+            self.driver.kernel().authorize().map_err(|errno| {
+                errno.because(format_args!("only the super-user may change devices"))
+            })?;
             if !writable {
-                return Err(Errno::EBADF);
+                return Err(
+                    Errno::EBADF.because(format_args!("the control node is not open for writing"))
+                );
             }
         }
         // Before the command, so that nothing can fail once it is done but its own reply.
@@ -164,46 +203,57 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     }
 
     /// A missing version is accepted: libdevmapper leaves it out of some requests.
-    fn check_version(&self) -> Result<(), Errno> {
+    fn check_version(&self) -> Result<(), Refusal> {
+        let malformed = || Errno::EINVAL.because(format_args!("`version` is not three numbers"));
         let version = match self.dict.get(c"version") {
             None => return Ok(()),
             Some(Value::Array(version)) if version.len() == VERSION.len() => version,
-            Some(_) => return Err(Errno::EINVAL),
+            Some(_) => return Err(malformed()),
         };
         let part = |at| match version.get(at) {
             Some(Value::Unsigned(n)) => Ok(n),
-            _ => Err(Errno::EINVAL),
+            _ => Err(malformed()),
         };
         let (major, minor, _patch) = (part(0)?, part(1)?, part(2)?);
         if major != u64::from(VERSION[0]) || minor > u64::from(VERSION[1]) {
-            return Err(Errno::EIO);
+            let [own, most, _] = VERSION;
+            return Err(Errno::EIO.because(format_args!(
+                "the request speaks version {major}.{minor} of the protocol, the driver {own}.0 to \
+                 {own}.{most}"
+            )));
         }
         Ok(())
     }
 
-    fn obey(&mut self, command: Command) -> Result<(), Errno> {
+    fn obey(&mut self, command: Command) -> Result<(), Refusal> {
         match command {
-            Command::Version => return self.version(),
-            Command::Targets => return self.targets(),
-            Command::Names => return self.names(),
+            Command::Version => return Ok(self.version()?),
+            Command::Targets => return Ok(self.targets()?),
+            Command::Names => return Ok(self.names()?),
             Command::RemoveAll => {
                 self.driver.remove_all(self.has(flags::DEFERRED_REMOVE))?;
-                return self.set_flags(self.flags);
+                return Ok(self.set_flags(self.flags)?);
             }
             Command::Create => return self.create(),
             _ => {}
         }
         let found = match self.driver.find(&self.selector()?) {
             Some(found) => found,
-            None if command.is_question() => return self.set_flags(self.flags & !TRUTH),
-            None => return Err(Errno::ENXIO),
+            None if command.is_question() => return Ok(self.set_flags(self.flags & !TRUTH)?),
+            None => return Err(Errno::ENXIO.because(format_args!("there is no such device"))),
         };
         let (driver, device) = (self.driver, &found.device);
         match command {
             Command::Reload => {
-                let more = self.has(flags::RELOAD_MORE);
-                let lines = self.lines().inspect_err(|_| device.forget_lines())?;
-                driver.reload(device, lines, self.has(flags::READONLY), more)?;
+                let lines = self.lines().inspect_err(|_| {
+                    device.forget_lines_of(driver.kernel().process());
+                })?;
+                let load = Load {
+                    read_only: self.has(flags::READONLY),
+                    more: self.has(flags::RELOAD_MORE),
+                    before: number(&*self.dict, c"before")?,
+                };
+                self.warning = driver.reload(device, lines, load)?;
             }
             Command::Resume => driver.resume(device)?,
             Command::Suspend => driver.suspend(device)?,
@@ -214,14 +264,21 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             Command::Deps => self.deps(&device.snapshot())?,
             Command::WaitEvent => {
                 let seen = number(&*self.dict, c"event_nr")?.unwrap_or(0);
-                driver.wait_event(device, u32::try_from(seen).map_err(|_| Errno::EINVAL)?)?;
+                let seen = u32::try_from(seen).map_err(|_| {
+                    Errno::EINVAL.because(format_args!("event numbers end at {}", u32::MAX))
+                })?;
+                driver.wait_event(device, seen).map_err(|errno| match errno {
+                    Errno::EAGAIN => errno.because(format_args!("too many processes wait already")),
+                    Errno::ENXIO => errno.because(format_args!("the device is gone")),
+                    errno => errno.into(),
+                })?;
                 self.status(&device.snapshot())?;
             }
             Command::Message => self.message(device)?,
             Command::SetGeometry => device.set_geometry(self.geometry()?)?,
             _ => {}
         }
-        self.reply(&found)
+        Ok(self.reply(&found)?)
     }
 
     fn has(&self, flag: u32) -> bool {
@@ -236,23 +293,27 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.dict.set_unsigned(key, u64::from(value))
     }
 
-    fn name(&self) -> Result<Option<Name>, Errno> {
-        string(&*self.dict, c"name")?.filter(|s| !s.is_empty()).map(Name::new).transpose()
+    fn name(&self) -> Result<Option<Name>, Refusal> {
+        string(&*self.dict, c"name")?.filter(|s| !s.is_empty()).map(new_name).transpose()
     }
 
-    fn uuid(&self) -> Result<Option<Uuid>, Errno> {
-        string(&*self.dict, c"uuid")?.filter(|s| !s.is_empty()).map(Uuid::new).transpose()
+    fn uuid(&self) -> Result<Option<Uuid>, Refusal> {
+        string(&*self.dict, c"uuid")?.filter(|s| !s.is_empty()).map(new_uuid).transpose()
     }
 
-    fn minor(&self) -> Result<Option<u64>, Errno> {
+    fn minor(&self) -> Result<Option<u64>, Refusal> {
         Ok(number(&*self.dict, c"minor")?.filter(|minor| *minor != 0))
     }
 
     /// The minor wins over the name, and the name over the uuid. A name that no device can have
     /// selects none; one that is too long is an error, wherever it stands.
-    fn selector(&self) -> Result<Selector, Errno> {
-        let given = |key, max| match string(&*self.dict, key)? {
-            Some(text) if text.len() > max => Err(Errno::EINVAL),
+    fn selector(&self) -> Result<Selector, Refusal> {
+        let given = |key: &CStr, max| match string(&*self.dict, key)? {
+            Some(text) if text.len() > max => Err(Errno::EINVAL.because(format_args!(
+                "the {} has {} bytes, of {max} at most",
+                key.to_str().unwrap_or_default(),
+                text.len()
+            ))),
             text => Ok(text.filter(|text| !text.is_empty())),
         };
         let (name, uuid) = (given(c"name", Name::MAX)?, given(c"uuid", Uuid::MAX)?);
@@ -297,6 +358,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         features.set_unsigned(c"reload_more", u64::from(flags::RELOAD_MORE))?;
         features.set_unsigned(c"lines", limits::LINES as u64)?;
         features.set_unsigned(c"stripes", limits::STRIPES as u64)?;
+        features.set_unsigned(c"reasons", 1)?;
         let mut list = D::Array::new()?;
         list.push_dictionary(features)?;
         self.dict.set_array(c"features", list)?;
@@ -328,63 +390,115 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.set_flags(self.flags)
     }
 
-    fn create(&mut self) -> Result<(), Errno> {
-        let name = self.name()?.ok_or(Errno::EINVAL)?;
+    fn create(&mut self) -> Result<(), Refusal> {
+        let name = self
+            .name()?
+            .ok_or_else(|| Errno::EINVAL.because(format_args!("a device needs a name")))?;
         let uuid = self.uuid()?;
         let minor = match self.minor()?.filter(|_| self.has(flags::PERSISTENT_DEV)) {
-            Some(minor) => Some(Minor::new(minor).ok_or(Errno::EINVAL)?),
+            Some(minor) => Some(Minor::new(minor).ok_or_else(|| {
+                Errno::EINVAL.because(format_args!(
+                    "minor numbers go from 1 to {}, and {minor} is none of them",
+                    Minor::MAX
+                ))
+            })?),
             None => None,
         };
-        let found = self.driver.create(name, uuid, minor, self.has(flags::READONLY))?;
+        let taken = |errno| match errno {
+            Errno::EEXIST => {
+                errno.because(format_args!("another device has this name, or this uuid"))
+            }
+            Errno::EBUSY => errno.because(format_args!("another device has this minor number")),
+            Errno::ENOSPC => {
+                errno.because(format_args!("there are {} devices at most", limits::DEVICES))
+            }
+            errno => Refusal::from(errno),
+        };
+        let created = self.driver.create(name, uuid, minor, self.has(flags::READONLY));
+        let found = created.map_err(taken)?;
         self.reply(&found).inspect_err(|_| {
             // Who does not learn of the device must not have made it. It cannot be in use yet but
             // by someone who guessed its minor, and then it stays.
             let _ = self.driver.remove(&found.device, false);
-        })
+        })?;
+        Ok(())
     }
 
-    fn remove(&mut self, found: &Found<K>) -> Result<(), Errno> {
-        if !self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE))? {
-            return self.reply(found);
+    fn remove(&mut self, found: &Found<K>) -> Result<(), Refusal> {
+        let removed = self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE));
+        let gone = removed.map_err(|errno| match errno {
+            Errno::EBUSY => errno.because(format_args!(
+                "the device is open: {} of its nodes are, by programs, mounts or other devices",
+                found.device.snapshot().open_count
+            )),
+            errno => errno.into(),
+        })?;
+        if !gone {
+            return Ok(self.reply(found)?);
         }
         self.set_flags(self.flags & !TRUTH)?;
         self.identify(found)?;
         self.set(c"open_count", 0)?;
         self.set(c"target_count", 0)?;
-        self.set(c"event_nr", found.device.snapshot().event_nr)
+        Ok(self.set(c"event_nr", found.device.snapshot().event_nr)?)
     }
 
-    fn rename(&mut self, mut found: Found<K>) -> Result<(), Errno> {
+    fn rename(&mut self, mut found: Found<K>) -> Result<(), Refusal> {
         let data = self.cmd_data()?;
-        let Some(Value::String(new)) = data.get(0) else { return Err(Errno::EINVAL) };
+        let Some(Value::String(new)) = data.get(0) else {
+            return Err(Errno::EINVAL.because(format_args!("`cmd_data` does not hold a name")));
+        };
         if self.has(flags::UUID) {
-            let uuid = Uuid::new(new)?;
-            self.driver.set_uuid(&found.device, uuid.clone())?;
+            let uuid = new_uuid(new)?;
+            self.driver.set_uuid(&found.device, uuid.clone()).map_err(|errno| match errno {
+                Errno::EEXIST => errno.because(format_args!("another device has this uuid")),
+                Errno::EINVAL => errno.because(format_args!("the device has another uuid already")),
+                errno => errno.into(),
+            })?;
             found.uuid = Some(uuid);
         } else {
-            let name = Name::new(new)?;
-            self.driver.rename(&found.device, name.clone())?;
+            let name = new_name(new)?;
+            self.driver.rename(&found.device, name.clone()).map_err(|errno| match errno {
+                Errno::EEXIST => errno.because(format_args!("another device has this name")),
+                errno => errno.into(),
+            })?;
             found.name = name;
         }
-        self.reply(&found)
+        Ok(self.reply(&found)?)
     }
 
-    fn cmd_data(&self) -> Result<D::Array, Errno> {
+    fn cmd_data(&self) -> Result<D::Array, Refusal> {
         match self.dict.get(c"cmd_data") {
             Some(Value::Array(data)) => Ok(data),
-            _ => Err(Errno::EINVAL),
+            _ => Err(Errno::EINVAL.because(format_args!("`cmd_data` is not an array"))),
         }
     }
 
-    fn lines(&self) -> Result<Vec<Line>, Errno> {
+    fn lines(&self) -> Result<Vec<Line>, Refusal> {
         let data = self.cmd_data()?;
         if data.len() > limits::LINES {
-            return Err(Errno::E2BIG);
+            return Err(Errno::E2BIG.because(format_args!(
+                "too many lines: {}, of {} at most",
+                data.len(),
+                limits::LINES
+            )));
         }
         let line = |at| {
-            let Some(Value::Dictionary(line)) = data.get(at) else { return Err(Errno::EINVAL) };
-            let text = |key| string(&line, key)?.map(String::from).ok_or(Errno::EINVAL);
-            let count = |key| number(&line, key)?.ok_or(Errno::EINVAL);
+            let malformed = |what: &str| Refusal {
+                line: Some(at),
+                ..Errno::EINVAL.because(format_args!("the line has no {what}"))
+            };
+            let Some(Value::Dictionary(line)) = data.get(at) else {
+                return Err(malformed("dictionary"));
+            };
+            let text = |key: &CStr| {
+                let text = string(&line, key).ok().flatten().map(String::from);
+                text.ok_or_else(|| malformed(key.to_str().unwrap_or_default()))
+            };
+            let count = |key: &CStr| {
+                let count = number(&line, key).ok().flatten();
+                count.ok_or_else(|| malformed(key.to_str().unwrap_or_default()))
+            };
             Ok(Line {
                 start: count(c"start")?,
                 length: count(c"length")?,
@@ -427,53 +541,96 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.dict.set_array(c"cmd_data", list)
     }
 
-    fn message(&mut self, device: &Device<K>) -> Result<(), Errno> {
+    fn message(&mut self, device: &Device<K>) -> Result<(), Refusal> {
         let sector = Sector(number(&*self.dict, c"sector")?.unwrap_or(0));
-        let text = string(&*self.dict, c"message")?.ok_or(Errno::EINVAL)?;
+        let text = string(&*self.dict, c"message")?
+            .ok_or_else(|| Errno::EINVAL.because(format_args!("there is no message")))?;
         if text.len() > limits::MESSAGE {
-            return Err(Errno::ENAMETOOLONG);
+            return Err(Errno::ENAMETOOLONG.because(format_args!(
+                "the message has {} bytes, of {} at most",
+                text.len(),
+                limits::MESSAGE
+            )));
         }
         let mut reply = String::new();
-        device.message(sector, text, &mut reply)?;
+        device.message(sector, text, &mut reply).map_err(|errno| match errno {
+            Errno::EINVAL => {
+                errno.because(format_args!("nobody who takes such a message is at sector {sector}"))
+            }
+            Errno::ENXIO => errno.because(format_args!("the device has no table")),
+            errno => errno.into(),
+        })?;
         if reply.is_empty() {
             return Ok(());
         }
-        self.dict.set_string(c"message_reply", &reply)
+        Ok(self.dict.set_string(c"message_reply", &reply)?)
     }
 
     /// `cylinders heads sectors start`, as dmsetup(8) sends them.
-    fn geometry(&self) -> Result<Geometry, Errno> {
-        let text = string(&*self.dict, c"geometry")?.ok_or(Errno::EINVAL)?;
+    fn geometry(&self) -> Result<Geometry, Refusal> {
+        let wrong = || {
+            Errno::EINVAL.because(format_args!(
+                "a geometry is four numbers: cylinders up to 65535, heads and sectors up to 255, \
+                 and a start"
+            ))
+        };
+        let text = string(&*self.dict, c"geometry")?.ok_or_else(wrong)?;
         let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
         let mut next = |max: u64| match numbers.next() {
             Some(Ok(n)) if n <= max => Ok(n),
-            _ => Err(Errno::EINVAL),
+            _ => Err(wrong()),
         };
         // The bounds are those of struct disklabel's fields, so that none is cut.
         let (cylinders, heads, sectors) =
             (next(65_535)? as u32, next(255)? as u32, next(255)? as u32);
         let start = Sector(next(Sector::MAX.0)?);
         if numbers.next().is_some() {
-            return Err(Errno::EINVAL);
+            return Err(wrong());
         }
         Ok(Geometry { cylinders, heads, sectors, start })
     }
 }
 
+/// A device's name, or why it cannot be one.
+fn new_name(text: &str) -> Result<Name, Refusal> {
+    Name::new(text).map_err(|errno| {
+        let why = match text {
+            "" => "a name has a byte at least",
+            "control" => "that is the name of the control node",
+            "." | ".." => "that is the name of a directory",
+            _ if text.contains('/') => "a name has no slash",
+            _ => "a name has 127 bytes at most",
+        };
+        errno.because(format_args!("`{}` cannot be a device's name: {why}", Shown::word(text)))
+    })
+}
+
+/// A device's uuid, or why it cannot be one.
+fn new_uuid(text: &str) -> Result<Uuid, Refusal> {
+    Uuid::new(text).map_err(|errno| {
+        let (bytes, max) = (text.len(), Uuid::MAX);
+        errno.because(format_args!("the uuid has {bytes} bytes, and may have 1 to {max}"))
+    })
+}
+
 /// A key that holds a string, or is not there.
-fn string<'d, D: Dictionary>(dict: &'d D, key: &CStr) -> Result<Option<&'d str>, Errno> {
+fn string<'d, D: Dictionary>(dict: &'d D, key: &CStr) -> Result<Option<&'d str>, Refusal> {
     match dict.get(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Errno::EINVAL),
+        Some(_) => Err(wrong_type(key, "a string")),
     }
 }
 
+fn wrong_type(key: &CStr, kind: &str) -> Refusal {
+    Errno::EINVAL.because(format_args!("`{}` is not {kind}", key.to_str().unwrap_or_default()))
+}
+
 /// A key that holds a number of 0 or more, or is not there.
-fn number<D: Dictionary>(dict: &D, key: &CStr) -> Result<Option<u64>, Errno> {
+fn number<D: Dictionary>(dict: &D, key: &CStr) -> Result<Option<u64>, Refusal> {
     match dict.get(key) {
         None => Ok(None),
         Some(Value::Unsigned(n)) => Ok(Some(n)),
-        Some(_) => Err(Errno::EINVAL),
+        Some(_) => Err(wrong_type(key, "a number of 0 or more")),
     }
 }

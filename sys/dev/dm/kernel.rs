@@ -48,6 +48,9 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// EPERM.
     fn authorize(&self) -> Result<(), Errno>;
 
+    /// A number that the calling process has, and no other that lives.
+    fn process(&self) -> u64;
+
     /// sysctl hw.dm.legacy_errors.
     fn legacy_errors(&self) -> bool;
 

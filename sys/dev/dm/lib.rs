@@ -29,6 +29,7 @@ pub mod limits;
 pub mod name;
 pub mod pdev;
 pub mod proplib;
+pub mod refusal;
 pub mod table;
 pub mod target;
 pub mod targets;
@@ -38,6 +39,7 @@ pub mod units;
 pub mod worker;
 
 pub use errno::Errno;
+pub use refusal::Refusal;
 pub use units::{Dev, Minor, Sector};
 
 /// Keeps the page true: its example is compiled and run as a doc test.

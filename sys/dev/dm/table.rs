@@ -11,6 +11,7 @@ use core::fmt;
 use crate::executor::{Executor, Serving};
 use crate::job::Op;
 use crate::label::Guard;
+use crate::refusal::Shown;
 use crate::target::{ComponentIndex, Devs, IoRange, Made, Mapping, Target, TargetType, Words};
 use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector};
@@ -47,23 +48,40 @@ pub trait Opener {
 }
 
 /// What is wrong with a line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
     /// The error that userland gets.
     pub errno: Errno,
-    /// In words.
+    /// The kind of mistake, in words.
     pub why: &'static str,
+    /// The names and numbers that it is about, in words; empty if there are none.
+    pub about: String,
 }
 
 impl Mistake {
-    /// A mistake.
+    /// A mistake without names or numbers.
     pub const fn new(errno: Errno, why: &'static str) -> Mistake {
-        Mistake { errno, why }
+        Mistake { errno, why, about: String::new() }
+    }
+
+    /// The same mistake, with the names and numbers that it is about.
+    pub fn about(mut self, what: fmt::Arguments<'_>) -> Mistake {
+        self.about = alloc::format!("{what}");
+        self
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.about.as_str() {
+            "" => f.write_str(self.why),
+            about => write!(f, "{}: {about}", self.why),
+        }
     }
 }
 
 /// What is wrong with a table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableError {
     /// The line, counted from 0 in the order that they came, if it is one line's fault.
     pub line: Option<usize>,
@@ -74,8 +92,8 @@ pub struct TableError {
 impl fmt::Display for TableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            Some(line) => write!(f, "line {}: {}", line.saturating_add(1), self.mistake.why),
-            None => f.write_str(self.mistake.why),
+            Some(line) => write!(f, "line {}: {}", line.saturating_add(1), self.mistake),
+            None => self.mistake.fmt(f),
         }
     }
 }
@@ -102,9 +120,12 @@ impl LineSpec<'_> {
         length: Sector,
     ) -> Result<ComponentIndex, Mistake> {
         let index = self.components.add(path)?;
-        let (size, _) = self.components.size(index);
+        let (_, size, _) = self.components.size(index);
         if offset.checked_add(length).is_none_or(|end| end > size) {
-            return Err(Mistake::new(Errno::EINVAL, "the range ends beyond its component"));
+            let last = u128::from(offset.0).saturating_add(length.0.into()).saturating_sub(1);
+            return Err(Mistake::new(Errno::EINVAL, "the range ends beyond its component").about(
+                format_args!("sectors {offset} to {last} of `{}`, which has {size}", Shown(path)),
+            ));
         }
         self.aligned(index, offset)?;
         self.aligned(index, length)?;
@@ -116,19 +137,23 @@ impl LineSpec<'_> {
     /// # Errors
     /// EINVAL when they are not.
     pub fn aligned(&self, component: ComponentIndex, n: Sector) -> Result<(), Mistake> {
-        let (_, sector_size) = self.components.size(component);
+        let (dev, _, sector_size) = self.components.size(component);
         if n.is_aligned(sector_size) {
             return Ok(());
         }
-        Err(Mistake::new(Errno::EINVAL, "the range cuts a sector of its component in two"))
+        Err(Mistake::new(Errno::EINVAL, "the range cuts a sector of its component in two").about(
+            format_args!(
+                "{n} sectors are not whole sectors of {dev}, which have {sector_size} bytes"
+            ),
+        ))
     }
 }
 
 /// The components of a table that is being built, without their type.
 trait AddComponent {
     fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake>;
-    /// Size, and bytes in a sector.
-    fn size(&self, component: ComponentIndex) -> (Sector, u32);
+    /// Device number, size, and bytes in a sector.
+    fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
 }
 
 struct Components<'k, O: Opener> {
@@ -151,7 +176,13 @@ impl<O: Opener> AddComponent for Components<'_, O> {
                 Errno::ELOOP => "the table would map a device to itself",
                 _ => "a component could not be opened",
             };
-            Mistake::new(errno, why)
+            let (mistake, path) = (Mistake::new(errno, why), Shown(path));
+            match why {
+                "a component could not be opened" => {
+                    mistake.about(format_args!("`{path}` ({errno})"))
+                }
+                _ => mistake.about(format_args!("`{path}`")),
+            }
         })?;
         // The same device may go by several names; one entry serves them all.
         let known = self.opened.iter().position(|c| c.dev() == component.dev());
@@ -165,10 +196,23 @@ impl<O: Opener> AddComponent for Components<'_, O> {
         Ok(index)
     }
 
-    fn size(&self, component: ComponentIndex) -> (Sector, u32) {
+    fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32) {
         self.opened
             .get(component.0 as usize)
-            .map_or((Sector::ZERO, DEV_BSIZE), |c| (c.size(), c.sector_size()))
+            .map_or((Dev(0), Sector::ZERO, DEV_BSIZE), |c| (c.dev(), c.size(), c.sector_size()))
+    }
+}
+
+/// The sectors from one up to another, which is not among them, for messages.
+struct Between(Sector, Sector);
+
+impl fmt::Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0, self.1.0.saturating_sub(1));
+        match first.0 == last {
+            true => write!(f, "sector {first}"),
+            false => write!(f, "sectors {first} to {last}"),
+        }
     }
 }
 
@@ -262,18 +306,30 @@ impl<'k, O: Opener> Builder<'k, O> {
     ) -> Result<(), Mistake> {
         let invalid = |why| Mistake::new(Errno::EINVAL, why);
         if number >= limits::LINES {
-            return Err(Mistake::new(Errno::E2BIG, "too many lines"));
+            let most = format_args!("a table has {} at most", limits::LINES);
+            return Err(Mistake::new(Errno::E2BIG, "too many lines").about(most));
         }
         if params.len() > limits::PARAMS {
-            return Err(Mistake::new(Errno::ENAMETOOLONG, "the parameters are too long"));
+            return Err(Mistake::new(Errno::ENAMETOOLONG, "the parameters are too long")
+                .about(format_args!("{} bytes, of {} at most", params.len(), limits::PARAMS)));
         }
         let (start, length) = (Sector(start), Sector(length));
         if length == Sector::ZERO {
             return Err(invalid("the length is 0"));
         }
-        let end = start.checked_add(length).ok_or(invalid("the line ends beyond any disk"))?;
-        let kind =
-            targets::lookup(kind).ok_or(Mistake::new(Errno::ENOENT, "no such target type"))?;
+        let end = start.checked_add(length).ok_or_else(|| {
+            invalid("the line ends beyond any disk").about(format_args!(
+                "{length} sectors from sector {start} on; the last that can be is {}",
+                Sector::MAX.0.saturating_sub(1)
+            ))
+        })?;
+        let kind = targets::lookup(kind).ok_or_else(|| {
+            Mistake::new(Errno::ENOENT, "no such target type").about(format_args!(
+                "`{}`; there are {}",
+                Shown::word(kind),
+                targets::Names
+            ))
+        })?;
         let params = Words::new(params);
         let mut line = LineSpec { length, params, components: &mut self.components };
         let (target, lanes) = Rule::new(kind, &mut line)?;
@@ -292,16 +348,30 @@ impl<'k, O: Opener> Builder<'k, O> {
             self.components.opened.iter().map(Component::sector_size).fold(DEV_BSIZE, u32::max);
         let mut end = Sector::ZERO;
         for ((start, number), line) in &self.lines {
-            let invalid =
-                |why| TableError { line: Some(*number), mistake: Mistake::new(Errno::EINVAL, why) };
+            let invalid = |why, about: fmt::Arguments<'_>| {
+                let mistake = Mistake::new(Errno::EINVAL, why).about(about);
+                Err(TableError { line: Some(*number), mistake })
+            };
             if *start > end && end == Sector::ZERO {
-                return Err(invalid("the table does not begin at sector 0"));
+                return invalid(
+                    "the table does not begin at sector 0",
+                    format_args!("its first line begins at sector {start}"),
+                );
             } else if *start > end {
-                return Err(invalid("there is a gap before the line"));
+                return invalid(
+                    "there is a gap before the line",
+                    format_args!("{}", Between(end, *start)),
+                );
             } else if *start < end {
-                return Err(invalid("the line overlaps another"));
+                return invalid(
+                    "the line overlaps another",
+                    format_args!("it begins at sector {start}, and the other ends before {end}"),
+                );
             } else if !start.is_aligned(sector_size) || !line.end.is_aligned(sector_size) {
-                return Err(invalid("the line cuts a sector of the device in two"));
+                return invalid(
+                    "the line cuts a sector of the device in two",
+                    format_args!("sectors {start} to {}, of {sector_size} bytes", line.end),
+                );
             }
             end = line.end;
         }

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use crate::job::Op;
+use crate::refusal::Shown;
 use crate::table::{LineSpec, Mistake};
 use crate::units::{Dev, Sector};
 use crate::worker::{Lanes, Worker};
@@ -208,7 +209,9 @@ impl<'a> Words<'a> {
         let word = self.word(wrong)?;
         // u64's own parser would also take a sign.
         let digits = word.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| word.parse().ok()).flatten().ok_or(Mistake::new(Errno::EINVAL, wrong))
+        digits.then(|| word.parse().ok()).flatten().ok_or_else(|| {
+            Mistake::new(Errno::EINVAL, wrong).about(format_args!("`{}`", Shown::word(word)))
+        })
     }
 
     /// The next word as a path or `major:minor`.
@@ -218,7 +221,8 @@ impl<'a> Words<'a> {
     pub fn path(&mut self) -> Result<&'a str, Mistake> {
         let word = self.word("a component is missing")?;
         if word.len() > limits::PATH {
-            return Err(Mistake::new(Errno::ENAMETOOLONG, "a component's path is too long"));
+            return Err(Mistake::new(Errno::ENAMETOOLONG, "a component's path is too long")
+                .about(format_args!("{} bytes, of {} at most", word.len(), limits::PATH)));
         }
         Ok(word)
     }
@@ -230,7 +234,8 @@ impl<'a> Words<'a> {
     pub fn end(&mut self) -> Result<(), Mistake> {
         match self.rest.next() {
             None => Ok(()),
-            Some(_) => Err(Mistake::new(Errno::EINVAL, "too many parameters")),
+            Some(word) => Err(Mistake::new(Errno::EINVAL, "too many parameters")
+                .about(format_args!("from `{}` on", Shown::word(word)))),
         }
     }
 }

@@ -3,7 +3,6 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::share::Share;
 use super::{Device, Driver, Loaded};
@@ -11,13 +10,39 @@ use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
 use crate::table::{Builder, Component, Mistake, Opener, Table, TableError};
 use crate::units::{Dev, Minor, Sector};
-use crate::{Errno, limits};
+use crate::{Errno, Refusal, limits};
 
-/// Lines, and what is paid for them.
+/// Lines of a table that comes in several requests. They are their sender's: another process
+/// neither adds to them nor loads them, and begins anew with its own.
 #[derive(Default)]
 pub(super) struct Parts {
+    /// The process that sent them: [`Kernel::process`].
+    sender: u64,
     lines: Vec<Line>,
+    /// What is paid for them.
     share: Option<Share>,
+}
+
+impl Parts {
+    /// Makes them `sender`'s, and returns what has to go for that.
+    fn claim(&mut self, sender: u64, before: Option<u64>) -> Parts {
+        match self.sender != sender || before == Some(0) {
+            true => core::mem::replace(self, Parts { sender, ..Parts::default() }),
+            false => Parts::default(),
+        }
+    }
+}
+
+/// What `reload` is given beside the lines.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// The table takes no writes.
+    pub read_only: bool,
+    /// More lines will come in further requests.
+    pub more: bool,
+    /// How many lines the requests before have brought; 0 begins a table anew. If it is not said,
+    /// lines are added to those that the same process has sent before.
+    pub before: Option<u64>,
 }
 
 /// A line as userland sends it.
@@ -47,28 +72,55 @@ impl Line {
 }
 
 impl<K: Kernel> Driver<K> {
-    /// Builds a table and puts it into the inactive slot, in place of what was there. With `more`
-    /// the lines are kept until the request that brings the last of them.
+    /// Builds a table and puts it into the inactive slot, in place of what was there. With
+    /// [`Load::more`] the lines are kept until the request that brings the last of them. The
+    /// answer is a warning about a table that is loaded all the same, if there is one.
     ///
     /// # Errors
-    /// What is wrong with the table; both slots are as they were then, and lines that were kept
-    /// are dropped.
+    /// What is wrong with the table; both slots are as they were then, and lines that the same
+    /// process has sent before are dropped.
     pub fn reload(
         &self,
         device: &Device<K>,
         lines: Vec<Line>,
-        read_only: bool,
-        more: bool,
-    ) -> Result<(), Errno> {
-        let refuse = |why: &dyn fmt::Display| {
-            device.forget_lines();
-            self.say(format_args!("dm{}: table refused: {why}", device.minor));
-        };
+        load: Load,
+    ) -> Result<Option<String>, Refusal> {
+        let result = self.load(device, lines, load);
+        if let Err(refusal) = &result {
+            device.forget_lines_of(self.kernel.process());
+            if !refusal.reason.is_empty() {
+                self.say(format_args!("dm{}: table refused: {refusal}", device.minor));
+            }
+        }
+        result
+    }
+
+    fn load(
+        &self,
+        device: &Device<K>,
+        lines: Vec<Line>,
+        load: Load,
+    ) -> Result<Option<String>, Refusal> {
+        let sender = self.kernel.process();
+        // Lines of someone else's, or of a table that was given up, go first: they are paid for.
+        let stale = device.parts.lock().claim(sender, load.before);
+        drop(stale);
+        let stale;
         let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
-        let share =
-            self.budget.take(cost).inspect_err(|_| refuse(&"all tables together are too large"))?;
-        let Parts { lines, share } = {
+        let share = self
+            .budget
+            .take(cost)
+            .map_err(|errno| errno.because(format_args!("all tables together are too large")))?;
+        let Parts { lines, share, .. } = {
             let mut parts = device.parts.lock();
+            // Someone may have been quicker.
+            stale = parts.claim(sender, load.before);
+            let kept = parts.lines.len();
+            if load.before.is_some_and(|before| usize::try_from(before) != Ok(kept)) {
+                return Err(Errno::EAGAIN.because(format_args!(
+                    "of the lines that were sent before, {kept} are here: begin anew"
+                )));
+            }
             parts.lines.extend(lines);
             match &mut parts.share {
                 Some(all) => all.join(share),
@@ -76,26 +128,31 @@ impl<K: Kernel> Driver<K> {
             }
             let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
             if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
-                drop(parts);
-                refuse(&"too many lines");
-                return Err(Errno::E2BIG);
+                return Err(Errno::E2BIG.because(format_args!(
+                    "too many lines: {}, of {} at most, with {bytes} bytes of targets and \
+                     parameters, of {} at most",
+                    parts.lines.len(),
+                    limits::LINES,
+                    limits::TABLE_BYTES
+                )));
             }
-            if more {
-                return Ok(());
+            if load.more {
+                return Ok(None);
             }
             core::mem::take(&mut *parts)
         };
-        let read_only = read_only || device.state.lock().created_read_only;
-        let table = self.build(device.minor, &lines, read_only).map_err(|error| {
-            refuse(&error);
-            error.mistake.errno
-        })?;
+        drop(stale);
+        let read_only = load.read_only || device.state.lock().created_read_only;
+        let (table, warning) = self.build(device.minor, &lines, read_only)?;
         let loaded = Loaded { table: Arc::new(table), read_only, share: share.map(Arc::new) };
-        self.install(device, loaded).inspect_err(|errno| {
-            if *errno == Errno::ELOOP {
-                refuse(&"the table would map a device to itself, or stack too many");
-            }
-        })
+        self.install(device, loaded).map_err(|errno| match errno {
+            Errno::ELOOP => errno.because(format_args!(
+                "the table would map a device to itself, or stack more than {} on one another",
+                limits::DEPTH
+            )),
+            errno => errno.into(),
+        })?;
+        Ok(warning)
     }
 
     fn build(
@@ -103,7 +160,7 @@ impl<K: Kernel> Driver<K> {
         minor: Minor,
         lines: &[Line],
         read_only: bool,
-    ) -> Result<LiveTable<K>, TableError> {
+    ) -> Result<(LiveTable<K>, Option<String>), TableError> {
         let opener = TableOpener { driver: self, minor, read_only };
         let mut builder = Builder::new(&opener);
         for line in lines {
@@ -115,18 +172,19 @@ impl<K: Kernel> Driver<K> {
         if guard != LabelGuard::Off {
             table.reserved(&mut |dev, at, safe| first = first.or(Some((dev, at, safe))));
         }
-        if let Some((dev, at, safe)) = first {
-            self.say(format_args!(
-                "dm{minor}: the table uses sector {at} of {dev}, which is kept for its label and \
-                 boot code; the first safe sector is {safe}"
-            ));
-            if guard == LabelGuard::Tables {
-                let why = "the table uses sectors kept for a component's label";
-                let mistake = Mistake::new(Errno::EINVAL, why);
-                return Err(TableError { line: None, mistake });
-            }
+        let Some((dev, at, safe)) = first else { return Ok((table, None)) };
+        let warning = alloc::format!(
+            "the table uses sector {at} of {dev}, which is kept for its label and boot code; the \
+             first safe sector is {safe}"
+        );
+        self.say(format_args!("dm{minor}: {warning}"));
+        if guard == LabelGuard::Tables {
+            let why = "the table uses sectors kept for a component's label";
+            let mistake = Mistake::new(Errno::EINVAL, why)
+                .about(format_args!("sector {at} of {dev}, and {safe} is the first safe one"));
+            return Err(TableError { line: None, mistake });
         }
-        Ok(table)
+        Ok((table, Some(warning)))
     }
 
     /// Puts a built table into the inactive slot. Loops are looked for here, under the lock that
@@ -150,6 +208,16 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
+    /// Drops the lines that wait for more on all devices: nobody who sent some is there any more.
+    pub fn forget_all_lines(&self) {
+        let devices = self.devices.lock();
+        let all: Vec<_> = devices.list.iter().filter_map(|e| e.device.clone()).collect();
+        drop(devices);
+        for device in all {
+            device.forget_lines();
+        }
+    }
+
     /// Drops the inactive table.
     pub fn clear(&self, device: &Device<K>) {
         let old = device.state.lock().inactive.take();
@@ -162,6 +230,17 @@ impl<K: Kernel> Device<K> {
     /// Drops the lines that were kept for a table in several requests.
     pub fn forget_lines(&self) {
         let parts = core::mem::take(&mut *self.parts.lock());
+        drop(parts);
+    }
+
+    /// Drops the lines that were kept for a table in several requests, if `sender` sent them.
+    pub fn forget_lines_of(&self, sender: u64) {
+        let mut kept = self.parts.lock();
+        let parts = match kept.sender == sender {
+            true => core::mem::take(&mut *kept),
+            false => Parts::default(),
+        };
+        drop(kept);
         drop(parts);
     }
 }

@@ -65,7 +65,8 @@ fn a_refused_table_is_explained_on_the_console() {
     let bench = Bench::new();
     bench.on("create", "d");
     bench.refused(&Request::reload("d", &[(0, 8, "zero", ""), (9, 8, "zero", "")]), Errno::EINVAL);
-    assert_eq!(bench.kernel.said(), ["dm1: table refused: line 2: there is a gap before the line"]);
+    let said = "dm1: table refused: line 2: there is a gap before the line: sector 8";
+    assert_eq!(bench.kernel.said(), [said]);
 }
 
 #[test]

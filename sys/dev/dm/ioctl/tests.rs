@@ -5,6 +5,8 @@ mod commands;
 mod errors;
 mod keys;
 mod limits;
+mod parts;
+mod reasons;
 mod removal;
 mod rows;
 mod sequences;

@@ -435,7 +435,7 @@ fn a_mistake_names_its_line_as_it_came() {
     builder.line(0, 8, "zero", "").unwrap();
     let error = builder.build().err().unwrap();
     assert_eq!((error.line, error.mistake.errno), (Some(0), Errno::EINVAL));
-    assert_eq!(format!("{error}"), "line 1: there is a gap before the line");
+    assert_eq!(format!("{error}"), "line 1: there is a gap before the line: sectors 8 to 15");
     assert_eq!(
         format!("{}", Builder::new(&disks).build().err().unwrap()),
         "the table has no lines"

@@ -9,10 +9,24 @@ pub mod zero;
 #[cfg(test)]
 mod tests;
 
+use core::fmt;
+
 use crate::target::TargetType;
 
 /// Every kind of target, in the order that `targets` lists them.
 pub const TARGETS: &[&TargetType] = &[&linear::TYPE, &striped::TYPE, &zero::TYPE, &error::TYPE];
+
+/// The names of all kinds, for messages.
+pub struct Names;
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        TARGETS.iter().enumerate().try_for_each(|(at, kind)| {
+            f.write_str(if at == 0 { "" } else { ", " })?;
+            f.write_str(kind.name)
+        })
+    }
+}
 
 /// The kind of target that a table calls `name`.
 pub fn lookup(name: &str) -> Option<&'static TargetType> {

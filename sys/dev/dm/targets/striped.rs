@@ -29,17 +29,18 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let count = NonZeroU64::new(line.params.number("the number of stripes is no number")?)
         .ok_or(Mistake::new(Errno::EINVAL, "there must be a stripe"))?;
     if count.get() > limits::STRIPES as u64 {
-        return Err(Mistake::new(Errno::E2BIG, "too many stripes"));
+        return Err(Mistake::new(Errno::E2BIG, "too many stripes")
+            .about(format_args!("{count}, of {} at most", limits::STRIPES)));
     }
     let chunk = NonZeroU64::new(line.params.number("the chunk is not a number of sectors")?)
         .ok_or(Mistake::new(Errno::EINVAL, "a chunk must have a sector"))?;
-    let uneven = Mistake::new(Errno::EINVAL, "the length is not whole chunks on every stripe");
-    if !line.length.0.is_multiple_of(count.get()) {
-        return Err(uneven);
-    }
     let each = Sector(line.length.0 / count);
-    if !each.0.is_multiple_of(chunk.get()) {
-        return Err(uneven);
+    if !line.length.0.is_multiple_of(count.get()) || !each.0.is_multiple_of(chunk.get()) {
+        return Err(Mistake::new(Errno::EINVAL, "the length is not whole chunks on every stripe")
+            .about(format_args!(
+                "{} sectors on {count} stripes, in chunks of {chunk}",
+                line.length
+            )));
     }
     let mut stripes = Vec::new();
     for _ in 0..count.get() {

@@ -84,6 +84,7 @@ pub(super) struct World {
     opens: usize,
     said: Vec<String>,
     seconds: u32,
+    process: u64,
     unprivileged: bool,
     legacy_errors: bool,
     label_guard: Option<LabelGuard>,
@@ -165,6 +166,11 @@ impl Fake {
     /// Sets sysctl hw.dm.legacy_errors.
     pub fn set_legacy_errors(&self, legacy: bool) {
         self.world().legacy_errors = legacy;
+    }
+
+    /// Has requests come from this process from now on; at first they come from 0.
+    pub fn become_process(&self, process: u64) {
+        self.world().process = process;
     }
 
     /// Lets a second pass.
@@ -274,6 +280,10 @@ impl Kernel for Fake {
 
     fn authorize(&self) -> Result<(), Errno> {
         if self.world().unprivileged { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn process(&self) -> u64 {
+        self.world().process
     }
 
     fn legacy_errors(&self) -> bool {

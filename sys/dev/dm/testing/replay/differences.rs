@@ -242,6 +242,7 @@ fn features(case: &mut Case<'_>) {
         features.put("reload_more", u64::from(flags::RELOAD_MORE));
         features.put("lines", crate::limits::LINES as u64);
         features.put("stripes", crate::limits::STRIPES as u64);
+        features.put("reasons", 1u64);
         case.put("features", vec![features.into()]);
     }
 }

@@ -77,6 +77,7 @@ const FUNCTIONS: &[&str] = &[
     "iostat_.*",
     "kauth_.*",
     "kmem_.*",
+    "kthread_join",
     "minphys",
     "mutex_.*",
     "namei_simple_kernel",

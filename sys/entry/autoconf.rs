@@ -13,6 +13,7 @@ use super::slot::Slots;
 use super::stats::FOLDER;
 use super::{Global, devsw, dm_label_guard, dm_legacy_errors, global, set_global, take_global};
 use crate::kern::callout::Callout;
+use crate::kern::mutex;
 use crate::kern::pool_cache::PoolCache;
 use crate::kern::{cpu, sys};
 
@@ -34,6 +35,7 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 }
 
 fn init() -> Result<(), Errno> {
+    mutex::provide();
     let slots: &'static Slots = Box::leak(Box::new(Slots::new()));
     GOING.store(false, Ordering::SeqCst);
     // As a module finds them; in a process machines follow one another.
@@ -124,6 +126,7 @@ fn free() {
     // back into the pools, which go after them.
     drop(unsafe { Box::from_raw(core::ptr::from_ref(global.slots).cast_mut()) });
     drop(take_global());
+    mutex::withdraw();
 }
 
 /// ca_match.

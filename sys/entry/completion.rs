@@ -10,6 +10,7 @@ use dm_core::Errno;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
 use crate::kern::buf::{self, Io};
+use crate::kern::gate::Door;
 use crate::kern::reserve::Next;
 use crate::kern::sys;
 
@@ -85,20 +86,45 @@ impl Slot {
     /// Drops one count of a split; the last completes the I/O.
     pub(super) fn release(&'static self, split: NonNull<Split>) {
         // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
-        let (whole, result) = unsafe {
+        let (whole, again, result) = unsafe {
             let raw = split.as_ptr();
             if (*raw).pending.fetch_sub(1, Ordering::AcqRel) != 1 {
                 return;
             }
             let failed = (*raw).failed.load(Ordering::Relaxed);
             let result = if failed { Err((*raw).bad) } else { Ok(()) };
-            ((*raw).whole.take(), result)
+            ((*raw).whole.take(), (*raw).again.load(Ordering::Relaxed), result)
         };
         let Some((io, journey)) = whole else { return };
         self.put_split(journey.pass.local(), split);
         match result {
+            Ok(()) if again => self.hold_again(io, journey),
             Ok(()) => self.finish(io, journey),
             Err((done, errno)) => self.fail(io, journey, done, errno),
+        }
+    }
+
+    /// Takes back an I/O of which a target gave a piece back: it waits in front of all that is held,
+    /// to be mapped by the table that comes next. All of it is sent again then, which does no harm
+    /// since its sender has not been answered.
+    #[cold]
+    fn hold_again(&'static self, io: Io, journey: Journey) {
+        let mut held = self.held.lock();
+        match self.gate.door() {
+            Door::Held => {
+                held.push_front(io);
+                drop(held);
+                self.leave(journey.pass);
+            }
+            Door::Open => {
+                drop(held);
+                self.leave(journey.pass);
+                self.submit(io);
+            }
+            Door::Dead => {
+                drop(held);
+                self.fail(io, journey, 0, Errno::ENXIO);
+            }
         }
     }
 

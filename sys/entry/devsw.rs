@@ -244,7 +244,18 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
             }
             Piece::Zero(_) => done = true,
             Piece::Fail(_, errno) => return Err(errno),
-            Piece::Take(..) => return Err(Errno::ENODEV),
+            Piece::Take(_, taken) => {
+                let job = current.host.as_ref().zip(table.engine());
+                let (host, engine) = job.ok_or(Errno::EIO)?;
+                let line = engine.serving(taken.line).ok_or(Errno::EIO)?;
+                match host.barrier(engine, line, Op::Discard, (taken.start, length)) {
+                    Ok(()) => done = true,
+                    Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
+                        refused = Some(errno);
+                    }
+                    Err(errno) => return Err(errno),
+                }
+            }
         }
         start = start.checked_add(length).ok_or(Errno::EINVAL)?;
         left = left.checked_sub(length).ok_or(Errno::EINVAL)?;

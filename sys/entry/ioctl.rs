@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::Ordering;
 
 use dm_core::device::Selector;
+use dm_core::job::Op;
 use dm_core::kernel::{Kernel, LiveTable};
 use dm_core::limits;
 use dm_core::table::Component;
@@ -256,21 +257,31 @@ impl Device<'_> {
         result
     }
 
-    /// DIOCCACHESYNC on every component; the first error is returned, when all have been asked.
+    /// DIOCCACHESYNC: every line whose target serves I/O flushes itself, and every component that
+    /// another line reaches is flushed. The first error is returned, when all have been asked.
     fn sync(&self, force: c_int) -> Result<(), Errno> {
-        self.components(|device| {
-            // What cannot be written has nothing to sync, and would say EBADF.
-            if !device.writable() {
-                return Ok(());
+        let table = self.table()?;
+        let left = table.engine().map(|_| table.reached_by_others());
+        let mut result = Ok(());
+        if left.is_some() {
+            // Inside the gate, as every job.
+            let inside = self.slot.enter_sleeping()?;
+            let current = inside.current().ok_or(Errno::ENXIO)?;
+            let engine = current.table.as_ref().and_then(|table| table.engine());
+            if let (Some(host), Some(engine)) = (&current.host, engine) {
+                for line in 0..engine.lines() {
+                    let range = (Sector::ZERO, Sector::ZERO);
+                    result = result.and(host.barrier(engine, line, Op::Flush, range));
+                }
             }
-            let mut force = force;
-            // SAFETY: DIOCCACHESYNC takes an int.
-            match unsafe { device.ioctl(sys::DIOCCACHESYNC as u32, &mut force) } {
-                // A disk without a cache has nothing to sync.
-                Err(Errno::ENOTTY | Errno::ENODEV) => Ok(()),
-                result => result,
+        }
+        for (at, component) in table.components().iter().enumerate() {
+            if left.as_ref().is_none_or(|left| left.contains(&at)) {
+                let flushed = component.disk().map_or(Err(Errno::EIO), |d| d.device().flush(force));
+                result = result.and(flushed);
             }
-        })
+        }
+        result
     }
 
     /// DIOCGCACHE: what all components can; a write cache of one is a write cache.

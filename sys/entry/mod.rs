@@ -9,6 +9,7 @@ pub mod autoconf;
 mod completion;
 pub mod devsw;
 pub mod ioctl;
+pub mod job;
 mod label;
 pub mod netbsd;
 #[cfg(not(feature = "hosted"))]

@@ -1,16 +1,20 @@
 //! dm-core's kernel: this one.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Kernel, LabelGuard};
 use dm_core::label::{Guard, Port};
+use dm_core::pdev::Pdev;
 use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
+use super::job::{self, TableIo};
 use super::unit::Unit;
-use super::{dm_label_guard, dm_legacy_errors, label};
+use super::{dm_label_guard, dm_legacy_errors, global, label};
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Strategy;
 use crate::kern::mutex::{Guard as Held, Mutex};
@@ -39,6 +43,21 @@ impl Kernel for NetBsd {
         let device = BlockDevice::open(dev)?;
         let guard = guard(&device, dev.major() == self.block_major())?;
         Ok(Disk { device, guard })
+    }
+
+    const NESTED: usize = job::NESTED;
+
+    fn host(
+        &self,
+        minor: Minor,
+        plan: &Plan,
+        ready: Arc<Ready>,
+        components: &[Pdev<NetBsd>],
+    ) -> Result<Arc<dyn Host>, Errno> {
+        let slot = global().and_then(|global| global.slots.get(minor.get()));
+        let disks = components.iter().map(Pdev::share).collect::<Option<_>>();
+        let (slot, disks) = slot.zip(disks).ok_or(Errno::ENXIO)?;
+        Ok(TableIo::new(slot, minor, plan, ready, disks))
     }
 
     fn attach(&self, minor: Minor) -> Result<Unit, Errno> {

@@ -87,21 +87,41 @@ unsafe impl Pooled for Child {
         // SAFETY: memory for a child (caller); every field is written or plain numbers.
         unsafe {
             ptr::write_bytes(child, 0, 1);
-            sys::buf_init(&raw mut (*child).buf);
-            sys::dm_shim_mutex_init(&raw mut (*child).lock);
-            (*child).buf.b_objlock = &raw mut (*child).lock;
-            // With a vnode the buffer would be counted there, under the vnode's lock.
-            (*child).buf.b_vp = ptr::null_mut();
-            (*child).buf.b_cflags = buf::BC_BUSY;
+            init_nested(&raw mut (*child).buf, &raw mut (*child).lock);
         }
     }
 
     unsafe fn fini(child: *mut Child) {
         // SAFETY: `init` made them (caller).
-        unsafe {
-            sys::mutex_destroy(&raw mut (*child).lock);
-            sys::buf_destroy(&raw mut (*child).buf);
-        }
+        unsafe { fini_nested(&raw mut (*child).buf, &raw mut (*child).lock) }
+    }
+}
+
+/// Initialises a nested buffer and the lock of its completion.
+///
+/// # Safety
+/// Both are zeroed memory that does not move.
+pub(super) unsafe fn init_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        sys::buf_init(buf);
+        sys::dm_shim_mutex_init(lock);
+        (*buf).b_objlock = lock;
+        // With a vnode the buffer would be counted there, under the vnode's lock.
+        (*buf).b_vp = ptr::null_mut();
+        (*buf).b_cflags = buf::BC_BUSY;
+    }
+}
+
+/// Takes down what [`init_nested`] made.
+///
+/// # Safety
+/// Neither is in use.
+pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        sys::mutex_destroy(lock);
+        sys::buf_destroy(buf);
     }
 }
 
@@ -120,6 +140,9 @@ pub struct Split {
     pub(super) failed: AtomicBool,
     /// The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
+    /// `true` if a piece was given back: the whole I/O is to be mapped again, when its other pieces
+    /// are done.
+    pub(super) again: AtomicBool,
     pub(super) reserved: bool,
     pub(super) next: Option<NonNull<Split>>,
 }
@@ -137,6 +160,7 @@ unsafe impl Pooled for Split {
                 pending: AtomicUsize::new(0),
                 failed: AtomicBool::new(false),
                 bad: (0, Errno::EIO),
+                again: AtomicBool::new(false),
                 reserved: false,
                 next: None,
             });

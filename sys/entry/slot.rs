@@ -15,6 +15,7 @@ use dm_core::Errno;
 use dm_core::kernel::LiveTable;
 use dm_core::units::{Dev, Minor};
 
+use super::job::TableIo;
 use super::netbsd::NetBsd;
 use super::pieces::{Child, Halted, Spare, Split};
 use super::stats::{Folded, Tallies};
@@ -35,6 +36,8 @@ pub struct Current {
     pub table: Option<Arc<LiveTable<NetBsd>>>,
     /// Whether writes fail.
     pub read_only: bool,
+    /// The table's jobs and lanes, if targets of it serve I/O themselves.
+    pub(crate) host: Option<Arc<TableIo>>,
 }
 
 /// What a slot keeps for each CPU.
@@ -196,7 +199,7 @@ impl Slot {
         );
         Slot {
             number: AtomicU32::new(0),
-            gate: Gate::new(Current { table: None, read_only: false }, cpu::count()),
+            gate: Gate::new(Current { table: None, read_only: false, host: None }, cpu::count()),
             held: SpinMutex::new(IoQueue::new()),
             gate_moved: Condvar::new(c"dmgate"),
             reserve,

@@ -12,7 +12,7 @@ use dm_core::Errno;
 use dm_core::job::Op;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
-use dm_core::table::Piece;
+use dm_core::table::{Piece, Taken};
 use dm_core::units::{DEV_BSIZE, Sector};
 
 use super::completion::done;
@@ -31,6 +31,7 @@ pub(super) enum Place {
     Send(NonNull<BlockDevice>, Sector),
     Zero,
     Fail(Errno),
+    Take(Taken),
 }
 
 impl Place {
@@ -43,7 +44,7 @@ impl Place {
             },
             Piece::Zero(found) => (Place::Zero, found),
             Piece::Fail(found, errno) => (Place::Fail(errno), found),
-            Piece::Take(found, _) => (Place::Fail(Errno::EIO), found),
+            Piece::Take(found, taken) => (Place::Take(taken), found),
         }
     }
 }
@@ -151,7 +152,9 @@ impl Slot {
                 self.finish(io, journey);
             }
             Some(Piece::Fail(_, errno)) => self.fail(io, journey, 0, errno),
-            Some(Piece::Take(..)) => self.fail(io, journey, 0, Errno::EIO),
+            Some(Piece::Take(found, taken)) => {
+                self.split(io, journey, start, Place::Take(taken), found);
+            }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
     }
@@ -204,6 +207,7 @@ impl Slot {
             pending: AtomicUsize::new(1),
             failed: AtomicBool::new(false),
             bad: (bytes, Errno::EIO),
+            again: AtomicBool::new(false),
             reserved,
             next: None,
         };
@@ -222,7 +226,8 @@ impl Slot {
         unsafe {
             let raw = split.as_ptr();
             let Some((io, journey)) = &(*raw).whole else { return };
-            let Some(table) = &self.gate.value(&journey.pass).table else { return };
+            let current = self.gate.value(&journey.pass);
+            let Some(table) = &current.table else { return };
             let (write, local) = (io.is_write(), journey.pass.local());
             while let left @ 1.. = (*raw).bytes.saturating_sub((*raw).sent) {
                 let offset = (*raw).sent;
@@ -251,6 +256,23 @@ impl Slot {
                     Place::Zero if write => {}
                     Place::Zero => io.zero(offset, bytes),
                     Place::Fail(errno) => self.note(split, offset, errno),
+                    Place::Take(taken) => {
+                        let job = current.host.as_ref().zip(table.engine());
+                        let job = job.and_then(|(host, engine)| {
+                            Some((host, engine, engine.serving(taken.line)?))
+                        });
+                        match job {
+                            // Only a target that serves I/O may take any.
+                            None => self.note(split, offset, Errno::EIO),
+                            Some((host, engine, line)) => {
+                                (*raw).pending.fetch_add(1, Ordering::Relaxed);
+                                if !host.take(engine, line, split, (offset, bytes), taken) {
+                                    (*raw).pending.fetch_sub(1, Ordering::Relaxed);
+                                    return host.wait_for_job(engine, line, split);
+                                }
+                            }
+                        }
+                    }
                 }
                 (*raw).sent = sent;
             }

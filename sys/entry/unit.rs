@@ -1,6 +1,7 @@
 //! A device as NetBSD sees it: dm-core's unit on a slot, a device_t and a disk(9).
 
 use alloc::sync::Arc;
+use core::any::Any;
 use core::sync::atomic::Ordering;
 
 use dm_core::Errno;
@@ -140,7 +141,10 @@ impl kernel::Unit<NetBsd> for Unit {
         table: Arc<LiveTable<NetBsd>>,
         read_only: bool,
     ) -> Option<Arc<LiveTable<NetBsd>>> {
-        let new = Current { table: Some(table), read_only };
+        let host: Option<Arc<dyn Any + Send + Sync>> =
+            table.engine().map(|engine| engine.shared_host() as _);
+        let host = host.and_then(|host| host.downcast().ok());
+        let new = Current { table: Some(table), read_only, host };
         // SAFETY: the caller has quiesced the device and serialises this with `release`.
         unsafe { self.slot.gate.replace(new) }.table
     }
@@ -176,7 +180,9 @@ impl kernel::Unit<NetBsd> for Unit {
             io.fail(0, Errno::ENXIO);
         }
         // SAFETY: the gate is dead and empty, and the caller serialises.
-        let table = unsafe { slot.gate.replace(Current { table: None, read_only: false }) }.table;
+        let table =
+            unsafe { slot.gate.replace(Current { table: None, read_only: false, host: None }) }
+                .table;
         self.dismantle();
         table
     }

@@ -15,6 +15,7 @@ c_const! {
     B_PHYS: u32;
     B_RAW: u32;
     B_MEDIA_FLAGS: u32;
+    B_MEDIA_FUA: u32;
     /// It is somebody's.
     pub BC_BUSY: u32;
 }
@@ -92,6 +93,22 @@ impl Io {
         unsafe { sys::bounds_check_with_mediasize(self.0.as_ptr(), DEV_BSIZE as i32, size.0) > 0 }
     }
 
+    /// `true` if a write must be on stable storage before it is complete.
+    #[inline]
+    pub fn is_fua(&self) -> bool {
+        self.raw().b_flags & B_MEDIA_FUA != 0
+    }
+
+    /// `bytes` bytes of the data, from `offset` on; mapped until completion. Null if they are not
+    /// all there.
+    pub fn data(&self, offset: u32, bytes: u32) -> *mut u8 {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes()) {
+            return ptr::null_mut();
+        }
+        // SAFETY: b_data has b_bcount bytes, and the range is in them.
+        unsafe { self.raw().b_data.cast::<u8>().add(offset as usize) }
+    }
+
     /// Fills `bytes` bytes of its data, from `offset` on, with zeroes.
     #[inline]
     pub fn zero(&self, offset: u32, bytes: u32) {
@@ -155,6 +172,17 @@ impl IoQueue {
     /// An empty queue.
     pub const fn new() -> IoQueue {
         IoQueue { head: ptr::null_mut(), tail: ptr::null_mut() }
+    }
+
+    /// Puts an I/O in front of those that wait.
+    pub fn push_front(&mut self, io: Io) {
+        let raw = io.into_raw().as_ptr();
+        // SAFETY: the buffer is ours, and b_actq is for the driver that has it.
+        unsafe { (*raw).b_u.u_actq.tqe_next = self.head };
+        self.head = raw;
+        if self.tail.is_null() {
+            self.tail = raw;
+        }
     }
 
     /// Whether none waits.
@@ -223,6 +251,37 @@ pub unsafe fn nest(
         (*child).b_proc = parent.b_proc;
         (*child).b_data = parent.b_data.cast::<u8>().add(offset as usize).cast();
         // A range of a buffer is no longer than the buffer, whose length is an i32.
+        (*child).b_bcount = bytes as i32;
+        (*child).b_bufsize = bytes as i32;
+        (*child).b_resid = bytes as i32;
+        (*child).b_blkno = sector.0 as i64;
+        (*child).b_iodone = Some(done);
+    }
+}
+
+/// Fills in a nested buffer for `bytes` bytes of the driver's own memory, which go to or come from
+/// `sector` of a component. `done` is called when they are there.
+///
+/// # Safety
+/// `child` as for [`nest`]. The memory stays until the child is done, nobody else touches it, and
+/// `bytes` is at most `i32::MAX`.
+pub unsafe fn fill(
+    child: *mut buf,
+    data: *mut u8,
+    bytes: usize,
+    sector: Sector,
+    (write, fua): (bool, bool),
+    done: unsafe extern "C" fn(*mut buf),
+) {
+    let flags = if write { 0 } else { B_READ } | if fua { B_MEDIA_FUA } else { 0 };
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*child).b_flags = flags as _;
+        (*child).b_oflags = 0;
+        (*child).b_error = 0;
+        (*child).b_prio = sys::BPRIO_TIMELIMITED as _;
+        (*child).b_proc = ptr::null_mut();
+        (*child).b_data = data.cast();
         (*child).b_bcount = bytes as i32;
         (*child).b_bufsize = bytes as i32;
         (*child).b_resid = bytes as i32;

@@ -46,6 +46,12 @@ impl Condvar {
         Errno::check(unsafe { sys::cv_wait_sig(self.0.get(), guard.raw()) })
     }
 
+    /// Sleeps until woken, without the mutex, or until so many ticks have passed, at least one.
+    pub fn wait_ticks<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>, ticks: i32) {
+        // SAFETY: as for `wait`. That it was the time is no error.
+        unsafe { sys::cv_timedwait(self.0.get(), guard.raw(), ticks.max(1)) };
+    }
+
     /// Wakes all sleepers.
     pub fn broadcast(&self) {
         // SAFETY: initialised (invariant).

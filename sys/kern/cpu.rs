@@ -33,6 +33,20 @@ pub fn hz() -> i32 {
     unsafe { sys::hz }
 }
 
+/// Milliseconds since some moment, precise to a tick; they wrap.
+pub fn milliseconds() -> u32 {
+    let mut now = sys::timeval { tv_sec: 0, tv_usec: 0 };
+    // SAFETY: there is room for the answer.
+    unsafe { sys::getmicrouptime(&raw mut now) };
+    (now.tv_sec as u32).wrapping_mul(1000).wrapping_add(now.tv_usec as u32 / 1000)
+}
+
+/// Ticks in so many milliseconds, rounded up, at least one.
+pub fn ticks_in(milliseconds: u32) -> i32 {
+    let ticks = u64::from(milliseconds).saturating_mul(u64::from(hz().cast_unsigned()));
+    i32::try_from(ticks.div_ceil(1000)).unwrap_or(i32::MAX).max(1)
+}
+
 /// Runs `f` with the kernel lock, which autoconf(9) asks for.
 pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the lock is taken and let go by this thread, in this order.

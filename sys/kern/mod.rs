@@ -10,7 +10,9 @@ pub mod disk;
 pub mod gate;
 #[cfg(not(feature = "hosted"))]
 pub mod kmem;
+pub mod kthread;
 pub mod mutex;
+pub mod parker;
 pub mod pool_cache;
 pub mod proplib;
 pub mod reserve;

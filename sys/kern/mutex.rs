@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 use super::sys;
 
@@ -92,6 +93,55 @@ impl<T: Send> dm_core::kernel::Mutex<T> for Mutex<T> {
     fn lock(&self) -> Guard<'_, T, Adaptive> {
         self.lock()
     }
+}
+
+/// What dm-core's spin mutexes are in this kernel: mutex(9) at IPL_BIO.
+static CALLS: dm_sync::Calls = dm_sync::Calls { alloc, free, enter, exit };
+
+/// Has dm-core's spin mutexes be the kernel's.
+pub fn provide() {
+    dm_sync::use_calls(&CALLS);
+}
+
+/// The driver ends: its spin mutexes are all gone.
+pub fn withdraw() {
+    dm_sync::use_own();
+}
+
+fn alloc() -> NonNull<()> {
+    // SAFETY: kmutex_t is plain memory that mutex_init(9) fills; all zeroes is a value of it.
+    let raw: Box<sys::kmutex_t> = Box::new(unsafe { core::mem::zeroed() });
+    let raw = Box::into_raw(raw);
+    // SAFETY: fresh memory that stays where it is until `free`.
+    unsafe {
+        Spin::init(raw);
+        NonNull::new_unchecked(raw.cast())
+    }
+}
+
+/// # Safety
+/// `alloc` gave `raw`, nobody holds the mutex, and nobody uses it any more.
+unsafe fn free(raw: NonNull<()>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let raw: *mut sys::kmutex_t = raw.as_ptr().cast();
+        sys::mutex_destroy(raw);
+        drop(Box::from_raw(raw));
+    }
+}
+
+/// # Safety
+/// `alloc` gave `raw`.
+unsafe fn enter(raw: NonNull<()>) {
+    // SAFETY: the caller's promise.
+    unsafe { sys::mutex_enter(raw.as_ptr().cast()) }
+}
+
+/// # Safety
+/// `alloc` gave `raw`, and this CPU holds it.
+unsafe fn exit(raw: NonNull<()>) {
+    // SAFETY: the caller's promise.
+    unsafe { sys::mutex_exit(raw.as_ptr().cast()) }
 }
 
 /// A held mutex. It is let go by the thread that took it, so it does not leave that thread.

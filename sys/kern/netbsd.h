@@ -30,6 +30,7 @@
 #include <sys/iostat.h>
 #include <sys/kauth.h>
 #include <sys/kmem.h>
+#include <sys/kthread.h>
 #include <sys/lwp.h>
 #include <sys/module.h>
 #include <sys/mutex.h>

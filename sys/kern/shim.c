@@ -37,6 +37,28 @@ size_t	dm_counters(char *, size_t);
 void	dm_host_frugal(bool);
 #endif
 
+/* sys/kern/kthread.rs */
+void	dm_thread_main(void *);
+
+static void
+dm_thread(void *body)
+{
+
+	dm_thread_main(body);
+#ifndef DM_HOSTED
+	/* A hosted thread ends as its function does. */
+	kthread_exit(0);
+#endif
+}
+
+int
+dm_shim_thread(void *body, const char *name, struct lwp **lp)
+{
+
+	return kthread_create(PRI_BIO, KTHREAD_MPSAFE | KTHREAD_MUSTJOIN, NULL,
+	    dm_thread, body, lp, "%s", name);
+}
+
 struct lwp *
 dm_shim_curlwp(void)
 {

@@ -32,6 +32,7 @@ bool		 dm_shim_attached(unsigned int);
 void		 dm_shim_revoke(unsigned int);
 void		 dm_shim_barrier(void);
 void		 dm_shim_frugal(bool);
+int		 dm_shim_thread(void *, const char *, struct lwp **);
 
 /* The driver's tables (devsw(9), autoconf(9), sysctl(9)), defined in shim.c. */
 int		 dm_shim_devsw_attach(void);

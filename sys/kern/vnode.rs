@@ -113,6 +113,24 @@ impl BlockDevice {
         })
     }
 
+    /// Has its driver put what was written on stable storage (DIOCCACHESYNC). `force` is that
+    /// ioctl's argument.
+    ///
+    /// # Errors
+    /// What its driver says. A disk without a cache, or one that cannot be written, has nothing to
+    /// do.
+    pub fn flush(&self, force: c_int) -> Result<(), Errno> {
+        if !self.writable() {
+            return Ok(());
+        }
+        let mut force = force;
+        // SAFETY: DIOCCACHESYNC takes an int.
+        match unsafe { self.ioctl(sys::DIOCCACHESYNC as u32, &mut force) } {
+            Err(Errno::ENOTTY | Errno::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Frees a range of it (TRIM).
     ///
     /// # Errors

@@ -35,6 +35,11 @@ pub fn use_calls(calls: &'static Calls) {
     CALLS.store(ptr::from_ref(calls).cast_mut(), Ordering::Release);
 }
 
+/// Has every [`Spin`] that is made from now on be a plain spin lock again.
+pub fn use_own() {
+    CALLS.store(ptr::null_mut(), Ordering::Release);
+}
+
 /// The lock itself.
 enum Raw {
     /// The kernel's, and the functions that made it.

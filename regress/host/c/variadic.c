@@ -14,6 +14,7 @@ void	dm_host_panic(const char *) __attribute__((__noreturn__));
 const char *dm_host_xname(void *);
 char	*dm_host_strdup(const char *);
 void	*dm_host_prop_string(const char *);
+int	dm_host_kthread_create(void (*)(void *), void *, void **, const char *);
 int	dm_host_sysctl_createv(void *, int, const void *, const void **, int, int,
 	    const char *, const char *, void *, uint64_t, void *, size_t,
 	    const int *, size_t);
@@ -117,4 +118,19 @@ sysctl_createv(void *log, int cflags, const void *parent, const void **out,
 	va_end(ap);
 	return dm_host_sysctl_createv(log, cflags, parent, out, flags, type,
 	    name, descr, func, qv, newp, newlen, names, n);
+}
+
+int	kthread_create(int, int, void *, void (*)(void *), void *, void **,
+	    const char *, ...);
+int
+kthread_create(int pri, int flags, void *cpu, void (*func)(void *), void *arg,
+    void **lwp, const char *fmt, ...)
+{
+	char buf[LINE];
+
+	(void)pri;
+	(void)flags;
+	(void)cpu;
+	FORMAT(buf, fmt);
+	return dm_host_kthread_create(func, arg, lwp, buf);
 }

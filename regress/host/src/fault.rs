@@ -42,10 +42,12 @@ pub enum Site {
     Pmf,
     /// An I/O of any component: EIO.
     Strategy,
+    /// kthread_create: EAGAIN.
+    Kthread,
 }
 
 /// Every [`Site`], in the order of their declaration.
-pub const SITES: [Site; 15] = [
+pub const SITES: [Site; 16] = [
     Site::Kmem,
     Site::Pool,
     Site::Prop,
@@ -61,6 +63,7 @@ pub const SITES: [Site; 15] = [
     Site::Sysctl,
     Site::Pmf,
     Site::Strategy,
+    Site::Kthread,
 ];
 
 struct SiteState {

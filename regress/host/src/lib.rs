@@ -44,6 +44,7 @@ pub mod frugal;
 pub mod iostat;
 pub mod kauth;
 pub mod kmem;
+mod kthread;
 pub mod lock;
 pub mod lwp;
 pub mod machine;

@@ -15,7 +15,7 @@ use crate::specfs::{self, Entry};
 use crate::strategy;
 use crate::sysctl;
 use crate::{
-    Dev, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, makedev, module,
+    Dev, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, kthread, makedev, module,
 };
 use crate::{mutex, pool_cache, proplib, xcall};
 
@@ -195,6 +195,7 @@ impl Machine {
             left.extend(buf::stop(softbio));
         }
         left.extend(callout::stop(self.clock.take()));
+        left.extend(kthread::leaks());
         left.extend(pool_cache::leaks());
         left.extend(proplib::leaks());
         left.extend(mutex::leaks());

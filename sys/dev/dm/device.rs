@@ -11,8 +11,10 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use crate::executor::Executor;
 use crate::kernel::{Condvar, Geometry, Kernel, LiveTable, Mutex, Unit};
 use crate::units::{Minor, Sector};
+use crate::worker::Quiesce;
 use crate::{Errno, limits};
 
 mod load;
@@ -94,7 +96,8 @@ impl<K: Kernel> Driver<K> {
     /// Makes the inactive table active, if there is one, and lets I/O go.
     ///
     /// # Errors
-    /// EINTR when a signal came before I/O had drained; nothing has changed then.
+    /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
+    /// active says when it starts; nothing has changed then.
     pub fn resume(&self, device: &Device<K>) -> Result<(), Errno> {
         let _control = device.control()?;
         let frugal = self.kernel.frugal();
@@ -103,10 +106,20 @@ impl<K: Kernel> Driver<K> {
             (state.inactive.is_some(), state.quiesced)
         };
         if switch && !quiesced {
-            device.unit.quiesce()?;
+            device.drain(Quiesce::Flush)?;
         }
-        // The table stays in its slot until here, for those who look for loops. It may have been
-        // replaced, or cleared, since.
+        let started = if switch || quiesced { device.start() } else { Ok(()) };
+        if let Err(errno) = started {
+            if !quiesced {
+                if let Some(active) = device.engine() {
+                    // It ran before. If it does not start now, its targets fail what comes.
+                    let _ = active.start();
+                }
+                device.unit.release();
+            }
+            return Err(errno);
+        }
+        // The table stays in its slot until here, for those who look for loops.
         let mut state = device.state.lock();
         // One that came where there was none waits for the next resume: I/O is not held for it.
         let loaded = if switch || quiesced { state.inactive.take() } else { None };
@@ -137,15 +150,16 @@ impl<K: Kernel> Driver<K> {
     /// Holds I/O until the next resume, and waits until none is in flight.
     ///
     /// # Errors
-    /// EINTR when a signal came first; nothing has changed then.
-    pub fn suspend(&self, device: &Device<K>) -> Result<(), Errno> {
+    /// EINTR when a signal came first; nothing has changed then. With [`Quiesce::NoFlush`] targets
+    /// may give back I/O that cannot complete, which the next table gets.
+    pub fn suspend(&self, device: &Device<K>, how: Quiesce) -> Result<(), Errno> {
         let _control = device.control()?;
         let _frugal = self.kernel.frugal();
         let state = device.state.lock();
         let hold = state.active.is_some() && !state.quiesced;
         drop(state);
         if hold {
-            device.unit.quiesce()?;
+            device.drain(how)?;
         }
         let mut state = device.state.lock();
         state.suspended = true;
@@ -202,6 +216,62 @@ impl<K: Kernel> Device<K> {
         let (state, changed) = (K::Mutex::new(state), K::Condvar::new(c"dmdev"));
         let parts = K::Mutex::new(Parts::default());
         Device { minor, unit, state, parts, changed }
+    }
+
+    /// The engine of the active table, if targets of it serve I/O.
+    fn engine(&self) -> Option<Arc<Executor>> {
+        self.state.lock().active.as_ref()?.table.engine().cloned()
+    }
+
+    /// Holds I/O, waits until none is in flight, and stops the active table's engine. With the
+    /// control flag.
+    ///
+    /// # Errors
+    /// EINTR; nothing is held then.
+    fn drain(&self, how: Quiesce) -> Result<(), Errno> {
+        let engine = self.engine();
+        if let Some(engine) = &engine {
+            engine.suspending(how);
+        }
+        let drained = self.unit.quiesce();
+        if let Some(engine) = &engine {
+            match drained {
+                Ok(()) => engine.stop(),
+                Err(_) => engine.go_on(),
+            }
+        }
+        drained
+    }
+
+    /// Starts the engine of the table that is to be active: the inactive one, if there is one. I/O is
+    /// held, and the active table's engine is stopped. With the control flag.
+    ///
+    /// # Errors
+    /// What a target says; the active table's engine is still stopped.
+    fn start(&self) -> Result<(), Errno> {
+        loop {
+            let next = self.state.lock().inactive.as_ref().map(|loaded| loaded.table.clone());
+            let engine = match &next {
+                Some(table) => table.engine().cloned(),
+                None => self.engine(),
+            };
+            if let Some(engine) = &engine
+                && let Err(errno) = engine.start()
+            {
+                return Err(errno);
+            }
+            // Another one may have been loaded meanwhile, or this one cleared.
+            let state = self.state.lock();
+            let inactive = state.inactive.as_ref().map(|loaded| Arc::as_ptr(&loaded.table));
+            let same = inactive == next.as_ref().map(Arc::as_ptr);
+            drop(state);
+            if same {
+                return Ok(());
+            }
+            if let Some(engine) = &engine {
+                engine.stop();
+            }
+        }
     }
 
     /// Its minor.

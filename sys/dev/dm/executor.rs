@@ -102,6 +102,7 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
             return Err(Errno::E2BIG);
         }
         plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
+        plan.lines = plan.lines.saturating_add(1);
         plan.jobs = plan.jobs.saturating_add(needs.jobs);
         plan.threads = plan.threads.max(needs.threads);
     }

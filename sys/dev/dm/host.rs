@@ -8,7 +8,7 @@ use core::any::Any;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Errno;
-use crate::executor::Runner;
+use crate::executor::{Executor, Runner};
 use crate::job::{JobInfo, Place};
 use crate::target::ComponentIndex;
 use crate::units::Sector;
@@ -20,6 +20,8 @@ pub struct Plan {
     pub lanes: Vec<usize>,
     /// How many jobs there are at one time, over all lines.
     pub jobs: usize,
+    /// How many lines there are.
+    pub lines: usize,
     /// How many threads poll lanes.
     pub threads: usize,
 }
@@ -189,9 +191,10 @@ pub trait Host: Any + Send + Sync {
     /// Returns a job to the device, which is being suspended, to be mapped by the next table.
     fn give_back(&self, job: usize);
 
-    /// Sends a job to a component; its answer is the job's. The host calls
-    /// [`Executor::forwarded`](crate::executor::Executor::forwarded) when it is there.
-    fn forward(&self, job: &JobInfo, to: Place);
+    /// Sends a job to a component; its answer is the job's. When it is there the host takes what it
+    /// keeps of the job, calls [`Executor::forwarded`], drops `engine`, and answers the I/O last:
+    /// it is what keeps the table.
+    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place);
 
     /// A job's number is free again: I/O that waited for one may go on.
     fn freed(&self, line: usize);

@@ -12,6 +12,7 @@ use crate::proplib::{Array, Dictionary, Value};
 use crate::refusal::Shown;
 use crate::targets::TARGETS;
 use crate::units::{Minor, Sector};
+use crate::worker::Quiesce;
 use crate::{Errno, Refusal, limits};
 
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub mod flags {
     pub const ACTIVE_PRESENT: u32 = 1 << 5;
     /// There is an inactive table.
     pub const INACTIVE_PRESENT: u32 = 1 << 6;
+    /// `suspend` need not complete what cannot be completed: the next table may.
+    pub const NOFLUSH: u32 = 1 << 11;
     /// The request is about the inactive table.
     pub const QUERY_INACTIVE_TABLE: u32 = 1 << 12;
     /// `rename` sets the uuid.
@@ -256,7 +259,10 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 self.warning = driver.reload(device, lines, load)?;
             }
             Command::Resume => driver.resume(device)?,
-            Command::Suspend => driver.suspend(device)?,
+            Command::Suspend => {
+                let how = if self.has(flags::NOFLUSH) { Quiesce::NoFlush } else { Quiesce::Flush };
+                driver.suspend(device, how)?;
+            }
             Command::Clear => driver.clear(device),
             Command::Remove => return self.remove(&found),
             Command::Rename => return self.rename(found),

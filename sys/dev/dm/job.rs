@@ -154,7 +154,8 @@ impl Job {
     pub fn forward(mut self, to: Place) {
         if let Some(executor) = self.executor.take() {
             // The number is free again when the component has answered: see `Executor::forwarded`.
-            executor.host().forward(&self.info, to);
+            let host = executor.shared_host();
+            host.forward(executor, &self.info, to);
         }
     }
 

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::DerefMut;
 
+use crate::host::{Host, Plan, Ready};
 use crate::table::{Component, Table};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
@@ -32,6 +33,21 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// # Errors
     /// ENXIO, EBUSY, or what its driver says.
     fn open(&self, dev: Dev) -> Result<Self::Disk, Errno>;
+
+    /// Bytes of a nested buffer of a table's own, with what is kept for a lane's place or a job.
+    const NESTED: usize;
+
+    /// Takes what the engine of a device's table needs. Dropping the last reference gives it back.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn host(
+        &self,
+        minor: Minor,
+        plan: &Plan,
+        ready: Arc<Ready>,
+        components: &[Pdev<Self>],
+    ) -> Result<Arc<dyn Host>, Errno>;
 
     /// Presents a device, without a table, to the system.
     ///

@@ -110,6 +110,13 @@ impl<K: Kernel> Pdev<K> {
     }
 }
 
+impl<K: Kernel> Pdev<K> {
+    /// The opened component, to be kept by a part of the same table that is dropped before this.
+    pub fn share(&self) -> Option<Arc<K::Disk>> {
+        self.disk.clone()
+    }
+}
+
 impl<K: Kernel> Component for Pdev<K> {
     fn dev(&self) -> Dev {
         self.dev

@@ -2,7 +2,7 @@
 //! they never change.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -559,6 +559,19 @@ impl<C> Table<C> {
     /// The lines whose targets serve I/O themselves.
     pub fn serving(&self) -> &[Serving] {
         &self.serving
+    }
+
+    /// The components, by their index, that lines reach whose targets do not serve I/O.
+    pub fn reached_by_others(&self) -> BTreeSet<usize> {
+        let mut reached = BTreeSet::new();
+        for ((_, length, target), rule) in self.lines().zip(&self.targets) {
+            if !matches!(rule, Rule::Serving(_)) {
+                target.extents(length, &mut |extent| {
+                    reached.insert(extent.component.0 as usize);
+                });
+            }
+        }
+        reached
     }
 
     /// Gives the table the engine that runs these lines' lanes. It ends with the table.

@@ -103,6 +103,7 @@ pub fn errors(site: Site) -> &'static [Errno] {
         Site::Namei => &[Errno::ENOENT],
         Site::Open | Site::Ioctl | Site::Strategy => &[Errno::EIO],
         Site::Copyin | Site::Copyout => &[Errno::EFAULT],
+        Site::Kthread => &[Errno::EAGAIN],
         // Not being told of sleep and wake-up is no reason not to be there.
         Site::Pool | Site::Pmf | Site::ConfigTables | Site::Devsw | Site::Sysctl => &[],
     }

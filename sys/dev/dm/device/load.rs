@@ -1,11 +1,14 @@
 //! How a table is loaded: lines from userland, the components they name, the inactive slot.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::share::Share;
 use super::{Device, Driver, Loaded};
+use crate::executor::{self, Executor};
+use crate::host::Ready;
 use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
 use crate::table::{Builder, Component, Mistake, Opener, Table, TableError};
@@ -81,7 +84,7 @@ impl<K: Kernel> Driver<K> {
     /// process has sent before are dropped.
     pub fn reload(
         &self,
-        device: &Device<K>,
+        device: &Arc<Device<K>>,
         lines: Vec<Line>,
         load: Load,
     ) -> Result<Option<String>, Refusal> {
@@ -97,7 +100,7 @@ impl<K: Kernel> Driver<K> {
 
     fn load(
         &self,
-        device: &Device<K>,
+        device: &Arc<Device<K>>,
         lines: Vec<Line>,
         load: Load,
     ) -> Result<Option<String>, Refusal> {
@@ -142,8 +145,10 @@ impl<K: Kernel> Driver<K> {
             core::mem::take(&mut *parts)
         };
         drop(stale);
+        let mut share = share;
         let read_only = load.read_only || device.state.lock().created_read_only;
         let (table, warning) = self.build(device.minor, &lines, read_only)?;
+        let table = self.engage(device, table, &mut share)?;
         let loaded = Loaded { table: Arc::new(table), read_only, share: share.map(Arc::new) };
         self.install(device, loaded).map_err(|errno| match errno {
             Errno::ELOOP => errno.because(format_args!(
@@ -185,6 +190,45 @@ impl<K: Kernel> Driver<K> {
             return Err(TableError { line: None, mistake });
         }
         Ok((table, Some(warning)))
+    }
+
+    /// Gives a table whose targets serve I/O themselves its engine, and pays for it.
+    fn engage(
+        &self,
+        device: &Arc<Device<K>>,
+        mut table: LiveTable<K>,
+        share: &mut Option<Share>,
+    ) -> Result<LiveTable<K>, Refusal> {
+        if table.serving().is_empty() {
+            return Ok(table);
+        }
+        let wrong = |errno: Errno, why: &str| errno.because(format_args!("{why}"));
+        let bytes = table.serving().iter().map(|(_, target)| target.needs().bytes(K::NESTED));
+        let bytes = bytes.fold(0usize, usize::saturating_add);
+        let paid = self.budget.take(bytes);
+        let paid = paid.map_err(|errno| wrong(errno, "all tables together are too large"))?;
+        match share {
+            Some(all) => all.join(paid),
+            none => *none = Some(paid),
+        }
+        let lines = table.serving().to_vec();
+        let plan = executor::plan(&lines);
+        let plan = plan.map_err(|errno| wrong(errno, "a target wants too many lanes"))?;
+        let ready = Arc::new(Ready::new(plan.lanes.len(), plan.threads));
+        let host = self.kernel.host(device.minor, &plan, ready.clone(), table.components());
+        let host = host.map_err(|errno| wrong(errno, "there is no memory for the table's I/O"))?;
+        let device = Arc::downgrade(device);
+        let raise = move || {
+            if let Some(device) = device.upgrade() {
+                device.raise_event();
+            }
+        };
+        let (engine, runners) = Executor::new(host, ready, lines, Box::new(raise));
+        let started = engine.shared_host().run(runners);
+        // Dropping the table ends the engine from here on.
+        table.set_engine(engine);
+        started.map_err(|errno| wrong(errno, "the table's threads could not be started"))?;
+        Ok(table)
     }
 
     /// Puts a built table into the inactive slot. Loops are looked for here, under the lock that

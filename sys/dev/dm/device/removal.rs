@@ -7,6 +7,7 @@ use super::{Device, Driver, Selector};
 use crate::Errno;
 use crate::kernel::{Condvar, Kernel, Mutex, Unit};
 use crate::units::Minor;
+use crate::worker::Quiesce;
 
 impl<K: Kernel> Driver<K> {
     /// Takes a device away, or with `deferred` has it go at its last close. The answer is whether
@@ -115,7 +116,15 @@ impl<K: Kernel> Driver<K> {
         if let Ok(entry) = self.devices.lock().entry_of(device) {
             (entry.device, entry.going) = (None, true);
         }
+        let active = device.state.lock().active.as_ref().map(|loaded| loaded.table.clone());
+        let engine = active.as_ref().and_then(|table| table.engine());
+        if let Some(engine) = engine {
+            engine.suspending(Quiesce::Remove);
+        }
         let table = device.unit.kill();
+        if let Some(engine) = engine {
+            engine.stop();
+        }
         let mut state = device.state.lock();
         state.gone = true;
         let tables = (state.active.take(), state.inactive.take());

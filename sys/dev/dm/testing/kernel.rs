@@ -11,10 +11,13 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
+use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
+use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Condvar, Kernel, LabelGuard, Mutex};
 use crate::label::Guard;
+use crate::pdev::Pdev;
 use crate::table::Component;
 use crate::{Dev, Errno, Minor, Sector};
 
@@ -261,6 +264,18 @@ impl Kernel for Fake {
             return Err(errno);
         }
         Ok(OpenDisk { disk, unit, kernel: self.clone() })
+    }
+
+    const NESTED: usize = 400;
+
+    fn host(
+        &self,
+        _: Minor,
+        plan: &Plan,
+        ready: Arc<Ready>,
+        components: &[Pdev<Fake>],
+    ) -> Result<Arc<dyn Host>, Errno> {
+        Ok(FakeHost::new(plan, ready, components))
     }
 
     fn attach(&self, minor: Minor) -> Result<FakeUnit, Errno> {

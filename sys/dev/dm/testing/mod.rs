@@ -9,6 +9,7 @@
 //! `testing`.
 
 pub mod bench;
+pub mod host;
 pub mod kernel;
 pub mod model;
 pub mod picture;

@@ -1,0 +1,108 @@
+//! The fake kernel's part of tables whose targets serve I/O: lanes run when somebody waits for
+//! them, and requests are done at once. No data moves.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::kernel::Fake;
+use crate::Errno;
+use crate::executor::{Executor, Runner};
+use crate::host::{Answer, Host, Plan, Ready, Request};
+use crate::job::{JobInfo, Place};
+use crate::pdev::Pdev;
+use crate::table::Component;
+use crate::target::ComponentIndex;
+use crate::units::Sector;
+
+/// The part of one table.
+pub struct FakeHost {
+    ready: Arc<Ready>,
+    sizes: Vec<Sector>,
+    answers: Vec<Mutex<Option<Answer>>>,
+    runners: Mutex<Vec<Runner>>,
+    /// The clock moves on a little each time that it is asked, so that nobody sleeps for ever.
+    now: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeHost {
+    /// The part of a table with these components.
+    pub fn new(plan: &Plan, ready: Arc<Ready>, components: &[Pdev<Fake>]) -> Arc<FakeHost> {
+        Arc::new(FakeHost {
+            ready,
+            sizes: components.iter().map(Component::size).collect(),
+            answers: plan.lanes.iter().map(|_| Mutex::new(None)).collect(),
+            runners: Mutex::new(Vec::new()),
+            now: AtomicU32::new(0),
+        })
+    }
+}
+
+impl Host for FakeHost {
+    fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
+        *lock(&self.runners) = runners;
+        Ok(())
+    }
+
+    fn end_threads(&self) {
+        let runners = core::mem::take(&mut *lock(&self.runners));
+        drop(runners);
+    }
+
+    fn kick(&self, _: usize) {}
+
+    fn begin(&self, lane: usize, request: Request, _: &[Place]) {
+        let data = match request {
+            Request::Read { data, .. } | Request::Write { data, .. } => Some(data),
+            Request::Send { .. } | Request::Flush | Request::Discard { .. } => None,
+        };
+        *lock(&self.answers[lane]) = Some(Answer { failed: 0, errno: Errno::EIO, data });
+        let _ = self.ready.set(lane);
+    }
+
+    fn answer(&self, lane: usize) -> Option<Answer> {
+        lock(&self.answers[lane]).take()
+    }
+
+    fn data(&self, _: usize, use_it: &mut dyn FnMut(&mut [u8])) {
+        use_it(&mut []);
+    }
+
+    fn end(&self, _: usize, _: Result<(), Errno>) {}
+
+    fn give_back(&self, _: usize) {}
+
+    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, _: Place) {
+        engine.forwarded(job);
+    }
+
+    fn freed(&self, _: usize) {}
+
+    fn now(&self) -> u32 {
+        self.now.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn max_io(&self) -> usize {
+        64 * 1024
+    }
+
+    fn size(&self, component: ComponentIndex) -> Sector {
+        self.sizes.get(component.0 as usize).copied().unwrap_or(Sector::ZERO)
+    }
+
+    fn wait(&self, done: &mut dyn FnMut() -> bool) {
+        while !done() {
+            // Only whoever waits runs lanes, and one at a time.
+            for runner in lock(&self.runners).iter_mut() {
+                runner.run();
+            }
+        }
+    }
+
+    fn announce(&self) {}
+}

@@ -1,0 +1,726 @@
+//! The kernel's part of tables whose targets serve I/O themselves: where their jobs are kept, the
+//! nested buffers of their lanes, the threads that poll them.
+//!
+//! A job is a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
+//! for a flush or a discard. A lane has one request under way at a time, with a nested buffer for
+//! each place that it goes to; the last buffer to be done has the lane polled. What may sleep, a
+//! flush or a discard, is the errand of a thread of its own.
+//!
+//! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an
+//! I/O.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+use dm_core::Errno;
+use dm_core::errno;
+use dm_core::executor::{Executor, Runner};
+use dm_core::host::{Answer, Host, Plan, Ready, Request};
+use dm_core::job::{JobInfo, Op, Place};
+use dm_core::table::{Component, Taken};
+use dm_core::target::ComponentIndex;
+use dm_core::units::{DEV_BSIZE, Minor, Sector};
+
+use super::netbsd::Disk;
+use super::pieces::Split;
+use super::slot::Slot;
+use crate::kern::buf;
+use crate::kern::condvar::Condvar;
+use crate::kern::kthread::Thread;
+use crate::kern::mutex::{Mutex, SpinMutex};
+use crate::kern::parker::Parker;
+use crate::kern::{cpu, sys};
+
+/// Bytes that one lane's or job's nested buffer takes.
+pub const NESTED: usize = size_of::<Nested>() + size_of::<JobCell>();
+
+/// The kernel's part of one table.
+///
+/// # Invariants
+/// Lanes are touched as the engine says: [`Host::begin`] and [`Host::answer`] by the one thread
+/// that polls the lane, and while its request is under way by what completes it. A job's cell is
+/// touched by whoever has the job's number.
+pub struct TableIo {
+    slot: &'static Slot,
+    minor: Minor,
+    ready: Arc<Ready>,
+    /// By [`ComponentIndex`].
+    disks: Box<[Arc<Disk>]>,
+    jobs: Box<[JobCell]>,
+    lanes: Box<[LaneCell]>,
+    /// For each line, splits that wait for the number of a job.
+    waiting: Box<[SpinMutex<Waiting>]>,
+    /// For each runner, where its thread sleeps.
+    parkers: Box<[Parker]>,
+    errands: SpinMutex<VecDeque<usize>>,
+    errand_parker: Parker,
+    threads: Mutex<Vec<Thread>>,
+    ending: AtomicBool,
+    /// The lock under which [`Host::wait`] asks whether it is over.
+    control: SpinMutex<()>,
+    told: Condvar,
+    /// Threads in [`Host::wait`] for the number of a job.
+    wanting: AtomicUsize,
+}
+
+/// Splits in the order in which they came, linked through themselves.
+#[derive(Default)]
+struct Waiting {
+    first: Option<NonNull<Split>>,
+    last: Option<NonNull<Split>>,
+}
+
+// SAFETY: it owns its splits.
+unsafe impl Send for Waiting {}
+
+impl Waiting {
+    fn push(&mut self, split: NonNull<Split>) {
+        // SAFETY: a split that waits is not touched by anyone else; `last` waits here too.
+        unsafe {
+            (*split.as_ptr()).next = None;
+            match self.last {
+                Some(last) => (*last.as_ptr()).next = Some(split),
+                None => self.first = Some(split),
+            }
+        }
+        self.last = Some(split);
+    }
+
+    fn pop(&mut self) -> Option<NonNull<Split>> {
+        let split = self.first?;
+        // SAFETY: as above.
+        self.first = unsafe { (*split.as_ptr()).next };
+        if self.first.is_none() {
+            self.last = None;
+        }
+        Some(split)
+    }
+}
+
+/// What a job stands for.
+enum Held {
+    /// The number is not in use.
+    Nothing,
+    /// A piece of a split: where in it the piece begins, and how many bytes it has.
+    Piece(NonNull<Split>, u32, u32),
+    /// A thread in [`TableIo::barrier`] and where it looks for the answer, under `control`.
+    Thread(NonNull<AtomicI32>),
+}
+
+/// No answer yet, in the place that [`Held::Thread`] names. No errno is negative.
+const NOT_YET: i32 = -1;
+
+/// What is kept for a job.
+struct JobCell {
+    held: UnsafeCell<Held>,
+    /// While the job is forwarded: its engine, and what there is to know about it.
+    forwarded: UnsafeCell<Option<(Arc<Executor>, JobInfo)>>,
+    nested: Nested,
+}
+
+/// What is kept for a lane.
+struct LaneCell {
+    state: AtomicU8,
+    /// Nested buffers under way, and one for whoever is sending.
+    pending: AtomicUsize,
+    failed: AtomicU32,
+    /// Why the first failed; 0 for not at all.
+    errno: AtomicI32,
+    /// The lane's own memory, while a request has it.
+    data: UnsafeCell<Option<Box<[u8]>>>,
+    errand: UnsafeCell<Option<(Errand, Place)>>,
+    nested: Box<[Nested]>,
+}
+
+/// Work that may sleep.
+#[derive(Clone, Copy)]
+enum Errand {
+    Flush,
+    Discard(Sector),
+}
+
+const IDLE: u8 = 0;
+const BUSY: u8 = 1;
+const DONE: u8 = 2;
+
+// SAFETY: see `TableIo`'s invariants: each cell has one user at a time, and the hand-over from one
+// to the next is by the engine's locks, or by `state`, released and acquired.
+unsafe impl Send for TableIo {}
+// SAFETY: as above.
+unsafe impl Sync for TableIo {}
+
+/// A nested buffer of a table's own. Built once, as a `Child` is.
+struct Nested(Box<UnsafeCell<Inner>>);
+
+#[repr(C)]
+struct Inner {
+    /// First, so that the buffer's address is that of all.
+    buf: sys::buf,
+    lock: sys::kmutex_t,
+    table: *const TableIo,
+    /// The lane, or the job.
+    number: usize,
+    /// A lane's place, as a bit; 0 for a job.
+    place: u32,
+}
+
+impl Nested {
+    /// A buffer for a lane's place (a bit) or for a job (0).
+    fn new(number: usize, place: u32) -> Nested {
+        // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
+        let inner: Box<UnsafeCell<Inner>> =
+            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: fresh memory, which stays where it is.
+        unsafe {
+            let raw = inner.get();
+            super::pieces::init_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
+            ((*raw).number, (*raw).place) = (number, place);
+        }
+        Nested(inner)
+    }
+
+    /// The buffer, for one user.
+    fn buf(&self) -> *mut sys::buf {
+        self.0.get().cast()
+    }
+
+    fn belong_to(&self, table: *const TableIo) {
+        // SAFETY: nobody uses the buffer before its table is complete.
+        unsafe { (*self.0.get()).table = table };
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        // SAFETY: `new` made them, and nothing is under way when a table goes.
+        unsafe {
+            let raw = self.0.get();
+            super::pieces::fini_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
+        }
+    }
+}
+
+impl TableIo {
+    /// Takes what a plan names, for a table with these components.
+    pub(crate) fn new(
+        slot: &'static Slot,
+        minor: Minor,
+        plan: &Plan,
+        ready: Arc<Ready>,
+        disks: Box<[Arc<Disk>]>,
+    ) -> Arc<TableIo> {
+        let job = |number| JobCell {
+            held: UnsafeCell::new(Held::Nothing),
+            forwarded: UnsafeCell::new(None),
+            nested: Nested::new(number, 0),
+        };
+        let lane = |(number, width): (usize, &usize)| LaneCell {
+            state: AtomicU8::new(IDLE),
+            pending: AtomicUsize::new(0),
+            failed: AtomicU32::new(0),
+            errno: AtomicI32::new(0),
+            data: UnsafeCell::new(None),
+            errand: UnsafeCell::new(None),
+            nested: (0..*width)
+                .map(|place| Nested::new(number, 1u32.checked_shl(place as u32).unwrap_or(0)))
+                .collect(),
+        };
+        let parkers = (0..ready.runners()).map(|_| Parker::new(c"dmlane")).collect();
+        let table = Arc::new(TableIo {
+            slot,
+            minor,
+            ready,
+            disks,
+            jobs: (0..plan.jobs).map(job).collect(),
+            lanes: plan.lanes.iter().enumerate().map(lane).collect(),
+            waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
+            parkers,
+            errands: SpinMutex::new(VecDeque::with_capacity(plan.lanes.len())),
+            errand_parker: Parker::new(c"dmflush"),
+            threads: Mutex::new(Vec::new()),
+            ending: AtomicBool::new(false),
+            control: SpinMutex::new(()),
+            told: Condvar::new(c"dmtable"),
+            wanting: AtomicUsize::new(0),
+        });
+        let all = table.lanes.iter().flat_map(|lane| lane.nested.iter());
+        for nested in all.chain(table.jobs.iter().map(|job| &job.nested)) {
+            nested.belong_to(Arc::as_ptr(&table));
+        }
+        table
+    }
+
+    fn device(&self, component: ComponentIndex) -> Option<&crate::kern::vnode::BlockDevice> {
+        self.disks.get(component.0 as usize).map(|disk| disk.device())
+    }
+
+    /// Makes a job of a piece of a split, which the caller has counted as under way. `false`: the
+    /// split waits for the number of a job, and the piece is not counted after all.
+    ///
+    /// # Safety
+    /// The split is the caller's to send, its I/O is inside the gate behind which `engine`'s table
+    /// stands, and the piece lies in it.
+    pub(super) unsafe fn take(
+        &self,
+        engine: &Arc<Executor>,
+        line: usize,
+        split: NonNull<Split>,
+        (offset, bytes): (u32, u32),
+        taken: Taken,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        let Some((io, _)) = (unsafe { &(*split.as_ptr()).whole }) else { return false };
+        let Some(number) = engine.claim(line) else {
+            return false;
+        };
+        let info = JobInfo {
+            number,
+            line,
+            queue: taken.queue,
+            op: Op::rw(io.is_write()),
+            start: taken.start,
+            length: Sector(u64::from(bytes / DEV_BSIZE)),
+            fua: io.is_fua(),
+            came: cpu::milliseconds(),
+            tag: 0,
+        };
+        if let Some(cell) = self.jobs.get(number) {
+            // SAFETY: the number was claimed by us, so the cell is ours.
+            unsafe { *cell.held.get() = Held::Piece(split, offset, bytes) };
+        }
+        engine.submit(info);
+        true
+    }
+
+    /// Has a split wait for the number of a job of a table's line.
+    pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
+        if let Some(waiting) = self.waiting.get(line) {
+            waiting.lock().push(split);
+        }
+        // One may have come back before the split was in the queue.
+        if let Some(number) = engine.claim(line) {
+            engine.unclaim(line, number);
+            self.freed(line);
+        }
+    }
+
+    /// Flushes or discards a stretch of a serving line, and waits for it, deaf to signals.
+    ///
+    /// # Errors
+    /// The target's.
+    pub(super) fn barrier(
+        &self,
+        engine: &Arc<Executor>,
+        line: usize,
+        op: Op,
+        range: (Sector, Sector),
+    ) -> Result<(), Errno> {
+        let mut number = None;
+        self.wanting.fetch_add(1, Ordering::SeqCst);
+        self.wait(&mut || {
+            number = number.or_else(|| engine.claim(line));
+            number.is_some()
+        });
+        self.wanting.fetch_sub(1, Ordering::SeqCst);
+        let number = number.ok_or(Errno::EIO)?;
+        let answer = AtomicI32::new(NOT_YET);
+        if let Some(cell) = self.jobs.get(number) {
+            // SAFETY: the number was claimed by us, so the cell is ours.
+            unsafe { *cell.held.get() = Held::Thread(NonNull::from(&answer)) };
+        }
+        engine.submit(engine.barrier(number, line, op, range));
+        // The answer is given under the lock that the question is asked under, so that whoever
+        // gives it is done with `answer` when this returns.
+        self.wait(&mut || answer.load(Ordering::Relaxed) != NOT_YET);
+        Errno::check(answer.load(Ordering::Relaxed))
+    }
+
+    /// Takes what a job stands for.
+    fn take_held(&self, job: usize) -> Held {
+        // SAFETY: whoever ends a job has it, and ends it once.
+        self.jobs.get(job).map_or(Held::Nothing, |cell| unsafe {
+            core::mem::replace(&mut *cell.held.get(), Held::Nothing)
+        })
+    }
+
+    /// Answers what a job stood for: `Err` has how many of its bytes were moved before.
+    fn answer_held(&self, held: Held, result: Result<(), (u32, Errno)>) {
+        match held {
+            Held::Nothing => {}
+            Held::Piece(split, offset, _) => {
+                if let Err((moved, errno)) = result {
+                    self.slot.note(split, offset.saturating_add(moved), errno);
+                }
+                self.slot.release(split);
+            }
+            Held::Thread(answer) => {
+                let guard = self.control.lock();
+                let answered = result.map_err(|(_, errno)| errno);
+                // SAFETY: the thread waits until it sees the answer under this lock.
+                unsafe { answer.as_ref() }.store(errno::raw(answered), Ordering::Relaxed);
+                self.told.broadcast();
+                drop(guard);
+            }
+        }
+    }
+
+    /// Sends memory of a lane's own to or from places.
+    fn transfer(
+        &self,
+        lane: usize,
+        places: &[Place],
+        (data, at, bytes): (Box<[u8]>, usize, usize),
+        (write, fua): (bool, bool),
+    ) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        let fits = at.checked_add(bytes).is_some_and(|end| end <= data.len());
+        // SAFETY: the lane has no request under way, so the place is ours until `complete`.
+        let memory = unsafe {
+            let place = &mut *cell.data.get();
+            place.insert(data).as_mut_ptr()
+        };
+        self.send_to(lane, places, |buf, place| {
+            if !fits {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: the buffer is this lane's and not in use; the memory stays in `data` until
+            // all of its buffers are done, and the range lies in it.
+            unsafe {
+                let data = memory.add(at);
+                buf::fill(buf, data, bytes, place.sector, (write, fua), lane_done);
+            }
+            Ok(())
+        });
+    }
+
+    /// Fills in a nested buffer for each place and sends it.
+    fn send_to(
+        &self,
+        lane: usize,
+        places: &[Place],
+        fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
+    ) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        cell.pending.store(places.len().saturating_add(1), Ordering::Relaxed);
+        for (at, place) in places.iter().enumerate() {
+            let device = self.device(place.component);
+            let begun = match (cell.nested.get(at), device) {
+                (Some(nested), Some(device)) => {
+                    fill(nested.buf(), *place).map(|()| (nested, device))
+                }
+                _ => Err(Errno::EIO),
+            };
+            match begun {
+                // SAFETY: filled in above, with the lane's own callback; the table, and with it the
+                // device, stays while its lanes have requests.
+                Ok((nested, device)) => unsafe { device.strategy(nested.buf()) },
+                Err(errno) => {
+                    self.place_done(lane, 1u32.checked_shl(at as u32).unwrap_or(0), Err(errno))
+                }
+            }
+        }
+        self.place_done(lane, 0, Ok(()));
+    }
+
+    /// One place of a lane's request is done; the last has the lane polled.
+    fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        if let Err(errno) = result {
+            cell.failed.fetch_or(place, Ordering::Relaxed);
+            let (none, errno) = (0, errno.raw());
+            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if cell.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            cell.state.store(DONE, Ordering::Release);
+            if let Some(runner) = self.ready.set(lane) {
+                self.kick(runner);
+            }
+        }
+    }
+
+    /// Does the errands that wait, one after the other.
+    fn do_errands(&self) {
+        loop {
+            let Some(lane) = self.errands.lock().pop_front() else { return };
+            let Some(cell) = self.lanes.get(lane) else { continue };
+            // SAFETY: the lane's request is under way here and nowhere else.
+            let Some((errand, place)) = (unsafe { (*cell.errand.get()).take() }) else { continue };
+            let result = match (errand, self.device(place.component)) {
+                (_, None) => Err(Errno::EIO),
+                (Errand::Flush, Some(device)) => device.flush(0),
+                (Errand::Discard(length), Some(device)) => device.discard(place.sector, length),
+            };
+            self.place_done(lane, 1, result);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+}
+
+impl Host for TableIo {
+    fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
+        let mut threads = self.threads.lock();
+        let start = |threads: &mut Vec<Thread>| {
+            for mut runner in runners {
+                let table = self.clone();
+                threads.push(Thread::start(&name(self.minor), move || {
+                    let number = runner.number();
+                    loop {
+                        let next = runner.run();
+                        if table.is_ending() {
+                            return;
+                        }
+                        let Some(parker) = table.parkers.get(number) else { return };
+                        let work = || table.ready.any(number) || table.is_ending();
+                        parker.park(work, next.map(cpu::ticks_in));
+                    }
+                })?);
+            }
+            let table = self.clone();
+            threads.push(Thread::start(&name(self.minor), move || {
+                while !table.is_ending() {
+                    table.do_errands();
+                    let work = || !table.errands.lock().is_empty() || table.is_ending();
+                    table.errand_parker.park(work, None);
+                }
+            })?);
+            Ok(())
+        };
+        let started = start(&mut threads);
+        drop(threads);
+        if started.is_err() {
+            self.end_threads();
+        }
+        started
+    }
+
+    fn end_threads(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        self.parkers.iter().for_each(Parker::unpark);
+        self.errand_parker.unpark();
+        let threads = core::mem::take(&mut *self.threads.lock());
+        // Waits for each.
+        drop(threads);
+    }
+
+    fn kick(&self, runner: usize) {
+        if let Some(parker) = self.parkers.get(runner) {
+            parker.unpark();
+        }
+    }
+
+    fn begin(&self, lane: usize, request: Request, places: &[Place]) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        debug_assert_eq!(cell.state.load(Ordering::Relaxed), IDLE);
+        cell.state.store(BUSY, Ordering::Relaxed);
+        cell.failed.store(0, Ordering::Relaxed);
+        cell.errno.store(0, Ordering::Relaxed);
+        match request {
+            Request::Read { data, at, bytes } => {
+                let one = places.get(..1).unwrap_or(&[]);
+                self.transfer(lane, one, (data, at, bytes), (false, false));
+            }
+            Request::Write { data, at, bytes, fua } => {
+                self.transfer(lane, places, (data, at, bytes), (true, fua));
+            }
+            Request::Send { job, skip, length } => {
+                let held = self.jobs.get(job.number).map(|cell| cell.held.get());
+                let places =
+                    if job.op == Op::Read { places.get(..1).unwrap_or(&[]) } else { places };
+                self.send_to(lane, places, |buf, place| {
+                    // SAFETY: the lane has the job, whose cell is its own meanwhile.
+                    let Some(Held::Piece(split, offset, all)) = held.map(|held| unsafe { &*held })
+                    else {
+                        return Err(Errno::EINVAL);
+                    };
+                    let (skip, bytes) = (small(skip)?, small(length)?);
+                    if skip.checked_add(bytes).is_none_or(|end| end > *all) {
+                        return Err(Errno::EINVAL);
+                    }
+                    let offset = offset.checked_add(skip).ok_or(Errno::EINVAL)?;
+                    // SAFETY: the job's piece keeps the split and its I/O until the job is ended,
+                    // which its lane does after this request; the range lies in the piece.
+                    unsafe {
+                        let Some((io, _)) = &(*split.as_ptr()).whole else {
+                            return Err(Errno::EINVAL);
+                        };
+                        buf::nest(buf, io, offset, bytes, place.sector, lane_done);
+                    }
+                    Ok(())
+                });
+            }
+            Request::Flush => self.send_off(lane, Errand::Flush, places),
+            Request::Discard { length } => self.send_off(lane, Errand::Discard(length), places),
+        }
+    }
+
+    fn answer(&self, lane: usize) -> Option<Answer> {
+        let cell = self.lanes.get(lane)?;
+        if cell.state.load(Ordering::Acquire) != DONE {
+            return None;
+        }
+        // SAFETY: the request is over, so that its memory is the lane's again.
+        let data = unsafe { (*cell.data.get()).take() };
+        let errno = Errno::from_raw(cell.errno.load(Ordering::Relaxed)).unwrap_or(Errno::EIO);
+        let failed = cell.failed.load(Ordering::Relaxed);
+        cell.state.store(IDLE, Ordering::Relaxed);
+        Some(Answer { failed, errno, data })
+    }
+
+    fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8])) {
+        let Some(cell) = self.jobs.get(job) else { return };
+        // SAFETY: the caller has the job, so that its cell and its piece are the caller's. The
+        // data is mapped until the I/O is complete, and while the job is not with a component
+        // nobody else has it.
+        unsafe {
+            let Held::Piece(split, offset, bytes) = &*cell.held.get() else {
+                return use_it(&mut []);
+            };
+            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
+            let data = io.data(*offset, *bytes);
+            if !data.is_null() {
+                use_it(core::slice::from_raw_parts_mut(data, *bytes as usize));
+            }
+        }
+    }
+
+    fn end(&self, job: usize, result: Result<(), Errno>) {
+        self.answer_held(self.take_held(job), result.map_err(|errno| (0, errno)));
+    }
+
+    fn give_back(&self, job: usize) {
+        match self.take_held(job) {
+            Held::Piece(split, ..) => {
+                // SAFETY: the piece keeps the split; the flag is looked at by the last to leave.
+                unsafe { &(*split.as_ptr()).again }.store(true, Ordering::Relaxed);
+                self.slot.release(split);
+            }
+            other => self.answer_held(other, Err((0, Errno::EIO))),
+        }
+    }
+
+    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
+        let (cell, device) = (self.jobs.get(job.number), self.device(to.component));
+        let (Some(cell), Some(device)) = (cell, device) else {
+            let held = self.take_held(job.number);
+            engine.forwarded(job);
+            return self.answer_held(held, Err((0, Errno::EIO)));
+        };
+        // SAFETY: the job is ours, and with it its cell, its nested buffer, its piece and the I/O;
+        // `job_done` ends it.
+        unsafe {
+            let Held::Piece(split, offset, bytes) = &*cell.held.get() else {
+                let held = self.take_held(job.number);
+                engine.forwarded(job);
+                return self.answer_held(held, Err((0, Errno::EIO)));
+            };
+            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
+            buf::nest(cell.nested.buf(), io, *offset, *bytes, to.sector, job_done);
+            *cell.forwarded.get() = Some((engine, *job));
+            device.strategy(cell.nested.buf());
+        }
+    }
+
+    fn freed(&self, line: usize) {
+        let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
+        if let Some(split) = split {
+            self.slot.advance(split, None);
+        }
+        if self.wanting.load(Ordering::SeqCst) != 0 {
+            self.announce();
+        }
+    }
+
+    fn now(&self) -> u32 {
+        cpu::milliseconds()
+    }
+
+    fn max_io(&self) -> usize {
+        sys::MAXPHYS as usize
+    }
+
+    fn size(&self, component: ComponentIndex) -> Sector {
+        self.disks.get(component.0 as usize).map_or(Sector::ZERO, |disk| disk.size())
+    }
+
+    fn wait(&self, done: &mut dyn FnMut() -> bool) {
+        let mut guard = self.control.lock();
+        while !done() {
+            self.told.wait(&mut guard);
+        }
+    }
+
+    fn announce(&self) {
+        let guard = self.control.lock();
+        self.told.broadcast();
+        drop(guard);
+    }
+}
+
+impl TableIo {
+    fn send_off(&self, lane: usize, errand: Errand, places: &[Place]) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        cell.pending.store(1, Ordering::Relaxed);
+        let Some(place) = places.first() else {
+            return self.place_done(lane, 1, Err(Errno::EINVAL));
+        };
+        // SAFETY: the lane has no other request under way; the thread that does errands takes this.
+        unsafe { *cell.errand.get() = Some((errand, *place)) };
+        // There is room for every lane.
+        self.errands.lock().push_back(lane);
+        self.errand_parker.unpark();
+    }
+}
+
+/// Bytes of some sectors, as a buffer counts them.
+fn small(length: Sector) -> Result<u32, Errno> {
+    length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or(Errno::EINVAL)
+}
+
+/// What ps(1) calls a device's threads.
+fn name(minor: Minor) -> alloc::ffi::CString {
+    alloc::ffi::CString::new(alloc::format!("dm{minor}")).unwrap_or_default()
+}
+
+/// b_iodone of a lane's nested buffer.
+///
+/// # Safety
+/// biodone(9) calls it, once, with the buffer of a lane that was sent.
+unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
+    // SAFETY: the buffer is the first field of an `Inner`, whose table stays while its lanes have
+    // requests: the threads that poll them keep it.
+    unsafe {
+        let inner = buf.cast::<Inner>();
+        let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
+        let (table, lane, place) = (&*(*inner).table, (*inner).number, (*inner).place);
+        table.place_done(lane, place, outcome);
+    }
+}
+
+/// b_iodone of a forwarded job's nested buffer.
+///
+/// # Safety
+/// As for [`lane_done`].
+unsafe extern "C" fn job_done(buf: *mut sys::buf) {
+    // SAFETY: as for `lane_done`; the job's piece is inside the gate, which keeps the table until
+    // it is answered, last of all.
+    unsafe {
+        let inner = buf.cast::<Inner>();
+        let outcome = buf::outcome(buf);
+        let (table, number) = (&*(*inner).table, (*inner).number);
+        let Some(cell) = table.jobs.get(number) else { return };
+        let forwarded = (*cell.forwarded.get()).take();
+        let held = table.take_held(number);
+        if let Some((engine, info)) = forwarded {
+            engine.forwarded(&info);
+        }
+        table.answer_held(held, outcome);
+    }
+}

@@ -54,7 +54,7 @@ pub fn main(args: &[String]) -> Result<()> {
         println!("Everything is there.");
     }
     sh::heading("Building dm-host (the first time takes a few minutes)");
-    let packages = ["--package", "dm-host", "--package", "dm-host-nbd"];
+    let packages = ["--package", "dm-host"];
     sh::run(sh::cargo().arg("build").arg("--release").args(packages))?;
     run(&sh::target_dir())
 }

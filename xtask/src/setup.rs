@@ -75,7 +75,12 @@ const ITEMS: &[Item] = &[
     item(Need::Hosted, Probe::Program("clang"), &["clang"], "compiles the C side"),
     item(Need::Hosted, Probe::Libclang, &["libclang-dev"], "reads NetBSD's headers"),
     item(Need::Hosted, Probe::Program("python3"), &["python3"], "fetches NetBSD's headers"),
-    item(Need::Tools, Probe::Program("nbdkit"), &["nbdkit"], "serves block devices"),
+    item(
+        Need::Tools,
+        Probe::Program("nbdkit"),
+        &["nbdkit"],
+        "what the NBD server is compared with",
+    ),
     item(Need::Tools, Probe::Program("nbdcopy"), &["libnbd-bin"], "copies over NBD"),
     item(Need::Tools, Probe::Program("qemu-img"), &["qemu-utils"], "another client for NBD"),
     item(Need::Tools, Probe::Program("makefs"), &["makefs"], "makes an FFS image"),

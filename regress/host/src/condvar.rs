@@ -151,6 +151,8 @@ fn sleep(
     }
     mutex::exit(m, lwp);
     let big = lock::release_all(lwp);
+    // A thread that serves a client lets another one read on meanwhile.
+    dm_nbd::about_to_block();
     let why = loop {
         let why = lwp.sleep.woken.load(Ordering::Acquire);
         if why != ASLEEP {

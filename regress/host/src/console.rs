@@ -3,6 +3,7 @@
 use std::backtrace::Backtrace;
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char};
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,7 +70,8 @@ pub fn print(text: &str) {
             let mut line = std::mem::take(&mut log.partial);
             line.pop();
             if !QUIET.load(Ordering::Relaxed) {
-                eprintln!("{line}");
+                // Nobody may read it; the kernel goes on.
+                let _ = writeln!(std::io::stderr(), "{line}");
             }
             if log.lines.len() == RING {
                 log.lines.pop_front();

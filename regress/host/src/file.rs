@@ -10,7 +10,7 @@ use crate::mutex;
 use crate::netbsd as nb;
 use crate::proplib::{Reply, request};
 use crate::specfs;
-use crate::strategy::{Io, IoResult, Request};
+use crate::strategy::{Io, IoResult, Memory, Request, transfer};
 
 /// How a node is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -237,6 +237,33 @@ impl File {
         assert!(self.block, "VOP_STRATEGY is for block nodes");
         // SAFETY: an open block vnode, which the caller keeps open until the I/O has ended.
         unsafe { io.start_vnode(self.vp, request) };
+    }
+
+    /// Reads whole blocks of 512 bytes through VOP_STRATEGY, from `blkno` on, straight into the
+    /// caller's memory: in I/Os of MAXPHYS bytes, all under way at once.
+    ///
+    /// # Errors
+    ///
+    /// The driver's; EIO for what lies beyond the device's end.
+    pub fn read_blocks(&self, to: &mut [u8], blkno: i64) -> Result<(), Errno> {
+        self.transfer_blocks(Memory::Into(to), Request::read(blkno))
+    }
+
+    /// Writes as [`File::read_blocks`] reads; `flags` as [`Request::flags`].
+    ///
+    /// # Errors
+    ///
+    /// The driver's.
+    pub fn write_blocks(&self, from: &[u8], blkno: i64, flags: u32) -> Result<(), Errno> {
+        self.transfer_blocks(Memory::From(from), Request::write(blkno).flags(flags))
+    }
+
+    fn transfer_blocks(&self, memory: Memory<'_>, request: Request) -> Result<(), Errno> {
+        assert!(self.block, "VOP_STRATEGY is for block nodes");
+        transfer(memory, specfs::rdev(self.vp), request, |bp| {
+            // SAFETY: an open block vnode, and a buffer that was prepared.
+            unsafe { specfs::VOP_STRATEGY(self.vp, bp) };
+        })
     }
 
     fn through_block(

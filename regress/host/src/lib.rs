@@ -63,7 +63,7 @@ mod xcall;
 /// NetBSD's structures and constants, as bindgen read them from NetBSD's headers.
 pub use rustdm::kern::sys as netbsd;
 
-pub use components::{Backend, Completion, Counters, Disk, DiskSpec, Label, Partition};
+pub use components::{Allocation, Backend, Completion, Counters, Disk, DiskSpec, Label, Partition};
 pub use errno::Errno;
 pub use fault::{FaultPlan, Site};
 pub use file::{File, Flags, Node};

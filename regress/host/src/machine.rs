@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use crate::components::{self, Disk, DiskSpec};
+use crate::components::{self, Allocation, Disk, DiskSpec};
 use crate::console::kassert;
 use crate::devsw::{self, Driver};
 use crate::errno::Errno;
@@ -247,6 +247,17 @@ impl Machine {
     /// Attaches a disk and makes its nodes below /dev.
     pub fn attach_disk(&self, spec: DiskSpec) -> Result<Disk, Errno> {
         components::attach(spec)
+    }
+
+    /// What is allocated on a disk at a byte of `dev`, for at most `len` bytes, and whether what is
+    /// discarded there reads as zeros. `None` for what is no attached disk, and beyond its end.
+    pub fn allocation(&self, dev: Dev, offset: u64, len: u64) -> Option<(Allocation, bool)> {
+        components::allocation(dev, offset, len)
+    }
+
+    /// Bytes in a sector of an attached disk; `None` for what is none.
+    pub fn sector_size(&self, dev: Dev) -> Option<u32> {
+        components::sector_size(dev)
     }
 
     /// mknod(2), block or character: EEXIST if the name is taken.

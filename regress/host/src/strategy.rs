@@ -73,6 +73,61 @@ impl Request {
     }
 }
 
+/// Bytes that one buffer may transfer: MAXPHYS.
+const MAXPHYS: usize = nb::MAXPHYS as usize;
+
+/// Memory that a transfer reads into, or writes from.
+pub(crate) enum Memory<'a> {
+    /// A read's.
+    Into(&'a mut [u8]),
+    /// A write's.
+    From(&'a [u8]),
+}
+
+/// Transfers memory of the caller's in buffers of MAXPHYS bytes at most, all under way at once, and
+/// waits for them. The error is that of the first buffer that has one, or EIO for one that
+/// transferred less than all.
+///
+/// `send` sends a buffer to its driver.
+pub(crate) fn transfer(
+    memory: Memory<'_>,
+    dev: Dev,
+    request: Request,
+    send: impl Fn(*mut nb::buf),
+) -> Result<(), Errno> {
+    let (data, len) = match memory {
+        Memory::Into(to) => (to.as_mut_ptr(), to.len()),
+        // A write only reads it.
+        Memory::From(from) => (from.as_ptr().cast_mut(), from.len()),
+    };
+    let mut ios: Vec<Inner> = (0..len).step_by(MAXPHYS).map(|_| Inner::new()).collect();
+    // From here on they stay where they are.
+    for (io, at) in ios.iter_mut().zip((0..len).step_by(MAXPHYS)) {
+        let count = MAXPHYS.min(len - at);
+        // SAFETY: the buffer is idle and ours, and waited for below, before the memory's borrow
+        // and the buffer itself end; a panic in between ends the process, since panics abort.
+        unsafe {
+            io.init();
+            let blkno = request.blkno + (at / 512) as i64;
+            io.prepare(dev, Request { blkno, ..request }, data.add(at), count);
+        }
+        send(io.buf.get());
+    }
+    let mut result = Ok(());
+    for (io, at) in ios.iter_mut().zip((0..len).step_by(MAXPHYS)) {
+        // SAFETY: sent, and not waited for yet; idle and ours afterwards.
+        let done = unsafe {
+            let done = io.wait();
+            buf::buf_destroy(io.buf.get());
+            done
+        };
+        if !done.is_complete(MAXPHYS.min(len - at)) {
+            result = result.and(Err(done.error.unwrap_or(Errno::EIO)));
+        }
+    }
+    result
+}
+
 /// A buffer that can be used again and again, for I/O straight to a strategy routine.
 ///
 /// It owns its data. Dropping it waits for an I/O that is under way.
@@ -87,6 +142,79 @@ struct Inner {
     lock: UnsafeCell<nb::kmutex_t>,
 }
 
+impl Inner {
+    fn new() -> Inner {
+        Inner {
+            // SAFETY: a buf is integers and pointers, for which zeros are valid.
+            buf: UnsafeCell::new(unsafe { std::mem::zeroed() }),
+            lock: UnsafeCell::new(mutex::static_adaptive()),
+        }
+    }
+
+    /// Initialises the buffer.
+    ///
+    /// # Safety
+    ///
+    /// From now on it stays where it is, until buf_destroy.
+    #[inline]
+    unsafe fn init(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            buf::buf_init(self.buf.get());
+            // A lock of its own: several threads do not meet at buffer_lock.
+            (*self.buf.get()).b_objlock = self.lock.get();
+        }
+    }
+
+    /// Readies the buffer for an I/O.
+    ///
+    /// # Safety
+    ///
+    /// The buffer is idle; `data` is `len` bytes of memory until the I/O has ended.
+    #[inline]
+    unsafe fn prepare(&self, dev: Dev, request: Request, data: *mut u8, len: usize) {
+        let bp = self.buf.get();
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*bp).b_dev = dev;
+            (*bp).b_blkno = request.blkno;
+            (*bp).b_rawblkno = request.blkno;
+            (*bp).b_flags = request.flags | if request.read { B_READ } else { 0 };
+            (*bp).b_cflags = nb::BC_BUSY as u32;
+            (*bp).b_oflags = 0;
+            (*bp).b_error = 0;
+            (*bp).b_prio = request.prio;
+            (*bp).b_bcount = len as c_int;
+            (*bp).b_bufsize = len as c_int;
+            (*bp).b_resid = len as c_int;
+            (*bp).b_data = data.cast();
+            (*bp).b_iodone = None;
+            (*bp).b_vp = ptr::null_mut();
+            (*bp).b_private = ptr::null_mut();
+            (*bp).b_proc = ptr::null_mut();
+        }
+    }
+
+    /// Waits for an I/O to end: biowait(9).
+    ///
+    /// # Safety
+    ///
+    /// It was sent, and has not been waited for.
+    #[inline]
+    unsafe fn wait(&self) -> IoResult {
+        let bp = self.buf.get();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let error = buf::biowait(bp);
+            IoResult {
+                error: (error != 0).then_some(Errno(error)),
+                resid: (*bp).b_resid as usize,
+                count: (*bp).b_bcount as usize,
+            }
+        }
+    }
+}
+
 // SAFETY: what the driver writes is read only after biowait, which synchronises.
 unsafe impl Send for Io {}
 
@@ -98,17 +226,9 @@ impl Io {
 
     /// A buffer with these data.
     pub fn with_data(data: Vec<u8>) -> Io {
-        let inner = Box::new(Inner {
-            // SAFETY: a buf is integers and pointers, for which zeros are valid.
-            buf: UnsafeCell::new(unsafe { std::mem::zeroed() }),
-            lock: UnsafeCell::new(mutex::static_adaptive()),
-        });
+        let inner = Box::new(Inner::new());
         // SAFETY: the buffer is ours, and stays where it is.
-        unsafe {
-            buf::buf_init(inner.buf.get());
-            // A lock of its own: benchmarks of several threads do not meet at buffer_lock.
-            (*inner.buf.get()).b_objlock = inner.lock.get();
-        }
+        unsafe { inner.init() };
         Io { inner, data: data.into_boxed_slice(), busy: false }
     }
 
@@ -142,26 +262,9 @@ impl Io {
     fn prepare(&mut self, dev: Dev, request: Request) {
         assert!(!self.busy, "the I/O is under way");
         self.busy = true;
-        let bp = self.inner.buf.get();
-        // SAFETY: the buffer is idle and ours.
-        unsafe {
-            (*bp).b_dev = dev;
-            (*bp).b_blkno = request.blkno;
-            (*bp).b_rawblkno = request.blkno;
-            (*bp).b_flags = request.flags | if request.read { B_READ } else { 0 };
-            (*bp).b_cflags = nb::BC_BUSY as u32;
-            (*bp).b_oflags = 0;
-            (*bp).b_error = 0;
-            (*bp).b_prio = request.prio;
-            (*bp).b_bcount = self.data.len() as c_int;
-            (*bp).b_bufsize = self.data.len() as c_int;
-            (*bp).b_resid = self.data.len() as c_int;
-            (*bp).b_data = self.data.as_mut_ptr().cast();
-            (*bp).b_iodone = None;
-            (*bp).b_vp = ptr::null_mut();
-            (*bp).b_private = ptr::null_mut();
-            (*bp).b_proc = ptr::null_mut();
-        }
+        let (data, len) = (self.data.as_mut_ptr(), self.data.len());
+        // SAFETY: the buffer is idle and ours, and so are the data.
+        unsafe { self.inner.prepare(dev, request, data, len) };
     }
 
     /// Is the I/O still under way?
@@ -184,17 +287,10 @@ impl Io {
     #[inline]
     pub fn wait(&mut self) -> IoResult {
         assert!(self.busy, "no I/O is under way");
-        let bp = self.inner.buf.get();
         // SAFETY: started, and not waited for yet.
-        unsafe {
-            let error = buf::biowait(bp);
-            self.busy = false;
-            IoResult {
-                error: (error != 0).then_some(Errno(error)),
-                resid: (*bp).b_resid as usize,
-                count: (*bp).b_bcount as usize,
-            }
-        }
+        let done = unsafe { self.inner.wait() };
+        self.busy = false;
+        done
     }
 
     /// Sends the I/O and waits for it.

@@ -1,13 +1,24 @@
-//! The hosted kernel inside nbdkit: each dm device is an NBD export.
+//! NBD, the protocol for block devices over a socket: a server and a client.
 //!
-//! nbdkit loads this library as a plugin, hands it the command line (`config.rs`), and calls it for
-//! each connection (`export.rs`). The kernel boots when the command line is complete
-//! (`server.rs`); `dm-host ctl` reaches it on a socket of its own (`control.rs`). `dm-host serve`
-//! makes the sockets and starts nbdkit. share/doc/nbd.md says why it is made like this.
+//! Neither knows what a device is. [`proto`] takes messages apart and puts them together, and does
+//! nothing else; [`haggle`] is the server's side of the handshake; [`Server`] accepts clients and
+//! carries out what they ask of a [`Device`]; [`Client`] asks others. The protocol is the one of
+//! the NBD project's `doc/proto.md`: fixed newstyle, structured replies, block status.
+#![forbid(unsafe_code)]
 
-mod config;
-mod control;
-mod ending;
-mod export;
-mod plugin;
+mod client;
+mod connection;
+mod execute;
+pub mod haggle;
+mod handoff;
+pub mod proto;
+mod reader;
 mod server;
+mod socket;
+pub mod uri;
+
+pub use client::{Client, ClientError, Export, Limits, Operation, Outcome};
+pub use handoff::{about_to_block, is_reader};
+pub use proto::Error;
+pub use server::{Description, Device, Exports, Extent, Listener, Refusal, Server};
+pub use uri::Uri;

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::backend::Store;
+use super::backend::{Allocation, Store};
 use super::ioctl;
 use super::label::fabricated;
 use super::unit::Parts;
@@ -204,6 +204,24 @@ unsafe extern "C" fn cdiscard(dev: Dev, pos: nb::__off_t, len: nb::__off_t) -> c
     character_unit(dev).map_or(Errno::ENXIO.0, |u| code(ioctl::discard(u, dev, pos, len)))
 }
 
+/// What is allocated on a disk at `offset`, a byte of the partition `dev`, for at most `len` bytes;
+/// and whether what is discarded there reads as zeros. `None` for what is no disk, or beyond it.
+pub(crate) fn allocation(dev: Dev, offset: u64, len: u64) -> Option<(Allocation, bool)> {
+    let unit = block_unit(dev)?;
+    let (first, blocks) = unit.range(dev);
+    let end = offset.checked_add(len)?;
+    if len == 0 || end > blocks.checked_mul(512)? {
+        return None;
+    }
+    let zeros = unit.discard && unit.backend.discards_to_zeros();
+    Some((unit.backend.allocation(first * 512 + offset, len), zeros))
+}
+
+/// Bytes in a sector of a disk; `None` for what is none.
+pub(crate) fn sector_size(dev: Dev) -> Option<u32> {
+    Some(block_unit(dev)?.secsize)
+}
+
 fn make_driver(name: &str, plain: bool) -> &'static Driver {
     let flags = nb::D_DISK | nb::D_MPSAFE;
     Box::leak(Box::new(Driver {
@@ -341,7 +359,8 @@ pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
                     }
                     // SAFETY: `data` is a sector, within the store.
                     unsafe {
-                        backend.write(sector * u64::from(secsize), data.as_ptr(), data.len())?;
+                        let at = sector * u64::from(secsize);
+                        backend.write(at, data.as_ptr(), data.len(), false)?;
                     }
                 }
             }

@@ -197,7 +197,7 @@ pub(super) unsafe fn dump(
     }
     unit.rare().dumps.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the caller's promise; the range was checked.
-    unsafe { unit.backend.write((first + blkno as u64) * 512, va.cast(), size) }
+    unsafe { unit.backend.write((first + blkno as u64) * 512, va.cast(), size, false) }
 }
 
 /// d_discard: `pos` and `len` in bytes.

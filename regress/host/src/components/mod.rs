@@ -17,12 +17,12 @@ use std::sync::Arc;
 use crate::errno::Errno;
 use crate::{Dev, netbsd as nb};
 
-pub use backend::Backend;
+pub use backend::{Allocation, Backend};
 pub use label::{Label, Partition};
 pub use queue::Completion;
 pub use spec::DiskSpec;
 
-pub(crate) use driver::{attach, detach_all, release_all};
+pub(crate) use driver::{allocation, attach, detach_all, release_all, sector_size};
 
 use driver::Unit;
 
@@ -138,7 +138,7 @@ impl Disk {
     /// Writes the backing store behind the kernel's back; `offset` in bytes.
     pub fn write_at(&self, offset: u64, data: &[u8]) {
         // SAFETY: `data` is that much memory.
-        let done = unsafe { self.0.backend.write(offset, data.as_ptr(), data.len()) };
+        let done = unsafe { self.0.backend.write(offset, data.as_ptr(), data.len(), false) };
         assert!(done.is_ok(), "{}: cannot write the backing store", self.0.name);
     }
 

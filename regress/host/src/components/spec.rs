@@ -56,9 +56,12 @@ impl DiskSpec {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(!read_only).open(path);
         let file = file.map_err(|e| Errno::from_io(&e))?;
-        let mut spec = DiskSpec::new(name, Backend::File(file), 0);
-        spec.read_only = read_only;
-        Ok(spec)
+        Ok(DiskSpec::on(name, Backend::File(file), read_only))
+    }
+
+    /// A disk on a store that somebody has opened, as large as that is now.
+    pub fn on(name: &str, backend: Backend, read_only: bool) -> DiskSpec {
+        DiskSpec { read_only, ..DiskSpec::new(name, backend, 0) }
     }
 
     /// A disk that completes at once and transfers nothing, for benchmarks.

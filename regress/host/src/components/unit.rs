@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use super::backend::Store;
+use super::backend::{Store, Transfer};
 use super::driver::Driver;
 use super::faults::{Faults, Verdict};
 use super::queue::{Completion, Pending, Queue};
@@ -408,14 +408,37 @@ impl Unit {
                     }
                 }
             }
-            let (at, data) = (block * 512, (*bp).b_data.cast::<u8>());
+            let (offset, data) = (block * 512, (*bp).b_data.cast::<u8>());
+            let read = (*bp).b_flags & B_READ != 0;
+            let fua = (*bp).b_flags & nb::B_MEDIA_FUA as u32 != 0;
+            if self.backend.is_remote()
+                && let Some(me) = self.me.upgrade()
+            {
+                let pending = Pending { bp };
+                let transfer = Transfer { read, offset, data, len, fua };
+                let done = move |result| me.transferred(pending, len, result);
+                if self.backend.start(transfer, done).is_some() {
+                    crate::console::stop("a transfer that did not start");
+                }
+                return;
+            }
             let result = if self.backend.is_null() {
                 Ok(())
-            } else if (*bp).b_flags & B_READ != 0 {
-                self.backend.read(at, data, len)
+            } else if read {
+                self.backend.read(offset, data, len)
             } else {
-                self.backend.write(at, data, len)
+                self.backend.write(offset, data, len, fua)
             };
+            self.transferred(Pending { bp }, len, result);
+        }
+    }
+
+    /// `len` bytes have been transferred, or not.
+    #[inline]
+    fn transferred(&self, pending: Pending, len: usize, result: Result<(), Errno>) {
+        let bp = pending.bp;
+        // SAFETY: as in `strategy`: the buffer is ours until biodone.
+        unsafe {
             match result {
                 Ok(()) => (*bp).b_resid = (*bp).b_bcount - len as c_int,
                 Err(error) => {
@@ -423,8 +446,8 @@ impl Unit {
                     (*bp).b_resid = (*bp).b_bcount;
                 }
             }
-            self.complete(bp);
         }
+        self.complete(bp);
     }
 
     #[inline]

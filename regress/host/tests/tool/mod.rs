@@ -4,9 +4,8 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -16,23 +15,6 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub const TOOL: &str = env!("CARGO_BIN_EXE_dm-host");
-
-/// The plugin beside the tool, built if cargo has not done so yet.
-fn plugin() -> PathBuf {
-    static BUILT: Once = Once::new();
-    let folder = Path::new(TOOL).parent().expect("the tool is in a folder");
-    BUILT.call_once(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        cargo.args(["build", "--quiet", "--package", "dm-host-nbd"]);
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
-        cargo.arg("--target-dir").arg(folder.parent().expect("target/PROFILE/dm-host"));
-        assert!(cargo.status().expect("cargo runs").success(), "the plugin does not build");
-    });
-    folder.join("libdm_host_nbd.so")
-}
 
 /// Says what to install when a program of someone else's is missing.
 pub fn program(name: &str) -> Command {
@@ -153,10 +135,9 @@ impl Server {
     }
 
     pub fn with(more: &[&str]) -> Server {
-        program("nbdkit");
         let folder = Folder::new();
         let mut command = Command::new(TOOL);
-        command.arg("serve").env("DM_HOST_PLUGIN", plugin());
+        command.arg("serve");
         for (name, sectors, options) in [("wd0", 8192, ""), ("wd1", 8192, ""), ("wd2", 2048, ",ro")]
         {
             let file = folder.disk(name, sectors);

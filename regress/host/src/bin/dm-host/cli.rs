@@ -57,19 +57,23 @@ The disks appear as /dev/NAME for the tables that `dm-host ctl` loads. Each devi
 an NBD export of its name, and appears and vanishes as the device does. An NBD connection holds its
 device open, so a device that is connected to cannot be removed.
 
-Ctrl-C (or SIGTERM) flushes, removes the devices, and ends with exit code 0.
+Ctrl-C (or SIGTERM) flushes, removes the devices, and ends with exit code 0. Clients have 5 seconds
+to take their last answers; a second Ctrl-C does not wait for them.
 
 Examples:
   dm-host serve --disk wd0=disk.img
-  dm-host serve --disk wd0=old.img,ro --disk wd1=new.img,sector=4096 --tcp 127.0.0.1:10809";
+  dm-host serve --disk wd0=old.img,ro --disk wd1=new.img,sector=4096 --tcp 127.0.0.1:10809
+  dm-host serve --disk wd0=/dev/sdb,ro --disk 'wd1=nbd://other-machine/export'";
 
-/// Boot the kernel in this process, attach files as disks, export every dm device over NBD.
+/// Boot the kernel in this process, attach images as disks, export every dm device over NBD.
 #[derive(Args)]
 #[command(after_help = SERVE)]
 pub struct Serve {
-    /// Attach FILE (or memory, or nothing at all) as /dev/NAME. Options: `ro` (takes no writes),
-    /// `sector=BYTES` (512 to 4096). May be given many times.
-    #[arg(long = "disk", value_name = "NAME=FILE[,ro][,sector=BYTES]", required = true)]
+    /// Attach a file, a block device or an NBD export (nbd://HOST/EXPORT,
+    /// nbd+unix:///EXPORT?socket=PATH) as /dev/NAME. Options: `ro` (takes no writes),
+    /// `sector=BYTES` (512 to 4096), `format=raw` (raw whatever it looks like), `nolock`,
+    /// `timeout=SECONDS` (NBD). `,,` is a comma in FILE. May be given many times.
+    #[arg(long = "disk", value_name = "NAME=FILE[,OPTION]...", required = true)]
     pub disks: Vec<String>,
     /// The control socket [default: control.sock in $XDG_RUNTIME_DIR/dm-host or /tmp/dm-host-UID].
     #[arg(long, value_name = "PATH")]
@@ -83,12 +87,6 @@ pub struct Serve {
     /// Run as someone who is not root: commands that change devices fail with EPERM.
     #[arg(long)]
     pub as_user: bool,
-    /// The nbdkit program.
-    #[arg(long, value_name = "PATH", default_value = "nbdkit", env = "DM_HOST_NBDKIT")]
-    pub nbdkit: PathBuf,
-    /// The plugin with the kernel in it [default: libdm_host_nbd.so beside this program].
-    #[arg(long, value_name = "PATH", env = "DM_HOST_PLUGIN")]
-    pub plugin: Option<PathBuf>,
 }
 
 /// Print the NBD URI of a device, for nbdinfo, nbdcopy, qemu-img and their like.

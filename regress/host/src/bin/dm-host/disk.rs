@@ -1,7 +1,13 @@
 //! What follows `--disk`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dm_nbd::{Client, Limits, Uri};
+
+use crate::image;
 
 /// A disk on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,29 +20,57 @@ pub struct Disk {
     pub read_only: bool,
     /// Bytes in its sectors.
     pub sector_size: u32,
+    /// The bytes in its sectors were given; otherwise they are what the disk says.
+    pub sector_given: bool,
+    /// It is raw, whatever it looks like.
+    pub raw: bool,
+    /// Its file is not locked.
+    pub unlocked: bool,
+    /// How long an NBD server may take.
+    pub limits: Limits,
 }
 
 /// Where a disk's sectors are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum From {
-    /// In a file.
+    /// In a file, or a block device.
     File(PathBuf),
+    /// In an export of an NBD server.
+    Nbd(Uri),
     /// Nowhere: only how many there would be, of 512 bytes.
     Sectors(u64),
 }
 
+const SYNTAX: &str = "it is NAME=FILE or NAME=NBD-URI and then ,ro ,sector=BYTES ,format=raw \
+                      ,nolock or ,timeout=SECONDS, as in wd0=disk.img,ro; a comma in FILE is `,,`";
+
+/// Cuts at commas; two commas together are one that is meant.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == ',' && rest.next_if_eq(&',').is_none() {
+            words.push(String::new());
+        } else if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+    }
+    words
+}
+
 impl Disk {
-    /// Reads `NAME=FILE[,ro][,sector=BYTES]` or `NAME:SECTORS[,…]`.
+    /// Reads `NAME=FILE[,OPTION…]`, `NAME=NBD-URI[,OPTION…]` or `NAME:SECTORS[,OPTION…]`.
     ///
     /// # Errors
     /// What is wrong with it, and what would be right.
     pub fn parse(text: &str) -> Result<Disk, String> {
-        let wrong = |why: &str| {
-            format!("--disk {text}: {why}; it is NAME=FILE[,ro][,sector=BYTES], as in wd0=disk.img")
-        };
-        let mut words = text.split(',');
+        let wrong = |why: &str| format!("--disk {text}: {why}; {SYNTAX}");
+        let mut words = words(text).into_iter();
         let first = words.next().unwrap_or_default();
         let (name, from) = match (first.split_once('='), first.split_once(':')) {
+            (Some((name, uri)), _) if Uri::is_one(uri) => {
+                (name, From::Nbd(Uri::parse(uri).map_err(|why| wrong(&why))?))
+            }
             (Some((name, file)), _) if !file.is_empty() => (name, From::File(file.into())),
             (None, Some((name, sectors))) => {
                 let sectors = sectors.parse().ok().filter(|n: &u64| *n > 0);
@@ -57,15 +91,34 @@ impl Disk {
         if matches!(driver, "dm" | "mapper") {
             return Err(wrong("that name is the device mapper's"));
         }
-        let mut disk = Disk { name: name.into(), from, read_only: false, sector_size: 512 };
+        let mut disk = Disk {
+            name: name.into(),
+            from,
+            read_only: false,
+            sector_size: 512,
+            sector_given: false,
+            raw: false,
+            unlocked: false,
+            limits: Limits::default(),
+        };
         for word in words {
             match word.split_once('=') {
                 None if word == "ro" => disk.read_only = true,
+                None if word == "nolock" => disk.unlocked = true,
+                Some(("format", "raw")) => disk.raw = true,
+                Some(("format", _)) => return Err(wrong("there is no format but raw")),
+                Some(("timeout", seconds)) => {
+                    let seconds = seconds.parse().ok().filter(|n| (1..=3600).contains(n));
+                    let seconds = seconds.ok_or_else(|| wrong("a timeout is 1 to 3600 seconds"))?;
+                    let limit = Duration::from_secs(seconds);
+                    disk.limits = Limits { connect: limit, answer: limit };
+                }
                 Some(("sector", bytes)) => {
                     let bytes = bytes.parse().ok().filter(|n: &u32| n.is_power_of_two());
                     disk.sector_size = bytes
                         .filter(|n| (512..=4096).contains(n))
                         .ok_or_else(|| wrong("a sector has 512, 1024, 2048 or 4096 bytes"))?;
+                    disk.sector_given = true;
                 }
                 _ => return Err(wrong(&format!("`{word}` is no option"))),
             }
@@ -73,18 +126,39 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Reads all disks of a command line.
+    /// Reads all disks of a command line, and asks block devices for the size of their sectors.
     ///
     /// # Errors
     /// As [`Disk::parse`]; two disks of one name.
     pub fn parse_all(texts: &[String]) -> Result<Vec<Disk>, String> {
-        let disks = texts.iter().map(|text| Disk::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut disks =
+            texts.iter().map(|text| Disk::parse(text)).collect::<Result<Vec<_>, _>>()?;
         for (at, disk) in disks.iter().enumerate() {
             if disks.iter().take(at).any(|other| other.name == disk.name) {
                 return Err(format!("--disk: two disks have the name {}", disk.name));
             }
         }
+        disks.iter_mut().for_each(Disk::ask_for_sectors);
         Ok(disks)
+    }
+
+    fn ask_for_sectors(&mut self) {
+        if let From::File(path) = &self.from
+            && !self.sector_given
+            && fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+            && let Ok(file) = File::open(path)
+        {
+            self.sector_size = image::sector_size(&file).unwrap_or(512);
+        }
+    }
+
+    /// Connects to its NBD server.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn connect(&self, uri: &Uri) -> Result<Client, String> {
+        let client = Client::connect(uri, self.limits);
+        client.map_err(|error| format!("disk {}: {uri}: {error}", self.name))
     }
 
     /// Its size in sectors of 512 bytes; what is left of a file beyond whole sectors is not
@@ -93,30 +167,42 @@ impl Disk {
     /// # Errors
     /// In words, when its file cannot be looked at or holds no sector.
     pub fn sectors(&self) -> Result<u64, String> {
-        let path: &Path = match &self.from {
+        let (bytes, what) = match &self.from {
             From::Sectors(sectors) => return Ok(*sectors),
-            From::File(path) => path,
+            From::File(path) => (self.file_bytes(path)?, path.display().to_string()),
+            From::Nbd(uri) => (self.connect(uri)?.export().size, uri.to_string()),
         };
-        let found = fs::metadata(path).map_err(|error| {
+        let size = u64::from(self.sector_size);
+        match bytes / size {
+            0 => Err(format!(
+                "disk {}: {what} does not hold a sector; `truncate -s 64M` makes it larger",
+                self.name
+            )),
+            sectors => Ok(sectors.saturating_mul(size / 512)),
+        }
+    }
+
+    fn file_bytes(&self, path: &Path) -> Result<u64, String> {
+        let wrong = |error: std::io::Error| {
             let hint = if error.kind() == std::io::ErrorKind::NotFound {
                 format!("; `truncate -s 64M {}` makes one", path.display())
             } else {
                 String::new()
             };
             format!("disk {}: {}: {error}{hint}", self.name, path.display())
-        })?;
-        if !found.is_file() {
-            return Err(format!("disk {}: {} is not a file", self.name, path.display()));
+        };
+        let found = fs::metadata(path).map_err(wrong)?;
+        if found.file_type().is_block_device() {
+            return image::size(&File::open(path).map_err(wrong)?).map_err(wrong);
         }
-        let size = u64::from(self.sector_size);
-        match found.len() / size {
-            0 => Err(format!(
-                "disk {}: {} does not hold a sector; `truncate -s 64M` makes it larger",
+        if !found.is_file() {
+            return Err(format!(
+                "disk {}: {} is neither a file nor a block device",
                 self.name,
                 path.display()
-            )),
-            sectors => Ok(sectors.saturating_mul(size / 512)),
+            ));
         }
+        Ok(found.len())
     }
 }
 
@@ -130,6 +216,13 @@ mod tests {
         assert_eq!(disk.from, From::File("a=b.img".into()));
         assert!(disk.name == "wd0" && disk.read_only && disk.sector_size == 4096);
         assert_eq!(Disk::parse("wd1:2048").unwrap().sectors(), Ok(2048));
+        let odd = Disk::parse("wd0=a,,b,,,,c.img,ro").unwrap();
+        assert!(odd.from == From::File("a,b,,c.img".into()) && odd.read_only);
+        let bare = Disk::parse("wd0=a,format=raw,nolock").unwrap();
+        assert!(bare.raw && bare.unlocked && !bare.read_only);
+        let far = Disk::parse("wd0=nbd://host:99/a,,b,timeout=3").unwrap();
+        assert_eq!(far.from, From::Nbd(Uri::parse("nbd://host:99/a,b").unwrap()));
+        assert_eq!(far.limits.answer, Duration::from_secs(3));
     }
 
     #[test]
@@ -149,6 +242,11 @@ mod tests {
             "wd0=a,rw",
             "wd0=a,sector=1000",
             "wd0=a,sector=65536",
+            "wd0=a,format=qcow2",
+            "wd0=a,timeout=0",
+            "wd0=nbd://",
+            "wd0=nbds://host",
+            "wd0=a,b.img",
         ] {
             assert!(Disk::parse(text).is_err(), "{text}");
         }

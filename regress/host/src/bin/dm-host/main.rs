@@ -4,8 +4,10 @@ mod cli;
 mod client;
 mod ctl;
 mod disk;
+mod image;
 mod map;
 mod serve;
+mod server;
 mod show;
 mod sockets;
 mod table;
@@ -22,7 +24,7 @@ use crate::client::Failure;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Serve(serve) => Err(serve::run(serve)),
+        Command::Serve(serve) => serve::run(serve),
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Map(map) => draw(map),
         Command::Uri(uri) => Ok(print_uri(uri)),
@@ -37,10 +39,15 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("dm-host: {failure}");
+            say(&failure.to_string());
             failure.code().into()
         }
     }
+}
+
+/// Says something on standard error, where nobody may listen: then it is not said.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "dm-host: {text}");
 }
 
 fn draw(map: &Map) -> Result<String, Failure> {
@@ -78,7 +85,7 @@ fn width() -> usize {
 fn print_uri(uri: &Uri) -> String {
     let socket = uri.nbd.clone().unwrap_or_else(sockets::default_nbd);
     let socket = std::path::absolute(&socket).unwrap_or(socket);
-    format!("{}\n", serve::uri(Some(&uri.name), &socket))
+    format!("{}\n", dm_nbd::uri::unix(&uri.name, &socket))
 }
 
 fn complete(completion: &Completion) -> String {

@@ -1,55 +1,45 @@
-//! `dm-host serve`: makes the sockets, then becomes nbdkit with the kernel in it.
-//!
-//! nbdkit speaks NBD; its plugin, libdm_host_nbd.so, is the hosted kernel. nbdkit listens at one
-//! kind of socket only, unless it is handed sockets that listen already (as systemd does): so the
-//! sockets are made here, and clients may connect before the kernel has booted.
+//! `dm-host serve`: opens the disks, makes the sockets, boots the kernel, and ends it all again.
 
+use std::io::{self, Write};
 use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs, io};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+use std::{fs, process, thread};
+
+use dm_nbd::Listener;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::cli::Serve;
 use crate::client::Failure;
 use crate::disk::{Disk, From};
-use crate::sockets;
+use crate::image::{self, Opened};
+use crate::server::Server;
+use crate::{say, sockets};
 
-/// The first file descriptor that a program is handed sockets in: sd_listen_fds(3).
-const FIRST: RawFd = 3;
+/// How long clients may take their last answers.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Serves; returns only when it could not start.
+/// How long the end may take after that: the disks are flushed then.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Serves until a signal, or `ctl shutdown`.
 ///
 /// # Errors
-/// [`Failure::Usage`].
-pub fn run(serve: &Serve) -> Failure {
-    match start(serve) {
-        Ok(never) => match never {},
-        Err(why) => Failure::Usage(why),
-    }
+/// [`Failure::Usage`] when it could not start, [`Failure::Broken`] when it did not end well.
+pub fn run(serve: &Serve) -> Result<String, Failure> {
+    // Before there is anything that a signal could leave behind.
+    let (send, told_to_end) = mpsc::channel();
+    listen_for_signals(send.clone()).map_err(|e| Failure::Usage(format!("signals: {e}")))?;
+    let (server, made) = start(serve, send).map_err(Failure::Usage)?;
+    // The channel stays: the server has an end of it.
+    let _ = told_to_end.recv();
+    end(server, made, &told_to_end)
 }
 
-enum Never {}
-
-fn start(serve: &Serve) -> Result<Never, String> {
+fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
     let disks = Disk::parse_all(&serve.disks)?;
-    let plugin = plugin(serve)?;
-    let mut arguments = Vec::new();
-    for disk in &disks {
-        let From::File(file) = &disk.from else {
-            return Err(format!("--disk {}: a disk that is served needs a file", disk.name));
-        };
-        disk.sectors()?;
-        let mode = if disk.read_only { "ro" } else { "rw" };
-        if file.to_str().is_none() {
-            return Err(format!("disk {}: its path is not UTF-8", disk.name));
-        }
-        // nbdkit cuts at the first `=`, the plugin at the first three commas.
-        let file = fs::canonicalize(file).map_err(|e| format!("disk {}: {e}", disk.name))?;
-        let file = file.display();
-        arguments.push(format!("disk={},{mode},{},{file}", disk.name, disk.sector_size));
-    }
+    let opened = disks.iter().map(image::open).collect::<Result<Vec<Opened>, _>>()?;
     if serve.control.is_none() || serve.nbd.is_none() {
         sockets::make_folder()?;
     }
@@ -59,85 +49,113 @@ fn start(serve: &Serve) -> Result<Never, String> {
     let control = absolute(serve.control.clone().unwrap_or_else(sockets::default_control))?;
     let nbd = absolute(serve.nbd.clone().unwrap_or_else(sockets::default_nbd))?;
     let tcp = serve.tcp.as_deref().map(tcp).transpose()?;
-    hold_signals();
     let control_socket = sockets::listen(&control)?;
     let mut made = Made(vec![control.clone()]);
     let nbd_socket = sockets::listen(&nbd)?;
     made.0.push(nbd.clone());
 
-    let mut listening: Vec<OwnedFd> = vec![nbd_socket.into()];
-    let mut told = vec![format!("NBD:     {}", uri(None, &nbd))];
+    let mut told = Vec::new();
+    for (disk, opened) in disks.iter().zip(&opened) {
+        opened.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        let place = match &disk.from {
+            From::File(path) => path.display().to_string(),
+            _ => opened.place.clone(),
+        };
+        told.push(format!("disk:    /dev/{} is {place}", disk.name));
+    }
+    told.push(format!("NBD:     {}", dm_nbd::uri::unix("NAME", &nbd)));
+    let mut listeners = vec![Listener::Unix(nbd_socket)];
     if let Some(tcp) = tcp {
         let at = tcp.local_addr().map_err(|error| format!("--tcp: {error}"))?;
         told.push(format!("NBD:     nbd://{at}/NAME"));
         if !at.ip().is_loopback() {
-            eprintln!("dm-host: warning: whoever reaches {at} can read and write the devices");
+            say(&format!("warning: whoever reaches {at} can read and write the devices"));
         }
-        listening.push(tcp.into());
+        listeners.push(Listener::Tcp(tcp));
     }
-    let count = listening.len();
-    listening.push(control_socket.into());
-    let control_fd = FIRST.saturating_add(RawFd::try_from(count).map_err(|e| e.to_string())?);
-    arguments.push(format!("control-fd={control_fd}"));
-    arguments.push(format!("socket={}", control.display()));
-    arguments.push(format!("socket={}", nbd.display()));
-    if serve.as_user {
-        arguments.push("user=1".into());
-    }
+    told.push(format!("control: {}", control.display()));
+    told.push("Ctrl-C ends it.".into());
+    let disks = disks.into_iter().zip(opened).collect();
+    let server = Server::start(disks, listeners, control_socket, serve.as_user, end)?;
+    tell(&told);
+    Ok((server, made))
+}
 
-    for disk in &disks {
-        if let From::File(file) = &disk.from {
-            println!("disk:    /dev/{} is {}", disk.name, file.display());
+/// Says where it listens. A standard output that takes nothing is no reason not to serve.
+fn tell(lines: &[String]) {
+    let mut out = io::stdout().lock();
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("warning: standard output: {error}"));
         }
+        _ => {}
     }
-    told.iter().for_each(|line| println!("{line}"));
-    println!("control: {}", control.display());
-    println!("Ctrl-C ends it.");
+}
 
-    let mut nbdkit = Command::new(&serve.nbdkit);
-    nbdkit.arg("--foreground").arg(&plugin).args(&arguments);
-    nbdkit.env("LISTEN_PID", std::process::id().to_string());
-    nbdkit.env("LISTEN_FDS", count.to_string());
-    hand_over(&listening).map_err(|error| format!("handing the sockets over: {error}"))?;
-    let error = nbdkit.exec();
-    let nbdkit = serve.nbdkit.display();
-    Err(match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "nbdkit, which speaks NBD for dm-host, is not there as `{nbdkit}`: install it \
-             (Debian: apt install nbdkit), or name it with --nbdkit"
-        ),
-        _ => format!("{nbdkit}: {error}"),
+/// Ends the server, in bounded time.
+fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<String, Failure> {
+    let at_last = Watchdog::start(made.0.clone());
+    server.stop_reading();
+    // A second signal: whoever has not taken his answers gets none.
+    let impatient = || told_to_end.try_recv().is_ok();
+    if !server.wait(GRACE, impatient) {
+        server.cut();
+    }
+    let left = server.shut_down();
+    drop(made);
+    at_last.stand_down();
+    if left.is_empty() {
+        say("flushed and ended");
+        return Ok(String::new());
+    }
+    let lines: String = left.iter().map(|line| format!("\n  {line}")).collect();
+    Err(Failure::Refused {
+        what: format!("left over at shutdown, which is a bug:{lines}"),
+        errno: dm_host::Errno::EBUSY,
+        said: String::new(),
+        hint: "",
     })
 }
 
-/// Sockets to be removed again, should the server not start.
+/// Sockets to be removed at the end.
 struct Made(Vec<PathBuf>);
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in &self.0 {
-            // The server does not start: that is told, and more than this cannot be done.
-            let _ = fs::remove_file(path);
-        }
+        remove(&self.0);
     }
 }
 
-/// The plugin: named by the user, or beside this program, as cargo and an installation leave it.
-fn plugin(serve: &Serve) -> Result<PathBuf, String> {
-    const FILE: &str = "libdm_host_nbd.so";
-    if let Some(path) = &serve.plugin {
-        return fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
+fn remove(sockets: &[PathBuf]) {
+    for path in sockets {
+        // Somebody may have been quicker; it is gone then, as it should be.
+        let _ = fs::remove_file(path);
     }
-    let own = env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
-    let folder = own.parent().unwrap_or(Path::new("/"));
-    let places = [folder.join(FILE), folder.join("../lib/dm-host").join(FILE)];
-    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        format!(
-            "{} is not there: build it with `cargo build --package dm-host-nbd`, or name it with \
-             --plugin",
-            folder.join(FILE).display()
-        )
-    })
+}
+
+/// Ends the process when its end takes too long: a disk's file system may hang.
+struct Watchdog(Sender<()>);
+
+impl Watchdog {
+    fn start(sockets: Vec<PathBuf>) -> Watchdog {
+        let (send, receive) = mpsc::channel::<()>();
+        let waits = move || {
+            if receive.recv_timeout(GRACE + LAST) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say("a disk does not answer: ended without flushing it");
+                remove(&sockets);
+                process::exit(1);
+            }
+        };
+        // Without the thread the end may take as long as the disk does.
+        let _ = thread::Builder::new().name("watchdog".into()).spawn(waits);
+        Watchdog(send)
+    }
+
+    fn stand_down(self) {
+        // The thread may be missing.
+        let _ = self.0.send(());
+    }
 }
 
 /// Listens on TCP; loopback unless an address is given.
@@ -148,62 +166,27 @@ fn tcp(at: &str) -> Result<TcpListener, String> {
     TcpListener::bind(addresses.as_slice()).map_err(wrong)
 }
 
-/// The NBD URI of an export, or of the server.
-pub fn uri(export: Option<&str>, socket: &Path) -> String {
-    let encode = |text: &str| -> String {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
-        text.bytes()
-            .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-            .collect()
-    };
-    let socket = encode(&socket.to_string_lossy());
-    format!("nbd+unix:///{}?socket={socket}", export.map_or("NAME".into(), encode))
-}
-
-/// Holds back Ctrl-C and its like until the plugin has booted and lets them through: before, there
-/// is nobody to end well, and the sockets would be left.
-fn hold_signals() {
-    // SAFETY: plain calls on a set of our own; the mask is kept by exec.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-            libc::sigaddset(&mut set, signal);
+/// Has signals sent to a channel. One that was ignored when the program started stays so: that is
+/// how nohup(1) works.
+fn listen_for_signals(to: Sender<()>) -> io::Result<()> {
+    let wanted: Vec<_> =
+        [SIGINT, SIGHUP, SIGQUIT].into_iter().filter(|n| !is_ignored(*n)).collect();
+    let mut signals = signal_hook::iterator::Signals::new(wanted.iter().chain(&[SIGTERM]))?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            if to.send(()).is_err() {
+                return;
+            }
         }
-        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-    }
-}
-
-/// Moves the sockets to the descriptors from [`FIRST`] on, to be kept by the next program.
-fn hand_over(sockets: &[OwnedFd]) -> io::Result<()> {
-    let count = RawFd::try_from(sockets.len()).unwrap_or(RawFd::MAX);
-    let beyond = FIRST.saturating_add(count);
-    // First out of the way: a socket may stand where another has to go.
-    let mut moved = Vec::new();
-    for socket in sockets {
-        // SAFETY: fcntl(2) duplicates a descriptor that is open; the copy is closed nowhere but
-        // by exec.
-        moved.push(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, beyond) });
-    }
-    for (from, to) in moved.into_iter().zip(FIRST..) {
-        // SAFETY: what stood at `to` is a descriptor of this program's, which uses none of them
-        // again: exec comes next, or the end.
-        if from < 0 || unsafe { libc::dup2(from, to) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
+    })?;
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uris_are_escaped() {
-        assert_eq!(
-            uri(Some("a vol"), Path::new("/tmp/x y")),
-            "nbd+unix:///a%20vol?socket=/tmp/x%20y"
-        );
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: sigaction(2) stores the present action, for which zeros are valid, and changes none.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut now) == 0
+            && now.sa_sigaction == libc::SIG_IGN
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use dm_host::wire::{Kind, Reply, Request, WireError};
 use dm_host::{Errno, LwpId};
 
-use crate::server::Kernel;
+use super::kernel::Kernel;
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS: usize = 64;
@@ -30,7 +30,7 @@ struct Shared {
     kernel: Arc<Kernel>,
     state: Mutex<State>,
     /// What `shutdown` does.
-    end: fn(),
+    end: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -53,8 +53,12 @@ impl Control {
     ///
     /// # Errors
     /// Those of threads and sockets.
-    pub fn start(listener: UnixListener, kernel: Arc<Kernel>, end: fn()) -> io::Result<Control> {
-        let shared = Arc::new(Shared { kernel, state: Mutex::default(), end });
+    pub fn start(
+        listener: UnixListener,
+        kernel: Arc<Kernel>,
+        end: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Control> {
+        let shared = Arc::new(Shared { kernel, state: Mutex::default(), end: Box::new(end) });
         let (own, theirs) = (shared.clone(), listener.try_clone()?);
         let thread =
             thread::Builder::new().name("control".into()).spawn(move || accept(&theirs, &own))?;

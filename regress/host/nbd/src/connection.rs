@@ -1,0 +1,156 @@
+//! A connection after its handshake: its threads, one of which reads.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+
+use crate::execute::{Buffer, execute};
+use crate::haggle::haggle;
+use crate::handoff::{Successors, about_to_block, with_place};
+use crate::proto::{RawRequest, Terms};
+use crate::reader::Reader;
+use crate::server::{Device, Exports, Threads};
+use crate::socket::Socket;
+
+/// Threads of a connection, and so requests that it has under way.
+pub const WORKERS: usize = 16;
+
+/// What a connection's threads share.
+pub(crate) struct Connection<D> {
+    pub(crate) device: D,
+    pub(crate) terms: Terms,
+    socket: Arc<Socket>,
+    /// Held while a reply, or a chunk of one, is sent.
+    sending: Mutex<()>,
+    /// Held by the one request that uses a large buffer.
+    pub(crate) large: Mutex<()>,
+    state: Mutex<State>,
+    /// There is a place to be taken, or the end.
+    wake: Condvar,
+    threads: Arc<Threads>,
+}
+
+struct State {
+    /// The place as the reader, while nobody has it.
+    place: Option<Box<Reader>>,
+    ended: bool,
+    workers: usize,
+    /// Workers that wait for the place.
+    idle: usize,
+}
+
+/// Serves a client, from the handshake on; in a thread of its own.
+pub(crate) fn serve<E: Exports>(socket: Arc<Socket>, exports: &Arc<E>, threads: &Arc<Threads>) {
+    // However the handshake fails, the client is gone or will be.
+    let Ok(Some((device, terms))) = haggle(&socket, exports.as_ref()) else { return };
+    let connection = Arc::new(Connection {
+        device,
+        terms,
+        sending: Mutex::new(()),
+        large: Mutex::new(()),
+        state: Mutex::new(State { place: None, ended: false, workers: 1, idle: 0 }),
+        wake: Condvar::new(),
+        threads: threads.clone(),
+        socket: socket.clone(),
+    });
+    let reader = Box::new(Reader::new(socket));
+    work(connection, Some(reader));
+}
+
+fn work<D: Device>(connection: Arc<Connection<D>>, mut place: Option<Box<Reader>>) {
+    let mut buffer = Buffer::default();
+    let own: Arc<dyn Successors> = connection.clone();
+    while let Some(mut reader) = place.take().or_else(|| connection.wait_for_place()) {
+        match reader.request() {
+            Ok(Some(request)) => {
+                place = connection.carry_out(&own, reader, &request, &mut buffer);
+            }
+            // What the socket says about its end is of no use to anybody.
+            Ok(None) | Err(_) => connection.end(),
+        }
+    }
+    connection.state().workers -= 1;
+}
+
+impl<D: Device> Successors for Connection<D> {
+    fn take_over(self: Arc<Self>, reader: Box<Reader>) {
+        let spawn = {
+            let mut state = self.state();
+            state.place = Some(reader);
+            let spawn = state.idle == 0 && state.workers < WORKERS && !state.ended;
+            state.workers += usize::from(spawn);
+            spawn
+        };
+        if !spawn {
+            self.wake.notify_one();
+            return;
+        }
+        let own = self.clone();
+        if self.threads.spawn("nbd-worker", move || work(own, None)).is_err() {
+            // The workers that there are take the place when they have time.
+            self.state().workers -= 1;
+        }
+    }
+}
+
+impl<D: Device> Connection<D> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Waits for the place as the reader; `None` at the end.
+    fn wait_for_place(&self) -> Option<Box<Reader>> {
+        let mut state = self.state();
+        loop {
+            if state.ended {
+                return None;
+            }
+            if let Some(reader) = state.place.take() {
+                return Some(reader);
+            }
+            state.idle += 1;
+            state = self.wake.wait(state).unwrap_or_else(|e| e.into_inner());
+            state.idle -= 1;
+        }
+    }
+
+    /// Nothing more is read. Replies that are under way are still sent.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.wake.notify_all();
+    }
+
+    /// The client cannot be answered any more.
+    pub(crate) fn give_up(&self) {
+        self.socket.cut();
+        self.end();
+    }
+
+    /// Sends a reply, or a chunk of one.
+    pub(crate) fn send(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let _sending = match self.sending.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                about_to_block();
+                self.sending.lock().unwrap_or_else(|e| e.into_inner())
+            }
+        };
+        self.socket.send(head, body)
+    }
+
+    /// Carries a request out; gives the place back if it is still the caller's.
+    fn carry_out(
+        &self,
+        own: &Arc<dyn Successors>,
+        reader: Box<Reader>,
+        request: &RawRequest,
+        buffer: &mut Buffer,
+    ) -> Option<Box<Reader>> {
+        let (reader, prepared) = execute(self, reader, request, buffer);
+        let (Some(reader), Some(mut job)) = (reader, prepared) else {
+            return None;
+        };
+        let place = with_place(own.clone(), reader, || job.run(self, buffer));
+        if self.state().ended { None } else { place }
+    }
+}

@@ -1,0 +1,462 @@
+//! The kernel as the servers use it: control and NBD.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use dm_core::ioctl::flags;
+use dm_host::sysctl::Value;
+use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, console, makedev, netbsd};
+
+use super::extents::{Found, Map};
+use crate::say;
+
+/// The driver's major number for block devices: sys/conf/majors.
+pub const BLOCK_MAJOR: u32 = 169;
+
+/// Whom requests come from, with `--as-user`.
+const SOMEBODY: u32 = 1000;
+
+/// A booted machine.
+pub struct Kernel {
+    /// Empty only at the very end.
+    machine: Option<Machine>,
+    disks: String,
+    user: bool,
+    /// The block nodes that connections have open. A block device can be open only once in
+    /// NetBSD, so connections share.
+    nodes: Mutex<HashMap<Dev, Weak<Shared>>>,
+    /// Counts what may have changed a table: what was learnt from one is good as long as this
+    /// stays. Only requests through [`Kernel::ioctl`] change tables.
+    changes: AtomicU64,
+    /// The tables of devices by minor, and `changes` when they were read.
+    maps: Mutex<HashMap<u32, (u64, Arc<Map>)>>,
+}
+
+type Said<T> = std::result::Result<T, (Errno, String)>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Kernel {
+    /// A machine and its disks, which are told as the wire has them. With `user`, requests come
+    /// from somebody who is not root.
+    pub fn new(machine: Machine, disks: String, user: bool) -> Kernel {
+        Kernel {
+            machine: Some(machine),
+            disks,
+            user,
+            nodes: Mutex::default(),
+            changes: AtomicU64::new(0),
+            maps: Mutex::default(),
+        }
+    }
+
+    /// Shuts the machine down; says what is left over.
+    pub fn shutdown(mut self) -> Vec<String> {
+        self.machine.take().map(Machine::shutdown).unwrap_or_default()
+    }
+
+    fn machine(&self) -> std::result::Result<&Machine, Errno> {
+        self.machine.as_ref().ok_or(Errno::ENXIO)
+    }
+
+    /// The calling thread, as the kernel knows it.
+    pub fn current(&self) -> LwpId {
+        dm_host::current_lwp()
+    }
+
+    /// Ends a thread's sleep in the kernel.
+    pub fn interrupt(&self, lwp: LwpId) {
+        if let Ok(machine) = self.machine() {
+            machine.interrupt(lwp);
+        }
+    }
+
+    fn as_caller<R>(&self, machine: &Machine, f: impl FnOnce() -> R) -> R {
+        if self.user { machine.as_user(SOMEBODY, f) } else { f() }
+    }
+
+    /// Sends a property list to the control node.
+    ///
+    /// # Errors
+    /// The driver's, with what the console said about it.
+    pub fn ioctl(&self, xml: &str) -> Said<String> {
+        let plain = |errno| (errno, String::new());
+        let machine = self.machine().map_err(plain)?;
+        let before = console::lines().len();
+        // Before and after: what is learnt of a table meanwhile may be of either one.
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let result = self.as_caller(machine, || {
+            machine.open("/dev/mapper/control", Flags::READ_WRITE)?.plist_ioctl(xml)
+        });
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        result.map_err(|errno| {
+            // Others may have said something meanwhile: only what names a device is passed on.
+            let lines = console::lines().into_iter().skip(before);
+            let about = lines.filter(|line| line.starts_with("dm"));
+            (errno, about.collect::<Vec<_>>().join("\n"))
+        })
+    }
+
+    /// Reads `name`, or sets `name=value`, and returns the value.
+    ///
+    /// # Errors
+    /// ENOENT and what else sysctl(3) says.
+    pub fn sysctl(&self, text: &str) -> Said<String> {
+        let machine = self.machine().map_err(|errno| (errno, String::new()))?;
+        let (name, new) = match text.split_once('=') {
+            Some((name, new)) => (name.trim(), Some(new.trim())),
+            None => (text.trim(), None),
+        };
+        let failed = |errno| (errno, String::new());
+        let value = machine
+            .sysctl_get(name)
+            .map_err(|errno| (errno, format!("there are {}", machine.sysctl_names().join(", "))))?;
+        if let Some(new) = new {
+            let number = |what: &str| (Errno::EINVAL, format!("`{new}` is no {what}"));
+            let new = match value {
+                Value::Int(_) => Value::Int(new.parse().map_err(|_| number("number"))?),
+                Value::Quad(_) => Value::Quad(new.parse().map_err(|_| number("number"))?),
+                Value::String(_) => Value::String(new.into()),
+            };
+            self.as_caller(machine, || machine.sysctl_set(name, &new)).map_err(failed)?;
+        }
+        Ok(match machine.sysctl_get(name).map_err(failed)? {
+            Value::Int(number) => number.to_string(),
+            Value::Quad(number) => number.to_string(),
+            Value::String(text) => text,
+        })
+    }
+
+    /// The disks, as the wire has them.
+    pub fn disks(&self) -> String {
+        self.disks.clone()
+    }
+
+    /// Whether a client may end the server: whoever reaches the socket, unless all are nobody.
+    ///
+    /// # Errors
+    /// EPERM.
+    pub fn may_end(&self) -> Said<String> {
+        if self.user { Err((Errno::EPERM, String::new())) } else { Ok(String::new()) }
+    }
+
+    /// A request of the server's own, as root.
+    fn own(&self, command: &str, name: &str) -> std::result::Result<plist::Dictionary, Errno> {
+        self.own_with(command, name, 0)
+    }
+
+    fn own_with(
+        &self,
+        command: &str,
+        name: &str,
+        flags: u32,
+    ) -> std::result::Result<plist::Dictionary, Errno> {
+        let name = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let xml = format!(
+            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
+             <key>name</key><string>{name}</string>\
+             <key>flags</key><integer>{flags:#x}</integer></dict></plist>"
+        );
+        let control = self.machine()?.open("/dev/mapper/control", Flags::READ_WRITE)?;
+        let reply = control.plist_ioctl(&xml)?;
+        match plist::Value::from_reader_xml(reply.as_bytes()) {
+            Ok(plist::Value::Dictionary(dict)) => Ok(dict),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    /// The devices' names and minors.
+    fn devices(&self) -> std::result::Result<Vec<(String, u32)>, Errno> {
+        let reply = self.own("names", "")?;
+        let entry = |entry: &plist::Value| {
+            let entry = entry.as_dictionary()?;
+            let name = entry.get("name")?.as_string()?.to_string();
+            Some((name, u32::try_from(entry.get("dev")?.as_unsigned_integer()?).ok()?))
+        };
+        let list = reply.get("cmd_data").and_then(plist::Value::as_array);
+        Ok(list.map_or(&[][..], Vec::as_slice).iter().filter_map(entry).collect())
+    }
+
+    /// The devices' names.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn names(&self) -> std::result::Result<Vec<String>, Errno> {
+        Ok(self.devices()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The device of a name: its minor, and whether it takes no writes.
+    ///
+    /// # Errors
+    /// ENXIO when there is none, and those of the driver.
+    fn find(&self, name: &str) -> std::result::Result<(u32, bool), Errno> {
+        let info = self.own("info", name)?;
+        let number = |key| info.get(key).and_then(plist::Value::as_unsigned_integer);
+        let minor = number("minor").and_then(|minor| u32::try_from(minor).ok());
+        let read_only = number("flags").unwrap_or(0) & u64::from(flags::READONLY) != 0;
+        Ok((minor.ok_or(Errno::EIO)?, read_only))
+    }
+
+    /// A device's size in bytes, its sector size, and whether it takes writes, from its table:
+    /// without opening it, which may be impossible now.
+    ///
+    /// # Errors
+    /// ENXIO when there is none, and those of the driver.
+    pub fn describe(&self, name: &str) -> std::result::Result<(u64, u32, bool), Errno> {
+        let (minor, read_only) = self.find(name)?;
+        let map = self.map(minor, name)?;
+        Ok((map.bytes(), self.sector_below(&map, DEPTH)?, !read_only))
+    }
+
+    /// The largest sector of the disks below a table.
+    fn sector_below(&self, map: &Map, depth: u32) -> std::result::Result<u32, Errno> {
+        let mut largest = 512;
+        for dev in map.devs() {
+            let sector = if dm_host::major(dev) != BLOCK_MAJOR {
+                self.machine()?.sector_size(dev).unwrap_or(512)
+            } else if let Some(below) = self.below(dev, depth) {
+                self.sector_below(&below, depth.saturating_sub(1))?
+            } else {
+                512
+            };
+            largest = largest.max(sector);
+        }
+        Ok(largest)
+    }
+
+    /// The table of a dm device that lies below another; not when it lies too deep.
+    fn below(&self, dev: Dev, depth: u32) -> Option<Arc<Map>> {
+        let minor = dm_host::minor(dev);
+        let devices = if depth == 0 { Vec::new() } else { self.devices().unwrap_or_default() };
+        let (name, _) = devices.into_iter().find(|(_, other)| *other == minor)?;
+        self.map(minor, &name).ok()
+    }
+
+    /// Opens a device's block node, or shares it.
+    ///
+    /// # Errors
+    /// ENXIO for a device that does not exist, and those of its driver.
+    pub fn open(self: &Arc<Self>, name: &str) -> std::result::Result<Node, Errno> {
+        let (minor, _) = self.find(name)?;
+        let dev = makedev(BLOCK_MAJOR, minor);
+        let mut nodes = lock(&self.nodes);
+        if let Some(shared) = nodes.get(&dev).and_then(Weak::upgrade) {
+            return Ok(Node { kernel: self.clone(), shared, name: name.into() });
+        }
+        nodes.retain(|_, node| node.strong_count() > 0);
+        let machine = self.machine()?;
+        let (file, writable) = match machine.open(Path::Block(dev), Flags::READ_WRITE) {
+            Err(Errno::EROFS) => (machine.open(Path::Block(dev), Flags::READ)?, false),
+            result => (result?, true),
+        };
+        let sector_size = AtomicU64::new(u64::MAX);
+        let shared = Arc::new(Shared { file, minor, writable, sector_size });
+        nodes.insert(dev, Arc::downgrade(&shared));
+        Ok(Node { kernel: self.clone(), shared, name: name.into() })
+    }
+
+    /// A device's table as it is now.
+    fn map(&self, minor: u32, name: &str) -> std::result::Result<Arc<Map>, Errno> {
+        let changes = self.changes.load(Ordering::SeqCst);
+        if let Some((seen, map)) = lock(&self.maps).get(&minor)
+            && *seen == changes
+        {
+            return Ok(map.clone());
+        }
+        let map = Arc::new(Map::parse(&self.own_with("table", name, flags::STATUS_TABLE)?));
+        let mut maps = lock(&self.maps);
+        // Devices come and go: what is old is not kept.
+        maps.retain(|_, (seen, _)| *seen == changes);
+        maps.insert(minor, (changes, map.clone()));
+        Ok(map)
+    }
+
+    /// What a component has at a byte of it, for at most `length` bytes. Devices below devices are
+    /// followed, `depth` of them; what lies deeper is taken for data.
+    fn found(&self, dev: Dev, offset: u64, length: u64, depth: u32) -> Found {
+        let unknown = Found { length, ..Found::default() };
+        if dm_host::major(dev) != BLOCK_MAJOR {
+            let found = self.machine().ok().and_then(|m| m.allocation(dev, offset, length));
+            return found.map_or(unknown, |(allocation, zeroes)| Found {
+                length: allocation.length,
+                hole: allocation.hole,
+                zero: allocation.zero,
+                zeroes,
+            });
+        }
+        match self.below(dev, depth) {
+            Some(map) => map.first(offset, length, &|dev, offset, length| {
+                self.found(dev, offset, length, depth.saturating_sub(1))
+            }),
+            None => unknown,
+        }
+    }
+
+    /// Resumes suspended devices without changing their tables, so that held I/O can end.
+    pub fn release_held(&self) {
+        for name in self.names().unwrap_or_default() {
+            let Ok(info) = self.own("info", &name) else { continue };
+            let flags = info.get("flags").and_then(plist::Value::as_unsigned_integer);
+            if flags.is_some_and(|flags| flags & u64::from(flags::SUSPEND) != 0) {
+                // The device may go meanwhile; there is nothing to release then.
+                let _ = self.own("clear", &name).and_then(|_| self.own("resume", &name));
+            }
+        }
+    }
+
+    /// Removes all devices, and those below others after them.
+    pub fn remove_all(&self) {
+        self.release_held();
+        self.flush_disks();
+        let mut before = usize::MAX;
+        while let Ok(devices) = self.devices()
+            && !devices.is_empty()
+            && devices.len() < before
+        {
+            before = devices.len();
+            if let Err(errno) = self.own("remove_all", "") {
+                say(&format!("removing the devices: {}", errno.text()));
+            }
+        }
+    }
+
+    /// Brings what the disks have cached to their files.
+    fn flush_disks(&self) {
+        for path in self.disks.lines().filter_map(|line| line.split('\t').next()) {
+            let raw = path.replacen("/dev/", "/dev/r", 1);
+            let flushed = self.machine().and_then(|machine| {
+                let mut force = 1i32;
+                let node = match machine.open(raw.as_str(), Flags::READ_WRITE) {
+                    // What takes no writes has nothing to flush.
+                    Err(Errno::EROFS) => return Ok(()),
+                    node => node?,
+                };
+                node.ioctl(netbsd::DIOCCACHESYNC as u32 as u64, &mut force)
+            });
+            if let Err(errno) = flushed {
+                say(&format!("flushing {path}: {}", errno.text()));
+            }
+        }
+    }
+}
+
+/// A block node, open as long as somebody has it.
+struct Shared {
+    file: File,
+    minor: u32,
+    writable: bool,
+    /// Bytes in a sector, in the low half, and the low half of `changes` when that was asked.
+    sector_size: AtomicU64,
+}
+
+/// A connection's use of a block node.
+pub struct Node {
+    kernel: Arc<Kernel>,
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Node {
+    /// Bytes.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn size(&self) -> std::result::Result<u64, Errno> {
+        let mut bytes = 0i64;
+        self.shared.file.ioctl(netbsd::DIOCGMEDIASIZE as u32 as u64, &mut bytes)?;
+        u64::try_from(bytes).map_err(|_| Errno::EIO)
+    }
+
+    /// Bytes in a sector, of the table as it is now.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn sector_size(&self) -> std::result::Result<u32, Errno> {
+        let changes = self.kernel.changes.load(Ordering::SeqCst) as u32;
+        let known = self.shared.sector_size.load(Ordering::Relaxed);
+        if (known >> 32) as u32 == changes && known != u64::MAX {
+            return Ok(known as u32);
+        }
+        let mut size = 0u32;
+        self.shared.file.ioctl(netbsd::DIOCGSECTORSIZE as u32 as u64, &mut size)?;
+        let size = size.clamp(512, 65536);
+        let known = u64::from(changes) << 32 | u64::from(size);
+        self.shared.sector_size.store(known, Ordering::Relaxed);
+        Ok(size)
+    }
+
+    /// `true` if writes are taken.
+    pub fn is_writable(&self) -> bool {
+        self.shared.writable
+    }
+
+    /// Reads whole sectors.
+    ///
+    /// # Errors
+    /// The driver's; EIO for what lies beyond the device's end.
+    pub fn read(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), Errno> {
+        self.shared.file.read_blocks(buf, block(offset)?)
+    }
+
+    /// Writes whole sectors; with `fua`, to the medium itself.
+    ///
+    /// # Errors
+    /// As [`Node::read`].
+    pub fn write(&self, buf: &[u8], offset: u64, fua: bool) -> std::result::Result<(), Errno> {
+        let flags = if fua { netbsd::B_MEDIA_FUA as u32 } else { 0 };
+        self.shared.file.write_blocks(buf, block(offset)?, flags)
+    }
+
+    /// Brings to the medium what has been written.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn flush(&self) -> std::result::Result<(), Errno> {
+        if !self.shared.writable {
+            return Ok(());
+        }
+        let mut force = 1i32;
+        self.shared.file.ioctl(netbsd::DIOCCACHESYNC as u32 as u64, &mut force)
+    }
+
+    /// Says that whole sectors need not be kept. A component that cannot discard keeps them.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn discard(&self, offset: u64, length: u64) -> std::result::Result<(), Errno> {
+        self.shared.file.fdiscard(offset, length)
+    }
+
+    /// What is allocated at a byte, for at most `length` bytes.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn found(&self, offset: u64, length: u64) -> std::result::Result<Found, Errno> {
+        let map = self.kernel.map(self.shared.minor, &self.name)?;
+        Ok(map.first(offset, length, &|dev, offset, length| {
+            self.kernel.found(dev, offset, length, DEPTH)
+        }))
+    }
+
+    /// `true` if all of a range reads as zeroes once it has been discarded.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn discards_to_zeroes(&self, offset: u64, length: u64) -> std::result::Result<bool, Errno> {
+        let map = self.kernel.map(self.shared.minor, &self.name)?;
+        Ok(map.components(offset, length).all(|(dev, start)| {
+            // A byte stands for its component: a disk is of one kind everywhere.
+            self.kernel.found(dev, start, 512, DEPTH).zeroes
+        }))
+    }
+}
+
+/// Devices below devices that are looked through for holes.
+const DEPTH: u32 = 8;
+
+fn block(offset: u64) -> std::result::Result<i64, Errno> {
+    i64::try_from(offset / 512).map_err(|_| Errno::EINVAL)
+}

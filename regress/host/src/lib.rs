@@ -53,6 +53,7 @@ pub mod mutex;
 pub mod physio;
 pub mod pool_cache;
 pub mod proplib;
+pub mod reasons;
 mod registry;
 pub mod specfs;
 mod strategy;

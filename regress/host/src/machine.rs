@@ -1,6 +1,6 @@
 //! A machine: boot, shutdown, and what a test or a tool does with it in between.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use crate::components::{self, Allocation, Disk, DiskSpec};
@@ -273,6 +273,12 @@ impl Machine {
     /// symlink(2)
     pub fn symlink(&self, target: &str, path: &str) -> Result<(), Errno> {
         specfs::add_name(path, Entry::Link(target.to_owned()))
+    }
+
+    /// Has names that are not there resolved, such as those of devices that come and go: as udev
+    /// or devfs would make nodes for them.
+    pub fn set_resolver(&self, resolver: Arc<specfs::Resolver>) {
+        specfs::set_resolver(resolver);
     }
 
     /// unlink(2): ENOENT if there is no such name.

@@ -11,7 +11,7 @@
 //! | 12–15 | bytes of the body | bytes of the body |
 //!
 //! The body of a request is a property list ([`Kind::Ioctl`]) or text; that of a reply is the
-//! answer, or what the console said about the failure. After a frame that is malformed the server
+//! answer, or the reason of the failure. After a frame that is malformed the server
 //! answers EINVAL and closes the connection, since it cannot know where the next one begins.
 
 use std::fmt;
@@ -44,11 +44,21 @@ pub enum Kind {
     Disks = 3,
     /// The end: no body; the answer comes before the machine goes.
     Shutdown = 4,
+    /// What the devices have done: no body; the answer has a line for each, its words separated
+    /// by tabs: minor, reads, bytes read, writes, bytes written, I/Os that are not complete, and
+    /// microseconds in which there were some. All but the I/Os count from the device's creation.
+    Statistics = 5,
+    /// What is to be undone should this connection end: the body is a property list as for
+    /// [`Kind::Ioctl`], to be sent then. It takes the place of the one before, and an empty body
+    /// undoes nothing. Unless the request before was done, the answer is ECANCELED, and what was
+    /// to be undone stays as it was: so the two may be sent together.
+    AtEnd = 6,
 }
 
 impl Kind {
     fn parse(number: u16) -> Option<Kind> {
-        [Kind::Ioctl, Kind::Sysctl, Kind::Disks, Kind::Shutdown]
+        use Kind::*;
+        [Ioctl, Sysctl, Disks, Shutdown, Statistics, AtEnd]
             .into_iter()
             .find(|kind| *kind as u16 == number)
     }

@@ -45,7 +45,7 @@ fn what_is_malformed_is_told() {
         header(b"GET ", 1, 1, 0, 0),
         header(b"dmhQ", 2, 1, 0, 0),
         header(b"dmhQ", 1, 0, 0, 0),
-        header(b"dmhQ", 1, 5, 0, 0),
+        header(b"dmhQ", 1, 7, 0, 0),
         header(b"dmhQ", 1, 1, 1, 0),
         header(b"dmhQ", 1, 1, 0, large),
         header(b"dmhQ", 1, 1, 0, u32::MAX),

@@ -132,18 +132,17 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
     let mut request = Request { driver, dict: &mut *dict, flags: 0, warning: None };
     let result = request.run(writable);
     let warning = request.warning.take();
-    if matches!(number(&*dict, c"reasons"), Ok(Some(1..))) {
-        return tell(dict, result, warning);
+    let legacy = driver.kernel().legacy_errors();
+    if legacy && result.as_ref().is_err_and(|refusal| refusal.errno == Errno::ENXIO) {
+        let flags = number(&*dict, c"flags").ok().flatten().unwrap_or(0);
+        dict.set_unsigned(c"flags", flags & !u64::from(flags::EXISTS))?;
     }
-    match result.map_err(|refusal| refusal.errno) {
-        Err(errno) if driver.kernel().legacy_errors() => {
-            if errno == Errno::ENXIO {
-                let flags = number(&*dict, c"flags").ok().flatten().unwrap_or(0);
-                dict.set_unsigned(c"flags", flags & !u64::from(flags::EXISTS))?;
-            }
-            Ok(())
-        }
-        result => result,
+    if matches!(number(&*dict, c"reasons"), Ok(Some(1..))) {
+        return tell(dict, result, warning, legacy);
+    }
+    match result {
+        Err(_) if legacy => Ok(()),
+        result => result.map_err(|refusal| refusal.errno),
     }
 }
 
@@ -152,20 +151,22 @@ fn tell<D: Dictionary>(
     dict: &mut D,
     result: Result<(), Refusal>,
     warning: Option<String>,
+    legacy: bool,
 ) -> Result<(), Errno> {
     if let Some(warning) = warning {
         dict.set_string(c"warning", &warning)?;
     }
     let Err(refusal) = result else { return dict.set_unsigned(c"errno", 0) };
     // The system has its own way with calls that signals end: it may make them again.
-    if refusal.errno == Errno::EINTR || refusal.errno.raw() < 0 {
+    if !legacy && (refusal.errno == Errno::EINTR || refusal.errno.raw() < 0) {
         return Err(refusal.errno);
     }
     if let Some(line) = refusal.line {
         dict.set_unsigned(c"line", (line as u64).saturating_add(1))?;
     }
     dict.set_string(c"reason", &refusal.reason)?;
-    dict.set_unsigned(c"errno", u64::from(refusal.errno.raw().unsigned_abs()))
+    let errno = if legacy { 0 } else { refusal.errno.raw().unsigned_abs() };
+    dict.set_unsigned(c"errno", u64::from(errno))
 }
 
 struct Request<'a, K: Kernel, D: Dictionary> {

@@ -20,7 +20,7 @@ mod revoke;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, c_char, c_int};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::console::kpanic;
 use crate::errno::Errno;
@@ -45,8 +45,14 @@ pub(crate) enum Entry {
     Link(String),
 }
 
+/// Who knows names that come and go by themselves: given a path, the block device or (`false`)
+/// the character device that it names.
+pub type Resolver = dyn Fn(&str) -> Option<(Dev, bool)> + Send + Sync;
+
 struct Specfs {
     names: BTreeMap<String, Entry>,
+    /// Asked for names that are not there.
+    resolver: Option<Arc<Resolver>>,
     /// The vnodes that a look-up finds.
     nodes: HashMap<String, *mut Node>,
     /// Those that were revoked, and that someone has a reference to.
@@ -87,6 +93,7 @@ fn specfs() -> Guard {
 pub(crate) fn start() {
     *SPECFS.lock().unwrap_or_else(|e| e.into_inner()) = Some(Specfs {
         names: BTreeMap::new(),
+        resolver: None,
         nodes: HashMap::new(),
         dead: Vec::new(),
         devices: HashMap::new(),
@@ -141,7 +148,28 @@ pub(crate) fn names() -> Vec<(String, Entry)> {
     specfs().names.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()
 }
 
+/// Has `resolver` asked for names that are not there.
+pub(crate) fn set_resolver(resolver: Arc<Resolver>) {
+    specfs().resolver = Some(resolver);
+}
+
 pub(crate) fn lookup(path: &str) -> Result<(String, Entry), Errno> {
+    match look(path) {
+        Err(Errno::ENOENT) => {
+            // The resolver makes system calls of its own.
+            let resolver = specfs().resolver.clone().ok_or(Errno::ENOENT)?;
+            let (dev, block) = resolver(&canonical(path)).ok_or(Errno::ENOENT)?;
+            // The name may stand for another device the next time; the node's may not.
+            Ok(match block {
+                true => (format!("/dev/.block/{dev}"), Entry::Block(dev)),
+                false => (format!("/dev/.character/{dev}"), Entry::Character(dev)),
+            })
+        }
+        found => found,
+    }
+}
+
+fn look(path: &str) -> Result<(String, Entry), Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }

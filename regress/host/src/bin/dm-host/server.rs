@@ -49,6 +49,7 @@ impl Server {
             lines.push(attach(&machine, &disk, opened).map_err(|errno| failed(&name, errno))?);
         }
         let kernel = Arc::new(Kernel::new(machine, lines.join("\n"), as_user));
+        kernel.name_devices().map_err(|errno| failed("/dev/mapper", errno))?;
         let no_thread = |error: io::Error| format!("serving: {error}");
         let ends = move || {
             // The main thread may know already.

@@ -101,10 +101,12 @@ fn whoever_does_not_ask_for_reasons_gets_errors() {
 }
 
 #[test]
-fn legacy_errors_hide_nothing_from_who_asks() {
+fn legacy_errors_hide_the_error_and_leave_the_reason() {
     let bench = super::one();
     bench.kernel.set_legacy_errors(true);
-    refused(&bench, &Request::on("remove", "none"), Errno::ENXIO);
+    let reply = ask(&bench, &Request::on("remove", "none"));
+    assert_eq!(reply.number("errno"), Some(0));
+    assert_eq!(reply.string("reason"), Some("there is no such device"));
     bench.done(&Request::on("remove", "none"));
 }
 

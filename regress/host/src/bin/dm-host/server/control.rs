@@ -7,18 +7,21 @@
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use dm_host::wire::{Kind, Reply, Request, WireError};
-use dm_host::{Errno, LwpId};
+use dm_host::{Errno, File, LwpId, reasons};
 
 use super::kernel::Kernel;
+use crate::say;
 
-/// Connections at a time; more are closed at once.
-const CONNECTIONS: usize = 64;
+/// Connections at a time. As many may wait in the kernel as it lets wait, and there is still room
+/// for others: where there is none, the connection that has been idle longest is closed.
+const CONNECTIONS: usize = dm_core::limits::WAITERS + 128;
 
 /// The control server.
 pub struct Control {
@@ -36,13 +39,29 @@ struct Shared {
 #[derive(Default)]
 struct State {
     stopping: bool,
-    /// The connections that are open, by number.
-    open: Vec<(u64, UnixStream)>,
+    /// The connections that are open; those that have been idle longest come first.
+    open: Vec<Open>,
     threads: Vec<JoinHandle<()>>,
     next: u64,
 }
 
+/// A connection, as others see it.
+struct Open {
+    number: u64,
+    stream: Arc<UnixStream>,
+    /// Requests that have come and are not answered.
+    pending: Arc<AtomicUsize>,
+}
+
 impl Shared {
+    /// A connection has just been used: others are closed before it.
+    fn used(&self, number: u64) {
+        let mut state = self.state();
+        if let Some(at) = state.open.iter().position(|open| open.number == number) {
+            state.open.get_mut(at..).unwrap_or_default().rotate_left(1);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -70,9 +89,9 @@ impl Control {
         let threads = {
             let mut state = self.shared.state();
             state.stopping = true;
-            for (_, stream) in &state.open {
+            for open in &state.open {
                 // One that is gone already cannot be shut, and need not be.
-                let _ = stream.shutdown(Shutdown::Both);
+                let _ = open.stream.shutdown(Shutdown::Both);
             }
             std::mem::take(&mut state.threads)
         };
@@ -108,34 +127,55 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             continue;
         };
         if state.open.len() >= CONNECTIONS {
-            continue;
+            let idle = |open: &Open| open.pending.load(Ordering::Relaxed) == 0;
+            let Some(at) = state.open.iter().position(idle) else { continue };
+            let _ = state.open.remove(at).stream.shutdown(Shutdown::Both);
         }
         let number = state.next;
         state.next = number.wrapping_add(1);
-        let Ok(second) = stream.try_clone() else { continue };
-        state.open.push((number, second));
+        let stream = Arc::new(stream);
+        let connection = Connection {
+            number,
+            stream: stream.clone(),
+            pending: Arc::default(),
+            shared: shared.clone(),
+        };
+        let pending = connection.pending.clone();
+        state.open.push(Open { number, stream, pending });
         let own = shared.clone();
         let spawned = thread::Builder::new().name("control-read".into()).spawn(move || {
-            serve(stream, &own);
-            own.state().open.retain(|(other, _)| *other != number);
+            serve(connection);
+            own.state().open.retain(|open| open.number != number);
         });
         match spawned {
             Ok(thread) => state.threads.push(thread),
-            Err(_) => state.open.retain(|(other, _)| *other != number),
+            Err(_) => state.open.retain(|open| open.number != number),
         }
     }
 }
 
-/// Serves one connection until its client goes or says something malformed.
-fn serve(mut stream: UnixStream, shared: &Arc<Shared>) {
+/// A connection, as its two threads see it.
+#[derive(Clone)]
+struct Connection {
+    number: u64,
+    stream: Arc<UnixStream>,
+    pending: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+/// Serves one connection until its client goes or says something malformed; then undoes what the
+/// client left undone.
+fn serve(connection: Connection) {
     // One request may wait while another is carried out; a client that sends more has to wait.
     let (to, from) = mpsc::sync_channel::<Request>(1);
     let (name, worker_is) = mpsc::sync_channel::<LwpId>(1);
-    let Ok(answers) = stream.try_clone() else { return };
-    let own = shared.clone();
+    let kernel = connection.shared.kernel.clone();
+    let mut stream = &*connection.stream;
+    let own = connection.clone();
     let worker = thread::Builder::new().name("control-work".into()).spawn(move || {
-        if name.send(own.kernel.current()).is_ok() {
-            work(answers, &from, &own);
+        match name.send(own.shared.kernel.current()) {
+            Ok(()) => work(&own, &from),
+            Err(_) => None,
         }
     });
     let Ok(worker) = worker else { return };
@@ -143,6 +183,8 @@ fn serve(mut stream: UnixStream, shared: &Arc<Shared>) {
     let error = loop {
         match Request::read(&mut stream) {
             Ok(request) => {
+                connection.pending.fetch_add(1, Ordering::Relaxed);
+                connection.shared.used(connection.number);
                 if to.send(request).is_err() {
                     break WireError::Closed;
                 }
@@ -151,28 +193,41 @@ fn serve(mut stream: UnixStream, shared: &Arc<Shared>) {
         }
     };
     drop(to);
-    if let WireError::Malformed(why) = &error {
-        // Before the answer to this frame come those to the frames before it.
-        let _ = worker.join();
+    let malformed = match &error {
+        WireError::Malformed(why) => Some(*why),
+        _ => None,
+    };
+    // A signal ends only the system call that is under way, and one may be about to begin.
+    while malformed.is_none() && !worker.is_finished() {
+        kernel.interrupt(lwp);
+        thread::sleep(Duration::from_millis(5));
+    }
+    // A thread that panicked has ended the process: panics abort. It has given its control node
+    // back, and with it the lines of a table that is not whole.
+    if let Ok(Some(undo)) = worker.join() {
+        let undone = kernel.control().map_err(plain).and_then(|node| kernel.ioctl(&node, &undo));
+        if let Err((errno, why)) = undone {
+            say(&format!("undoing what a client began: {} {why}", errno.text()));
+        }
+    }
+    if let Some(why) = malformed {
+        // Before the answer to this frame came those to the frames before it.
         let reply = Reply { errno: Errno::EINVAL.0, body: why.as_bytes().to_vec() };
         // The client may be gone; then nobody misses the answer.
         let _ = reply.write(&mut stream);
         let _ = stream.shutdown(Shutdown::Write);
-        drain(&mut stream);
-    } else {
-        // A signal ends only the system call that is under way, and one may be about to begin.
-        while !worker.is_finished() {
-            shared.kernel.interrupt(lwp);
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = worker.join();
+        drain(stream);
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
 
+fn plain(errno: Errno) -> (Errno, String) {
+    (errno, String::new())
+}
+
 /// Takes a little of what a client still sends: closing a socket with unread data would take the
 /// answer away from it.
-fn drain(stream: &mut UnixStream) {
+fn drain(mut stream: &UnixStream) {
     let mut rest = [0; 4096];
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
     for _ in 0..1024 {
@@ -182,28 +237,53 @@ fn drain(stream: &mut UnixStream) {
     }
 }
 
-fn work(mut stream: UnixStream, from: &Receiver<Request>, shared: &Shared) {
+/// Carries requests out, as one process of the kernel's; returns what is to be undone.
+fn work(connection: &Connection, from: &Receiver<Request>) -> Option<String> {
+    let shared = &connection.shared;
+    // Open as long as the connection is, as a program has it.
+    let mut control = None;
+    let mut undo = None;
+    let mut done = false;
     while let Ok(request) = from.recv() {
-        let reply = answer(&request, &shared.kernel);
-        let sent = reply.write(&mut stream).is_ok();
+        let reply = match (request.kind, String::from_utf8(request.body)) {
+            (Kind::AtEnd, Ok(body)) => match done {
+                true => {
+                    undo = Some(body).filter(|body| !body.is_empty());
+                    Reply { errno: 0, body: Vec::new() }
+                }
+                false => Reply { errno: Errno::ECANCELED.0, body: Vec::new() },
+            },
+            (kind, Ok(text)) => answer(kind, &text, &shared.kernel, &mut control),
+            (_, Err(_)) => {
+                let body = b"the request is not UTF-8".to_vec();
+                Reply { errno: Errno::EINVAL.0, body }
+            }
+        };
+        done = reply.errno == 0 && !reasons::is_failure(&reply.body);
+        let sent = reply.write(&mut &*connection.stream).is_ok();
+        connection.pending.fetch_sub(1, Ordering::Relaxed);
         if request.kind == Kind::Shutdown && reply.errno == 0 {
             (shared.end)();
         }
         if !sent {
-            return;
+            break;
         }
     }
+    undo
 }
 
-fn answer(request: &Request, kernel: &Kernel) -> Reply {
-    let Ok(text) = str::from_utf8(&request.body) else {
-        return Reply { errno: Errno::EINVAL.0, body: b"the request is not UTF-8".to_vec() };
-    };
-    let result = match request.kind {
-        Kind::Ioctl => kernel.ioctl(text),
+fn answer(kind: Kind, text: &str, kernel: &Kernel, control: &mut Option<File>) -> Reply {
+    let result = match kind {
+        Kind::Ioctl => match control.take().map_or_else(|| kernel.control(), Ok) {
+            Ok(node) => kernel.ioctl(control.insert(node), text),
+            Err(errno) => Err(plain(errno)),
+        },
         Kind::Sysctl => kernel.sysctl(text),
         Kind::Disks => Ok(kernel.disks()),
         Kind::Shutdown => kernel.may_end(),
+        Kind::Statistics => kernel.statistics().map_err(plain),
+        // Not for the kernel.
+        Kind::AtEnd => Ok(String::new()),
     };
     match result {
         Ok(body) => Reply { errno: 0, body: body.into_bytes() },

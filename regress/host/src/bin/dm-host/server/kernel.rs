@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dm_core::ioctl::flags;
 use dm_host::sysctl::Value;
-use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, console, makedev, netbsd};
+use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, makedev, netbsd, reasons};
 
 use super::extents::{Found, Map};
 use crate::say;
 
 /// The driver's major number for block devices: sys/conf/majors.
 pub const BLOCK_MAJOR: u32 = 169;
+
+/// The same for character devices.
+const CHARACTER_MAJOR: u32 = 194;
 
 /// Whom requests come from, with `--as-user`.
 const SOMEBODY: u32 = 1000;
@@ -78,26 +81,64 @@ impl Kernel {
         if self.user { machine.as_user(SOMEBODY, f) } else { f() }
     }
 
+    /// The control node, for a client to keep open.
+    ///
+    /// # Errors
+    /// ENXIO at the very end.
+    pub fn control(&self) -> std::result::Result<File, Errno> {
+        self.machine()?.open("/dev/mapper/control", Flags::READ_WRITE)
+    }
+
     /// Sends a property list to the control node.
     ///
     /// # Errors
-    /// The driver's, with what the console said about it.
-    pub fn ioctl(&self, xml: &str) -> Said<String> {
-        let plain = |errno| (errno, String::new());
-        let machine = self.machine().map_err(plain)?;
-        let before = console::lines().len();
+    /// The driver's, with its reason, unless the request asks for reasons itself.
+    pub fn ioctl(&self, control: &File, xml: &str) -> Said<String> {
+        let machine = self.machine().map_err(|errno| (errno, String::new()))?;
         // Before and after: what is learnt of a table meanwhile may be of either one.
         self.changes.fetch_add(1, Ordering::SeqCst);
-        let result = self.as_caller(machine, || {
-            machine.open("/dev/mapper/control", Flags::READ_WRITE)?.plist_ioctl(xml)
-        });
+        let result = self.as_caller(machine, || reasons::ask(xml, |xml| control.plist_ioctl(xml)));
         self.changes.fetch_add(1, Ordering::SeqCst);
-        result.map_err(|errno| {
-            // Others may have said something meanwhile: only what names a device is passed on.
-            let lines = console::lines().into_iter().skip(before);
-            let about = lines.filter(|line| line.starts_with("dm"));
-            (errno, about.collect::<Vec<_>>().join("\n"))
-        })
+        result
+    }
+
+    /// What the devices have done, as the wire has it.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn statistics(&self) -> std::result::Result<String, Errno> {
+        let mut text = String::new();
+        for (_, minor) in self.devices()? {
+            // A device may go meanwhile.
+            if let Some((reads, writes, read, written, now, busy)) =
+                dm_host::iostat::disk_stats(&format!("dm{minor}"))
+            {
+                let line =
+                    format!("{minor}\t{reads}\t{read}\t{writes}\t{written}\t{now}\t{busy}\n");
+                text.push_str(&line);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Has `/dev/mapper/NAME` name the block device NAME, and `/dev/mapper/rNAME` its character
+    /// device: in NetBSD the tools make these nodes.
+    ///
+    /// # Errors
+    /// ENXIO at the very end.
+    pub fn name_devices(self: &Arc<Self>) -> std::result::Result<(), Errno> {
+        let own = Arc::downgrade(self);
+        let minor = move |name: &str| own.upgrade()?.find(name).ok();
+        let resolver = move |path: &str| {
+            let name = path.strip_prefix("/dev/mapper/")?;
+            match (minor(name), name.strip_prefix('r')) {
+                (Some((minor, _)), _) => Some((makedev(BLOCK_MAJOR, minor), true)),
+                (None, Some(name)) => Some((makedev(CHARACTER_MAJOR, minor(name)?.0), false)),
+                (None, None) => None,
+            }
+        };
+        self.machine()?.set_resolver(Arc::new(resolver));
+        Ok(())
     }
 
     /// Reads `name`, or sets `name=value`, and returns the value.

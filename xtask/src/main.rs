@@ -6,6 +6,7 @@ mod doc;
 mod elf;
 mod kernel;
 mod kmod;
+mod linux;
 mod rump;
 mod sanitize;
 mod setup;
@@ -40,18 +41,26 @@ The project's tasks. Each installs what it needs and lacks, and says so.
   cargo xtask check-kernel [--arch ARCH] [--src TREE] [--out DIR]
       Make both and look into them for what a kernel must not have.
 
-  cargo xtask bench [ARGUMENT...]
+  cargo xtask linux [--quick] [--verbose] [SCRIPT...]
+      Run scripts of commands and I/O on Linux's device mapper, in a QEMU guest,
+      and on the hosted driver, and compare: all of regress/linux/scripts, or
+      those named, by a name there or a file.
+        --quick     only those that say so
+        --verbose   show what both said, also where it is the same
+  cargo xtask bench [--linux] [ARGUMENT...]
       Measure the hosted driver; arguments go to `cargo bench -p dm-host`.
+        --linux     then Linux, in a guest that counts instructions
   cargo xtask sanitize address|thread [ARGUMENT...]
       Run the tests of dm-host that put I/O, control and failures under stress
       with one of the compiler's sanitizers, or those that the arguments name to
       `cargo test`.
   cargo xtask doc
       Format the manual pages and the code's documentation: target/doc.
-  cargo xtask setup [hosted|tools|kernel|lint|all]...
+  cargo xtask setup [hosted|tools|linux|kernel|lint|all]...
       Only install what is missing: to build and run the driver on this machine
       (hosted), for the demo and the tests with other tools (tools), for the
-      kernel objects (kernel), for format, lints and manual pages (lint).
+      guest with Linux (linux), for the kernel objects (kernel), for format,
+      lints and manual pages (lint).
   cargo xtask help
       This text.
 ";
@@ -65,6 +74,7 @@ fn run(task: &str, args: &[String]) -> sh::Result<()> {
         "rump" => rump::main(args),
         "check-kernel" => check::main(args),
         "bench" => test::bench(args),
+        "linux" => linux::main(args),
         "sanitize" => sanitize::main(args),
         "doc" => doc::main(args),
         "setup" => setup::main(args),

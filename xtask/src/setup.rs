@@ -14,6 +14,8 @@ pub enum Need {
     Hosted,
     /// The demo, and tests with other people's tools.
     Tools,
+    /// A guest with Linux, to compare with.
+    Linux,
     /// The objects for a NetBSD kernel.
     Kernel,
     /// Formatting, lints and the manual pages' check.
@@ -21,12 +23,13 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Need; 4] = [Need::Hosted, Need::Tools, Need::Kernel, Need::Lint];
+    const ALL: [Need; 5] = [Need::Hosted, Need::Tools, Need::Linux, Need::Kernel, Need::Lint];
 
     fn name(self) -> &'static str {
         match self {
             Need::Hosted => "hosted",
             Need::Tools => "tools",
+            Need::Linux => "linux",
             Need::Kernel => "kernel",
             Need::Lint => "lint",
         }
@@ -86,6 +89,29 @@ const ITEMS: &[Item] = &[
     item(Need::Tools, Probe::Program("makefs"), &["makefs"], "makes an FFS image"),
     item(Need::Tools, Probe::Program("mke2fs"), &["e2fsprogs"], "makes and checks an ext4 image"),
     item(Need::Tools, Probe::Program("valgrind"), &["valgrind"], "looks for errors in memory"),
+    item(
+        Need::Linux,
+        Probe::Program("qemu-system-x86_64"),
+        &["qemu-system-x86", "qemu-utils"],
+        "runs a guest with Linux",
+    ),
+    item(Need::Linux, Probe::Program("busybox"), &["busybox-static"], "the guest's shell"),
+    item(Need::Linux, Probe::Program("cpio"), &["cpio"], "packs the guest's files"),
+    item(Need::Linux, Probe::Program("depmod"), &["kmod"], "finds which modules need which"),
+    item(Need::Linux, Probe::Program("dmsetup"), &["dmsetup"], "Linux's tools, for the guest"),
+    item(Need::Linux, Probe::Program("lvm"), &["lvm2"], "Linux's tools, for the guest"),
+    item(
+        Need::Linux,
+        Probe::Program("cryptsetup"),
+        &["cryptsetup-bin"],
+        "Linux's tools, for the guest",
+    ),
+    item(
+        Need::Linux,
+        Probe::Program("thin_check"),
+        &["thin-provisioning-tools"],
+        "Linux's tools, for the guest",
+    ),
     item(Need::Kernel, Probe::Program("clang"), &["clang"], "compiles the C side"),
     item(Need::Kernel, Probe::Libclang, &["libclang-dev"], "reads NetBSD's headers"),
     item(Need::Kernel, Probe::Program("objdump"), &["binutils"], "links and checks the objects"),
@@ -113,7 +139,9 @@ pub fn main(args: &[String]) -> Result<()> {
             Some(need) => needs.push(*need),
             None if arg == "all" => needs.extend(Need::ALL),
             None => {
-                return Err(format!("no need called `{arg}`: hosted, tools, kernel, lint, all"));
+                return Err(format!(
+                    "no need called `{arg}`: hosted, tools, linux, kernel, lint, all"
+                ));
             }
         }
     }
@@ -208,9 +236,37 @@ pub fn apt_install(packages: &[&str]) -> Result<()> {
         sh::run(command.args(["-q", "-o", "Dpkg::Use-Pty=0"]).args(args))
     };
     run(&["update"])?;
-    let mut args = vec!["install", "--yes", "--no-install-recommends"];
-    args.extend(packages);
-    run(&args)
+    let install = |options: &[&str], packages: &[String]| {
+        let mut args = vec!["install", "--yes", "--no-install-recommends"];
+        args.extend(options);
+        args.extend(packages.iter().map(String::as_str));
+        run(&args)
+    };
+    let packages: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
+    let installed = install(&[], &packages);
+    match (installed, one_qemu(&packages)) {
+        (Err(_), Some(packages)) => {
+            println!("setup: once more, with QEMU's parts of one version");
+            install(&["--allow-downgrades"], &packages)
+        }
+        (installed, _) => installed,
+    }
+}
+
+/// The packages with QEMU's of the one version that apt has: a newer one of some, from elsewhere,
+/// would keep the others out.
+fn one_qemu(packages: &[String]) -> Option<Vec<String>> {
+    const SYSTEM: &str = "qemu-system-x86";
+    if !packages.iter().any(|package| package == SYSTEM) {
+        return None;
+    }
+    let policy = sh::output(sh::command("apt-cache").args(["policy", SYSTEM])).ok()?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let versioned = |package: &String| match package.starts_with("qemu-") {
+        true => format!("{package}={version}"),
+        false => package.clone(),
+    };
+    Some(packages.iter().map(versioned).collect())
 }
 
 /// How to run apt-get: as we are, or through sudo.

@@ -90,10 +90,15 @@ pub fn succeeds(command: &mut Command) -> bool {
 
 /// Whether a program is on the path, or where a system keeps programs for its administrator.
 pub fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where a program is, if it is there.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    dirs.iter().any(|dir| dir.join(program).is_file())
+    dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// A heading before a step that takes a while.

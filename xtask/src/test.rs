@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
-use crate::{check, doc};
+use crate::{check, doc, linux};
 
 /// `cargo xtask test`.
 pub fn main(args: &[String]) -> Result<()> {
@@ -30,6 +30,9 @@ pub fn main(args: &[String]) -> Result<()> {
     sh::heading("kernel objects");
     check::main(&[])?;
 
+    sh::heading("Linux's device mapper and ours");
+    linux::quick()?;
+
     sh::heading("manual pages");
     lint_pages(&doc::pages()?)?;
 
@@ -52,7 +55,12 @@ fn lint_pages(pages: &[PathBuf]) -> Result<()> {
 /// `cargo xtask bench`.
 pub fn bench(args: &[String]) -> Result<()> {
     setup::ensure(&[Need::Hosted])?;
-    sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--"]).args(args))
+    let rest = args.iter().filter(|arg| *arg != "--linux");
+    sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--"]).args(rest))?;
+    if args.iter().any(|arg| arg == "--linux") {
+        linux::bench()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

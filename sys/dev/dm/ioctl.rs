@@ -591,7 +591,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         let (cylinders, heads, sectors) =
             (next(65_535)? as u32, next(255)? as u32, next(255)? as u32);
         let start = Sector(next(Sector::MAX.0)?);
-        if numbers.next().is_some() {
+        let whole = u64::from(cylinders) * u64::from(heads) * u64::from(sectors);
+        if numbers.next().is_some() || start.0 > whole {
             return Err(wrong());
         }
         Ok(Geometry { cylinders, heads, sectors, start })

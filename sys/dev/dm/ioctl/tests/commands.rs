@@ -209,3 +209,12 @@ fn a_malformed_geometry_is_einval() {
     bench.refused(&far, Errno::EINVAL);
     assert_eq!(bench.unit("d").geometry(), None);
 }
+
+#[test]
+fn a_geometry_that_begins_behind_its_own_end_is_einval() {
+    let bench = one();
+    let geometry = |text: &str| Request::on("setgeometry", "d").with("geometry", text);
+    bench.refused(&geometry("2 3 4 25"), Errno::EINVAL);
+    assert_eq!(bench.unit("d").geometry(), None);
+    bench.done(&geometry("2 3 4 24"));
+}

@@ -1,0 +1,206 @@
+//! A script, read: its disks, its stages, its steps.
+
+use std::path::Path;
+
+use crate::parse;
+use crate::side::Request;
+
+/// A script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Script {
+    /// Its file's name without what follows the dot.
+    pub name: String,
+    /// The targets without which it says nothing.
+    pub needs: Vec<String>,
+    /// It belongs to the quick selection.
+    pub quick: bool,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Shell commands that Linux runs before the first stage; both sides get what they leave.
+    pub prepare: Vec<String>,
+    /// Shell commands that Linux runs on what each side leaves, and that must succeed.
+    pub check: Vec<String>,
+    /// Its stages: one at least.
+    pub stages: Vec<Stage>,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Its name in the script.
+    pub name: String,
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// What it holds at first: the pattern of a seed, or zeros.
+    pub seed: Option<u64>,
+    /// It takes no writes.
+    pub readonly: bool,
+    /// Bytes in a sector of its own.
+    pub block: u32,
+    /// What is on it at a stage's end is not compared: its format is not shared.
+    pub private: bool,
+}
+
+/// Steps that a side carries out in one go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stage {
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub end: End,
+}
+
+/// How a stage ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct End {
+    /// The next stage is carried out by each side on what the other one left.
+    pub swap: bool,
+    /// The disks are as they were when the machine lost its power: nothing was suspended or removed.
+    pub crash: bool,
+}
+
+/// A step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// That line.
+    pub text: String,
+    /// What to do.
+    pub action: Action,
+    /// What may differ here.
+    pub differs: Vec<Rule>,
+}
+
+/// A line of an outcome that may differ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Linux's, with `*` for any text.
+    pub linux: String,
+    /// Ours; each `*` stands for the same text as Linux's.
+    pub ours: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// A command.
+    Command(Request),
+    /// Create, load and resume, as `dmsetup create` does; a step that fails takes back what was done.
+    Make(Request),
+    /// As [`Action::Make`], and remove it again.
+    Try(Request),
+    /// Wait until there is no such device any more.
+    Gone(String),
+    /// I/O.
+    Io(Io),
+    /// Open a node and keep it open.
+    Open {
+        /// A disk or device.
+        place: String,
+        /// For writing too.
+        write: bool,
+    },
+    /// Close it.
+    Close(String),
+    /// The size of a disk or device.
+    Size(String),
+    /// Begin an I/O that will wait; its name, and what it is.
+    Start {
+        /// The I/O's name.
+        tag: String,
+        /// What it is.
+        io: Io,
+    },
+    /// That I/O has not ended.
+    Pending(String),
+    /// Wait for the end of that I/O.
+    Finish(String),
+    /// Ask for the state until a line of it is like this.
+    Until {
+        /// The question.
+        request: Request,
+        /// What a line shall be like.
+        glob: String,
+    },
+    /// A sum of what is on a disk, past all devices.
+    Image {
+        /// The disk.
+        disk: String,
+        /// First sector.
+        sector: u64,
+        /// Sectors.
+        sectors: u64,
+    },
+    /// A shell command for Linux alone.
+    Shell(String),
+}
+
+/// I/O on a disk or a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Io {
+    /// Where.
+    pub place: String,
+    /// First sector.
+    pub sector: u64,
+    /// Sectors.
+    pub sectors: u64,
+    /// Sectors in a request.
+    pub by: u64,
+    /// What.
+    pub kind: IoKind,
+}
+
+/// What an I/O does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoKind {
+    /// Read and sum up.
+    Read,
+    /// Write the pattern of a seed, or zeros.
+    Write(Option<u64>),
+    /// Discard.
+    Discard,
+    /// Flush.
+    Flush,
+}
+
+impl Script {
+    /// Reads a script's text.
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Script, String> {
+        parse::script(name, text)
+    }
+
+    /// Reads a script's file.
+    ///
+    /// # Errors
+    /// As [`Script::parse`], and the file's.
+    pub fn read(path: &Path) -> Result<(Script, String), String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let script = Script::parse(&name, &text).map_err(|why| format!("{name}: {why}"))?;
+        Ok((script, text))
+    }
+
+    /// The step that stands on this line.
+    pub fn step(&self, line: usize) -> Option<&Step> {
+        self.stages.iter().flat_map(|stage| &stage.steps).find(|step| step.line == line)
+    }
+}
+
+impl Rule {
+    /// Whether the rule allows this pair.
+    pub fn allows(&self, linux: &str, ours: &str) -> bool {
+        let linux = crate::glob::captures(&self.linux, linux);
+        let ours = crate::glob::captures(&self.ours, ours);
+        match (linux, ours) {
+            (Some(linux), Some(ours)) => linux.iter().zip(&ours).all(|(a, b)| a == b),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What a side can do: the commands of device mapper, and I/O on disks and devices.
+
+use std::path::Path;
+
+use crate::script::Disk;
+
+/// The name of an error, such as `EINVAL`.
+pub type Error = String;
+
+/// A command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// A new device.
+    Create,
+    /// A table for the inactive slot.
+    Load,
+    /// The inactive table, if there is one, becomes active; I/O goes on.
+    Resume,
+    /// I/O is held.
+    Suspend,
+    /// The inactive table goes.
+    Clear,
+    /// The device goes.
+    Remove,
+    /// All devices go that are not in use.
+    RemoveAll,
+    /// Another name, or a first uuid.
+    Rename,
+    /// How the device is.
+    Info,
+    /// The table, or the targets' state.
+    Status,
+    /// What the table stands on.
+    Deps,
+    /// All devices.
+    Names,
+    /// The next event.
+    Wait,
+    /// A message to a target.
+    Message,
+    /// The geometry.
+    Geometry,
+}
+
+/// A line of a table, its device numbers being this side's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// First sector.
+    pub start: u64,
+    /// Sectors.
+    pub length: u64,
+    /// The target.
+    pub kind: String,
+    /// The rest.
+    pub params: String,
+}
+
+/// A command with what it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The command.
+    pub call: Call,
+    /// The device's name.
+    pub name: Option<String>,
+    /// The device's uuid; with [`Call::Create`], the new one.
+    pub uuid: Option<String>,
+    /// With [`Call::Create`], the minor that the device shall have.
+    pub minor: Option<u32>,
+    /// The table, or the device, takes no writes.
+    pub readonly: bool,
+    /// Suspend without waiting for what targets hold; status without flushing.
+    pub noflush: bool,
+    /// Suspend without freezing the file system on the device.
+    pub nolockfs: bool,
+    /// About the inactive table.
+    pub inactive: bool,
+    /// The table's text, not the targets' state.
+    pub table: bool,
+    /// Remove at the last close.
+    pub deferred: bool,
+    /// [`Call::Rename`] sets the uuid.
+    pub set_uuid: bool,
+    /// The table.
+    pub lines: Vec<Line>,
+    /// A new name or uuid, a message, or a geometry.
+    pub text: String,
+    /// The sector that a message is for.
+    pub sector: u64,
+    /// The event that [`Call::Wait`] knows already.
+    pub event: u32,
+}
+
+impl Request {
+    /// A command about no device.
+    pub fn new(call: Call) -> Request {
+        Request {
+            call,
+            name: None,
+            uuid: None,
+            minor: None,
+            readonly: false,
+            noflush: false,
+            nolockfs: false,
+            inactive: false,
+            table: false,
+            deferred: false,
+            set_uuid: false,
+            lines: Vec::new(),
+            text: String::new(),
+            sector: 0,
+            event: 0,
+        }
+    }
+}
+
+/// What a command answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reply {
+    /// The device exists.
+    pub exists: bool,
+    /// It is suspended.
+    pub suspended: bool,
+    /// It takes no writes.
+    pub readonly: bool,
+    /// It has an active table.
+    pub live: bool,
+    /// It has an inactive table.
+    pub inactive: bool,
+    /// It goes at its last close.
+    pub deferred: bool,
+    /// How often it is open.
+    pub open: u64,
+    /// Its events.
+    pub event: u64,
+    /// Lines of its table.
+    pub targets: u64,
+    /// Its minor.
+    pub minor: u32,
+    /// Its name.
+    pub name: String,
+    /// Its uuid.
+    pub uuid: String,
+    /// The lines of a table or of a state.
+    pub lines: Vec<Line>,
+    /// What the table stands on: major and minor.
+    pub deps: Vec<(u32, u32)>,
+    /// All devices: name and minor.
+    pub names: Vec<(String, u32)>,
+    /// What a message answered.
+    pub text: Option<String>,
+}
+
+/// What can be opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A disk of the script's.
+    Disk(String),
+    /// The device of this minor.
+    Device(u32),
+}
+
+/// An open disk or device. Sectors are of 512 bytes.
+pub trait Node: Send {
+    /// Reads with one request past all caches; bytes read.
+    ///
+    /// # Errors
+    /// The request's.
+    fn read(&self, sector: u64, data: &mut [u8]) -> Result<usize, Error>;
+
+    /// Writes with one request past all caches; bytes written.
+    ///
+    /// # Errors
+    /// The request's.
+    fn write(&self, sector: u64, data: &[u8]) -> Result<usize, Error>;
+
+    /// Discards.
+    ///
+    /// # Errors
+    /// The request's.
+    fn discard(&self, sector: u64, sectors: u64) -> Result<(), Error>;
+
+    /// Flushes what is cached below.
+    ///
+    /// # Errors
+    /// The request's.
+    fn flush(&self) -> Result<(), Error>;
+
+    /// Size in sectors.
+    ///
+    /// # Errors
+    /// Where there is no size.
+    fn sectors(&self) -> Result<u64, Error>;
+}
+
+/// A driver, with a machine around it.
+pub trait Side {
+    /// What the side is called: `linux` or `ours`.
+    fn name(&self) -> &'static str;
+
+    /// Gives a disk to the machine, its data in that file.
+    ///
+    /// # Errors
+    /// Words.
+    fn attach(&mut self, disk: &Disk, image: &Path) -> Result<(), String>;
+
+    /// Takes all disks away again. No device is left.
+    ///
+    /// # Errors
+    /// Words: what is left over.
+    fn detach(&mut self) -> Result<(), String>;
+
+    /// The targets that the driver has.
+    ///
+    /// # Errors
+    /// Words.
+    fn targets(&mut self) -> Result<Vec<String>, String>;
+
+    /// Carries out a command.
+    ///
+    /// # Errors
+    /// The command's.
+    fn command(&self, request: &Request) -> Result<Reply, Error>;
+
+    /// A disk's major and minor, and its path.
+    fn disk(&self, name: &str) -> Option<(u32, u32, String)>;
+
+    /// The major number of device mapper's devices.
+    fn major(&self) -> u32;
+
+    /// Opens the block node.
+    ///
+    /// # Errors
+    /// The open's.
+    fn open(&self, place: &Place, write: bool) -> Result<Box<dyn Node>, Error>;
+
+    /// Runs a shell command that stands in the script for this side alone; what it printed.
+    ///
+    /// # Errors
+    /// Words: how it failed, with what it printed.
+    fn shell(&self, command: &str) -> Result<String, String>;
+
+    /// What the driver has said to the system's log since it was asked last.
+    fn said(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

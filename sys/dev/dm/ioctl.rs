@@ -578,7 +578,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         let wrong = || {
             Errno::EINVAL.because(format_args!(
                 "a geometry is four numbers: cylinders up to 65535, heads and sectors up to 255, \
-                 and a start"
+                 and a start not above their product"
             ))
         };
         let text = string(&*self.dict, c"geometry")?.ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-# What becomes of data: linear, striped, zero and error.
+# What becomes of data, target by target.
 
 . $(atf_get_srcdir)/subr.sh
 
@@ -88,6 +88,80 @@ error_body()
 	esac
 }
 
+unstriped_descr="unstriped shows one stripe of what striped dealt out"
+dm_test_case unstriped
+unstriped_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 240 striped 3 8 $DISK1 5000 $DISK1 6000 $DISK1 7000"
+	dm_pattern data 240
+	# The chunks in the order of the device, so that unstriped takes them apart.
+	atf_check -e ignore dd if=data of=$RDISK1 bs=512 seek=5000 conv=notrunc
+	for i in 0 1 2; do
+		dm_make ${P}u$i "0 80 unstriped 3 8 $i $DISK1 5000"
+		for row in 0 1 2 3 4 5 6 7 8 9; do
+			dd if=data bs=4096 skip=$((row * 3 + i)) count=1 2>/dev/null
+		done >wanted
+		dd if=$MAPPER/r${P}u$i of=back bs=40960 2>/dev/null
+		dm_same "stripe $i" wanted back
+	done
+	dm_expect "0 80 unstriped 3 8 1 COMPONENT 5000" \
+	    "$(dm_table ${P}u1 | sed 's/[0-9]*:[0-9]*/COMPONENT/')" table
+}
+
+switch_descr="switch sends each region by the path that messages gave it"
+dm_test_case switch
+switch_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	dm_make ${P}a "0 64 switch 2 8 0 $DISK1 5000 $DISK2 5000"
+	dm_pattern data 64
+	atf_check -e ignore dd if=data of=$MAPPER/r${P}a bs=32768
+	dm_from data 0 8 >first
+	dm_from $RDISK1 5000 8 >back
+	dm_same "region 0 by path 0" first back
+	dm_from data 8 8 >second
+	dm_from $RDISK2 5008 8 >back
+	dm_same "region 1 by path 1" second back
+	# All by path 1, where regions 0, 2, 4 and 6 were not written.
+	atf_check -o ignore $H ioctl command=message name=${P}a sector:0 \
+	    "message=set_region_mappings 0:1 R1,7"
+	dm_from $RDISK2 5000 64 >wanted
+	dm_from $MAPPER/r${P}a 0 64 >back
+	dm_same "all by path 1" wanted back
+	dm_refuse EINVAL ioctl command=message name=${P}a sector:0 \
+	    "message=set_region_mappings 8:0"
+	dm_refuse EINVAL ioctl command=message name=${P}a sector:0 \
+	    "message=set_region_mappings 0:2"
+}
+
+dust_descr="dust fails reads of bad blocks until they are written"
+dm_test_case dust
+dust_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 200 dust $DISK1 4096 4096"
+	dm_tell() {
+		$H ioctl command=message name=${P}a sector:0 "message=$*"
+	}
+	dm_tell addbadblock 513 >/dev/null || atf_fail "addbadblock"
+	dm_moves 102400 read $MAPPER/r${P}a 0 102400
+	dm_tell enable >/dev/null || atf_fail "enable"
+	dm_refuse EIO read $MAPPER/r${P}a 4096 512
+	dm_moves 4096 read $MAPPER/r${P}a 0 4096
+	dm_moves 4096 read $MAPPER/r${P}a 8192 4096
+	dm_expect "dust_query_block: block 513 found in badblocklist" \
+	    "$(dm_tell queryblock 513 | dm_get message_reply)" queryblock
+	dm_moves 4096 write $MAPPER/r${P}a 4096 4096
+	dm_moves 4096 read $MAPPER/r${P}a 4096 4096
+	dm_expect "countbadblocks: 0 badblock(s) found" \
+	    "$(dm_tell countbadblocks | dm_get message_reply)" countbadblocks
+}
+
 end_descr="I/O at, across and beyond the end"
 dm_test_case end
 end_body()
@@ -146,7 +220,7 @@ verify_body()
 
 atf_init_test_cases()
 {
-	for test in linear striped zero error end no_table verify; do
+	for test in linear striped zero error unstriped switch dust end no_table verify; do
 		atf_add_test_case $test
 	done
 }

@@ -1,5 +1,7 @@
 //! Tables as text, a line each: `start length target parameters`.
 
+use std::cell::Cell;
+
 use dm_core::Sector;
 use dm_core::device;
 use dm_core::job::Op;
@@ -37,7 +39,8 @@ impl Component for Disk {
     }
 }
 
-struct Disks;
+/// What an opener has: disks, and bytes that targets may keep yet.
+struct Disks(Cell<usize>);
 
 impl Opener for Disks {
     type Component = Disk;
@@ -51,10 +54,16 @@ impl Opener for Disks {
         };
         Ok(Disk { dev: Dev::new(4, minor).ok_or(Errno::ENXIO)?, size, sector_size })
     }
+
+    fn reserve(&self, bytes: usize) -> Result<(), Errno> {
+        self.0.set(self.0.get().checked_sub(bytes).ok_or(Errno::ENOMEM)?);
+        Ok(())
+    }
 }
 
 fn build<'l>(lines: impl Iterator<Item = (u64, u64, &'l str, &'l str)>) -> Option<Table<Disk>> {
-    let mut builder = Builder::new(&Disks);
+    let disks = Disks(Cell::new(64 << 20));
+    let mut builder = Builder::new(&disks);
     let mut good = true;
     for (start, length, kind, params) in lines {
         good &= builder.line(start, length, kind, params).is_ok();

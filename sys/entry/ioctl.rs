@@ -261,6 +261,7 @@ impl Device<'_> {
     /// another line reaches is flushed. The first error is returned, when all have been asked.
     fn sync(&self, force: c_int) -> Result<(), Errno> {
         let table = self.table()?;
+        table.may_flush()?;
         let left = table.engine().map(|_| table.reached_by_others());
         let mut result = Ok(());
         if left.is_some() {

@@ -8,7 +8,7 @@ use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Kernel, LabelGuard};
 use dm_core::label::{Guard, Port};
 use dm_core::pdev::Pdev;
-use dm_core::table::Component;
+use dm_core::table::{Clock, Component};
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
@@ -96,12 +96,21 @@ impl Kernel for NetBsd {
     }
 
     fn seconds(&self) -> u32 {
-        cpu::ticks().cast_unsigned() / cpu::hz().cast_unsigned().max(1)
+        seconds()
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new(seconds)
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {
         cpu::say(what);
     }
+}
+
+/// Seconds of the clock that counts ticks(9).
+fn seconds() -> u32 {
+    cpu::ticks().cast_unsigned() / cpu::hz().cast_unsigned().max(1)
 }
 
 impl dm_core::kernel::Condvar<NetBsd> for Condvar {

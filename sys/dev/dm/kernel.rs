@@ -5,7 +5,7 @@ use core::fmt;
 use core::ops::DerefMut;
 
 use crate::host::{Host, Plan, Ready};
-use crate::table::{Component, Table};
+use crate::table::{Clock, Component, Table};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
 
@@ -81,6 +81,9 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 
     /// A clock that counts seconds, from anywhere.
     fn seconds(&self) -> u32;
+
+    /// The same clock, for targets to keep.
+    fn clock(&self) -> Clock;
 
     /// Tells the console, on a line of its own.
     fn say(&self, what: fmt::Arguments<'_>);

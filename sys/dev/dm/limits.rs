@@ -6,8 +6,14 @@ pub const DEVICES: usize = 4096;
 /// Lines in a table.
 pub const LINES: usize = 65_536;
 
-/// Stripes in a striped line.
+/// Stripes in a striped line, paths in a switch line.
 pub const STRIPES: usize = 1024;
+
+/// Regions in a switch line, two bytes each.
+pub const REGIONS: usize = 1 << 22;
+
+/// Bad blocks in a dust line, sixteen bytes each.
+pub const BAD_BLOCKS: usize = 16 * 1024;
 
 /// Bytes of a component's path, as PATH_MAX less its NUL.
 pub const PATH: usize = 1023;

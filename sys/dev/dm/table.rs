@@ -45,6 +45,35 @@ pub trait Opener {
     /// # Errors
     /// ENOENT, ENOTBLK, EBUSY, EROFS, or whatever the device's driver says.
     fn open(&self, path: &str) -> Result<Self::Component, Errno>;
+
+    /// Counts `bytes` that a target of the table keeps beside its parameters.
+    ///
+    /// # Errors
+    /// ENOMEM if the tables of all devices take too much already.
+    fn reserve(&self, _bytes: usize) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// The clock for the table's targets. The default stands still.
+    fn clock(&self) -> Clock {
+        Clock::new(|| 0)
+    }
+}
+
+/// A clock that counts seconds, for targets that change with time. It may be read from anywhere.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u32 + Send + Sync>);
+
+impl Clock {
+    /// A clock that reads as `seconds` says.
+    pub fn new(seconds: impl Fn() -> u32 + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(seconds))
+    }
+
+    /// Seconds since some moment; they wrap around.
+    pub fn seconds(&self) -> u32 {
+        (self.0)()
+    }
 }
 
 /// What is wrong with a line.
@@ -108,6 +137,31 @@ pub struct LineSpec<'a> {
 }
 
 impl LineSpec<'_> {
+    /// Size of a component that was opened.
+    pub fn size(&self, component: ComponentIndex) -> Sector {
+        self.components.size(component).1
+    }
+
+    /// Bytes in a sector of a component that was opened.
+    pub fn sector_size(&self, component: ComponentIndex) -> u32 {
+        self.components.size(component).2
+    }
+
+    /// Counts `bytes` that the target will keep beside its parameters. To be called before they
+    /// are allocated.
+    ///
+    /// # Errors
+    /// ENOMEM if the tables of all devices take too much already.
+    pub fn reserve(&self, bytes: usize) -> Result<(), Mistake> {
+        let why = "all tables together are too large";
+        self.components.reserve(bytes).map_err(|errno| Mistake::new(errno, why))
+    }
+
+    /// The clock, for targets that change with time.
+    pub fn clock(&self) -> Clock {
+        self.components.clock()
+    }
+
     /// Opens the component that `path` names, and checks that sectors `offset` to `offset +
     /// length` lie on it and on its sectors' borders.
     ///
@@ -154,6 +208,8 @@ trait AddComponent {
     fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake>;
     /// Device number, size, and bytes in a sector.
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
+    fn reserve(&self, bytes: usize) -> Result<(), Errno>;
+    fn clock(&self) -> Clock;
 }
 
 struct Components<'k, O: Opener> {
@@ -200,6 +256,14 @@ impl<O: Opener> AddComponent for Components<'_, O> {
         self.opened
             .get(component.0 as usize)
             .map_or((Dev(0), Sector::ZERO, DEV_BSIZE), |c| (c.dev(), c.size(), c.sector_size()))
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), Errno> {
+        self.opener.reserve(bytes)
+    }
+
+    fn clock(&self) -> Clock {
+        self.opener.clock()
     }
 }
 
@@ -554,6 +618,14 @@ impl<C> Table<C> {
                 Piece::Take(length, Taken { line: index, queue, start: within })
             }
         })
+    }
+
+    /// Asks every target before a flush.
+    ///
+    /// # Errors
+    /// What the first that does not allow it says.
+    pub fn may_flush(&self) -> Result<(), Errno> {
+        self.targets.iter().try_for_each(|target| target.target().may_flush())
     }
 
     /// The lines whose targets serve I/O themselves.

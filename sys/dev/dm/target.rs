@@ -164,6 +164,14 @@ pub trait Target: Send + Sync {
     ) {
     }
 
+    /// Asked before a flush (DIOCCACHESYNC) goes to the components.
+    ///
+    /// # Errors
+    /// Those that the flush is to fail with: no component is asked then.
+    fn may_flush(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// Takes a message from userland (`dmsetup message`), and writes what it answers, if anything.
     ///
     /// # Errors
@@ -183,14 +191,15 @@ impl Devs<'_> {
     }
 }
 
-/// A line's parameters, word by word.
+/// A line's parameters, or a message, word by word.
 pub struct Words<'a> {
     rest: core::str::SplitAsciiWhitespace<'a>,
 }
 
 impl<'a> Words<'a> {
-    pub(crate) fn new(params: &'a str) -> Words<'a> {
-        Words { rest: params.split_ascii_whitespace() }
+    /// The words of a text.
+    pub fn new(text: &'a str) -> Words<'a> {
+        Words { rest: text.split_ascii_whitespace() }
     }
 
     /// The next word.
@@ -212,6 +221,21 @@ impl<'a> Words<'a> {
         digits.then(|| word.parse().ok()).flatten().ok_or_else(|| {
             Mistake::new(Errno::EINVAL, wrong).about(format_args!("`{}`", Shown::word(word)))
         })
+    }
+
+    /// The next word as a decimal number below 2^32.
+    ///
+    /// # Errors
+    /// As [`Words::number`].
+    pub fn small_number(&mut self, wrong: &'static str) -> Result<u32, Mistake> {
+        let number = self.number(wrong)?;
+        u32::try_from(number)
+            .map_err(|_| Mistake::new(Errno::EINVAL, wrong).about(format_args!("{number}")))
+    }
+
+    /// How many words there are yet.
+    pub fn left(&self) -> usize {
+        self.rest.clone().count()
     }
 
     /// The next word as a path or `major:minor`.

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use super::share::Share;
 use super::{Device, Driver, Loaded};
@@ -11,7 +12,7 @@ use crate::executor::{self, Executor};
 use crate::host::Ready;
 use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
-use crate::table::{Builder, Component, Mistake, Opener, Table, TableError};
+use crate::table::{Builder, Clock, Component, Mistake, Opener, Table, TableError};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, Refusal, limits};
 
@@ -145,9 +146,10 @@ impl<K: Kernel> Driver<K> {
             core::mem::take(&mut *parts)
         };
         drop(stale);
-        let mut share = share;
+        let share = RefCell::new(share);
         let read_only = load.read_only || device.state.lock().created_read_only;
-        let (table, warning) = self.build(device.minor, &lines, read_only)?;
+        let (table, warning) = self.build(device.minor, &lines, read_only, &share)?;
+        let mut share = share.into_inner();
         let table = self.engage(device, table, &mut share)?;
         let loaded = Loaded { table: Arc::new(table), read_only, share: share.map(Arc::new) };
         self.install(device, loaded).map_err(|errno| match errno {
@@ -165,8 +167,9 @@ impl<K: Kernel> Driver<K> {
         minor: Minor,
         lines: &[Line],
         read_only: bool,
+        share: &RefCell<Option<Share>>,
     ) -> Result<(LiveTable<K>, Option<String>), TableError> {
-        let opener = TableOpener { driver: self, minor, read_only };
+        let opener = TableOpener { driver: self, minor, read_only, share };
         let mut builder = Builder::new(&opener);
         for line in lines {
             builder.line(line.start, line.length, &line.kind, &line.params)?;
@@ -294,6 +297,8 @@ struct TableOpener<'d, K: Kernel> {
     driver: &'d Driver<K>,
     minor: Minor,
     read_only: bool,
+    /// What is paid for the table; the memory that its targets keep is added.
+    share: &'d RefCell<Option<Share>>,
 }
 
 impl<K: Kernel> Opener for TableOpener<'_, K> {
@@ -318,6 +323,19 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
             return Err(Errno::EROFS);
         }
         Ok(pdev)
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), Errno> {
+        let share = self.driver.budget.take(bytes)?;
+        match &mut *self.share.borrow_mut() {
+            Some(all) => all.join(share),
+            none => *none = Some(share),
+        }
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        self.driver.kernel.clock()
     }
 }
 

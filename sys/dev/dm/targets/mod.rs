@@ -1,20 +1,31 @@
 //! The targets. To add one: write its file here, and add a line to [`TARGETS`], which also enrols
 //! it in the tests that hold for every target (`tests.rs`).
 
+pub mod dust;
 pub mod error;
 pub mod linear;
 pub mod striped;
+pub mod switch;
+pub mod unstriped;
 pub mod zero;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::fmt;
 
 use crate::target::TargetType;
 
 /// Every kind of target, in the order that `targets` lists them.
-pub const TARGETS: &[&TargetType] = &[&linear::TYPE, &striped::TYPE, &zero::TYPE, &error::TYPE];
+pub const TARGETS: &[&TargetType] = &[
+    &linear::TYPE,
+    &striped::TYPE,
+    &zero::TYPE,
+    &error::TYPE,
+    &unstriped::TYPE,
+    &switch::TYPE,
+    &dust::TYPE,
+];
 
 /// The names of all kinds, for messages.
 pub struct Names;

@@ -21,6 +21,10 @@ struct Sample {
     table: &'static str,
     /// As `status` prints its state, by the book.
     status: &'static str,
+    /// `true` if words that are left over are ignored, as Linux does for this target.
+    takes_more: bool,
+    /// How many words it takes at least, where some may be left out.
+    least: Option<usize>,
 }
 
 const fn sample(
@@ -30,7 +34,15 @@ const fn sample(
     table: &'static str,
     status: &'static str,
 ) -> Sample {
-    Sample { kind, length, params, table, status }
+    Sample { kind, length, params, table, status, takes_more: false, least: None }
+}
+
+impl Sample {
+    /// A sample of a target that ignores words behind its own.
+    const fn takes_more(mut self) -> Sample {
+        self.takes_more = true;
+        self
+    }
 }
 
 const SAMPLES: &[Sample] = &[
@@ -48,10 +60,23 @@ const SAMPLES: &[Sample] = &[
     sample("striped", 1998, "2 333 19:3 1 19:19 1", "2 333 19:3 1 19:19 1", "2 19:3 19:19 1 AA"),
     sample("zero", 1, "", "", ""),
     sample("zero", 1 << 53, " ", "", ""),
-    sample("error", 7, "", "", ""),
+    sample("error", 7, "", "", "").takes_more(),
+    sample("unstriped", 8, "1 8 0 /dev/a 0", "1 8 0 19:3 0", ""),
+    sample("unstriped", 40, "3 8 1 /dev/b 11", "3 8 1 19:19 11", ""),
+    sample("unstriped", 333, "2 333 1 19:3 1", "2 333 1 19:3 1", ""),
+    sample("switch", 7, "1 8 0 /dev/a 0", "1 8 0 19:3 0", ""),
+    sample(
+        "switch",
+        100,
+        "3 8 0 /dev/a 0 /dev/b 1 /dev/a 132",
+        "3 8 0 19:3 0 19:19 1 19:3 132",
+        "",
+    ),
+    sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
+    sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];
 
-struct Disks;
+pub(crate) struct Disks;
 
 impl Opener for Disks {
     type Component = Disk;
@@ -60,6 +85,7 @@ impl Opener for Disks {
         match path {
             "/dev/a" | "19:3" => Ok(Disk::new(19, 3, 1000)),
             "/dev/b" | "19:19" => Ok(Disk::new(19, 19, 1000)),
+            "/dev/big" => Ok(Disk::new(19, 35, 100_000)),
             _ => Err(Errno::ENOENT),
         }
     }
@@ -182,7 +208,7 @@ fn an_io_is_covered_in_as_many_steps_as_it_has_sectors_at_most() {
 
 #[test]
 fn one_word_too_many_is_einval() {
-    for sample in SAMPLES {
+    for sample in SAMPLES.iter().filter(|sample| !sample.takes_more) {
         for word in ["0", "x", "/dev/a", "19:3", "#"] {
             let params = format!("{} {word}", sample.params);
             let result = build(sample.kind, sample.length, &params);
@@ -193,10 +219,20 @@ fn one_word_too_many_is_einval() {
 }
 
 #[test]
+fn words_that_are_ignored_are_not_kept() {
+    for sample in SAMPLES.iter().filter(|sample| sample.takes_more) {
+        let params = format!("{} /dev/nosuch x 0", sample.params);
+        let table = build(sample.kind, sample.length, &params).unwrap();
+        let target = table.target(Sector::ZERO).unwrap();
+        assert_eq!(table.describe(target, true), sample.table, "{}", sample.kind);
+    }
+}
+
+#[test]
 fn a_word_too_few_is_einval() {
     for sample in SAMPLES {
         let words: Vec<&str> = sample.params.split_whitespace().collect();
-        for kept in 0..words.len() {
+        for kept in 0..sample.least.unwrap_or(words.len()) {
             let params = words[..kept].join(" ");
             let result = build(sample.kind, sample.length, &params);
             let errno = result.err().map(|error| error.mistake.errno);

@@ -18,7 +18,7 @@ use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Condvar, Kernel, LabelGuard, Mutex};
 use crate::label::Guard;
 use crate::pdev::Pdev;
-use crate::table::Component;
+use crate::table::{Clock, Component};
 use crate::{Dev, Errno, Minor, Sector};
 
 /// The major number of the driver's own block devices, as NetBSD has it.
@@ -313,6 +313,11 @@ impl Kernel for Fake {
 
     fn seconds(&self) -> u32 {
         self.world().seconds
+    }
+
+    fn clock(&self) -> Clock {
+        let kernel = self.clone();
+        Clock::new(move || kernel.world().seconds)
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -10,6 +10,7 @@ use super::Exchange;
 use super::course::{Course, Device, Line, Side, Table, components};
 use crate::Errno;
 use crate::ioctl::flags;
+use crate::targets::TARGETS;
 use crate::testing::plist::{Dict, Object};
 
 /// A way in which our reply is another.
@@ -66,7 +67,11 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "new: version tells what goes beyond the C driver",
         apply: features,
     },
-    Difference { name: "targets", reason: "new: zero and error are in the list", apply: targets },
+    Difference {
+        name: "targets",
+        reason: "new: the list has more targets than linear and striped",
+        apply: targets,
+    },
     Difference {
         name: "names",
         reason: "in the order of minors, where the C driver moves a renamed device to the end, and \
@@ -253,10 +258,11 @@ fn targets(case: &mut Case<'_>) {
         return;
     };
     let mut list = list.to_vec();
-    for name in ["zero", "error"] {
+    // The list begins with those of the C driver.
+    for kind in TARGETS.iter().skip(list.len()) {
         let mut target = Dict::default();
-        target.put("name", name);
-        target.put("ver", vec![Object::Signed(1), Object::Signed(0), Object::Signed(0)]);
+        target.put("name", kind.name);
+        target.put("ver", kind.version.map(|n| Object::Signed(n.into())).to_vec());
         list.push(target.into());
     }
     case.put("cmd_data", list);

@@ -11,6 +11,7 @@ mod rump;
 mod sanitize;
 mod setup;
 mod sh;
+mod simulate;
 mod test;
 mod toolchain;
 
@@ -54,6 +55,10 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       Run the tests of dm-host that put I/O, control and failures under stress
       with one of the compiler's sanitizers, or those that the arguments name to
       `cargo test`.
+  cargo xtask simulate [--seconds N] [--target T] [--seed N] [--steps N]
+      Play games on simulated disks that lose power, for a minute or as long as
+      told, and check every promise. Prints the story of the first game that is
+      lost, and the seed that plays it again.
   cargo xtask doc
       Format the manual pages and the code's documentation: target/doc.
   cargo xtask setup [hosted|tools|linux|kernel|lint|all]...
@@ -76,6 +81,7 @@ fn run(task: &str, args: &[String]) -> sh::Result<()> {
         "bench" => test::bench(args),
         "linux" => linux::main(args),
         "sanitize" => sanitize::main(args),
+        "simulate" => simulate::main(args),
         "doc" => doc::main(args),
         "setup" => setup::main(args),
         _ => Err(format!("no task called `{task}`: see `cargo xtask help`")),

@@ -333,13 +333,19 @@ pub struct Builder<'k, O: Opener> {
     /// stack than a kernel has to spare.
     lines: BTreeMap<(Sector, usize), Line>,
     given: usize,
+    types: &'static [&'static TargetType],
 }
 
 impl<'k, O: Opener> Builder<'k, O> {
     /// An empty one, whose components `opener` opens.
     pub fn new(opener: &'k O) -> Self {
+        Builder::with_types(opener, targets::TARGETS)
+    }
+
+    /// The same, for lines with targets of these kinds only.
+    pub fn with_types(opener: &'k O, types: &'static [&'static TargetType]) -> Self {
         let components = Components { opener, by_path: BTreeMap::new(), opened: Vec::new() };
-        Builder { components, lines: BTreeMap::new(), given: 0 }
+        Builder { components, lines: BTreeMap::new(), given: 0, types }
     }
 
     /// Adds a line: `length` sectors from `start` are for a target of this kind.
@@ -387,7 +393,8 @@ impl<'k, O: Opener> Builder<'k, O> {
                 Sector::MAX.0.saturating_sub(1)
             ))
         })?;
-        let kind = targets::lookup(kind).ok_or_else(|| {
+        let known = self.types.iter().find(|known| known.name == kind);
+        let kind = known.ok_or_else(|| {
             Mistake::new(Errno::ENOENT, "no such target type").about(format_args!(
                 "`{}`; there are {}",
                 Shown::word(kind),

@@ -16,6 +16,7 @@ pub mod picture;
 pub mod plist;
 pub mod replay;
 pub mod request;
+pub mod sim;
 pub mod thread;
 pub mod unit;
 

@@ -1,0 +1,22 @@
+//! The games, one for each kind of target: a target's file here says which tables are played on,
+//! and what is to be checked beside the content.
+
+use alloc::boxed::Box;
+
+mod maps;
+
+use super::game::Make;
+
+/// The games by name: a target's, where it is one's.
+pub const GAMES: &[(&str, Make)] = &[
+    ("linear", || Box::new(maps::Maps::new(&["linear"]))),
+    ("striped", || Box::new(maps::Maps::new(&["striped"]))),
+    ("zero", || Box::new(maps::Maps::new(&["zero", "linear"]))),
+    ("error", || Box::new(maps::Maps::new(&["error", "striped"]))),
+    ("mixed", || Box::new(maps::Maps::new(&["linear", "striped", "zero", "error"]))),
+];
+
+/// The game of this name.
+pub fn find(name: &str) -> Option<Make> {
+    GAMES.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
+}

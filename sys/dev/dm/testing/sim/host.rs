@@ -1,0 +1,413 @@
+//! The engine's host: lanes' requests become commands of disks, and the scheduler is its threads.
+//!
+//! It is strict where a kernel would not notice: a lane that has two requests, I/O beyond a disk's
+//! end or before the table was started, a thread that nobody woke, a write's data that is changed.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use std::sync::{Mutex, PoisonError};
+
+use super::disk::{Command, SECTOR, Transfer};
+use super::io::{Owner, Stretch};
+use super::shared::{Answered, Shared, State};
+use crate::executor::{Executor, Runner};
+use crate::host::{self, Answer, Plan, Ready, Request};
+use crate::job::{JobInfo, Op, Place};
+use crate::target::ComponentIndex;
+use crate::{Errno, Sector};
+
+/// The host of one table.
+pub(super) struct Host {
+    pub shared: Arc<Shared>,
+    /// Its number among the game's hosts.
+    pub number: usize,
+    pub device: usize,
+    /// The table's components, as disks.
+    pub disks: Vec<usize>,
+    pub ready: Arc<Ready>,
+    /// Each is away while it polls a lane.
+    runners: Mutex<Vec<Option<Runner>>>,
+}
+
+/// What changes about a host.
+pub(super) struct HostState {
+    pub host: Arc<Host>,
+    pub executor: Weak<Executor>,
+    /// `true` from when the engine is told to start until it has stopped.
+    pub started: bool,
+    lanes: Vec<LaneState>,
+    /// The I/O of each job that is in use.
+    jobs: Vec<Option<Stretch>>,
+    /// For each runner, `true` from when it is woken until none of its lanes is ready.
+    awake: Vec<bool>,
+    announced: bool,
+}
+
+/// A lane's request.
+#[derive(Default)]
+struct LaneState {
+    /// To how many places at most.
+    width: usize,
+    /// Under way: how many places have not answered.
+    left: usize,
+    failed: u32,
+    /// Why each that failed did so, by place.
+    first: Option<(usize, Errno)>,
+    data: Option<Box<[u8]>>,
+    at: usize,
+    answer: Option<Answer>,
+}
+
+impl LaneState {
+    fn end(&mut self) {
+        let errno = self.first.take().map_or(Errno::EIO, |(_, errno)| errno);
+        let failed = core::mem::take(&mut self.failed);
+        self.answer = Some(Answer { failed, errno, data: self.data.take() });
+    }
+}
+
+impl Host {
+    /// The host of a table of a device, with these disks as components, in order.
+    pub fn new(
+        shared: &Arc<Shared>,
+        device: usize,
+        disks: Vec<usize>,
+        plan: &Plan,
+        ready: &Arc<Ready>,
+    ) -> Arc<Host> {
+        let mut state = shared.lock();
+        let number = state.hosts.len();
+        let runners = Mutex::new(Vec::new());
+        let (shared, ready) = (shared.clone(), ready.clone());
+        let host = Arc::new(Host { shared, number, device, disks, ready, runners });
+        let lane = |width: &usize| LaneState { width: *width, ..LaneState::default() };
+        state.hosts.push(Some(HostState {
+            host: host.clone(),
+            executor: Weak::new(),
+            started: false,
+            lanes: plan.lanes.iter().map(lane).collect(),
+            jobs: (0..plan.jobs).map(|_| None).collect(),
+            awake: (0..host.ready.runners()).map(|_| false).collect(),
+            announced: false,
+        }));
+        drop(state);
+        host
+    }
+
+    /// Polls a lane of a runner that is ready.
+    pub fn poll(&self, runner: usize, choice: usize) {
+        /// Puts the runner back even when a lane panics: dropping it would drop its jobs.
+        struct Away<'a>(&'a Host, usize, Option<Runner>);
+        impl Drop for Away<'_> {
+            fn drop(&mut self) {
+                if let Some(place) = self.0.runners().get_mut(self.1) {
+                    *place = self.2.take();
+                }
+            }
+        }
+        let Some(lane) = self.ready.take_one(runner, choice) else { return };
+        let taken = self.runners().get_mut(runner).and_then(Option::take);
+        let mut away = Away(self, runner, taken);
+        if let Some(runner) = &mut away.2 {
+            runner.poll(lane);
+        }
+    }
+
+    /// Has those lanes polled whose moment has come. The answer is in how many milliseconds the
+    /// next one's does.
+    pub fn wake_sleepers(&self) -> Option<u32> {
+        let mut next = None;
+        for at in 0..self.ready.runners() {
+            let runner = self.runners().get_mut(at).and_then(Option::take);
+            let Some(runner) = runner else { continue };
+            next = next.into_iter().chain(runner.wake_sleepers()).min();
+            if let Some(place) = self.runners().get_mut(at) {
+                *place = Some(runner);
+            }
+            if self.ready.any(at) {
+                host::Host::kick(self, at);
+            }
+        }
+        next
+    }
+
+    fn runners(&self) -> std::sync::MutexGuard<'_, Vec<Option<Runner>>> {
+        self.runners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<R>(&self, use_it: impl FnOnce(&mut State, usize) -> R) -> R {
+        use_it(&mut self.shared.lock(), self.number)
+    }
+}
+
+impl State {
+    fn host(&mut self, number: usize) -> &mut HostState {
+        self.hosts[number].as_mut().expect("the host of a table that is alive")
+    }
+
+    /// The I/O of a job that is over.
+    pub fn take_job(&mut self, host: usize, number: usize) -> Stretch {
+        self.host(host).jobs[number].take().expect("a job in use")
+    }
+}
+
+impl HostState {
+    pub fn ready_runners(&mut self) -> u64 {
+        let mut count = 0;
+        for (runner, awake) in self.awake.iter_mut().enumerate() {
+            if *awake {
+                *awake = self.host.ready.any(runner);
+                count += u64::from(*awake);
+            }
+        }
+        count
+    }
+
+    /// The runner that is the `choice`th to be ready.
+    pub fn ready_runner(&self, choice: usize) -> usize {
+        let mut awake = self.awake.iter().enumerate().filter(|(_, awake)| **awake);
+        awake.nth(choice).map_or(0, |(runner, _)| runner)
+    }
+
+    /// The I/O of a job that begins.
+    pub fn put_job(&mut self, number: usize, stretch: Stretch) {
+        let before = self.jobs[number].replace(stretch);
+        assert!(before.is_none(), "the number of a job was given out twice");
+    }
+
+    /// A disk has answered to a lane's request.
+    pub fn answered(
+        &mut self,
+        lane: usize,
+        place: usize,
+        transfer: &Transfer,
+        result: Result<(), Errno>,
+    ) {
+        let state = &mut self.lanes[lane];
+        match result {
+            Err(errno) => {
+                state.failed |= 1 << place;
+                if state.first.is_none_or(|(first, _)| place < first) {
+                    state.first = Some((place, errno));
+                }
+            }
+            Ok(()) if transfer.command == Command::Read => {
+                if let Some(data) = &mut state.data {
+                    let range = state.at..state.at + transfer.data.len();
+                    data[range].copy_from_slice(&transfer.data);
+                }
+            }
+            Ok(()) => {}
+        }
+        state.left -= 1;
+        if state.left == 0 {
+            state.end();
+            self.wake(lane);
+        }
+    }
+
+    fn wake(&mut self, lane: usize) {
+        if let Some(runner) = self.host.ready.set(lane) {
+            self.awake[runner] = true;
+        }
+    }
+
+    /// Nothing of the table is under way.
+    pub fn idle(&self) -> bool {
+        self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(|lane| lane.left == 0)
+    }
+}
+
+impl host::Host for Host {
+    fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
+        let executor = runners.first().map(|runner| Arc::downgrade(runner.executor()));
+        *self.runners() = runners.into_iter().map(Some).collect();
+        self.with(|state, number| {
+            let host = state.host(number);
+            host.executor = executor.unwrap_or_default();
+            host.awake.fill(true);
+        });
+        Ok(())
+    }
+
+    fn end_threads(&self) {
+        let state = self.with(|state, number| {
+            let flying = state.flights.iter().any(|flight| flight.owner.host() == Some(number));
+            assert!(!flying, "a table goes whose I/O is in flight");
+            state.hosts.get_mut(number).and_then(Option::take)
+        });
+        let runners = core::mem::take(&mut *self.runners());
+        drop((state, runners));
+    }
+
+    fn kick(&self, runner: usize) {
+        self.with(|state, number| {
+            if let Some(awake) = state.host(number).awake.get_mut(runner) {
+                *awake = true;
+            }
+        });
+    }
+
+    fn begin(&self, lane: usize, request: Request, places: &[Place]) {
+        let first = self.with(|state, number| {
+            let host = state.host(number);
+            assert!(host.started, "a table does I/O while it is not started");
+            let slot = &mut host.lanes[lane];
+            assert!(slot.left == 0 && slot.answer.is_none(), "a lane has two requests");
+            assert!(places.len() <= slot.width, "a lane sends to more places than its target said");
+            slot.left = places.len();
+            let mut job = None;
+            let (command, length, data) = match request {
+                Request::Read { data, at, bytes } => {
+                    (slot.data, slot.at) = (Some(data), at);
+                    assert!(places.len() == 1, "a read from one place");
+                    (Command::Read, (bytes / SECTOR) as u64, Vec::new())
+                }
+                Request::Write { data, at, bytes, fua } => {
+                    let bytes_sent = data[at..at + bytes].to_vec();
+                    (slot.data, slot.at) = (Some(data), at);
+                    (Command::Write { fua }, (bytes / SECTOR) as u64, bytes_sent)
+                }
+                Request::Send { job: info, skip, length } => {
+                    assert!(skip.0 + length.0 <= info.length.0, "more than the job has");
+                    let stretch = host.jobs[info.number].clone().expect("a job in use");
+                    let stretch = stretch.part(skip.0, length.0);
+                    let (command, data) = match info.op {
+                        Op::Read => (Command::Read, Vec::new()),
+                        Op::Write => {
+                            let data = state.data_of(&stretch).to_vec();
+                            (Command::Write { fua: info.fua }, data)
+                        }
+                        Op::Flush | Op::Discard => panic!("a {:?} has no data to send", info.op),
+                    };
+                    job = (info.op == Op::Read).then_some(stretch);
+                    (command, length.0, data)
+                }
+                Request::Flush => (Command::Flush, 0, Vec::new()),
+                Request::Discard { length } => (Command::Discard, length.0, Vec::new()),
+            };
+            let first = state.flights.len();
+            for (place, to) in places.iter().enumerate() {
+                let disk = self.disks[to.component.0 as usize];
+                let range = if command == Command::Flush { (0, 0) } else { (to.sector.0, length) };
+                assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
+                let owner = Owner::Lane { host: number, lane, place, job: job.clone() };
+                state.send(disk, command, range, data.clone(), owner);
+            }
+            if places.is_empty() {
+                let host = state.host(number);
+                host.lanes[lane].end();
+                host.wake(lane);
+            }
+            state.at_once(first)
+        });
+        self.finish_from(first);
+    }
+
+    fn answer(&self, lane: usize) -> Option<Answer> {
+        self.with(|state, number| state.host(number).lanes[lane].answer.take())
+    }
+
+    fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8])) {
+        let (stretch, mut data, reads) = self.with(|state, number| {
+            let stretch = state.host(number).jobs[job].clone().expect("a job in use");
+            let data = state.data_of(&stretch).to_vec();
+            let reads = state.ios.get(&stretch.io).is_some_and(|io| io.is_read());
+            (stretch, data, reads)
+        });
+        let before = (!reads).then(|| data.clone());
+        use_it(&mut data);
+        match before {
+            Some(before) => assert!(before == data, "a target changed what is to be written"),
+            None => self.with(|state, _| state.data_of(&stretch).copy_from_slice(&data)),
+        }
+    }
+
+    fn end(&self, job: usize, result: Result<(), Errno>) {
+        self.with(|state, number| {
+            let stretch = state.take_job(number, job);
+            state.tell(|| format!("  job {job} of {stretch} ends: {}", Answered(result)));
+            state.stretch_over(&stretch, result);
+        });
+    }
+
+    fn give_back(&self, job: usize) {
+        self.with(|state, number| {
+            let stretch = state.take_job(number, job);
+            state.tell(|| format!("  job {job} of {stretch} is given back"));
+            state.hold(stretch);
+        });
+    }
+
+    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
+        let first = self.with(|state, number| {
+            let stretch = state.host(number).jobs[job.number].clone().expect("a job in use");
+            let disk = self.disks[to.component.0 as usize];
+            let command = match job.op {
+                Op::Read => Command::Read,
+                Op::Write => Command::Write { fua: job.fua },
+                // A kernel sends those by way of a lane.
+                Op::Flush => Command::Flush,
+                Op::Discard => Command::Discard,
+            };
+            let range = if job.op == Op::Flush { (0, 0) } else { (to.sector.0, job.length.0) };
+            assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
+            let data = match job.op {
+                Op::Write => state.data_of(&stretch).to_vec(),
+                _ => Vec::new(),
+            };
+            let first = state.flights.len();
+            let owner = Owner::Forward { host: number, engine, info: *job, stretch };
+            state.send(disk, command, range, data, owner);
+            state.at_once(first)
+        });
+        self.finish_from(first);
+    }
+
+    fn freed(&self, line: usize) {
+        self.with(|state, _| state.line_freed(self.device, line));
+    }
+
+    fn now(&self) -> u32 {
+        self.with(|state, _| state.now)
+    }
+
+    fn max_io(&self) -> usize {
+        self.with(|state, _| state.max_io)
+    }
+
+    fn size(&self, component: ComponentIndex) -> Sector {
+        let disk = self.disks[component.0 as usize];
+        self.with(|state, _| Sector(state.disks[disk].sectors()))
+    }
+
+    fn wait(&self, done: &mut dyn FnMut() -> bool) {
+        loop {
+            // What is announced while it is being asked counts.
+            self.with(|state, number| state.host(number).announced = false);
+            if done() {
+                return;
+            }
+            self.shared.run_until("an engine that starts or stops", |state| {
+                state.host(self.number).announced
+            });
+        }
+    }
+
+    fn announce(&self) {
+        self.with(|state, number| state.host(number).announced = true);
+    }
+}
+
+impl Host {
+    /// Some commands are over before the call returns that began them: those from this one on.
+    fn finish_from(&self, first: Option<usize>) {
+        self.shared.finish_from(first);
+    }
+}
+
+/// Only [`Any`] is asked of a host beside its functions.
+const _: fn(&Host) -> &dyn Any = |host| host;

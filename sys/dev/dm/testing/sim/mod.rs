@@ -1,0 +1,26 @@
+//! Games that crash: devices on disks that lose power, with every order of events that a seed
+//! gives, checked against a slow and obvious model.
+//!
+//! share/doc/simulation.md says how to play and how to add a game.
+
+pub mod disk;
+pub mod game;
+pub mod games;
+mod host;
+mod io;
+pub mod model;
+#[cfg(test)]
+pub mod planted;
+pub mod rng;
+mod shared;
+pub mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use disk::{Disk, SECTOR};
+pub use game::{Game, Lost, Make, play};
+pub use io::Attached;
+pub use model::{Model, Value};
+pub use rng::Rng;
+pub use world::{Loaded, Totals, World};

@@ -1,0 +1,319 @@
+//! The scheduler: one thread, and a seed that decides what happens next.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::disk::{Command, Disk, Transfer};
+use super::host::{Host, HostState};
+use super::io::{Device, Io, Owner};
+use super::model::Moment;
+use super::rng::Rng;
+use crate::Errno;
+
+/// A command on its way to a disk.
+pub(super) struct Flight {
+    pub disk: usize,
+    pub transfer: Transfer,
+    pub owner: Owner,
+}
+
+/// How the scheduler prefers to choose, for one game.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Temper {
+    /// What a lane that is ready weighs, against 2 for a disk that answers.
+    pub lanes: u64,
+    /// Of 4 answers, how many are the newest command's.
+    pub newest: u64,
+    /// Of 4 answers, how many are the oldest command's, if not the newest's.
+    pub oldest: u64,
+    /// Of 64 events, how many are that a millisecond passes.
+    pub time: u64,
+    /// Of 8 commands, how many are over before the call returns that began them.
+    pub at_once: u64,
+}
+
+impl Temper {
+    pub fn random(rng: &mut Rng) -> Temper {
+        Temper {
+            lanes: *rng.pick(&[1, 2, 2, 4, 16]),
+            newest: *rng.pick(&[0, 0, 1, 3]),
+            oldest: *rng.pick(&[0, 0, 1, 3]),
+            time: *rng.pick(&[0, 1, 1, 8]),
+            at_once: *rng.pick(&[0, 1, 1, 6]),
+        }
+    }
+}
+
+/// Everything that a game is made of but the game.
+pub(super) struct State {
+    pub rng: Rng,
+    pub temper: Temper,
+    /// Milliseconds.
+    pub now: u32,
+    pub moment: Moment,
+    pub disks: Vec<Disk>,
+    pub flights: Vec<Flight>,
+    pub devices: Vec<Device>,
+    pub hosts: Vec<Option<HostState>>,
+    pub ios: BTreeMap<usize, Io>,
+    /// The next I/O's number.
+    pub next_io: usize,
+    /// Lines of devices for which the number of a job was freed while I/O waited for one.
+    pub freed: Vec<(usize, usize)>,
+    /// Events until the power is cut.
+    pub cut: Option<u64>,
+    /// The disks after the power was cut, until they come up again.
+    pub media: Option<Vec<Vec<u8>>>,
+    /// Commands that had failed when the disks came up.
+    pub failed_before: u64,
+    pub events: u64,
+    pub crashes: u64,
+    /// Bytes in the largest command.
+    pub max_io: usize,
+    pub story: Option<Vec<String>>,
+}
+
+impl State {
+    /// The next moment.
+    pub fn tick(&mut self) -> Moment {
+        self.moment += 1;
+        self.moment
+    }
+
+    /// `true` from when the power was cut until the disks come up.
+    pub fn off(&self) -> bool {
+        self.media.is_some()
+    }
+
+    /// Writes down what happens, if anybody wants to know.
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>6}  {}", self.moment, what()));
+        }
+    }
+
+    /// Commands that failed since the disks came up.
+    pub fn failed(&self) -> u64 {
+        self.disks.iter().map(|disk| disk.counts.failed).sum::<u64>() - self.failed_before
+    }
+
+    /// The moment at which the oldest read began that is under way, or now.
+    pub fn oldest_read(&self, device: usize) -> Moment {
+        let reads = self.ios.values().filter(|io| io.device == device && io.is_read());
+        reads.map(|io| io.from).min().unwrap_or(self.moment)
+    }
+
+    /// Sends a command on its way. The answer is its place among the flights.
+    pub fn send(
+        &mut self,
+        disk: usize,
+        command: Command,
+        range: (u64, u64),
+        data: Vec<u8>,
+        owner: Owner,
+    ) {
+        self.tell(|| format!("    d{disk} {command:?} {}+{} begins for {owner}", range.0, range.1));
+        let transfer = self.disks[disk].begin(command, range, data, &mut self.rng);
+        self.flights.push(Flight { disk, transfer, owner });
+    }
+
+    /// The power is cut, now.
+    fn power_cut(&mut self) {
+        self.cut = None;
+        self.crashes += 1;
+        let now = self.tick();
+        self.tell(|| String::from("the power is cut"));
+        let mut media = Vec::new();
+        for (at, disk) in self.disks.iter_mut().enumerate() {
+            let mine = self.flights.iter().filter(|flight| flight.disk == at);
+            let under_way = mine.map(|flight| &flight.transfer);
+            media.push(disk.after_power_cut(under_way, &mut self.rng));
+            disk.off = true;
+        }
+        self.media = Some(media);
+        for device in &mut self.devices {
+            device.model.crash(now);
+        }
+    }
+
+    /// Which of the flights is over next.
+    fn choose_flight(&mut self) -> usize {
+        let last = self.flights.len() - 1;
+        if self.rng.chance(self.temper.newest, 4) {
+            last
+        } else if self.rng.chance(self.temper.oldest, 4) {
+            0
+        } else {
+            self.rng.index(last + 1)
+        }
+    }
+}
+
+/// What happens next.
+enum Event {
+    Lane(Arc<Host>, usize, usize),
+    Answer(usize),
+    Freed(usize),
+    Time,
+    Nothing,
+}
+
+/// A game's state, as its hosts share it.
+pub(super) struct Shared(Mutex<State>);
+
+impl Shared {
+    pub fn new(state: State) -> Arc<Shared> {
+        Arc::new(Shared(Mutex::new(state)))
+    }
+
+    /// Not to be held while code of the driver's runs.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has one thing happen. `false` if nothing can.
+    pub fn step(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        state.events += 1;
+        if let Some(left) = state.cut {
+            match left.checked_sub(1) {
+                Some(left) => state.cut = Some(left),
+                None => state.power_cut(),
+            }
+        }
+        match Self::choose(&mut state) {
+            Event::Lane(host, runner, choice) => {
+                drop(state);
+                host.poll(runner, choice);
+            }
+            Event::Answer(at) => {
+                let flight = state.flights.remove(at);
+                drop(state);
+                self.finish(flight);
+            }
+            Event::Freed(at) => {
+                let (device, line) = state.freed.swap_remove(at);
+                drop(state);
+                self.route_waiting(device, line);
+            }
+            Event::Time => {
+                drop(state);
+                self.pass(1);
+            }
+            Event::Nothing => {
+                drop(state);
+                return match self.next_sleeper() {
+                    Some(left) => {
+                        self.pass(left);
+                        true
+                    }
+                    None => false,
+                };
+            }
+        }
+        true
+    }
+
+    fn choose(state: &mut State) -> Event {
+        let State { hosts, temper, .. } = state;
+        let lanes = temper.lanes;
+        let ready: u64 = hosts.iter_mut().flatten().map(HostState::ready_runners).sum();
+        let (answers, freed) = (state.flights.len() as u64, state.freed.len() as u64);
+        let all = ready * lanes + answers * 2 + freed * 2;
+        if all == 0 {
+            return Event::Nothing;
+        }
+        if state.rng.chance(state.temper.time, 64) {
+            return Event::Time;
+        }
+        let choice = state.rng.below(all);
+        if choice < ready * lanes {
+            let lane = state.rng.index(64);
+            let mut left = choice / lanes;
+            for host in state.hosts.iter_mut().flatten() {
+                let mine = host.ready_runners();
+                if left < mine {
+                    let runner = host.ready_runner(left as usize);
+                    return Event::Lane(host.host.clone(), runner, lane);
+                }
+                left -= mine;
+            }
+        }
+        if choice < ready * lanes + answers * 2 {
+            return Event::Answer(state.choose_flight());
+        }
+        Event::Freed(state.rng.index(freed as usize))
+    }
+
+    /// Lets so many milliseconds pass.
+    pub fn pass(&self, milliseconds: u32) {
+        let hosts: Vec<Arc<Host>> = {
+            let mut state = self.lock();
+            state.now = state.now.wrapping_add(milliseconds);
+            state.tell(|| format!("{milliseconds} ms pass"));
+            state.hosts.iter().flatten().map(|host| host.host.clone()).collect()
+        };
+        for host in hosts {
+            host.wake_sleepers();
+        }
+    }
+
+    /// In how many milliseconds the next lane wakes that sleeps.
+    fn next_sleeper(&self) -> Option<u32> {
+        let hosts: Vec<Arc<Host>> =
+            self.lock().hosts.iter().flatten().map(|host| host.host.clone()).collect();
+        hosts.iter().filter_map(|host| host.wake_sleepers()).min()
+    }
+
+    /// A disk answers.
+    pub fn finish(&self, mut flight: Flight) {
+        let mut state = self.lock();
+        let State { disks, rng, .. } = &mut *state;
+        let result = disks[flight.disk].finish(&mut flight.transfer, rng);
+        let Flight { disk, transfer, owner } = flight;
+        state.tell(|| {
+            let (sector, length) = (transfer.sector, transfer.length);
+            let command = transfer.command;
+            let result = Answered(result);
+            format!("    d{disk} {command:?} {sector}+{length} for {owner}: {result}")
+        });
+        match owner {
+            Owner::Stretch(stretch) => state.stretch_answered(&stretch, &transfer, result),
+            Owner::Lane { host, lane, place, job } => {
+                if let Some(stretch) = job.filter(|_| result.is_ok()) {
+                    state.take_data(&stretch, &transfer);
+                }
+                if let Some(host) = state.hosts.get_mut(host).and_then(Option::as_mut) {
+                    host.answered(lane, place, &transfer, result);
+                }
+            }
+            Owner::Forward { host, engine, info, .. } => {
+                let stretch = state.take_job(host, info.number);
+                drop(state);
+                engine.forwarded(&info);
+                drop(engine);
+                // Last: the I/O is what keeps the table.
+                self.lock().stretch_answered(&stretch, &transfer, result);
+            }
+        }
+    }
+}
+
+/// A result, in words.
+pub(super) struct Answered(pub Result<(), Errno>);
+
+impl core::fmt::Display for Answered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Ok(()) => f.write_str("done"),
+            Err(errno) => write!(f, "{errno:?}"),
+        }
+    }
+}
+
+/// Stretches of I/O that wait: for a resume, or for a job.
+pub(super) type Waiting = VecDeque<super::io::Stretch>;

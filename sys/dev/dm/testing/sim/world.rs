@@ -1,0 +1,469 @@
+//! What a game does to its devices: tables loaded, I/O, suspend and resume, crashes.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::disk::{Counts, Disk};
+use super::host::Host;
+use super::io::{Attached, Device};
+use super::model::Model;
+use super::rng::Rng;
+use super::shared::{Shared, State, Temper};
+use crate::executor::{self, Executor};
+use crate::host::Ready;
+use crate::job::Op;
+use crate::table::{Builder, Opener, Table};
+use crate::target::TargetType;
+use crate::worker::Quiesce;
+use crate::{Errno, Sector};
+
+/// A game's disks and devices.
+///
+/// Everything happens in the order that the seed decides, and only while somebody waits: in
+/// [`World::run`], [`World::settle`], or while a device is suspended or resumed.
+pub struct World {
+    shared: Arc<Shared>,
+    types: &'static [&'static TargetType],
+}
+
+/// A table that is loaded: the inactive one.
+pub struct Loaded {
+    table: Arc<Table<Attached>>,
+    host: Option<usize>,
+}
+
+/// What there is of a game, in numbers.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Totals {
+    /// Games.
+    pub games: u64,
+    /// I/O on devices.
+    pub ios: u64,
+    /// Commands that disks were given.
+    pub disks: Counts,
+    /// Times that the power was cut.
+    pub crashes: u64,
+    /// Things that happened, one after the other.
+    pub events: u64,
+}
+
+impl Totals {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Totals) {
+        self.games += other.games;
+        self.ios += other.ios;
+        self.disks.add(&other.disks);
+        self.crashes += other.crashes;
+        self.events += other.events;
+    }
+}
+
+struct Disks<'s>(&'s Shared);
+
+impl Opener for Disks<'_> {
+    type Component = Attached;
+
+    /// `d0`, `d1` and so on, or as a table prints them: `19:0`.
+    fn open(&self, path: &str) -> Result<Attached, Errno> {
+        let number = path.strip_prefix('d').or_else(|| path.strip_prefix("19:"));
+        let disk: usize = number.and_then(|n| n.parse().ok()).ok_or(Errno::ENOENT)?;
+        let state = self.0.lock();
+        let found = state.disks.get(disk).ok_or(Errno::ENXIO)?;
+        Ok(Attached { disk, size: found.sectors(), sector_size: found.sector_size })
+    }
+}
+
+impl World {
+    /// These disks, and devices without tables.
+    pub fn new(
+        seed: u64,
+        types: &'static [&'static TargetType],
+        disks: Vec<Disk>,
+        devices: usize,
+        story: bool,
+    ) -> World {
+        let mut rng = Rng::new(seed);
+        let state = State {
+            temper: Temper::random(&mut rng),
+            // So that the clock wraps around in some games.
+            now: (rng.below(400) as u32).wrapping_sub(200),
+            moment: 0,
+            max_io: *rng.pick(&[4096, 8192, 65536]),
+            disks,
+            flights: Vec::new(),
+            devices: (0..devices).map(|_| Device::new()).collect(),
+            hosts: Vec::new(),
+            ios: BTreeMap::new(),
+            next_io: 0,
+            freed: Vec::new(),
+            cut: None,
+            media: None,
+            failed_before: 0,
+            events: 0,
+            crashes: 0,
+            story: story.then(Vec::new),
+            rng,
+        };
+        World { shared: Shared::new(state), types }
+    }
+
+    fn with<R>(&self, use_it: impl FnOnce(&mut State) -> R) -> R {
+        use_it(&mut self.shared.lock())
+    }
+
+    /// Writes down what the game does, if anybody wants to know.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        self.with(|state| state.tell(what));
+    }
+
+    /// What has happened, where the world was made with a story.
+    pub fn story(&self) -> Vec<String> {
+        self.with(|state| state.story.clone().unwrap_or_default())
+    }
+
+    /// What has happened, in numbers.
+    pub fn totals(&self) -> Totals {
+        self.with(|state| {
+            let mut disks = Counts::default();
+            for disk in &state.disks {
+                disks.add(&disk.counts);
+            }
+            let ios = state.next_io as u64;
+            Totals { games: 1, ios, disks, crashes: state.crashes, events: state.events }
+        })
+    }
+
+    /// Makes choices.
+    pub fn choose<R>(&self, choice: impl FnOnce(&mut Rng) -> R) -> R {
+        self.with(|state| choice(&mut state.rng))
+    }
+
+    /// How many disks there are.
+    pub fn disks(&self) -> usize {
+        self.with(|state| state.disks.len())
+    }
+
+    /// How many devices there are.
+    pub fn devices(&self) -> usize {
+        self.with(|state| state.devices.len())
+    }
+
+    /// Looks at a disk, or does something to it.
+    pub fn disk<R>(&self, disk: usize, use_it: impl FnOnce(&mut Disk) -> R) -> R {
+        self.with(|state| use_it(&mut state.disks[disk]))
+    }
+
+    /// Looks at what a device may show, or changes it.
+    pub fn model<R>(&self, device: usize, use_it: impl FnOnce(&mut Model) -> R) -> R {
+        self.with(|state| use_it(&mut state.devices[device].model))
+    }
+
+    /// I/O that touches these sectors must fail from now on.
+    pub fn must_fail(&self, device: usize, sectors: core::ops::Range<u64>) {
+        self.with(|state| state.devices[device].failing.push(sectors));
+    }
+
+    /// I/O on the device may fail though no disk has failed, or not any more.
+    pub fn may_fail(&self, device: usize, may: bool) {
+        self.with(|state| state.devices[device].may_fail = may);
+    }
+
+    /// `true` if a disk has failed a command since the disks came up.
+    pub fn has_failed(&self) -> bool {
+        self.with(|state| state.failed() > 0)
+    }
+
+    /// How many events the targets of a device have raised.
+    pub fn raised(&self, device: usize) -> u64 {
+        self.with(|state| state.devices[device].raised)
+    }
+
+    /// Bytes in the largest I/O.
+    pub fn max_io(&self) -> usize {
+        self.with(|state| state.max_io)
+    }
+
+    /// `true` from when the power was cut until [`World::power_up`]. What a game does meanwhile has
+    /// no effect; nothing that it sees then is promised.
+    pub fn is_off(&self) -> bool {
+        self.with(|state| state.off())
+    }
+
+    /// Cuts the power when so many things have happened.
+    pub fn cut_after(&self, events: u64) {
+        self.with(|state| state.cut = Some(events));
+    }
+
+    /// Does not cut the power after all.
+    pub fn cut_never(&self) {
+        self.with(|state| state.cut = None);
+    }
+
+    /// The table of a device.
+    pub fn table(&self, device: usize) -> Option<Arc<Table<Attached>>> {
+        self.with(|state| state.devices[device].table.clone())
+    }
+
+    /// Builds a table for a device: lines of `START LENGTH TARGET PARAMETERS`. It does not become
+    /// active: see [`World::swap`].
+    ///
+    /// # Panics
+    /// When there is anything wrong with it.
+    pub fn load(&self, device: usize, text: &str) -> Loaded {
+        self.tell(|| format!("table for device {device}: {}", text.trim().replace('\n', "; ")));
+        let opener = Disks(&self.shared);
+        let mut builder = Builder::with_types(&opener, self.types);
+        for line in text.lines() {
+            let mut words = line.trim().splitn(4, ' ');
+            let mut word = || words.next().unwrap_or("");
+            let (start, length) = (word().parse(), word().parse());
+            let (start, length) = (start.expect("a start"), length.expect("a length"));
+            let (kind, params) = (word(), word());
+            if let Err(error) = builder.line(start, length, kind, params) {
+                panic!("{line}: {error}");
+            }
+        }
+        let mut table = builder.build().unwrap_or_else(|error| panic!("{text}: {error}"));
+        if table.serving().is_empty() {
+            return Loaded { table: Arc::new(table), host: None };
+        }
+        let plan = executor::plan(table.serving()).expect("a plan");
+        let ready = Arc::new(Ready::new(plan.lanes.len(), plan.threads));
+        let disks = table.components().iter().map(|component| component.disk).collect();
+        let host = Host::new(&self.shared, device, disks, &plan, &ready);
+        let shared = Arc::downgrade(&self.shared);
+        let raise = Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.lock().devices[device].raised += 1;
+            }
+        });
+        let serving = table.serving().to_vec();
+        let (engine, runners) = Executor::new(host.clone(), ready, serving, raise);
+        crate::host::Host::run(host.clone(), runners).expect("threads");
+        table.set_engine(engine);
+        Loaded { table: Arc::new(table), host: Some(host.number) }
+    }
+
+    /// Has a device hold new I/O and waits until what is under way has ended; stops its table.
+    pub fn suspend(&self, device: usize, how: Quiesce) {
+        self.tell(|| format!("device {device} is suspended ({how:?})"));
+        let Some(table) = self.begin_suspend(device, how) else { return };
+        self.shared
+            .run_until("a device that is suspended", |state| state.devices[device].active == 0);
+        self.stop(&table);
+    }
+
+    /// Has a device hold new I/O and lets `events` things happen; goes on then.
+    pub fn suspend_interrupted(&self, device: usize, how: Quiesce, events: u64) {
+        self.tell(|| format!("device {device} is being suspended ({how:?})"));
+        let Some(table) = self.begin_suspend(device, how) else { return };
+        self.run(events);
+        self.tell(|| format!("device {device} goes on"));
+        if let Some(engine) = table.engine() {
+            engine.go_on();
+        }
+        self.shared.release(device);
+    }
+
+    fn begin_suspend(&self, device: usize, how: Quiesce) -> Option<Arc<Table<Attached>>> {
+        let table = self.with(|state| {
+            state.devices[device].held = true;
+            state.devices[device].table.clone()
+        })?;
+        if let Some(engine) = table.engine() {
+            engine.suspending(how);
+        }
+        Some(table)
+    }
+
+    fn stop(&self, table: &Table<Attached>) {
+        let Some(engine) = table.engine() else { return };
+        engine.stop();
+        self.with(|state| {
+            for host in state.hosts.iter_mut().flatten() {
+                if core::ptr::eq(host.executor.as_ptr(), Arc::as_ptr(engine)) {
+                    assert!(host.idle(), "a stopped table has something under way");
+                    host.started = false;
+                }
+            }
+        });
+    }
+
+    fn start(&self, loaded: &Loaded) -> Result<(), Errno> {
+        let Some(engine) = loaded.table.engine() else { return Ok(()) };
+        let started = |is| {
+            self.with(|state| {
+                let host = loaded.host.and_then(|host| state.hosts[host].as_mut());
+                host.expect("the table's host").started = is;
+            });
+        };
+        started(true);
+        let result = engine.start();
+        if result.is_err() {
+            started(false);
+        }
+        result
+    }
+
+    /// Makes a table active in a device that is suspended, and lets I/O go on. When it does not
+    /// start the one before does again.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    ///
+    /// # Panics
+    /// When it does not start though no disk has failed.
+    pub fn swap(&self, device: usize, new: Loaded) -> Result<(), Errno> {
+        self.tell(|| format!("device {device} is resumed with the new table"));
+        match self.start(&new) {
+            Ok(()) => {
+                let size = new.table.size().0;
+                let old = self.with(|state| {
+                    let now = state.tick();
+                    let device = &mut state.devices[device];
+                    if device.model.sectors() != size {
+                        device.model.resize(size, now);
+                    }
+                    device.table.replace(new.table)
+                });
+                drop(old);
+                self.shared.release(device);
+                Ok(())
+            }
+            Err(errno) => {
+                self.tell(|| format!("it does not start: {errno:?}"));
+                let excused = self.is_off() || self.has_failed();
+                assert!(excused, "a table does not start ({errno:?}), though no disk failed");
+                drop(new);
+                self.resume(device)?;
+                Err(errno)
+            }
+        }
+    }
+
+    /// Resumes a device that is suspended, with the table it has.
+    ///
+    /// # Errors
+    /// Why that did not start again; the device stays suspended.
+    ///
+    /// # Panics
+    /// When it does not start though no disk has failed.
+    pub fn resume(&self, device: usize) -> Result<(), Errno> {
+        self.tell(|| format!("device {device} is resumed"));
+        let Some(table) = self.table(device) else { return Ok(()) };
+        let host = self.with(|state| {
+            let mut hosts = state.hosts.iter().flatten();
+            let engine = table.engine().map(Arc::as_ptr);
+            hosts.find(|host| Some(host.executor.as_ptr()) == engine).map(|host| host.host.number)
+        });
+        let result = self.start(&Loaded { table, host });
+        match result {
+            Ok(()) => self.shared.release(device),
+            Err(errno) => {
+                let excused = self.is_off() || self.has_failed();
+                assert!(excused, "a table does not start ({errno:?}), though no disk failed");
+            }
+        }
+        result
+    }
+
+    /// `true` while a device is suspended.
+    pub fn is_suspended(&self, device: usize) -> bool {
+        self.with(|state| state.devices[device].held)
+    }
+
+    /// Begins an I/O of so many sectors. Its answer is checked when it comes.
+    pub fn submit(&self, device: usize, op: Op, start: u64, length: u64, fua: bool) {
+        self.shared.submit(device, op, (start, length), fua);
+    }
+
+    /// Lets so many things happen.
+    pub fn run(&self, events: u64) {
+        for _ in 0..events {
+            if !self.shared.step() {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, milliseconds: u32) {
+        self.shared.pass(milliseconds);
+    }
+
+    /// Waits until no I/O is under way on a device; at once when it is suspended.
+    pub fn settle(&self, device: usize) {
+        self.shared.run_until("I/O", |state| {
+            state.off() || state.devices[device].held || state.devices[device].is_idle()
+        });
+    }
+
+    /// Reads all of a device, and waits for it. The content is checked as ever.
+    pub fn read_all(&self, device: usize) {
+        let Some(table) = self.table(device) else { return };
+        let most = (self.max_io() / super::disk::SECTOR) as u64;
+        let size = table.size().0;
+        for start in (0..size).step_by(most as usize) {
+            self.submit(device, Op::Read, start, most.min(size - start), false);
+            self.settle(device);
+        }
+    }
+
+    /// Sends a message to the target that holds a sector.
+    ///
+    /// # Errors
+    /// The target's.
+    pub fn message(&self, device: usize, sector: u64, text: &str) -> Result<String, Errno> {
+        self.tell(|| format!("message to sector {sector} of device {device}: {text}"));
+        let table = self.table(device).ok_or(Errno::ENXIO)?;
+        let mut reply = String::new();
+        table.target(Sector(sector)).ok_or(Errno::EINVAL)?.message(text, &mut reply)?;
+        Ok(reply)
+    }
+
+    /// A line's status.
+    pub fn status(&self, device: usize, sector: u64) -> String {
+        let table = self.table(device).expect("a table");
+        let target = table.target(Sector(sector)).expect("a line");
+        table.describe(target, false)
+    }
+
+    /// Takes the tables away. With the power off this is what the old kernel's memory would do,
+    /// and shows that nothing hangs when disks have gone.
+    pub fn take_down(&self, how: Quiesce) {
+        for device in 0..self.devices() {
+            if !self.is_suspended(device) {
+                self.suspend(device, how);
+            }
+            // What waits for a resume that does not come fails.
+            let table = self.with(|state| {
+                let queue = core::mem::take(&mut state.devices[device].queue);
+                state.devices[device].active += queue.len();
+                for stretch in queue {
+                    state.stretch_over(&stretch, Err(Errno::ENXIO));
+                }
+                state.devices[device].table.take()
+            });
+            drop(table);
+        }
+        let left = self.with(|state| state.ios.len());
+        assert!(left == 0, "{left} I/O without an answer");
+    }
+
+    /// The disks come up again after the power was cut.
+    pub fn power_up(&self) {
+        self.with(|state| {
+            let media = state.media.take().into_iter().flatten();
+            for (disk, medium) in state.disks.iter_mut().zip(media) {
+                disk.power_up(medium);
+            }
+            state.failed_before += state.failed();
+            state.hosts.clear();
+            state.tell(|| String::from("the power is back"));
+        });
+    }
+}

@@ -16,26 +16,49 @@ MEGABYTE = 1 << 20
 # Where the results begin, in megabytes, and what there is room for in all.
 RESULTS, ROOM = 96, 128
 
+# Exit statuses of the script, beside 0: why no test ran.
+NO_COMPILER, NO_SYMBOLS, NO_MODULE = 3, 4, 5
+
+# The word that the script's lines on the console begin with.
+WORD = "dm-tests:"
+
 # What the guest does with the archive. It is itself in it, so that the console,
-# which takes no long lines, sees short commands only.
-SCRIPT = """\
+# which takes no long lines, sees short commands only. The loop at its end reads
+# what atf-run(1) writes, in the format of atf-formats(5).
+SCRIPT = f"""\
 #!/bin/sh
 # Builds the tests and runs them; the results are in ./results.
 cd "$(dirname "$0")" || exit 1
-mkdir results
-cc -std=gnu99 -O -o h_dm h_dm.c || exit 1
-tests=$(sed -n 's/^tp: //p' Atffile)
-for program in $tests; do
-	{ echo '#!/usr/bin/atf-sh'; cat $program.sh; } >$program
+rm -rf results
+mkdir results || exit 1
+say() {{ echo "{WORD} $*"; }}
+if [ ! -f h_dm ]; then
+	cc -std=gnu99 -O -o h_dm h_dm.c >results/cc 2>&1 || exit {NO_COMPILER}
+fi
+for program in $(cat all); do
+	{{
+		echo '#!/usr/bin/atf-sh'
+		cat $program.sh
+		[ ! -f $program.only ] || cat $program.only
+	}} >$program
 	chmod 755 $program
 done
 if [ -f dm.kmod ]; then
 	DM_KMOD=$(pwd)/dm.kmod
 	export DM_KMOD
-	modload $DM_KMOD || exit 1
+	(: </dev/ksyms) 2>/dev/null || exit {NO_SYMBOLS}
+	modload $DM_KMOD >results/modload 2>&1 || exit {NO_MODULE}
 fi
-selected=$(cat selected)
-atf-run ${selected:-$tests} >results/test.tps
+atf-run $(cat programs) | tee results/test.tps | while IFS=', ' read -r key _ name result _; do
+	case $key in
+	tp-start:)
+		program=$name ;;
+	tc-start:)
+		say start $program:$name ;;
+	tc-end:)
+		say end $program:$name $result ;;
+	esac
+done
 atf-report -o ticker:results/report <results/test.tps
 dmesg >results/dmesg
 exit 0
@@ -51,19 +74,42 @@ def programs(tests):
         return []
 
 
-def selected(tests, select):
-    """Checks the names of what to run; they go to atf-run as they are.
+def cases(tests, program):
+    """The test cases that a program has."""
+    text = contents(os.path.join(tests, f"{program}.sh")).decode("utf-8", "replace")
+    return re.findall(r"^(?:atf|dm)_test_case (\w+)", text, re.MULTILINE)
 
-    Raises ValueError for a name that is none.
+
+def selected(tests, select):
+    """The programs to run, each with the cases to run, or with None for all of them.
+
+    Raises ValueError for a program or a case that there is not.
     """
     known = programs(tests)
+    if not select:
+        return {program: None for program in known}
+    chosen = {}
     for name in select:
-        program, _, case = name.partition(":")
+        program, colon, case = name.partition(":")
         if program not in known:
             raise ValueError(f"there is no test program {program}: there are {', '.join(known)}")
-        if case and not re.fullmatch(r"\w+", case):
-            raise ValueError(f"{case} is no name of a test case")
-    return list(select)
+        if not colon:
+            chosen[program] = None
+            continue
+        there = cases(tests, program)
+        if case not in there:
+            raise ValueError(f"{program} has no test case `{case}': it has {', '.join(there)}")
+        if program not in chosen:
+            chosen[program] = [case]
+        elif chosen[program] is not None and case not in chosen[program]:
+            chosen[program].append(case)
+    return chosen
+
+
+def only(chosen):
+    """What is added to a test program so that it has the chosen cases and no others."""
+    adds = "".join(f"\tatf_add_test_case {case}\n" for case in chosen)
+    return f"\natf_init_test_cases()\n{{\n{adds}}}\n"
 
 
 def files(options):
@@ -71,11 +117,22 @@ def files(options):
     for name in sorted(os.listdir(options.tests)):
         if name == "Atffile" or name.endswith((".sh", ".c")):
             yield name, contents(os.path.join(options.tests, name))
+    if options.h_dm:
+        yield "h_dm", contents(options.h_dm)
     if options.module:
         yield "dm.kmod", contents(options.module)
-    names = selected(options.tests, options.select)
-    yield "selected", "".join(f"{name}\n" for name in names).encode()
+    chosen = selected(options.tests, options.select)
+    for program, case_names in chosen.items():
+        if case_names is not None:
+            yield f"{program}.only", only(case_names).encode()
+    yield "all", lines(programs(options.tests))
+    yield "programs", lines(chosen)
     yield "run", SCRIPT.encode()
+
+
+def lines(names):
+    """A file with one name a line."""
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def contents(path):
@@ -100,26 +157,34 @@ def write_exchange(path, options):
         image.truncate(ROOM * MEGABYTE)
 
 
-def commands(disk):
-    """What root types, one after the other. `disk` is the guest's name for the image."""
-    node = f"/dev/r{disk}"
+RUN = "sh dmtests/run"
+
+
+def before(disk):
+    """What root types before the tests. `disk` is the guest's name for the image."""
+    return ["cd /var/tmp", "rm -rf dmtests", f"tar xf /dev/r{disk}"]
+
+
+def after(disk):
+    """What root types after the tests, whatever became of them, to hand over the results."""
     return [
-        "cd /var/tmp",
-        f"tar xf {node}",
-        "sh dmtests/run",
         "tar cf results.tar -C dmtests results",
-        f"dd if=results.tar of={node} bs=1m seek={RESULTS} conv=sync",
+        f"dd if=results.tar of=/dev/r{disk} bs=1m seek={RESULTS} conv=sync",
     ]
 
 
 def read_results(path):
-    """atf-report's report as the guest wrote it; None if it wrote none."""
+    """The files that the guest handed over, by name; none if it handed over nothing."""
     with open(path, "rb") as image:
         image.seek(RESULTS * MEGABYTE)
         archive = io.BytesIO(image.read())
+    found = {}
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
-            report = tar.extractfile("results/report")
-            return report.read().decode("utf-8", "replace") if report else None
-    except (tarfile.TarError, KeyError):
-        return None
+            for entry in tar:
+                name = re.fullmatch(r"results/([\w.]+)", entry.name)
+                if name and entry.isfile():
+                    found[name.group(1)] = tar.extractfile(entry).read()
+    except tarfile.TarError:
+        pass
+    return found

@@ -1,4 +1,4 @@
-"""Tests of what happens on the host; no guest is started."""
+"""Tests of what happens on the host, with the guest of fake.py in place of a real one."""
 
 import contextlib
 import io
@@ -13,73 +13,38 @@ from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import fake
 import guest
 import run
-import summary
 
-REPORT = """\
-Tests root: /var/tmp/dmtests
-
-t_control (1/2): 2 test cases
-    life: [1.5s] Passed.
-    version: [0.5s] Passed.
-[2.1s]
-
-t_disk (2/2): 2 test cases
-    query: [0.2s] %s
-    swap: [0.1s] Skipped: no swap
-[0.4s]
-
-%sSummary for 2 test programs:
-    %d passed test cases.
-    %d failed test cases.
-    0 expected failed test cases.
-    1 skipped test cases.
+PROGRAM = """\
+dm_test_case one
+dm_test_case two
+atf_init_test_cases()
+{
+	atf_add_test_case one
+	atf_add_test_case two
+}
 """
-GOOD = REPORT % ("Passed.", "", 3, 0)
-BAD = REPORT % ("Failed: size", "Failed test cases:\n    t_disk:query\n\n", 2, 1)
-
-
-class Summary(unittest.TestCase):
-    def test_counts(self):
-        self.assertEqual(summary.parse(GOOD), summary.Counts(3, 0, 0, 1))
-        self.assertEqual(summary.parse(BAD), summary.Counts(2, 1, 0, 1))
-
-    def test_text_begins_with_the_failures(self):
-        self.assertTrue(summary.text(BAD).startswith("Failed test cases:\n    t_disk:query"))
-        self.assertTrue(summary.text(GOOD).startswith("Summary for 2"))
-
-    def test_a_report_that_breaks_off_has_no_summary(self):
-        whole = GOOD.index("Summary for")
-        end = GOOD.index(" skipped test cases")
-        for length in (0, 50, whole, whole + 30, end):
-            self.assertIsNone(summary.parse(GOOD[:length]), length)
-
-    def test_programs_that_fell_are_failures(self):
-        fell = GOOD.replace(
-            "Summary for", "Failed (bogus) test programs:\n    t_live, t_lvm\n\nSummary for"
-        )
-        self.assertEqual(summary.parse(fell).failed, 2)
-
-    def test_a_test_cannot_forge_the_summary(self):
-        forged = BAD.replace("life: [1.5s] Passed.", "life: Summary for 9 test programs:")
-        self.assertEqual(summary.parse(forged).failed, 1)
 
 
 class Folder(unittest.TestCase):
-    """A test with a folder that holds a release, a kernel, a module and tests."""
+    """A test with a folder that holds a release, an image, a kernel, a module and tests."""
 
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
         self.release = self.path("release/amd64")
-        os.makedirs(self.release)
+        os.makedirs(os.path.join(self.release, "binary/sets"))
         os.makedirs(self.path("tests"))
-        self.write("tests/Atffile", 'Content-Type: x\n\ntp: t_a\ntp: t_b\n')
-        for name in ("t_a.sh", "t_b.sh", "subr.sh", "h_dm.c", "notes"):
+        self.write("tests/Atffile", "Content-Type: x\n\ntp: t_a\ntp: t_b\n")
+        for name in ("t_a.sh", "t_b.sh"):
+            self.write(f"tests/{name}", PROGRAM)
+        for name in ("subr.sh", "h_dm.c", "notes"):
             self.write(f"tests/{name}", name)
         self.write("netbsd", "kernel")
         self.write("dm.kmod", "module")
+        self.write("image", "\0" * 600)
 
     def path(self, name):
         return os.path.join(self.folder.name, name)
@@ -88,100 +53,179 @@ class Folder(unittest.TestCase):
         with open(self.path(name), "w", encoding="ascii") as file:
             file.write(text)
 
+    def read(self, name):
+        with open(self.path(name), encoding="utf-8") as file:
+            return file.read()
+
+    def common(self, *more):
+        return ["--tests", self.path("tests"), "--workdir", self.path("work"), *more]
+
     def arguments(self, *more):
-        return [
-            "--tests", self.path("tests"), "--workdir", self.path("work"),
-            "--module", self.path("dm.kmod"), *more, self.release,
-        ]
+        return self.common("--module", self.path("dm.kmod"), *more, self.release)
+
+    def kernel(self, *more):
+        return self.common("--kernel", self.path("netbsd"), *more, self.release)
 
     def options(self, *more):
         return run.parser().parse_args(self.arguments(*more))
 
-    def main(self, arguments):
+    def main(self, arguments, anita=None):
         """Its exit status, output and errors."""
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stderr(err):
+        modules = {"anita": anita, "pexpect": fake.PEXPECT}
+        there = mock.patch("shutil.which", lambda name: f"/bin/{name}")
+        with contextlib.redirect_stderr(err), there, mock.patch.dict(sys.modules, modules):
             status = run.main(arguments, out)
         return status, out.getvalue(), err.getvalue()
 
+    def anita(self, **ways):
+        os.makedirs(self.path("guest"), exist_ok=True)
+        return fake.Anita(self.path("guest"), **ways)
+
 
 class Needs(Folder):
-    def need(self, arguments, what):
-        status, _, err = self.main(arguments)
-        self.assertEqual(status, run.NEEDS)
+    def need(self, arguments, what, anita=None):
+        status, _, err = self.main(arguments, anita)
+        self.assertEqual(status, run.NEEDS, err)
         self.assertIn(what, err)
 
     def test_a_release(self):
-        self.need([], "needs a NetBSD release")
+        self.need([], "needs --image, or a NetBSD release")
         self.need(["--module", self.path("dm.kmod"), self.path("none")], "no release")
 
     def test_a_kernel_or_a_module(self):
         self.need([self.release], "--kernel or --module")
         self.need(["--kernel", self.path("none"), self.release], "no file")
+        self.need(self.arguments("--root", "dk1"), "--root goes with --kernel")
 
     def test_tests(self):
         arguments = self.arguments()
         arguments[1] = self.path("none")
         self.need(arguments, "no tests")
         self.need(self.arguments("--select", "t_c"), "no test program t_c")
-        self.need(self.arguments("--select", "t_a:x;y"), "no name")
+        self.need(self.arguments("--select", "t_a:x;y"), "no test case `x;y': it has one, two")
 
     def test_anita(self):
-        with mock.patch.dict(sys.modules, {"anita": None}):
-            self.need(self.arguments(), "pkgsrc")
+        self.need(self.arguments(), "pkgsrc")
 
     def test_the_right_anita(self):
-        with mock.patch.dict(sys.modules, {"anita": types.ModuleType("anita")}):
-            self.need(self.arguments(), "not the one that is meant")
+        self.need(self.arguments(), "not the one that is meant", types.ModuleType("anita"))
+
+    def test_a_port_that_anita_knows(self):
+        os.rename(self.release, self.path("release/vax"))
+        self.release = self.path("release/vax")
+        self.need(self.arguments(), "'vax' is not the name", self.anita())
+
+    def test_sets(self):
+        os.rmdir(os.path.join(self.release, "binary/sets"))
+        self.need(self.arguments(), "has no sets", self.anita())
+
+    def test_a_tool_that_makes_the_sets_image(self):
+        with mock.patch("machine.shutil.which", lambda name: name == sys.executable or None), \
+                mock.patch("sys.platform", "linux"), \
+                mock.patch.dict(sys.modules, anita=self.anita(), pexpect=fake.PEXPECT), \
+                contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertEqual(run.main(self.arguments(), io.StringIO()), run.NEEDS)
+        self.assertIn("genisoimage or mkisofs", err.getvalue())
+
+    def test_an_installation_that_succeeds(self):
+        for error in (RuntimeError("install set base does not exist"), OSError("no network"),
+                      fake.TIMEOUT("...")):
+            self.need(self.arguments(), "installation", self.anita(install_fails=error))
+
+    def test_a_machine(self):
+        anita = self.anita()
+        with mock.patch("machine.shutil.which", lambda name: None), \
+                mock.patch.dict(sys.modules, anita=anita, pexpect=fake.PEXPECT), \
+                contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertEqual(run.main(self.arguments(), io.StringIO()), run.NEEDS)
+        self.assertIn(f"it needs {anita.qemu}", err.getvalue())
+
+    def test_a_machine_that_starts(self):
+        anita = self.anita(qemu_says="-frob: invalid option")
+        self.need(self.arguments("--vmm-arg=-frob"), "-frob: invalid option", anita)
+        self.assertEqual(anita.cleaned, 1)
 
     def test_numbers(self):
-        for wrong in (["--timeout", "0"], ["--cpus", "-1"], ["--cpus", "x"]):
+        for wrong in (["--timeout", "0"], ["--cpus", "-1"], ["--cpus", "x"],
+                      ["--memory", "1.5G"], ["--disk-size", "0"]):
             with self.assertRaises(SystemExit) as caught, contextlib.redirect_stderr(io.StringIO()):
                 run.parser().parse_args(wrong)
             self.assertEqual(caught.exception.code, 2)
 
+    def test_a_work_directory_that_qemu_can_name(self):
+        arguments = self.arguments()
+        arguments[3] = self.path("a,b")
+        self.need(arguments, "no comma", self.anita())
+
+    def test_a_work_directory_of_the_same_release(self):
+        self.assertEqual(self.main(self.arguments(), self.anita())[0], run.OK)
+        os.makedirs(self.path("release/i386/binary/sets"))
+        self.release = self.path("release/i386")
+        self.need(self.arguments(), "another origin", self.anita())
+        os.remove(self.path("work/holds"))
+        self.need(self.arguments(), "unknown release", self.anita())
+
+    def test_image(self):
+        module = ["--module", self.path("dm.kmod")]
+        self.need(self.common("--image", self.path("image"), *module), "--arch")
+        self.need(self.common("--image", "none", "--arch", "amd64", *module), "no file none")
+        self.need(self.arguments("--image", self.path("image")), "not both")
+        self.need(self.arguments("--arch", "amd64"), "goes with --image")
+        self.write("qcow2", "QFI")
+        with open(self.path("qcow2"), "ab") as file:
+            file.write(b"\xfb")
+        self.need(self.common("--image", self.path("qcow2"), "--arch", "amd64", *module), "raw")
+
 
 class Exchange(Folder):
     def names(self, *more):
-        guest.write_exchange(self.path("image"), self.options(*more))
-        with tarfile.open(self.path("image")) as tar:
+        guest.write_exchange(self.path("exchange"), self.options(*more))
+        with tarfile.open(self.path("exchange")) as tar:
             return {os.path.basename(m.name): tar.extractfile(m).read() for m in tar}
 
     def test_what_the_guest_gets(self):
-        got = self.names("--select", "t_b:one")
+        got = self.names("--select", "t_b:one", "--h-dm", self.path("netbsd"))
         self.assertEqual(
             set(got),
-            {"Atffile", "t_a.sh", "t_b.sh", "subr.sh", "h_dm.c", "dm.kmod", "selected", "run"},
+            {"Atffile", "t_a.sh", "t_b.sh", "t_b.only", "subr.sh", "h_dm.c", "h_dm", "dm.kmod",
+             "all", "programs", "run"},
         )
-        self.assertEqual(got["selected"], b"t_b:one\n")
+        self.assertEqual(got["all"], b"t_a\nt_b\n")
+        self.assertEqual(got["programs"], b"t_b\n")
         self.assertEqual(got["dm.kmod"], b"module")
+        self.assertEqual(got["h_dm"], b"kernel")
+
+    def test_selection(self):
+        def chosen(*select):
+            return guest.selected(self.path("tests"), select)
+        self.assertEqual(chosen(), {"t_a": None, "t_b": None})
+        self.assertEqual(chosen("t_b:two", "t_b:one", "t_b:two"), {"t_b": ["two", "one"]})
+        self.assertEqual(chosen("t_b:two", "t_b"), {"t_b": None})
+        self.assertEqual(chosen("t_b", "t_b:two"), {"t_b": None})
 
     def test_room(self):
-        guest.write_exchange(self.path("image"), self.options())
-        self.assertEqual(os.path.getsize(self.path("image")), guest.ROOM * guest.MEGABYTE)
-        self.assertIsNone(guest.read_results(self.path("image")))
+        guest.write_exchange(self.path("exchange"), self.options())
+        self.assertEqual(os.path.getsize(self.path("exchange")), guest.ROOM * guest.MEGABYTE)
+        self.assertEqual(guest.read_results(self.path("exchange")), {})
         with mock.patch.object(guest, "RESULTS", 0), self.assertRaises(ValueError):
-            guest.write_exchange(self.path("image"), self.options())
+            guest.write_exchange(self.path("exchange"), self.options())
 
-    def test_results_come_back(self):
-        guest.write_exchange(self.path("image"), self.options())
-        self.put_results(self.path("image"), GOOD)
-        self.assertEqual(guest.read_results(self.path("image")), GOOD)
-
-    @staticmethod
-    def put_results(image, report):
-        """Does what the guest's last two commands do."""
+    def test_only_files_of_results_come_back(self):
+        guest.write_exchange(self.path("exchange"), self.options())
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            entry = tarfile.TarInfo("results/report")
-            entry.size = len(report)
-            tar.addfile(entry, io.BytesIO(report.encode()))
-        with open(image, "r+b") as file:
+            for name in ("results/report", "results/../../x", "/etc/passwd", "results/a/b"):
+                entry = tarfile.TarInfo(name)
+                entry.size = 4
+                tar.addfile(entry, io.BytesIO(b"text"))
+        with open(self.path("exchange"), "r+b") as file:
             file.seek(guest.RESULTS * guest.MEGABYTE)
             file.write(archive.getvalue())
+        self.assertEqual(guest.read_results(self.path("exchange")), {"report": b"text"})
 
     def test_commands(self):
-        commands = guest.commands("wd1d")
+        commands = [*guest.before("wd1d"), guest.RUN, *guest.after("wd1d")]
         self.assertIn("tar xf /dev/rwd1d", commands)
         self.assertIn(f"seek={guest.RESULTS}", commands[-1])
         # The console's line discipline holds no more.
@@ -192,101 +236,155 @@ class Exchange(Folder):
         self.assertIn("t_control", programs)
         there = {name for name in os.listdir(guest.TESTS) if re.match(r"t_.*\.sh$", name)}
         self.assertEqual({f"{program}.sh" for program in programs}, there)
-
-
-class FakeAnita(types.ModuleType):
-    """What run.py uses of anita, and a guest that does as it is told."""
-
-    def __init__(self, report, statuses=None, fall=None):
-        super().__init__("anita")
-        self.report, self.statuses, self.fall = report, statuses or {}, fall
-        self.told, self.booted, self.cleaned, self.made = [], None, 0, None
-        self.qemu = sys.executable
-        self.distribution = lambda name: name
-        self.Anita = self.make
-
-    def make(self, dist, **options):
-        self.made = (dist, options)
-        return self
-
-    def get_arch_prop(self, key):
-        return {"scratch_disk": "wd1d"}[key]
-
-    def qemu_disk_args(self, path, *rest):
-        self.image = path
-        return ["-drive", f"file={path}"]
-
-    def boot(self, arguments):
-        self.booted = arguments
-        if self.fall:
-            raise self.fall
-
-    def login(self):
-        pass
-
-    halt = login
-
-    def cleanup(self):
-        self.cleaned += 1
-
-    def shell_cmd(self, command, timeout, alive):
-        self.told.append(command)
-        if command.startswith("dd ") and self.report is not None:
-            Exchange.put_results(self.image, self.report)
-        return self.statuses.get(command.split()[0], 0)
+        for program in programs:
+            cases = guest.cases(guest.TESTS, program)
+            self.assertTrue(cases, program)
+            text = guest.contents(os.path.join(guest.TESTS, f"{program}.sh")).decode()
+            listed = text[text.index("\natf_init_test_cases()"):].replace("\\\n", " ")
+            for case in cases:
+                self.assertRegex(listed, rf"\b{case}\b")
 
 
 class Run(Folder):
-    def run_with(self, fake, *more):
-        with mock.patch.dict(sys.modules, {"anita": fake}):
-            return self.main(self.arguments(*more))
-
     def test_passes(self):
-        fake = FakeAnita(GOOD)
-        status, out, _ = self.run_with(fake)
-        self.assertEqual(status, run.OK)
-        self.assertTrue(out.startswith("Summary for 2 test programs"))
-        self.assertEqual(fake.told, guest.commands("wd1d"))
-        self.assertEqual(fake.made[0], self.release + "/")
-        self.assertNotIn("-kernel", fake.booted)
-        self.assertEqual(fake.cleaned, 1)
+        anita = self.anita()
+        status, out, err = self.main(self.arguments(), anita)
+        self.assertEqual((status, err), (run.OK, ""))
+        self.assertTrue(out.startswith("Summary for 1 test programs:\n    4 passed"), out)
+        self.assertIn(f"are in {self.path('work/results')}", out)
+        self.assertEqual(anita.made[0], self.release + "/")
+        self.assertNotIn("-kernel", anita.booted)
+        self.assertIn("-no-reboot", anita.booted)
+        self.assertEqual((anita.halted, anita.cleaned), (1, 1))
+
+    def test_what_is_kept(self):
+        self.main(self.arguments(), self.anita())
+        self.assertEqual(
+            self.read("work/results/cases"),
+            "t_a:one passed\nt_a:two passed\nt_b:one passed\nt_b:two passed\n",
+        )
+        self.assertIn("tc-end: 1.7, one, passed", self.read("work/results/test.tps"))
+        self.assertIn("NetBSD 10.99", self.read("work/results/dmesg"))
+        self.assertIn("4 passed", self.read("work/results/report"))
+        console = self.read("work/results/console")
+        self.assertIn("login: ", console)
+        self.assertIn("dm-tests: end t_b:two passed", console)
 
     def test_fails(self):
-        status, out, _ = self.run_with(FakeAnita(BAD))
+        anita = self.anita()
+        anita.touch("fails")
+        status, out, _ = self.main(self.arguments(), anita)
         self.assertEqual(status, run.FAILED)
-        self.assertIn("t_disk:query", out)
+        self.assertIn("4 failed", out)
 
-    def test_nothing_ran(self):
-        status, _, _ = self.run_with(FakeAnita(REPORT % ("Skipped: x", "", 0, 0)))
-        self.assertEqual(status, run.FAILED)
+    def test_a_case(self):
+        status, out, _ = self.main(self.arguments("--select", "t_b:two"), self.anita())
+        self.assertEqual(status, run.OK)
+        self.assertEqual(self.read("work/results/cases"), "t_b:two passed\n")
 
-    def test_a_kernel(self):
-        fake = FakeAnita(GOOD)
-        self.run_with(fake, "--kernel", self.path("netbsd"), "--cpus", "4")
-        at = fake.booted.index("-kernel")
-        self.assertEqual(fake.booted[at + 1], self.path("netbsd"))
-        self.assertEqual(fake.booted[fake.booted.index("-smp") + 1], "4")
+    def test_no_case(self):
+        self.write("tests/t_a.sh", "atf_init_test_cases()\n{\n\t:\n}\n")
+        self.assertEqual(self.main(self.arguments("--select", "t_a"), self.anita())[0], run.FAILED)
 
-    def test_the_guest_falls(self):
-        fake = FakeAnita(GOOD, fall=RuntimeError("panic: lock error\nmore"))
-        status, _, err = self.run_with(fake)
+    def test_a_kernel_finds_its_root(self):
+        anita = self.anita()
+        status, _, err = self.main(self.kernel("--cpus", "4"), anita)
+        self.assertEqual(status, run.OK, err)
+        at = anita.booted.index("-kernel")
+        self.assertEqual(anita.booted[at + 1], self.path("netbsd"))
+        self.assertEqual(anita.booted[anita.booted.index("-smp") + 1], "4")
+
+    def test_a_kernel_finds_its_root_on_gpt(self):
+        self.image_of_gpt()
+        arguments = self.common("--kernel", self.path("netbsd"))
+        image = ["--image", self.path("image"), "--arch", "amd64"]
+        self.assertEqual(self.main([*arguments, *image], self.anita())[0], run.OK)
+        status, _, err = self.main([*arguments, *image, "--root", "wd0a"], self.anita())
         self.assertEqual(status, run.FELL)
-        self.assertIn("panic: lock error", err)
-        self.assertEqual(fake.cleaned, 1)
+        self.assertIn("--root DEVICE", err)
 
-    def test_a_command_fails(self):
-        status, _, err = self.run_with(FakeAnita(GOOD, {"sh": 1}))
+    def image_of_gpt(self):
+        with open(self.path("image"), "wb") as file:
+            file.write(b"\0" * 512 + b"EFI PART" + b"\0" * 80)
+
+    def test_an_image_is_not_written(self):
+        self.image_of_gpt()
+        before = self.read("image")
+        arguments = self.common("--module", self.path("dm.kmod"))
+        anita = self.anita()
+        status, _, err = self.main(
+            [*arguments, "--image", self.path("image"), "--arch", "amd64"], anita
+        )
+        self.assertEqual(status, run.OK, err)
+        self.assertEqual(self.read("image"), before)
+        self.assertTrue(anita.made[1]["no_install"])
+        self.assertFalse(anita.made[1].get("persist"))
+        self.assertTrue(anita.made[0].endswith("/amd64/"))
+
+    def test_the_user_has_the_last_word(self):
+        anita = self.anita()
+        words = ["--vmm-arg=-append", "--vmm-arg", "root=wd0a -v"]
+        status, _, err = self.main(self.kernel(*words), anita)
+        self.assertEqual(status, run.OK, err)
+        self.assertEqual(anita.booted[-2:], ["-append", "root=wd0a -v"])
+        self.main(self.kernel("--vmm-arg", "-snapshot"), anita)
+        self.assertEqual(anita.booted[-1], "-snapshot")
+
+    def fell(self, anita, what, *more):
+        status, out, err = self.main(self.arguments(*more), anita)
         self.assertEqual(status, run.FELL)
-        self.assertIn("sh dmtests/run", err)
+        self.assertIn(what, err)
+        self.assertEqual(anita.cleaned, 1)
+        return out
 
-    def test_no_results(self):
-        self.assertEqual(self.run_with(FakeAnita(None))[0], run.FELL)
-        self.assertEqual(self.run_with(FakeAnita("nothing to see"))[0], run.FELL)
+    def test_a_panic(self):
+        out = self.fell(
+            self.anita(panics_at="t_b:one"),
+            "the kernel panicked: kernel diagnostic assertion (in t_b:one)",
+        )
+        self.assertIn("1 did not end, 2 passed", out)
+        self.assertEqual(
+            self.read("work/results/cases"),
+            "t_a:one passed\nt_a:two passed\nt_b:one did not end\n",
+        )
+        self.assertIn("Begin traceback", self.read("work/results/console"))
 
-    def test_no_qemu(self):
-        fake = FakeAnita(GOOD)
-        fake.qemu = "/no/such/qemu"
-        self.assertEqual(self.run_with(fake)[0], run.NEEDS)
+    def test_a_panic_into_the_debugger(self):
+        anita = self.anita(panics_at="t_a:two", has_ddb=True)
+        self.fell(anita, "panicked: kernel diagnostic assertion (in t_a:two)")
+
+    def test_silence(self):
+        self.fell(self.anita(hangs_at="t_a:two"), "for 7 seconds (in t_a:two)", "--timeout", "7")
+
+    def test_silence_of_the_boot(self):
+        self.fell(self.anita(hangs_at="boot"), "nothing came on the console for 900 seconds")
+
+    def test_no_compiler(self):
+        anita = self.anita()
+        anita.touch("no-cc")
+        status, _, err = self.main(self.arguments(), anita)
+        self.assertEqual(status, run.NEEDS)
+        self.assertIn("--h-dm", err)
+        # What the compiler said is handed over although nothing ran.
+        self.assertIn("not found", self.read("work/results/cc"))
+        arguments = self.arguments("--h-dm", self.path("netbsd"))
+        self.assertEqual(self.main(arguments, anita)[0], run.OK)
+
+    def test_no_symbols(self):
+        anita = self.anita()
+        os.remove(self.path("guest/ksyms"))
+        status, _, err = self.main(self.arguments(), anita)
+        self.assertEqual(status, run.NEEDS)
+        self.assertIn("COPY_SYMTAB=1", err)
+        # A driver that is built in needs none.
+        self.assertEqual(self.main(self.kernel(), anita)[0], run.OK)
+
+    def test_a_module_that_is_not_loaded(self):
+        anita = self.anita()
+        anita.touch("bad-module")
+        status, _, err = self.main(self.arguments(), anita)
+        self.assertEqual(status, run.NEEDS)
+        self.assertIn("does not load", err)
 
 
 if __name__ == "__main__":

@@ -26,17 +26,67 @@ mod mutex {
             SpinMutex(loom::sync::Mutex::new(data))
         }
 
-        pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub fn lock(&self) -> Held<'_, T> {
             // Loom ends the model at a panic: no mutex is poisoned.
-            self.0.lock().unwrap_or_else(|_| unreachable!())
+            Held(Some(self.0.lock().unwrap_or_else(|_| unreachable!())))
+        }
+    }
+
+    /// A held mutex; empty only while its holder sleeps on a condition variable.
+    pub struct Held<'a, T>(pub Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> std::ops::Deref for Held<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_ref().unwrap_or_else(|| unreachable!())
+        }
+    }
+
+    impl<T> std::ops::DerefMut for Held<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().unwrap_or_else(|| unreachable!())
+        }
+    }
+}
+
+mod condvar {
+    use std::ffi::CStr;
+
+    /// The driver's condition variable. Time does not pass here: a sleep that would end by itself
+    /// is one that nobody needs to end.
+    pub struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub fn new(_: &'static CStr) -> Self {
+            Condvar(loom::sync::Condvar::new())
+        }
+
+        pub fn wait<T>(&self, guard: &mut super::mutex::Held<'_, T>) {
+            let held = guard.0.take().unwrap_or_else(|| unreachable!());
+            guard.0 = Some(self.0.wait(held).unwrap_or_else(|_| unreachable!()));
+        }
+
+        pub fn wait_ticks<T>(&self, guard: &mut super::mutex::Held<'_, T>, _: i32) {
+            self.wait(guard);
+        }
+
+        pub fn broadcast(&self) {
+            self.0.notify_all();
         }
     }
 }
 
 #[path = "../../sys/kern/gate.rs"]
 pub mod gate;
+#[path = "../../sys/kern/parker.rs"]
+pub mod parker;
+#[path = "../../sys/dev/dm/ready.rs"]
+pub mod ready;
 #[path = "../../sys/kern/reserve.rs"]
 pub mod reserve;
 
+#[cfg(test)]
+mod engine;
 #[cfg(test)]
 mod tests;

@@ -122,11 +122,7 @@ impl Slot {
         };
         let (bytes, write) = (io.bytes(), io.is_write());
         match table.map(start, length, Op::rw(write)) {
-            Some(piece) if piece.length() < length => {
-                let (first, found) = Place::of(piece);
-                self.split(io, journey, start, first, found);
-            }
-            Some(Piece::Send(component, sector, _)) => {
+            Some(Piece::Send(component, sector, found)) if found == length => {
                 let Some(disk) = component.disk() else {
                     return self.fail(io, journey, 0, Errno::EIO);
                 };
@@ -145,15 +141,15 @@ impl Slot {
                     (*device).strategy(buf);
                 }
             }
-            Some(Piece::Zero(_)) => {
+            Some(Piece::Zero(found)) if found == length => {
                 if !write {
                     io.zero(0, bytes);
                 }
                 self.finish(io, journey);
             }
-            Some(Piece::Fail(_, errno)) => self.fail(io, journey, 0, errno),
-            Some(Piece::Take(found, taken)) => {
-                self.split(io, journey, start, Place::Take(taken), found);
+            Some(piece) => {
+                let (first, found) = Place::of(piece);
+                self.split(io, journey, start, first, found);
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod name;
 pub mod pdev;
 pub mod proplib;
+pub mod ready;
 pub mod refusal;
 pub mod table;
 pub mod target;
@@ -37,6 +38,11 @@ pub mod targets;
 pub mod testing;
 pub mod units;
 pub mod worker;
+
+/// The atomic types of the parts that the models check; there they are loom's.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+}
 
 pub use errno::Errno;
 pub use refusal::Refusal;

@@ -1,0 +1,88 @@
+//! Which lanes are to be polled.
+//!
+//! `regress/models` includes this file and checks it, with the place where a thread sleeps, under
+//! loom.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::atomic::{AtomicUsize, Ordering};
+
+/// Lanes that are to be polled: a bit each, set from anywhere, soft interrupts included.
+///
+/// A lane belongs to runner `lane % runners`, the thread that polls it.
+pub struct Ready {
+    runners: usize,
+    words: Box<[AtomicUsize]>,
+    words_each: usize,
+}
+
+impl Ready {
+    /// Bits for `lanes` lanes, dealt out over `runners` runners, at least one.
+    pub fn new(lanes: usize, runners: usize) -> Ready {
+        let runners = runners.max(1);
+        let words_each = lanes.div_ceil(runners).div_ceil(usize::BITS as usize).max(1);
+        let words = (0..words_each.saturating_mul(runners)).map(|_| AtomicUsize::new(0)).collect();
+        Ready { runners, words, words_each }
+    }
+
+    /// How many runners there are.
+    pub fn runners(&self) -> usize {
+        self.runners
+    }
+
+    /// Has a lane polled. The answer is the runner to wake, unless the bit was set before: whoever
+    /// set it has seen to that.
+    #[inline]
+    pub fn set(&self, lane: usize) -> Option<usize> {
+        let runner = lane.checked_rem(self.runners)?;
+        let at = lane.checked_div(self.runners)?;
+        let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
+        let word = self.words.get(runner.wrapping_mul(self.words_each).wrapping_add(word))?;
+        // SeqCst: a runner says that it sleeps and then looks here; whoever sets a bit looks then
+        // whether the runner sleeps.
+        (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
+    }
+
+    fn words(&self, runner: usize) -> impl Iterator<Item = &AtomicUsize> {
+        let first = runner.saturating_mul(self.words_each);
+        self.words.iter().skip(first).take(self.words_each)
+    }
+
+    /// `true` if a lane of this runner is to be polled.
+    pub fn any(&self, runner: usize) -> bool {
+        self.words(runner).any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
+    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first.
+    pub fn take(&self, runner: usize, mut each: impl FnMut(usize)) -> bool {
+        let mut some = false;
+        for (number, word) in self.words(runner).enumerate() {
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let at = number * usize::BITS as usize + bits.trailing_zeros() as usize;
+                bits &= bits.wrapping_sub(1);
+                some = true;
+                each(at.wrapping_mul(self.runners).wrapping_add(runner));
+            }
+        }
+        some
+    }
+
+    /// Takes one lane that is to be polled: the `choice`th of them, counted round. For a scheduler
+    /// that decides the order.
+    pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
+        let set: Vec<(usize, usize)> = (self.words(runner).enumerate())
+            .flat_map(|(number, word)| {
+                let bits = word.load(Ordering::SeqCst);
+                (0..usize::BITS as usize)
+                    .filter(move |bit| bits >> bit & 1 != 0)
+                    .map(move |bit| (number, bit))
+            })
+            .collect();
+        let (number, bit) = *set.get(choice.checked_rem(set.len())?)?;
+        self.words(runner).nth(number)?.fetch_and(!(1usize << bit), Ordering::SeqCst);
+        let at = number * usize::BITS as usize + bit;
+        Some(at.wrapping_mul(self.runners).wrapping_add(runner))
+    }
+}

@@ -7,6 +7,7 @@ mod elf;
 mod kernel;
 mod kmod;
 mod linux;
+mod nbd;
 mod rump;
 mod sanitize;
 mod setup;
@@ -51,6 +52,9 @@ The project's tasks. Each installs what it needs and lacks, and says so.
   cargo xtask bench [--linux] [ARGUMENT...]
       Measure the hosted driver; arguments go to `cargo bench -p dm-host`.
         --linux     then Linux, in a guest that counts instructions
+  cargo xtask bench --nbd [ROW]
+      Compare dm-host's NBD server with nbdkit's file plugin, on one image: time
+      and processor time of each row, or of those whose names hold ROW.
   cargo xtask sanitize address|thread [ARGUMENT...]
       Run the tests of dm-host that put I/O, control and failures under stress
       with one of the compiler's sanitizers, or those that the arguments name to

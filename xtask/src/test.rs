@@ -54,6 +54,11 @@ fn lint_pages(pages: &[PathBuf]) -> Result<()> {
 
 /// `cargo xtask bench`.
 pub fn bench(args: &[String]) -> Result<()> {
+    if let Some((first, rest)) = args.split_first()
+        && first == "--nbd"
+    {
+        return crate::nbd::bench(rest);
+    }
     setup::ensure(&[Need::Hosted])?;
     let rest = args.iter().filter(|arg| *arg != "--linux");
     sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--"]).args(rest))?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 
 use crate::execute::{Buffer, execute};
 use crate::haggle::haggle;
-use crate::handoff::{Successors, about_to_block, with_place};
+use crate::handoff::{Successors, about_to_block, is_reader, with_place};
 use crate::proto::{RawRequest, Terms};
 use crate::reader::Reader;
 use crate::server::{Device, Exports, Threads};
@@ -14,13 +14,17 @@ use crate::socket::Socket;
 /// Threads of a connection, and so requests that it has under way.
 pub const WORKERS: usize = 16;
 
+/// Bytes of replies that are kept at most.
+const KEPT: usize = 1024;
+
 /// What a connection's threads share.
 pub(crate) struct Connection<D> {
     pub(crate) device: D,
     pub(crate) terms: Terms,
     socket: Arc<Socket>,
-    /// Held while a reply, or a chunk of one, is sent.
-    sending: Mutex<()>,
+    /// Held while a reply, or a chunk of one, is sent; and replies that are to be sent with the next
+    /// one. None is kept by a thread that waits for anything.
+    sending: Mutex<Vec<u8>>,
     /// Held by the one request that uses a large buffer.
     pub(crate) large: Mutex<()>,
     state: Mutex<State>,
@@ -45,7 +49,7 @@ pub(crate) fn serve<E: Exports>(socket: Arc<Socket>, exports: &Arc<E>, threads: 
     let connection = Arc::new(Connection {
         device,
         terms,
-        sending: Mutex::new(()),
+        sending: Mutex::default(),
         large: Mutex::new(()),
         state: Mutex::new(State { place: None, ended: false, workers: 1, idle: 0 }),
         wake: Condvar::new(),
@@ -60,6 +64,9 @@ fn work<D: Device>(connection: Arc<Connection<D>>, mut place: Option<Box<Reader>
     let mut buffer = Buffer::default();
     let own: Arc<dyn Successors> = connection.clone();
     while let Some(mut reader) = place.take().or_else(|| connection.wait_for_place()) {
+        if !reader.has_request() {
+            connection.send_kept();
+        }
         match reader.request() {
             Ok(Some(request)) => {
                 place = connection.carry_out(&own, reader, &request, &mut buffer);
@@ -68,11 +75,13 @@ fn work<D: Device>(connection: Arc<Connection<D>>, mut place: Option<Box<Reader>
             Ok(None) | Err(_) => connection.end(),
         }
     }
+    connection.send_kept();
     connection.state().workers -= 1;
 }
 
 impl<D: Device> Successors for Connection<D> {
     fn take_over(self: Arc<Self>, reader: Box<Reader>) {
+        self.send_kept();
         let spawn = {
             let mut state = self.state();
             state.place = Some(reader);
@@ -125,9 +134,9 @@ impl<D: Device> Connection<D> {
         self.end();
     }
 
-    /// Sends a reply, or a chunk of one.
+    /// Sends a reply, or a chunk of one, after those that were kept.
     pub(crate) fn send(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        let _sending = match self.sending.try_lock() {
+        let mut kept = match self.sending.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
@@ -135,7 +144,45 @@ impl<D: Device> Connection<D> {
                 self.sending.lock().unwrap_or_else(|e| e.into_inner())
             }
         };
-        self.socket.send(head, body)
+        if kept.is_empty() {
+            return self.socket.send(head, body);
+        }
+        kept.extend(head);
+        let sent = self.socket.send(&kept, body);
+        kept.clear();
+        sent
+    }
+
+    /// Keeps a reply, to be sent with the next one, which the caller is about to make; unless the
+    /// caller is not the reader any more: then it is another's to say when there is nothing more.
+    pub(crate) fn keep(&self, reply: &[u8]) -> io::Result<()> {
+        if !is_reader() {
+            return self.send(reply, &[]);
+        }
+        match self.sending.try_lock() {
+            Ok(mut kept) if kept.len() < KEPT => {
+                kept.extend(reply);
+                Ok(())
+            }
+            Ok(kept) => {
+                drop(kept);
+                self.send(reply, &[])
+            }
+            Err(_) => self.send(reply, &[]),
+        }
+    }
+
+    /// Sends what was kept. Whoever sends meanwhile does it.
+    fn send_kept(&self) {
+        let Ok(mut kept) = self.sending.try_lock() else { return };
+        if !kept.is_empty() {
+            let sent = self.socket.send(&kept, &[]);
+            kept.clear();
+            drop(kept);
+            if sent.is_err() {
+                self.give_up();
+            }
+        }
     }
 
     /// Carries a request out; gives the place back if it is still the caller's.

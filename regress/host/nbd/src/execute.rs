@@ -44,6 +44,8 @@ pub(crate) struct Job {
     offset: u64,
     length: u32,
     what: What,
+    /// Another request is there already: short replies go together.
+    more: bool,
 }
 
 enum What {
@@ -62,8 +64,13 @@ pub(crate) fn execute<D: Device>(
     request: &RawRequest,
     buffer: &mut Buffer,
 ) -> (Option<Box<Reader>>, Option<Job>) {
-    let job =
-        |what| Job { cookie: request.cookie, offset: request.offset, length: request.length, what };
+    let job = |what, more| Job {
+        cookie: request.cookie,
+        offset: request.offset,
+        length: request.length,
+        what,
+        more,
+    };
     let what = match connection.terms.check(request) {
         Ok(Command::Disconnect) => {
             connection.end();
@@ -76,7 +83,10 @@ pub(crate) fn execute<D: Device>(
         Err(error) => reader.skip(request.payload().into()).map(|()| What::Told(Err(error))),
     };
     match what {
-        Ok(what) => (Some(reader), Some(job(what))),
+        Ok(what) => {
+            let more = reader.has_request();
+            (Some(reader), Some(job(what, more)))
+        }
         Err(_) => {
             connection.give_up();
             (None, None)
@@ -269,14 +279,12 @@ impl Job {
         connection: &Connection<D>,
         result: Result<(), Error>,
     ) -> io::Result<()> {
-        let error = result.err();
-        if !connection.terms.structured {
-            return connection.send(&proto::simple(self.cookie, error), &[]);
-        }
-        match error {
-            None => {
-                // As all servers do: a simple reply is shorter, and allowed but for a read.
-                connection.send(&proto::simple(self.cookie, None), &[])
+        match result.err() {
+            // As all servers do: a simple reply is shorter, and allowed but for a read.
+            None if self.more => connection.keep(&proto::simple(self.cookie, None)),
+            None => connection.send(&proto::simple(self.cookie, None), &[]),
+            Some(error) if !connection.terms.structured => {
+                connection.send(&proto::simple(self.cookie, Some(error)), &[])
             }
             Some(error) => {
                 let mut data = (error as u32).to_be_bytes().to_vec();

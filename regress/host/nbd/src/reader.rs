@@ -8,7 +8,7 @@ use crate::socket::Socket;
 
 /// Bytes that are received ahead: many small requests with one system call, and little to copy
 /// of a large one.
-const AHEAD: usize = 16 << 10;
+const AHEAD: usize = 32 << 10;
 
 /// The receiving half of a connection; whoever owns it receives.
 pub(crate) struct Reader {
@@ -44,6 +44,16 @@ impl Reader {
         let request = RawRequest::parse(bytes);
         self.start = self.start.saturating_add(REQUEST);
         Ok(request)
+    }
+
+    /// `true` if a request has been received ahead with all that belongs to it: then the next one
+    /// costs no wait.
+    pub(crate) fn has_request(&self) -> bool {
+        let waiting = self.waiting();
+        let request = waiting.first_chunk().and_then(RawRequest::parse);
+        request.is_some_and(|request| {
+            waiting.len().saturating_sub(REQUEST) as u64 >= u64::from(request.payload())
+        })
     }
 
     /// Receives a payload, or a part of it.

@@ -120,6 +120,18 @@ pub fn tool(args: &[&str], input: &str) -> Done {
     run(Command::new(TOOL).args(args).env_remove("DM_HOST_CONTROL"), input)
 }
 
+/// The command that serves these disks, its sockets in the folder.
+pub fn serve(folder: &Folder, disks: &[impl AsRef<str>], more: &[&str]) -> Command {
+    let mut command = Command::new(TOOL);
+    command.arg("serve");
+    for disk in disks {
+        command.arg("--disk").arg(disk.as_ref());
+    }
+    command.arg("--control").arg(folder.path("control")).arg("--nbd").arg(folder.path("nbd"));
+    command.args(more).stdin(Stdio::null());
+    command
+}
+
 /// A served machine.
 pub struct Server {
     pub folder: Folder,
@@ -136,15 +148,17 @@ impl Server {
 
     pub fn with(more: &[&str]) -> Server {
         let folder = Folder::new();
-        let mut command = Command::new(TOOL);
-        command.arg("serve");
-        for (name, sectors, options) in [("wd0", 8192, ""), ("wd1", 8192, ""), ("wd2", 2048, ",ro")]
-        {
-            let file = folder.disk(name, sectors);
-            command.arg("--disk").arg(format!("{name}={}{options}", file.display()));
-        }
-        command.arg("--control").arg(folder.path("control")).arg("--nbd").arg(folder.path("nbd"));
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let disks = [("wd0", 8192, ""), ("wd1", 8192, ""), ("wd2", 2048, ",ro")];
+        let disks = disks.map(|(name, sectors, options)| {
+            format!("{name}={}{options}", folder.disk(name, sectors).display())
+        });
+        Server::on(folder, &disks, more)
+    }
+
+    /// A machine with these disks.
+    pub fn on(folder: Folder, disks: &[impl AsRef<str>], more: &[&str]) -> Server {
+        let mut command = serve(&folder, disks, more);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the tool");
         let out = BufReader::new(child.stdout.take().expect("piped"));
         // It has said where it listens when it says how to end it.

@@ -1,7 +1,9 @@
 //! `dm-host serve`: opens the disks, makes the sockets, boots the kernel, and ends it all again.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -83,9 +85,10 @@ fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
 
 /// Says where it listens. A standard output that takes nothing is no reason not to serve.
 fn tell(lines: &[String]) {
-    let mut out = io::stdout().lock();
-    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-    match written.and_then(|()| out.flush()) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    // Past the buffer of `io::stdout`, which would try again at the end.
+    let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    match out.and_then(|mut out| out.write_all(text.as_bytes())) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             say(&format!("warning: standard output: {error}"));
         }

@@ -31,6 +31,9 @@ use crate::lane::Lane;
 use crate::units::Sector;
 use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
 
+#[cfg(test)]
+mod tests;
+
 const STOPPED: u8 = 0;
 const RUNNING: u8 = 1;
 const SUSPENDING: u8 = 2;
@@ -42,6 +45,8 @@ pub struct Executor {
     lines: Box<[Line]>,
     lanes: Box<[LaneState]>,
     state: AtomicU8,
+    /// How many times it has begun to be suspended; wraps around.
+    suspends: AtomicU32,
     /// [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
     raise: Box<dyn Fn() + Send + Sync>,
@@ -153,6 +158,7 @@ impl Executor {
             lines: made.into(),
             lanes: roles.iter().map(lane).collect(),
             state: AtomicU8::new(STOPPED),
+            suspends: AtomicU32::new(0),
             keeps_failed: AtomicBool::new(false),
             raise,
         });
@@ -240,9 +246,13 @@ impl Executor {
     }
 
     /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
-    /// the I/O.
+    /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
+    /// with EIO: no target sees I/O that it has not been started for.
     pub fn submit(self: &Arc<Self>, info: JobInfo) {
         let job = Job { info, executor: Some(self.clone()) };
+        if self.state.load(Ordering::Acquire) == STOPPED {
+            return job.fail(Errno::EIO);
+        }
         let line = self.lines.get(info.line);
         let Some((line, queue)) = line.and_then(|l| l.queues.get(info.queue).map(|q| (l, q)))
         else {
@@ -338,8 +348,11 @@ impl Executor {
 
     /// Tells every line that new I/O is held and that jobs must end. Does not sleep.
     pub fn suspending(&self, how: Quiesce) {
-        let _ =
+        let begun =
             self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::AcqRel, Ordering::Acquire);
+        if begun.is_ok() {
+            self.suspends.fetch_add(1, Ordering::SeqCst);
+        }
         self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::Release);
         for (at, line) in self.lines.iter().enumerate() {
             line.target.suspending(how);
@@ -437,17 +450,25 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Counts a background lane in, if the engine runs.
-    pub(crate) fn run_begins(&self, line: usize) -> bool {
-        let Some(line) = self.lines.get(line) else { return false };
+    /// Counts a background lane in, if the engine runs. The answer tells this run from others.
+    pub(crate) fn run_begins(&self, line: usize) -> Option<u32> {
+        let line = self.lines.get(line)?;
+        // Before the look: a suspend that comes in between is another's run.
+        let run = self.suspends.load(Ordering::SeqCst);
         // Counted before the look, as a stop looks at the count after it has changed the state.
         line.busy.fetch_add(1, Ordering::SeqCst);
         if self.state.load(Ordering::SeqCst) == RUNNING {
-            return true;
+            return Some(run);
         }
         line.busy.fetch_sub(1, Ordering::SeqCst);
         self.host.announce();
-        false
+        None
+    }
+
+    /// `true` once a run of the background's is over: the engine was suspended since, even if that
+    /// was called off before the background had returned.
+    pub(crate) fn run_is_over(&self, run: u32) -> bool {
+        !self.is_running() || self.suspends.load(Ordering::SeqCst) != run
     }
 
     /// Counts a background lane out.

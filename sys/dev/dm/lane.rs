@@ -245,7 +245,8 @@ impl Lane {
     }
 
     /// Sleeps until a moment of [`Lane::now`]'s clock, at most half round it ahead, or until the
-    /// device is being suspended: `false` then.
+    /// device is being suspended: `false` then. While [`Lane::stopping`] is true it is `false` at
+    /// once, so that a loop around it must end then.
     pub async fn sleep_until(&mut self, moment: u32) -> bool {
         let Some(state) = self.executor.lane_state(self.number) else { return false };
         let result = poll_fn(|_| {
@@ -331,6 +332,31 @@ impl Lane {
         .await
     }
 
+    /// The same, but `None` when a moment of [`Lane::now`]'s clock has come, or the device is being
+    /// suspended, before.
+    pub async fn until_moment<T>(
+        &mut self,
+        signal: &Signal,
+        moment: u32,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let state = self.executor.lane_state(self.number)?;
+        let found = poll_fn(|_| {
+            if let Some(found) = self.look(signal, &mut condition) {
+                return Poll::Ready(Some(found));
+            }
+            let left = moment.wrapping_sub(self.executor.host().now());
+            if left == 0 || left > u32::MAX / 2 || self.stopping() {
+                return Poll::Ready(None);
+            }
+            state.sleep(Some(moment));
+            Poll::Pending
+        })
+        .await;
+        state.sleep(None);
+        found
+    }
+
     fn look<T>(&self, signal: &Signal, condition: &mut impl FnMut() -> Option<T>) -> Option<T> {
         // First the bit, then the look: whoever changes the condition does so before it raises.
         signal.waiting.fetch_or(self.bit, Ordering::SeqCst);
@@ -381,19 +407,19 @@ impl Lane {
         .await
     }
 
-    /// Waits until the engine runs.
-    pub(crate) async fn run_begins(&self) {
+    /// Waits until the engine runs. The answer is for [`Lane::run_ends`].
+    pub(crate) async fn run_begins(&self) -> u32 {
         poll_fn(|_| match self.executor.run_begins(self.line) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+            Some(run) => Poll::Ready(run),
+            None => Poll::Pending,
         })
-        .await;
+        .await
     }
 
-    /// The background has returned: waits until the engine does not run.
-    pub(crate) async fn run_ends(&self) {
+    /// The background has returned: waits until the run that it was called for is over.
+    pub(crate) async fn run_ends(&self, run: u32) {
         self.executor.run_over(self.line);
-        poll_fn(|_| match self.stopping() {
+        poll_fn(|_| match self.executor.run_is_over(run) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })

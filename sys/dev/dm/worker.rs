@@ -106,7 +106,8 @@ pub trait Worker: Target + Sized + 'static {
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
 
     /// Does the work that no I/O asks for. Called once in each run from start to stop, by each of
-    /// [`Needs::background`] lanes with its number from 0. Must return soon after
+    /// [`Needs::background`] lanes with its number from 0, and again when a suspend was called off
+    /// that it has returned for. Must return soon after
     /// [`Lane::stopping`] has become true; [`Lane::until_stopping`] and [`Lane::sleep`] end then.
     fn background(&self, _number: usize, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
         async {}
@@ -116,7 +117,8 @@ pub trait Worker: Target + Sized + 'static {
     /// before it left. No I/O comes before this is over.
     ///
     /// # Errors
-    /// Why the table cannot be used; the one before it goes on.
+    /// Why the table cannot be used; the one before it goes on. Should that not start again either,
+    /// its jobs fail with EIO; what [`Target::map`] does not take is its own affair.
     fn start(&self, _lane: &mut Lane) -> impl Future<Output = Result<(), Errno>> + Send {
         async { Ok(()) }
     }
@@ -127,8 +129,10 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// New I/O is held from now on, and the device waits for the jobs there are: those that the
-    /// target holds back must go now. Must not sleep.
+    /// The device is going to wait for the jobs there are: those that the target holds back must go
+    /// now. New I/O is about to be held; until then jobs may still come, and the suspend may be
+    /// called off, without a call: [`Lane::suspending`] says how things stand. Every lane of the
+    /// line is polled after this, so that whatever it waits for is looked at again. Must not sleep.
     fn suspending(&self, _how: Quiesce) {}
 }
 
@@ -176,9 +180,9 @@ impl<T: Worker> Lanes for T {
             }),
             Role::Background(number) => Box::pin(async move {
                 loop {
-                    lane.run_begins().await;
+                    let run = lane.run_begins().await;
                     self.background(number, &mut lane).await;
-                    lane.run_ends().await;
+                    lane.run_ends(run).await;
                 }
             }),
             Role::Control => Box::pin(async move {

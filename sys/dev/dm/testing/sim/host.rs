@@ -349,11 +349,9 @@ impl host::Host for Host {
             let command = match job.op {
                 Op::Read => Command::Read,
                 Op::Write => Command::Write { fua: job.fua },
-                // A kernel sends those by way of a lane.
-                Op::Flush => Command::Flush,
-                Op::Discard => Command::Discard,
+                Op::Flush | Op::Discard => panic!("a {:?} is forwarded", job.op),
             };
-            let range = if job.op == Op::Flush { (0, 0) } else { (to.sector.0, job.length.0) };
+            let range = (to.sector.0, job.length.0);
             assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
             let data = match job.op {
                 Op::Write => state.data_of(&stretch).to_vec(),

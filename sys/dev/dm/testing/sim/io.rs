@@ -11,7 +11,7 @@ use core::ops::Range;
 
 use super::disk::{Command, SECTOR, Transfer};
 use super::model::{Model, Moment, Value};
-use super::shared::{Answered, Shared, State, Waiting};
+use super::shared::{Answered, Shared, State, Todo, Waiting};
 use crate::executor::Executor;
 use crate::job::{JobInfo, Op};
 use crate::table::{Component, Piece, Table};
@@ -55,6 +55,8 @@ pub(super) struct Device {
     pub table: Option<Arc<Table<Attached>>>,
     /// `true` while it is suspended, or being so.
     pub held: bool,
+    /// `true` from when its targets are told that it is being suspended until it goes on.
+    pub quiescing: bool,
     /// What waits for a resume, in the order it came.
     pub queue: Waiting,
     /// Stretches under way.
@@ -75,6 +77,7 @@ impl Device {
         Device {
             table: None,
             held: true,
+            quiescing: false,
             queue: Waiting::new(),
             active: 0,
             waiting: BTreeMap::new(),
@@ -217,11 +220,16 @@ impl State {
     /// A stretch that was under way waits for a resume.
     pub fn hold(&mut self, stretch: Stretch) {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
-        let device = &mut self.devices[device];
-        assert!(device.held, "I/O is given back to a device that is not suspended");
-        device.active -= 1;
+        let (number, device) = (device, &mut self.devices[device]);
         // A flush begins anew: the next table's lines are others.
-        device.queue.push_back(Stretch { line: None, ..stretch });
+        let stretch = Stretch { line: None, ..stretch };
+        if device.held {
+            device.active -= 1;
+            device.queue.push_back(stretch);
+        } else {
+            assert!(device.quiescing, "I/O is given back to a device that is not suspended");
+            self.todo.push(Todo::Again(number, stretch));
+        }
     }
 
     /// An I/O is answered: checks what it says.
@@ -267,7 +275,7 @@ impl State {
     pub fn line_freed(&mut self, device: usize, line: usize) {
         let waiting = self.devices[device].waiting.get(&line);
         if waiting.is_some_and(|waiting| !waiting.is_empty()) {
-            self.freed.push((device, line));
+            self.todo.push(Todo::Freed(device, line));
         }
     }
 
@@ -334,7 +342,7 @@ impl Shared {
         let queue = {
             let mut state = self.lock();
             let device = &mut state.devices[device];
-            device.held = false;
+            (device.held, device.quiescing) = (false, false);
             device.active += device.queue.len();
             core::mem::take(&mut device.queue)
         };
@@ -344,7 +352,7 @@ impl Shared {
     }
 
     /// Sends a stretch, which counts as under way, where the table says.
-    fn route(self: &Arc<Self>, device: usize, stretch: Stretch) {
+    pub fn route(self: &Arc<Self>, device: usize, stretch: Stretch) {
         if let Some(rest) = self.route_some(device, &stretch) {
             let mut state = self.lock();
             let line = rest.line.expect("the line it waits for");

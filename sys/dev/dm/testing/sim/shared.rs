@@ -9,10 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Command, Disk, Transfer};
 use super::host::{Host, HostState};
-use super::io::{Device, Io, Owner};
+use super::io::{Device, Io, Owner, Stretch};
 use super::model::Moment;
 use super::rng::Rng;
 use crate::Errno;
+
+/// Stretches of I/O that wait: for a resume, or for a job.
+pub(super) type Waiting = VecDeque<Stretch>;
 
 /// A command on its way to a disk.
 pub(super) struct Flight {
@@ -62,8 +65,8 @@ pub(super) struct State {
     pub ios: BTreeMap<usize, Io>,
     /// The next I/O's number.
     pub next_io: usize,
-    /// Lines of devices for which the number of a job was freed while I/O waited for one.
-    pub freed: Vec<(usize, usize)>,
+    /// What the kernel's side has to do.
+    pub todo: Vec<Todo>,
     /// Events until the power is cut.
     pub cut: Option<u64>,
     /// The disks after the power was cut, until they come up again.
@@ -153,11 +156,19 @@ impl State {
     }
 }
 
+/// What the kernel's side of a device has to do.
+pub(super) enum Todo {
+    /// The number of a job of a line was freed while I/O waited for one.
+    Freed(usize, usize),
+    /// Something was given back before the device held I/O: it is mapped again.
+    Again(usize, Stretch),
+}
+
 /// What happens next.
 enum Event {
     Lane(Arc<Host>, usize, usize),
     Answer(usize),
-    Freed(usize),
+    Todo(usize),
     Time,
     Nothing,
 }
@@ -195,10 +206,13 @@ impl Shared {
                 drop(state);
                 self.finish(flight);
             }
-            Event::Freed(at) => {
-                let (device, line) = state.freed.swap_remove(at);
+            Event::Todo(at) => {
+                let todo = state.todo.swap_remove(at);
                 drop(state);
-                self.route_waiting(device, line);
+                match todo {
+                    Todo::Freed(device, line) => self.route_waiting(device, line),
+                    Todo::Again(device, stretch) => self.route(device, stretch),
+                }
             }
             Event::Time => {
                 drop(state);
@@ -222,8 +236,8 @@ impl Shared {
         let State { hosts, temper, .. } = state;
         let lanes = temper.lanes;
         let ready: u64 = hosts.iter_mut().flatten().map(HostState::ready_runners).sum();
-        let (answers, freed) = (state.flights.len() as u64, state.freed.len() as u64);
-        let all = ready * lanes + answers * 2 + freed * 2;
+        let (answers, todo) = (state.flights.len() as u64, state.todo.len() as u64);
+        let all = ready * lanes + answers * 2 + todo * 2;
         if all == 0 {
             return Event::Nothing;
         }
@@ -246,7 +260,7 @@ impl Shared {
         if choice < ready * lanes + answers * 2 {
             return Event::Answer(state.choose_flight());
         }
-        Event::Freed(state.rng.index(freed as usize))
+        Event::Todo(state.rng.index(todo as usize))
     }
 
     /// Lets so many milliseconds pass.
@@ -314,6 +328,3 @@ impl core::fmt::Display for Answered {
         }
     }
 }
-
-/// Stretches of I/O that wait: for a resume, or for a job.
-pub(super) type Waiting = VecDeque<super::io::Stretch>;

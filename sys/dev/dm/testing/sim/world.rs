@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::disk::{Counts, Disk};
+use super::disk::{Counts, Disk, SECTOR};
 use super::host::Host;
 use super::io::{Attached, Device};
 use super::model::Model;
@@ -17,7 +17,7 @@ use crate::executor::{self, Executor};
 use crate::host::Ready;
 use crate::job::Op;
 use crate::table::{Builder, Opener, Table};
-use crate::target::TargetType;
+use crate::target::{Target, TargetType};
 use crate::worker::Quiesce;
 use crate::{Errno, Sector};
 
@@ -34,6 +34,13 @@ pub struct World {
 pub struct Loaded {
     table: Arc<Table<Attached>>,
     host: Option<usize>,
+}
+
+impl Loaded {
+    /// The target that holds a sector.
+    pub fn target(&self, sector: Sector) -> Option<&dyn Target> {
+        self.table.target(sector)
+    }
 }
 
 /// What there is of a game, in numbers.
@@ -99,7 +106,7 @@ impl World {
             hosts: Vec::new(),
             ios: BTreeMap::new(),
             next_io: 0,
-            freed: Vec::new(),
+            todo: Vec::new(),
             cut: None,
             media: None,
             failed_before: 0,
@@ -109,6 +116,11 @@ impl World {
             rng,
         };
         World { shared: Shared::new(state), types }
+    }
+
+    /// `true` if every I/O has been answered.
+    pub fn is_idle(&self) -> bool {
+        self.with(|state| state.ios.is_empty())
     }
 
     fn with<R>(&self, use_it: impl FnOnce(&mut State) -> R) -> R {
@@ -270,13 +282,25 @@ impl World {
     }
 
     fn begin_suspend(&self, device: usize, how: Quiesce) -> Option<Arc<Table<Attached>>> {
-        let table = self.with(|state| {
-            state.devices[device].held = true;
-            state.devices[device].table.clone()
-        })?;
+        let (table, between) = self.with(|state| {
+            state.devices[device].quiescing = true;
+            (
+                state.devices[device].table.clone(),
+                state.rng.chance(1, 2).then(|| state.rng.below(8)),
+            )
+        });
+        let table = table?;
         if let Some(engine) = table.engine() {
             engine.suspending(how);
         }
+        // I/O may still come between the two.
+        if let Some(events) = between {
+            let unit = u64::from(table.sector_size()) / SECTOR as u64;
+            self.submit(device, Op::Read, 0, unit, false);
+            self.submit(device, Op::Write, 0, unit, false);
+            self.run(events);
+        }
+        self.with(|state| state.devices[device].held = true);
         Some(table)
     }
 
@@ -339,7 +363,11 @@ impl World {
                 let excused = self.is_off() || self.has_failed();
                 assert!(excused, "a table does not start ({errno:?}), though no disk failed");
                 drop(new);
-                self.resume(device)?;
+                if self.resume(device).is_err() && !self.is_off() && self.choose(|r| r.chance(1, 2))
+                {
+                    // As the driver does, when it had not been suspended before.
+                    self.release(device);
+                }
                 Err(errno)
             }
         }
@@ -369,6 +397,18 @@ impl World {
             }
         }
         result
+    }
+
+    /// Lets I/O go on with the table a device has, started or not.
+    pub fn release(&self, device: usize) {
+        self.tell(|| format!("I/O on device {device} goes on"));
+        self.shared.release(device);
+    }
+
+    /// `true` if a device's table is started, or need not be.
+    pub fn is_started(&self, device: usize) -> bool {
+        let table = self.table(device);
+        table.is_some_and(|table| table.engine().is_none_or(|engine| engine.is_running()))
     }
 
     /// `true` while a device is suspended.
@@ -405,7 +445,7 @@ impl World {
     /// Reads all of a device, and waits for it. The content is checked as ever.
     pub fn read_all(&self, device: usize) {
         let Some(table) = self.table(device) else { return };
-        let most = (self.max_io() / super::disk::SECTOR) as u64;
+        let most = (self.max_io() / SECTOR) as u64;
         let size = table.size().0;
         for start in (0..size).step_by(most as usize) {
             self.submit(device, Op::Read, start, most.min(size - start), false);

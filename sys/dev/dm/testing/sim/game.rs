@@ -42,6 +42,10 @@ pub trait Game {
     /// Does something of its own, from time to time: sends a message, damages a disk.
     fn act(&mut self, _world: &World) {}
 
+    /// Called when the disks are made to work: whatever the game has damaged must work too from
+    /// now on. The devices may be suspended.
+    fn heal(&mut self, _world: &World) {}
+
     /// Called after each boot, when the devices are running and before there is I/O on them.
     fn booted(&mut self, _world: &World) {}
 
@@ -254,6 +258,9 @@ impl<'g> Player<'g> {
             });
         }
         self.world.tell(|| String::from("the disks work"));
+        if !self.world.is_off() {
+            self.game.heal(self.world);
+        }
     }
 
     /// Reads all there is, when everything works.
@@ -262,11 +269,14 @@ impl<'g> Player<'g> {
         self.reboot(true);
         self.heal();
         for device in 0..self.world.devices() {
-            let resumed = match self.world.is_suspended(device) {
-                true => self.world.resume(device),
-                false => Ok(()),
-            };
-            assert!(resumed.is_ok(), "device {device} does not resume: {resumed:?}");
+            if !self.world.is_suspended(device) && !self.world.is_started(device) {
+                self.world.suspend(device, Quiesce::Flush);
+            }
+            if self.world.is_suspended(device) {
+                let resumed = self.world.resume(device);
+                assert!(resumed.is_ok(), "device {device} does not resume: {resumed:?}");
+                self.game.heal(self.world);
+            }
             self.world.settle(device);
             self.world.read_all(device);
             self.world.read_all(device);

@@ -1,4 +1,4 @@
-//! Tables of targets that only map: linear, striped, zero, error.
+//! Tables of targets that only map: linear, striped, zero, error, unstriped, switch, dust.
 
 use alloc::format;
 use alloc::string::String;
@@ -63,6 +63,20 @@ impl Game for Maps {
                     text +=
                         &format!("{start} {LINE} striped 2 6 d{disk} {offset} d{other} {offset}\n");
                 }
+                // One line for each stripe of two.
+                "unstriped" => {
+                    let half = LINE / 2;
+                    for index in 0..2 {
+                        let start = start + index * half;
+                        text += &format!("{start} {half} unstriped 2 6 {index} d{disk} {offset}\n");
+                    }
+                }
+                // Two paths to the same disk.
+                "switch" => {
+                    let path = format!("d{disk} {offset}");
+                    text += &format!("{start} {LINE} switch 2 8 0 {path} {path}\n");
+                }
+                "dust" => text += &format!("{start} {LINE} dust d{disk} {offset} 512\n"),
                 kind => text += &format!("{start} {LINE} {kind}\n"),
             }
         }
@@ -78,5 +92,40 @@ impl Game for Maps {
                 _ => {}
             }
         }
+    }
+
+    fn act(&mut self, world: &World) {
+        let at = world.choose(|rng| rng.index(self.lines.len()));
+        let line = self.lines[at];
+        let (first, number) = (at as u64 * LINE, world.choose(|rng| rng.below(LINE)));
+        let text = match line.kind {
+            "switch" => format!("set_region_mappings {:x}:{}", number / 8, number % 2),
+            "dust" => {
+                world.may_fail(0, true);
+                let number = line.offset + number;
+                world.choose(|rng| match rng.below(4) {
+                    0 => "enable".into(),
+                    1 => format!("removebadblock {number}"),
+                    _ => format!("addbadblock {number}"),
+                })
+            }
+            _ => return,
+        };
+        // A block may be bad already, or not be.
+        let _ = world.message(0, first, &text);
+    }
+
+    fn heal(&mut self, world: &World) {
+        if !self.lines.iter().any(|line| line.kind == "dust")
+            || world.is_suspended(0)
+            || world.table(0).is_none()
+        {
+            return;
+        }
+        for (at, _) in (0..).zip(&self.lines).filter(|(_, line)| line.kind == "dust") {
+            world.message(0, at * LINE, "disable").expect("a target that takes it");
+        }
+        world.settle(0);
+        world.may_fail(0, false);
     }
 }

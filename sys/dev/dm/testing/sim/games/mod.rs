@@ -13,6 +13,9 @@ pub const GAMES: &[(&str, Make)] = &[
     ("striped", || Box::new(maps::Maps::new(&["striped"]))),
     ("zero", || Box::new(maps::Maps::new(&["zero", "linear"]))),
     ("error", || Box::new(maps::Maps::new(&["error", "striped"]))),
+    ("unstriped", || Box::new(maps::Maps::new(&["unstriped"]))),
+    ("switch", || Box::new(maps::Maps::new(&["switch"]))),
+    ("dust", || Box::new(maps::Maps::new(&["dust", "linear"]))),
     ("mixed", || Box::new(maps::Maps::new(&["linear", "striped", "zero", "error"]))),
 ];
 

@@ -7,6 +7,7 @@ mod elf;
 mod kernel;
 mod kmod;
 mod linux;
+mod lvm2;
 mod nbd;
 mod rump;
 mod sanitize;
@@ -63,13 +64,18 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       Play games on simulated disks that lose power, for a minute or as long as
       told, and check every promise. Prints the story of the first game that is
       lost, and the seed that plays it again.
+  cargo xtask lvm2-tests --lvm2-tests DIR [NAME...]
+      Run LVM2's own test scripts on the driver, from a copy of its sources that
+      you have: those in regress/linux/tools/lvm2.list, or those that are named.
+      Wants root, /dev/fuse and loop devices.
   cargo xtask doc
       Format the manual pages and the code's documentation: target/doc.
-  cargo xtask setup [hosted|tools|linux|kernel|lint|all]...
+  cargo xtask setup [hosted|tools|linux|linux-tools|kernel|lint|all]...
       Only install what is missing: to build and run the driver on this machine
       (hosted), for the demo and the tests with other tools (tools), for the
-      guest with Linux (linux), for the kernel objects (kernel), for format,
-      lints and manual pages (lint).
+      guest with Linux (linux), for the tests with Linux's own tools
+      (linux-tools), for the kernel objects (kernel), for format, lints and
+      manual pages (lint).
   cargo xtask help
       This text.
 ";
@@ -87,6 +93,7 @@ fn run(task: &str, args: &[String]) -> sh::Result<()> {
         "sanitize" => sanitize::main(args),
         "simulate" => simulate::main(args),
         "doc" => doc::main(args),
+        "lvm2-tests" => lvm2::main(args),
         "setup" => setup::main(args),
         _ => Err(format!("no task called `{task}`: see `cargo xtask help`")),
     }

@@ -16,6 +16,8 @@ pub enum Need {
     Tools,
     /// A guest with Linux, to compare with.
     Linux,
+    /// Linux's own device-mapper tools, and what stands on devices.
+    LinuxTools,
     /// The objects for a NetBSD kernel.
     Kernel,
     /// Formatting, lints and the manual pages' check.
@@ -23,13 +25,15 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Need; 5] = [Need::Hosted, Need::Tools, Need::Linux, Need::Kernel, Need::Lint];
+    const ALL: [Need; 6] =
+        [Need::Hosted, Need::Tools, Need::Linux, Need::LinuxTools, Need::Kernel, Need::Lint];
 
     fn name(self) -> &'static str {
         match self {
             Need::Hosted => "hosted",
             Need::Tools => "tools",
             Need::Linux => "linux",
+            Need::LinuxTools => "linux-tools",
             Need::Kernel => "kernel",
             Need::Lint => "lint",
         }
@@ -112,6 +116,21 @@ const ITEMS: &[Item] = &[
         &["thin-provisioning-tools"],
         "Linux's tools, for the guest",
     ),
+    item(
+        Need::LinuxTools,
+        Probe::Program("dmsetup"),
+        &["dmsetup"],
+        "Linux's own tool for the driver",
+    ),
+    item(Need::LinuxTools, Probe::Program("lvm"), &["lvm2"], "makes volumes on the driver"),
+    item(
+        Need::LinuxTools,
+        Probe::Program("mke2fs"),
+        &["e2fsprogs"],
+        "makes and checks file systems",
+    ),
+    item(Need::LinuxTools, Probe::Program("mkfs.btrfs"), &["btrfs-progs"], "resizes a mounted one"),
+    item(Need::LinuxTools, Probe::Program("losetup"), &["mount"], "looks at loop devices"),
     item(Need::Kernel, Probe::Program("clang"), &["clang"], "compiles the C side"),
     item(Need::Kernel, Probe::Libclang, &["libclang-dev"], "reads NetBSD's headers"),
     item(Need::Kernel, Probe::Program("objdump"), &["binutils"], "links and checks the objects"),
@@ -140,7 +159,7 @@ pub fn main(args: &[String]) -> Result<()> {
             None if arg == "all" => needs.extend(Need::ALL),
             None => {
                 return Err(format!(
-                    "no need called `{arg}`: hosted, tools, linux, kernel, lint, all"
+                    "no need called `{arg}`: hosted, tools, linux, linux-tools, kernel, lint, all"
                 ));
             }
         }

@@ -11,7 +11,7 @@ pub fn main(args: &[String]) -> Result<()> {
     if let Some(arg) = args.first() {
         return Err(format!("`test` takes no arguments, so not `{arg}`"));
     }
-    setup::ensure(&[Need::Hosted, Need::Tools, Need::Kernel, Need::Lint])?;
+    setup::ensure(&[Need::Hosted, Need::Tools, Need::LinuxTools, Need::Kernel, Need::Lint])?;
 
     sh::heading("format");
     sh::run(sh::cargo().args(["fmt", "--all", "--check"]))?;

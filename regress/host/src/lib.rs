@@ -45,6 +45,7 @@ pub mod iostat;
 pub mod kauth;
 pub mod kmem;
 mod kthread;
+pub mod linux;
 pub mod lock;
 pub mod lwp;
 pub mod machine;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0–3 | `dmhQ` | `dmhR` |
 //! | 4–5 | version, 1 | version, 1 |
-//! | 6–7 | kind, [`Kind`] | 0 |
+//! | 6–7 | kind, [`Kind`] | 0, or [`EVENT`] |
 //! | 8–11 | 0 | errno, NetBSD's; 0 when it was done |
 //! | 12–15 | bytes of the body | bytes of the body |
 //!
@@ -53,14 +53,31 @@ pub enum Kind {
     /// undoes nothing. Unless the request before was done, the answer is ECANCELED, and what was
     /// to be undone stays as it was: so the two may be sent together.
     AtEnd = 6,
+    /// An ioctl of Linux's: the body is its number, four bytes big-endian, and `struct dm_ioctl`
+    /// with all its data; the answer is the structure and its data again. The errno of the reply
+    /// is Linux's. `dm-host linux` answers it.
+    Linux = 16,
+    /// From now on a frame of [`EVENT`] comes through the connection when something has happened
+    /// after a DM_DEV_ARM_POLL on it; no body, and no answer but those.
+    LinuxEvents = 17,
 }
+
+/// Bytes of the body of a [`Kind::Linux`] request: what the kernel takes for a table, and more.
+pub const MAX_LINUX: usize = 32 << 20;
+
+/// The kind in the header of a reply that nobody asked for: see [`Kind::LinuxEvents`].
+pub const EVENT: u16 = 1;
 
 impl Kind {
     fn parse(number: u16) -> Option<Kind> {
         use Kind::*;
-        [Ioctl, Sysctl, Disks, Shutdown, Statistics, AtEnd]
+        [Ioctl, Sysctl, Disks, Shutdown, Statistics, AtEnd, Linux, LinuxEvents]
             .into_iter()
             .find(|kind| *kind as u16 == number)
+    }
+
+    fn max(self) -> usize {
+        if self == Kind::Linux { MAX_LINUX } else { MAX_REQUEST }
     }
 }
 
@@ -124,7 +141,7 @@ impl Request {
     /// # Errors
     /// [`WireError::Malformed`] for a body that is too large, or those of the connection.
     pub fn write(&self, to: &mut impl Write) -> Result<(), WireError> {
-        if self.body.len() > MAX_REQUEST {
+        if self.body.len() > self.kind.max() {
             return Err(WireError::Malformed("the request is too large"));
         }
         write(to, REQUEST, self.kind as u16, 0, &self.body)
@@ -141,7 +158,7 @@ impl Request {
         if header.word != 0 {
             return Err(WireError::Malformed("a reserved field is not 0"));
         }
-        if header.length > MAX_REQUEST {
+        if header.length > kind.max() {
             return Err(WireError::Malformed("the request is too large"));
         }
         Ok(Request { kind, body: body(from, header.length)? })
@@ -158,6 +175,14 @@ impl Reply {
             return write(to, REPLY, 0, 7, b"the reply is too large");
         }
         write(to, REPLY, 0, self.errno as u32, &self.body)
+    }
+
+    /// Sends word that something has happened: a reply without a request.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn write_event(to: &mut impl Write) -> Result<(), WireError> {
+        write(to, REPLY, EVENT, 0, b"")
     }
 
     /// Receives one.

@@ -50,6 +50,9 @@ pub enum Command {
     Map(Map),
     Uri(Uri),
     Completion(Completion),
+    Linux(crate::linux::args::Linux),
+    #[command(hide = true)]
+    LinuxKeeper(crate::linux::args::Keeper),
 }
 
 const SERVE: &str = "\

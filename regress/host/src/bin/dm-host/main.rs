@@ -5,6 +5,7 @@ mod client;
 mod ctl;
 mod disk;
 mod image;
+mod linux;
 mod map;
 mod serve;
 mod server;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
         Command::Map(map) => draw(map),
         Command::Uri(uri) => Ok(print_uri(uri)),
         Command::Completion(completion) => Ok(complete(completion)),
+        Command::Linux(linux) => return linux::run(linux),
+        Command::LinuxKeeper(keeper) => return linux::keeper::run(keeper),
     };
     let result = result.and_then(|text| match io::stdout().write_all(text.as_bytes()) {
         // Whoever read it has seen enough.

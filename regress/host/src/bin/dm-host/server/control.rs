@@ -284,6 +284,9 @@ fn answer(kind: Kind, text: &str, kernel: &Kernel, control: &mut Option<File>) -
         Kind::Statistics => kernel.statistics().map_err(plain),
         // Not for the kernel.
         Kind::AtEnd => Ok(String::new()),
+        Kind::Linux | Kind::LinuxEvents => {
+            Err((Errno::EOPNOTSUPP, "`dm-host linux` answers Linux's programs".into()))
+        }
     };
     match result {
         Ok(body) => Reply { errno: 0, body: body.into_bytes() },

@@ -1,0 +1,178 @@
+//! A session's folder, and what a session that was killed has left behind.
+//!
+//! Root's sessions are below /run/dm-host-linux, others' in the folder of the default sockets. A
+//! session's folder has a file `alive`, locked by the process that keeps the session for as long
+//! as it lives, and a file `state` that says which loop devices are the session's. Who starts a
+//! session takes the lock of all sessions first, and clears up after those that nobody keeps.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{loops, users};
+use crate::sockets;
+
+/// Loop devices that a session may have, and where the first session's begin.
+pub const LOOPS: u32 = 1 << 14;
+/// Those of them that are devices'; the others are the disks'.
+pub const DEVICES: u32 = 1 << 13;
+const SESSIONS: u32 = 60;
+
+/// The environment variable that marks a session's programs, with the session's folder.
+pub const MARK: &str = "DM_HOST_LINUX_FOLDER";
+
+/// What other processes need to know of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The process that keeps it.
+    pub keeper: u32,
+    /// The device mapper's major number.
+    pub major: u32,
+    /// The first loop device and the shift of loop devices' minors; `None` without block devices.
+    pub loops: Option<(u32, u32)>,
+}
+
+impl State {
+    /// Writes it down, whole or not at all.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn write(&self, folder: &Path) -> Result<(), String> {
+        let (base, shift) = self.loops.unwrap_or((0, 0));
+        let text = format!("{} {} {base} {shift}\n", self.keeper, self.major);
+        let new = folder.join("state.new");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, folder.join("state")));
+        written.map_err(|error| format!("{}: {error}", new.display()))
+    }
+
+    /// Reads it; `None` where there is none yet.
+    pub fn read(folder: &Path) -> Option<State> {
+        let text = fs::read_to_string(folder.join("state")).ok()?;
+        let mut numbers = text.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        let (keeper, major, base, shift) = (next()?, next()?, next()?, next()?);
+        let loops = (base > 0 && shift < 20).then_some((base, shift));
+        Some(State { keeper, major, loops })
+    }
+}
+
+/// The folder of all sessions.
+pub fn all() -> PathBuf {
+    match nix::unistd::geteuid().is_root() {
+        true => PathBuf::from("/run/dm-host-linux"),
+        false => sockets::folder().join("linux"),
+    }
+}
+
+/// A lock on a file, given up when it is closed.
+pub struct Lock(File);
+
+/// Locks a file that is made if need be: `None` if it is locked by somebody else.
+fn lock(path: &Path, wait: bool) -> io::Result<Option<Lock>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let how = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
+    // SAFETY: flock(2) on a descriptor that `file` keeps open.
+    match unsafe { libc::flock(file.as_raw_fd(), how) } {
+        0 => Ok(Some(Lock(file))),
+        _ if !wait => Ok(None),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Locks all sessions, and makes their folder.
+///
+/// # Errors
+/// In words.
+pub fn lock_all() -> Result<Lock, String> {
+    let folder = all();
+    if !nix::unistd::geteuid().is_root() {
+        sockets::make_folder()?;
+    }
+    let words = |error: io::Error| format!("{}: {error}", folder.display());
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(words(error)),
+        _ => {}
+    }
+    let path = folder.join("lock");
+    loop {
+        let Some(locked) = lock(&path, true).map_err(words)? else { continue };
+        // Who ended the last session has removed the file, perhaps while we waited for it.
+        let (ours, now) = (locked.0.metadata(), fs::metadata(&path));
+        if let (Ok(ours), Ok(now)) = (ours, now)
+            && ours.ino() == now.ino()
+        {
+            return Ok(locked);
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(words)?;
+    }
+}
+
+/// Says that this process keeps the session, for as long as it lives.
+///
+/// # Errors
+/// In words.
+pub fn keep(folder: &Path) -> Result<Lock, String> {
+    let locked = lock(&folder.join("alive"), false);
+    locked.map_err(|error| error.to_string())?.ok_or_else(|| "the session is another's".into())
+}
+
+/// Does somebody keep the session?
+pub fn is_kept(folder: &Path) -> bool {
+    folder.join("alive").exists() && !matches!(lock(&folder.join("alive"), false), Ok(Some(_)))
+}
+
+/// The folders of all sessions.
+pub fn sessions() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(all()) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// Clears up after sessions that were killed. All sessions are locked.
+pub fn clear_leftovers(_lock: &Lock) {
+    for folder in sessions() {
+        if !is_kept(&folder) {
+            clear(&folder);
+        }
+    }
+}
+
+/// Ends what a session without a keeper has left: programs, loop devices, files. Its mounts and
+/// nodes have gone with its last program.
+pub fn clear(folder: &Path) {
+    users::kill_marked(folder);
+    if let Some((base, _)) = State::read(folder).and_then(|state| state.loops) {
+        // What was mounted is unmounted by the kernel, soon after the last program has gone.
+        let until = Instant::now() + Duration::from_secs(10);
+        while !loops::remove_all(base) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    remove(folder);
+}
+
+/// Removes the folder, and that of all sessions if it was the last.
+pub fn remove(folder: &Path) {
+    // What is left is told by the next one, who tries it again.
+    let _ = fs::remove_dir_all(folder);
+}
+
+/// Removes the folder of all sessions when there is none any more. All sessions are locked.
+pub fn remove_all(_lock: &Lock) {
+    if sessions().is_empty() {
+        let _ = fs::remove_file(all().join("lock"));
+        let _ = fs::remove_dir(all());
+    }
+}
+
+/// The first loop device for a new session. All sessions are locked.
+pub fn free_base(_lock: &Lock) -> Option<u32> {
+    let taken: Vec<u32> = sessions()
+        .iter()
+        .filter_map(|folder| State::read(folder)?.loops)
+        .map(|(base, _)| base)
+        .collect();
+    (1..=SESSIONS).map(|number| number * LOOPS).find(|base| !taken.contains(base))
+}

@@ -1,0 +1,124 @@
+//! Who has a block device open: what proc(5) knows, since loop devices do not tell.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::folder::MARK;
+
+/// The numbers of all processes.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// How many have the block device `dev` open: open files, mounts, loop devices on top and swap. Our
+/// own descriptors are not counted.
+pub fn count(dev: u64) -> u32 {
+    let own = std::process::id();
+    let mut open: Vec<(u32, u32)> = Vec::new();
+    for process in processes().filter(|process| *process != own) {
+        for descriptor in open_in(process, dev) {
+            // A child has its parent's open files.
+            if !open.iter().any(|other| is_same_file(*other, (process, descriptor))) {
+                open.push((process, descriptor));
+            }
+        }
+    }
+    let stacked = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let stacked = stacked.filter(|entry| {
+        let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        is(file.trim_end(), dev)
+    });
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
+    let swaps = swaps.filter(|path| is(path, dev)).count();
+    let mounted = usize::from(mounts().iter().any(|(number, _)| *number == dev));
+    u32::try_from(open.len() + stacked.count() + swaps + mounted).unwrap_or(u32::MAX)
+}
+
+/// The descriptors that a process has for it.
+fn open_in(process: u32, dev: u64) -> Vec<u32> {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter(|entry| {
+            let path = entry.path();
+            // Not every file may be looked at without waiting: only those that could be one.
+            let to = fs::read_link(&path).unwrap_or_default();
+            let text = to.to_string_lossy();
+            let device = text.contains("/dev/") || text.contains("/mapper/");
+            device && path.to_str().is_some_and(|path| is(path, dev))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// kcmp(2): are two descriptors one open file? Where the kernel does not tell, they are two.
+fn is_same_file((process, descriptor): (u32, u32), (other, second): (u32, u32)) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: kcmp(2) takes numbers only.
+    unsafe { libc::syscall(libc::SYS_kcmp, process, other, KCMP_FILE, descriptor, second) == 0 }
+}
+
+/// Is it a node of that device?
+fn is(path: &str, dev: u64) -> bool {
+    path.starts_with('/')
+        && fs::metadata(path)
+            .is_ok_and(|found| found.file_type().is_block_device() && found.rdev() == dev)
+}
+
+/// What is mounted here: the device's number and the place, in the order of mounting. Where a file
+/// system has a number of its own, as btrfs does, the device's is that of its source.
+pub fn mounts() -> Vec<(u64, String)> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let plain =
+        |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+    let mount = |line: &str| {
+        let (first, second) = line.split_once(" - ")?;
+        let mut words = first.split(' ').skip(2);
+        let (major, minor) = words.next()?.split_once(':')?;
+        let place = plain(words.nth(1)?);
+        let mut dev = libc::makedev(major.parse().ok()?, minor.parse().ok()?);
+        let source = plain(second.split(' ').nth(1)?);
+        if major == "0"
+            && source.starts_with('/')
+            && let Ok(found) = fs::metadata(source)
+            && found.file_type().is_block_device()
+        {
+            dev = found.rdev();
+        }
+        Some((dev, place))
+    };
+    text.lines().filter_map(mount).collect()
+}
+
+/// The processes that a session's programs and their children are.
+fn marked(folder: &Path) -> Vec<i32> {
+    let mark = format!("{MARK}={}", folder.display());
+    let own = std::process::id();
+    processes()
+        .filter(|process| *process != own)
+        .filter(|process| {
+            let all = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+            all.split(|byte| *byte == 0).any(|word| word == mark.as_bytes())
+        })
+        .filter_map(|process| i32::try_from(process).ok())
+        .collect()
+}
+
+/// Ends a session's programs, and waits a while until they are gone.
+pub fn kill_marked(folder: &Path) {
+    for _ in 0..250 {
+        let left = marked(folder);
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            let process = nix::unistd::Pid::from_raw(process);
+            // It may have gone by itself.
+            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

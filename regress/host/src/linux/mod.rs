@@ -1,0 +1,645 @@
+//! Linux's device-mapper ioctl, answered by NetBSD's driver: `struct dm_ioctl` to a property list,
+//! and the answer back. dm-host(8) says what programs it is for, `share/doc/linux.md` how they
+//! reach it.
+//!
+//! [`ioctl`] is all of the translation, and knows nothing of sockets or block devices: [`Host`]
+//! asks the driver, and knows which disk of the machine is which device of Linux's. What Linux
+//! answers where NetBSD's protocol answers something else is decided here:
+//!
+//! - a device that does not exist is ENXIO, a taken name or uuid EBUSY;
+//! - a device without a table is not suspended;
+//! - a lookup by more than one of name, uuid and device finds nothing;
+//! - an answer that does not fit sets BUFFER_FULL, and is no error;
+//! - device numbers in tables, states and dependencies are Linux's. A word of a table's that is
+//!   a path or two numbers with a colon is a device, whatever the target.
+//!
+//! A minor number is the same on both sides. NetBSD's minor 0 is the control node, so no device
+//! has it here.
+
+pub mod abi;
+mod plist;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::Errno;
+use abi::{Command, at, flag};
+use plist::{Reply, Request};
+
+/// An error, as Linux numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault(pub i32);
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Fault {
+        Fault(abi::errno(errno))
+    }
+}
+
+/// The major number of the driver's block devices in NetBSD.
+pub const NETBSD_MAJOR: u32 = 169;
+
+/// What a command has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A device is new.
+    Created(u32),
+    /// A device may have another table, size or mode, or another name.
+    Altered(u32),
+    /// A device is gone.
+    Removed(u32),
+}
+
+/// What the translation needs from the process that it runs in.
+pub trait Host {
+    /// Sends a property list to the driver.
+    ///
+    /// # Errors
+    /// The driver's, in NetBSD's numbers.
+    fn ask(&self, request: &str) -> Result<Zeroizing<String>, Errno>;
+
+    /// The major number that the device mapper has for Linux programs.
+    fn major(&self) -> u32;
+
+    /// The NetBSD name of a device that a table names, by path or by number (`7:0`). Numbers of
+    /// the device mapper's own are not asked for.
+    ///
+    /// # Errors
+    /// What Linux would say, such as ENOENT and ENOTBLK.
+    fn disk(&self, word: &str) -> Result<String, Fault>;
+
+    /// The Linux number of a NetBSD disk.
+    fn number(&self, major: u32, minor: u32) -> Option<(u32, u32)>;
+
+    /// How many have a device open, as Linux would count; `told` is the driver's count.
+    fn open_count(&self, minor: u32, told: u32) -> u32;
+
+    /// Lets go of a device that shall be removed; with `deferred` at its last close.
+    ///
+    /// # Errors
+    /// EBUSY when somebody has it open, unless the removal is deferred.
+    fn let_go(&self, minor: u32, deferred: bool) -> Result<(), Fault>;
+
+    /// Is told of each change, after it.
+    fn changed(&self, change: Change);
+}
+
+/// A request that is being carried out.
+struct Call<'a, H: Host> {
+    host: &'a H,
+    /// The structure, and room for the answer.
+    bytes: &'a mut [u8],
+    /// `data_size`: where what came ends, and where the answer must.
+    size: usize,
+    flags: u32,
+}
+
+/// Carries out the command with the ioctl number `number`. `bytes` is the request, `struct
+/// dm_ioctl` and `data_size` bytes in all; it becomes the answer, as long as its `data_size` says.
+/// With SECURE_DATA the caller wipes `bytes` when it has sent it.
+///
+/// # Errors
+/// As Linux numbers them; of `bytes` only the version is of use then.
+pub fn ioctl<H: Host>(host: &H, number: u32, bytes: &mut [u8]) -> Result<(), Fault> {
+    let command = Command::parse(number).ok_or(Fault(libc::ENOTTY))?;
+    let size = abi::u32_at(bytes, at::DATA_SIZE) as usize;
+    if bytes.len() < abi::SIZE || size < abi::MINIMUM || size > bytes.len() {
+        return Err(Fault(libc::EINVAL));
+    }
+    let asked = [abi::u32_at(bytes, at::VERSION), abi::u32_at(bytes, at::VERSION + 4)];
+    for (place, part) in abi::VERSION.into_iter().enumerate() {
+        abi::put(bytes, at::VERSION + 4 * place, &part.to_le_bytes());
+    }
+    if asked[0] != abi::VERSION[0] || asked[1] > abi::VERSION[1] {
+        return Err(Fault(libc::EINVAL));
+    }
+    let outgoing = flag::BUFFER_FULL | flag::UEVENT_GENERATED | flag::DATA_OUT;
+    let flags = abi::u32_at(bytes, at::FLAGS) & !outgoing;
+    // Nothing comes back behind the structure, unless `answer` puts it there.
+    abi::put(bytes, at::DATA_SIZE, &(abi::MINIMUM as u32).to_le_bytes());
+    let mut call = Call { host, bytes, size, flags };
+    call.obey(command)?;
+    let flags = call.flags;
+    abi::put(bytes, at::FLAGS, &flags.to_le_bytes());
+    Ok(())
+}
+
+impl<H: Host> Call<'_, H> {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u32, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
+    }
+
+    fn name(&self) -> Result<&str, Fault> {
+        abi::text(self.bytes, at::NAME, abi::NAME).ok_or(Fault(libc::EINVAL))
+    }
+
+    fn uuid(&self) -> Result<&str, Fault> {
+        abi::text(self.bytes, at::UUID, abi::UUID).ok_or(Fault(libc::EINVAL))
+    }
+
+    /// Where the request's data begins; it has `least` bytes at least.
+    fn data(&self, least: usize) -> Result<usize, Fault> {
+        let start = abi::u32_at(self.bytes, at::DATA_START) as usize;
+        let fits = start.checked_add(least).is_some_and(|end| end <= self.size);
+        if start < abi::MINIMUM || !fits { Err(Fault(libc::EINVAL)) } else { Ok(start) }
+    }
+
+    fn ask(&self, request: Request) -> Result<Reply, Fault> {
+        let text = request.end();
+        Reply::parse(&self.host.ask(&text)?)
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Fault> {
+        use Command::*;
+        match command {
+            Version | DevArmPoll => return Ok(()),
+            RemoveAll => return self.remove_all(),
+            ListVersions => return self.versions(None),
+            ListDevices => return self.names(),
+            GetTargetVersion => {
+                let name = self.name()?.to_owned();
+                return self.versions(Some(&name));
+            }
+            DevCreate => return self.create(),
+            _ => {}
+        }
+        match command {
+            DevRemove => self.remove(),
+            DevRename => self.rename(),
+            DevSuspend => self.suspend(),
+            DevStatus => self.info().map(drop),
+            DevWait => {
+                let mut request = self.request("waitevent")?;
+                request.number("event_nr", abi::u32_at(self.bytes, at::EVENT_NR).into());
+                let reply = self.ask(request)?;
+                self.about(&reply)?;
+                self.lines(&reply)
+            }
+            TableLoad => self.load(),
+            TableClear => {
+                let reply = self.ask(self.request("clear")?)?;
+                self.about(&reply)?;
+                self.host.changed(Change::Altered(reply.word("minor")));
+                Ok(())
+            }
+            TableDeps => self.deps(),
+            TableStatus => {
+                let table = self.has(flag::STATUS_TABLE);
+                let reply = self.ask(self.request(if table { "table" } else { "status" })?)?;
+                self.about(&reply)?;
+                self.lines(&reply)
+            }
+            TargetMsg => self.message(),
+            DevSetGeometry => {
+                let start = self.data(1)?;
+                let text = abi::text(self.bytes, start, self.size - start);
+                let text = text.ok_or(Fault(libc::EINVAL))?;
+                let mut request = self.request("setgeometry")?;
+                request.text("geometry", text);
+                let reply = self.ask(request)?;
+                self.about(&reply)
+            }
+            _ => Err(Fault(libc::ENOTTY)),
+        }
+    }
+
+    /// A request about the device that the structure names.
+    fn request(&self, command: &str) -> Result<Request, Fault> {
+        let passed = flag::STATUS_TABLE
+            | flag::SKIP_LOCKFS
+            | flag::NOFLUSH
+            | flag::QUERY_INACTIVE_TABLE
+            | flag::SECURE_DATA;
+        self.request_with(command, passed)
+    }
+
+    /// As [`Call::request`]; `passed` are the flags that the driver shall see.
+    fn request_with(&self, command: &str, passed: u32) -> Result<Request, Fault> {
+        let (name, uuid) = (self.name()?, self.uuid()?);
+        let (major, minor) = abi::decode(abi::u64_at(self.bytes, at::DEV));
+        let numbered = abi::u64_at(self.bytes, at::DEV) != 0;
+        if !name.is_empty() && !uuid.is_empty() {
+            return Err(Fault(libc::EINVAL));
+        }
+        let given = [!name.is_empty(), !uuid.is_empty(), numbered];
+        let known = !numbered || major == self.host.major() && minor != 0;
+        if given.into_iter().filter(|given| *given).count() != 1 || !known {
+            return Err(Fault(libc::ENXIO));
+        }
+        let mut request = Request::new(command);
+        request.number("flags", (self.flags & passed).into());
+        if numbered {
+            request.number("minor", minor.into());
+        } else if uuid.is_empty() {
+            request.text("name", name);
+        } else {
+            request.text("uuid", uuid);
+        }
+        Ok(request)
+    }
+
+    /// Fills the structure in from an answer about a device.
+    ///
+    /// # Errors
+    /// ENXIO for an answer that there is none.
+    fn about(&mut self, reply: &Reply) -> Result<(), Fault> {
+        let told = reply.word("flags");
+        if told & flag::EXISTS == 0 {
+            return Err(Fault(libc::ENXIO));
+        }
+        let active = told & flag::ACTIVE_PRESENT != 0;
+        let truth = flag::READONLY
+            | flag::EXISTS
+            | flag::ACTIVE_PRESENT
+            | flag::INACTIVE_PRESENT
+            | flag::DEFERRED_REMOVE;
+        self.flags = self.flags & !truth | told & truth;
+        self.set(flag::SUSPEND, active && told & flag::SUSPEND != 0);
+        self.set(flag::INTERNAL_SUSPEND, false);
+        let minor = reply.word("minor");
+        let opens = self.host.open_count(minor, reply.word("open_count"));
+        let dev = abi::encode(self.host.major(), minor);
+        abi::put(self.bytes, at::TARGET_COUNT, &reply.word("target_count").to_le_bytes());
+        abi::put(self.bytes, at::OPEN_COUNT, &opens.to_le_bytes());
+        abi::put(self.bytes, at::EVENT_NR, &reply.word("event_nr").to_le_bytes());
+        abi::put(self.bytes, at::DEV, &dev.to_le_bytes());
+        self.put_text(at::NAME, abi::NAME, reply.text("name"));
+        self.put_text(at::UUID, abi::UUID, reply.text("uuid"));
+        Ok(())
+    }
+
+    fn put_text(&mut self, place: usize, room: usize, text: &str) {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.truncate(room - 1);
+        bytes.resize(room, 0);
+        abi::put(self.bytes, place, &bytes);
+    }
+
+    /// The state of the device that the structure names; it is filled in.
+    fn info(&mut self) -> Result<Reply, Fault> {
+        let reply = self.ask(self.request("info")?)?;
+        self.about(&reply)?;
+        Ok(reply)
+    }
+
+    /// Puts the answer's data into its place. One that does not fit leaves the room as it is and
+    /// says so in the flags.
+    fn answer(&mut self, data: &[u8]) {
+        let end = abi::SIZE.saturating_add(data.len());
+        abi::put(self.bytes, at::DATA_START, &(abi::SIZE as u32).to_le_bytes());
+        if end > self.size {
+            return self.set(flag::BUFFER_FULL, true);
+        }
+        abi::put(self.bytes, abi::SIZE, data);
+        abi::put(self.bytes, at::DATA_SIZE, &(end as u32).to_le_bytes());
+    }
+
+    fn create(&mut self) -> Result<(), Fault> {
+        let (name, uuid) = (self.name()?, self.uuid()?);
+        let mut request = Request::new("create");
+        request.text("name", name);
+        request.text("uuid", uuid);
+        if self.has(flag::PERSISTENT_DEV) {
+            let (_, minor) = abi::decode(abi::u64_at(self.bytes, at::DEV));
+            if minor == 0 {
+                return Err(Fault(libc::EINVAL));
+            }
+            request.number("minor", minor.into());
+            request.number("flags", flag::PERSISTENT_DEV.into());
+        }
+        let reply = self.ask(request).map_err(taken)?;
+        self.about(&reply)?;
+        self.host.changed(Change::Created(reply.word("minor")));
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), Fault> {
+        let deferred = self.has(flag::DEFERRED_REMOVE);
+        let before = self.info()?;
+        let minor = before.word("minor");
+        self.host.let_go(minor, deferred)?;
+        let mut request = Request::new("remove");
+        request.number("minor", minor.into());
+        request.number("flags", (if deferred { flag::DEFERRED_REMOVE } else { 0 }).into());
+        let reply = self.ask(request).inspect_err(|_| {
+            self.host.changed(Change::Altered(minor));
+        })?;
+        let later = reply.word("flags") & flag::EXISTS != 0;
+        self.set(flag::DEFERRED_REMOVE, later);
+        self.host.changed(if later { Change::Altered(minor) } else { Change::Removed(minor) });
+        Ok(())
+    }
+
+    /// Removes what nobody uses, until a round finds nothing: a device may keep those below it.
+    fn remove_all(&mut self) -> Result<(), Fault> {
+        let deferred = self.has(flag::DEFERRED_REMOVE);
+        loop {
+            let mut removed = false;
+            for entry in self.ask(Request::new("names"))?.array("cmd_data") {
+                let Some(minor) = number_in(entry, "dev") else { continue };
+                if self.host.let_go(minor, deferred).is_err() {
+                    continue;
+                }
+                let mut request = Request::new("remove");
+                request.number("minor", minor.into());
+                request.number("flags", (if deferred { flag::DEFERRED_REMOVE } else { 0 }).into());
+                let gone = match self.ask(request) {
+                    Ok(reply) => reply.word("flags") & flag::EXISTS == 0,
+                    Err(_) => false,
+                };
+                removed |= gone;
+                self.host.changed(match gone {
+                    true => Change::Removed(minor),
+                    false => Change::Altered(minor),
+                });
+            }
+            if !removed {
+                return Ok(());
+            }
+        }
+    }
+
+    fn rename(&mut self) -> Result<(), Fault> {
+        let start = self.data(1)?;
+        let uuid = self.has(flag::UUID);
+        let room = (if uuid { abi::UUID } else { abi::NAME }).min(self.size - start);
+        let new = abi::text(self.bytes, start, room).filter(|new| !new.is_empty());
+        let new = new.ok_or(Fault(libc::EINVAL))?;
+        let minor = self.ask(self.request("info")?)?;
+        if minor.word("flags") & flag::EXISTS == 0 {
+            return Err(Fault(libc::ENXIO));
+        }
+        let mut request = Request::new("rename");
+        request.number("minor", minor.word("minor").into());
+        request.number("flags", (if uuid { flag::UUID } else { 0 }).into());
+        request.array("cmd_data", |list| list.element(new));
+        let reply = self.ask(request).map_err(taken)?;
+        self.about(&reply)?;
+        self.host.changed(Change::Altered(reply.word("minor")));
+        Ok(())
+    }
+
+    /// DM_DEV_SUSPEND suspends with the SUSPEND flag, and resumes without.
+    fn suspend(&mut self) -> Result<(), Fault> {
+        let command = if self.has(flag::SUSPEND) { "suspend" } else { "resume" };
+        let reply = self.ask(self.request(command)?)?;
+        self.host.changed(Change::Altered(reply.word("minor")));
+        // Again: the host may have opened or closed the device meanwhile.
+        self.about(&reply)
+    }
+
+    fn load(&mut self) -> Result<(), Fault> {
+        let count = abi::u32_at(self.bytes, at::TARGET_COUNT);
+        if count == 0 {
+            return Err(Fault(libc::EINVAL));
+        }
+        let mut lines = Vec::new();
+        let mut place = self.data(abi::SPEC)?;
+        for _ in 0..count {
+            let end = place.checked_add(abi::SPEC).filter(|end| *end <= self.size);
+            let params = end.ok_or(Fault(libc::EINVAL))?;
+            let kind = abi::text(self.bytes, place + 24, abi::TARGET);
+            let kind = kind.ok_or(Fault(libc::EINVAL))?.to_owned();
+            let params = abi::text(self.bytes, params, self.size - params);
+            let params = self.to_netbsd(params.ok_or(Fault(libc::EINVAL))?)?;
+            let (start, length) =
+                (abi::u64_at(self.bytes, place), abi::u64_at(self.bytes, place + 8));
+            let next = abi::u32_at(self.bytes, place + 20) as usize;
+            lines.push((start, length, kind, params));
+            // The next one lies behind this one; after the last, nobody looks.
+            if next < abi::SPEC && lines.len() < count as usize {
+                return Err(Fault(libc::EINVAL));
+            }
+            place = place.checked_add(next).ok_or(Fault(libc::EINVAL))?;
+        }
+        let mut request = self.request_with("reload", flag::READONLY | flag::SECURE_DATA)?;
+        // Escaped, a character takes up to five.
+        let bytes = lines.iter().map(|(.., kind, params)| 5 * (kind.len() + params.len()) + 256);
+        request.reserve(bytes.sum::<usize>() + 256);
+        request.array("cmd_data", |list| {
+            for (start, length, kind, params) in &lines {
+                list.dictionary(|line| {
+                    line.number("start", *start);
+                    line.number("length", *length);
+                    line.text("type", kind);
+                    line.text("params", params);
+                });
+            }
+        });
+        let reply = self.ask(request).map_err(unknown)?;
+        self.about(&reply)?;
+        self.host.changed(Change::Altered(reply.word("minor")));
+        Ok(())
+    }
+
+    /// A line's parameters with NetBSD's names for the devices in them.
+    fn to_netbsd(&self, params: &str) -> Result<Zeroizing<String>, Fault> {
+        let mut out = Zeroizing::new(String::with_capacity(params.len() * 2 + 32));
+        for (place, word) in params.split(' ').enumerate() {
+            if place > 0 {
+                out.push(' ');
+            }
+            match numbers(word) {
+                Some((major, minor)) if major == self.host.major() => {
+                    out.push_str(&format!("{NETBSD_MAJOR}:{minor}"));
+                }
+                None if !word.starts_with('/') => out.push_str(word),
+                _ => out.push_str(&self.host.disk(word)?),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The Linux number of a NetBSD device.
+    fn to_linux(&self, major: u32, minor: u32) -> Option<(u32, u32)> {
+        match major {
+            NETBSD_MAJOR => Some((self.host.major(), minor)),
+            _ => self.host.number(major, minor),
+        }
+    }
+
+    fn deps(&mut self) -> Result<(), Fault> {
+        let reply = self.ask(self.request("deps")?)?;
+        self.about(&reply)?;
+        let mut devs = Vec::new();
+        for dev in reply.array("cmd_data").iter().filter_map(plist::number) {
+            let (major, minor) = (crate::major(dev), crate::minor(dev));
+            let (major, minor) = self.to_linux(major, minor).unwrap_or((major, minor));
+            devs.push(abi::encode(major, minor));
+        }
+        let mut data = (devs.len() as u64).to_le_bytes().to_vec();
+        devs.iter().for_each(|dev| data.extend(dev.to_le_bytes()));
+        self.answer(&data);
+        Ok(())
+    }
+
+    /// The lines of a table, and their parameters or states.
+    fn lines(&mut self, reply: &Reply) -> Result<(), Fault> {
+        let lines = reply.array("cmd_data");
+        let most = |line| 2 * plist::text(line, "params").len() + abi::SPEC + 16;
+        let mut data = Zeroizing::new(Vec::with_capacity(lines.iter().map(most).sum()));
+        for line in lines {
+            let number = |key| line.as_dictionary().and_then(|d| plist::number(d.get(key)?));
+            let begin = data.len();
+            data.extend(number("start").unwrap_or(0).to_le_bytes());
+            data.extend(number("length").unwrap_or(0).to_le_bytes());
+            data.extend([0; 8]);
+            let mut kind = plist::text(line, "type").as_bytes().to_vec();
+            kind.truncate(abi::TARGET - 1);
+            kind.resize(abi::TARGET, 0);
+            data.extend(kind);
+            for (place, word) in plist::text(line, "params").split(' ').enumerate() {
+                if place > 0 {
+                    data.push(b' ');
+                }
+                match numbers(word).and_then(|(major, minor)| self.to_linux(major, minor)) {
+                    Some((major, minor)) => data.extend(format!("{major}:{minor}").bytes()),
+                    None => data.extend(word.bytes()),
+                }
+            }
+            data.push(0);
+            pad(&mut data);
+            // Counted from the first line, unlike in a request.
+            let next = (data.len() as u32).to_le_bytes();
+            abi::put(&mut data, begin + 20, &next);
+        }
+        abi::put(self.bytes, at::TARGET_COUNT, &(lines.len() as u32).to_le_bytes());
+        self.answer(&data);
+        Ok(())
+    }
+
+    fn names(&mut self) -> Result<(), Fault> {
+        let reply = self.ask(Request::new("names"))?;
+        let mut devices = Vec::new();
+        for entry in reply.array("cmd_data") {
+            let Some(minor) = number_in(entry, "dev") else { continue };
+            let mut request = Request::new("info");
+            request.number("minor", minor.into());
+            let info = self.ask(request)?;
+            // It may have gone meanwhile.
+            if info.word("flags") & flag::EXISTS != 0 {
+                let text = |key| info.text(key).to_owned();
+                devices.push((text("name"), minor, info.word("event_nr"), text("uuid")));
+            }
+        }
+        devices.sort();
+        let mut data = Vec::new();
+        for (place, (name, minor, event, uuid)) in devices.iter().enumerate() {
+            let begin = data.len();
+            data.extend(abi::encode(self.host.major(), *minor).to_le_bytes());
+            data.extend([0; 4]);
+            data.extend(name.bytes());
+            data.push(0);
+            pad(&mut data);
+            data.extend(event.to_le_bytes());
+            let wanted = self.has(flag::UUID);
+            let kind = match (wanted, uuid.is_empty()) {
+                (false, _) => 0,
+                (true, false) => abi::HAS_UUID,
+                (true, true) => abi::HAS_NO_UUID,
+            };
+            data.extend(u32::to_le_bytes(kind));
+            if kind == abi::HAS_UUID {
+                data.extend(uuid.bytes());
+                data.push(0);
+                pad(&mut data);
+            }
+            if place + 1 < devices.len() {
+                let next = (data.len() - begin) as u32;
+                abi::put(&mut data, begin + 8, &next.to_le_bytes());
+            }
+        }
+        if devices.is_empty() {
+            // A list of one device that is none.
+            data.extend([0; 16]);
+        }
+        self.answer(&data);
+        Ok(())
+    }
+
+    fn versions(&mut self, only: Option<&str>) -> Result<(), Fault> {
+        let reply = self.ask(Request::new("targets"))?;
+        let mut data = Vec::new();
+        let mut last = None;
+        for target in reply.array("cmd_data") {
+            let name = plist::text(target, "name");
+            if only.is_some_and(|only| only != name) {
+                continue;
+            }
+            let begin = data.len();
+            if let Some(last) = last.replace(begin) {
+                abi::put(&mut data, last, &((begin - last) as u32).to_le_bytes());
+            }
+            let parts = target.as_dictionary().and_then(|dict| dict.get("ver")?.as_array());
+            data.extend([0; 4]);
+            for part in 0..3 {
+                let part = parts.and_then(|parts| plist::number(parts.get(part)?)).unwrap_or(0);
+                data.extend((part as u32).to_le_bytes());
+            }
+            data.extend(name.bytes());
+            data.push(0);
+            pad(&mut data);
+        }
+        if only.is_some() && data.is_empty() {
+            return Err(Fault(libc::EINVAL));
+        }
+        self.answer(&data);
+        Ok(())
+    }
+
+    /// A message to the target that holds a sector; what it answers comes back as text.
+    fn message(&mut self) -> Result<(), Fault> {
+        let start = self.data(9)?;
+        let text = abi::text(self.bytes, start + 8, self.size - start - 8);
+        let text = text.ok_or(Fault(libc::EINVAL))?;
+        let mut request = self.request("message")?;
+        request.reserve(5 * text.len() + 256);
+        request.number("sector", abi::u64_at(self.bytes, start));
+        request.text("message", text);
+        let reply = self.ask(request)?;
+        self.about(&reply)?;
+        self.host.changed(Change::Altered(reply.word("minor")));
+        let said = reply.text(REPLY);
+        if said.is_empty() {
+            return Ok(());
+        }
+        self.set(flag::DATA_OUT, true);
+        let mut data = said.as_bytes().to_vec();
+        data.push(0);
+        self.answer(&data);
+        data.zeroize();
+        Ok(())
+    }
+}
+
+/// The key under which a target's answer to a message comes.
+pub const REPLY: &str = "reply";
+
+/// A name or uuid that is taken is EEXIST in NetBSD's protocol.
+fn taken(fault: Fault) -> Fault {
+    if fault.0 == libc::EEXIST { Fault(libc::EBUSY) } else { fault }
+}
+
+/// A target that is not known is ENOENT in NetBSD's protocol; components have been found before.
+fn unknown(fault: Fault) -> Fault {
+    if fault.0 == libc::ENOENT { Fault(libc::EINVAL) } else { fault }
+}
+
+fn number_in(entry: &::plist::Value, key: &str) -> Option<u32> {
+    u32::try_from(plist::number(entry.as_dictionary()?.get(key)?)?).ok()
+}
+
+/// `major:minor`, and nothing else.
+fn numbers(word: &str) -> Option<(u32, u32)> {
+    let (major, minor) = word.split_once(':')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(major) && digits(minor)).then(|| Some((major.parse().ok()?, minor.parse().ok()?)))?
+}
+
+/// Structures lie at multiples of 8 bytes.
+fn pad(data: &mut Vec<u8>) {
+    data.resize(data.len().next_multiple_of(8), 0);
+}

@@ -1,0 +1,34 @@
+//! Device numbers: what the program sees, and what the kernel has.
+
+use crate::settings::Settings;
+
+/// The major number of loop devices.
+const LOOP: u32 = 7;
+/// How many of a session's loop devices are devices of the device mapper.
+const DEVICES: u32 = 1 << 13;
+
+/// The program's number for one of the kernel's.
+pub fn seen(settings: &Settings, major: u32, minor: u32) -> (u32, u32) {
+    match settings.loops {
+        Some((base, shift))
+            if major == LOOP && (base..base + DEVICES).contains(&(minor >> shift)) =>
+        {
+            (settings.major, (minor >> shift) - base)
+        }
+        _ => (major, minor),
+    }
+}
+
+/// The kernel's number for one of the program's.
+pub fn meant(settings: &Settings, major: u32, minor: u32) -> (u32, u32) {
+    match settings.loops {
+        Some((base, shift)) if major == settings.major => (LOOP, base.wrapping_add(minor) << shift),
+        _ => (major, minor),
+    }
+}
+
+/// As [`seen`], for a packed number.
+pub fn seen_dev(settings: &Settings, dev: libc::dev_t) -> libc::dev_t {
+    let (major, minor) = seen(settings, libc::major(dev), libc::minor(dev));
+    libc::makedev(major, minor)
+}

@@ -77,6 +77,7 @@ const FUNCTIONS: &[&str] = &[
     "iostat_.*",
     "kauth_.*",
     "kmem_.*",
+    "kpause",
     "kthread_join",
     "minphys",
     "mutex_.*",

@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
@@ -36,8 +36,14 @@ use crate::kern::mutex::{Mutex, SpinMutex};
 use crate::kern::parker::Parker;
 use crate::kern::{cpu, sys};
 
+mod lane;
+mod nested;
+
+use lane::LaneCell;
+use nested::{Inner, Nested};
+
 /// Bytes that one lane's or job's nested buffer takes.
-pub const NESTED: usize = size_of::<Nested>() + size_of::<JobCell>();
+pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 
 /// The kernel's part of one table.
 ///
@@ -102,7 +108,7 @@ impl Waiting {
     }
 }
 
-/// What a job stands for.
+/// The I/O, or the thread, that a job stands for.
 enum Held {
     /// The number is not in use.
     Nothing,
@@ -115,7 +121,7 @@ enum Held {
 /// No answer yet, in the place that [`Held::Thread`] names. No errno is negative.
 const NOT_YET: i32 = -1;
 
-/// What is kept for a job.
+/// The record of one job.
 struct JobCell {
     held: UnsafeCell<Held>,
     /// While the job is forwarded: its engine, and what there is to know about it.
@@ -123,87 +129,11 @@ struct JobCell {
     nested: Nested,
 }
 
-/// What is kept for a lane.
-struct LaneCell {
-    state: AtomicU8,
-    /// Nested buffers under way, and one for whoever is sending.
-    pending: AtomicUsize,
-    failed: AtomicU32,
-    /// Why the first failed; 0 for not at all.
-    errno: AtomicI32,
-    /// The lane's own memory, while a request has it.
-    data: UnsafeCell<Option<Box<[u8]>>>,
-    errand: UnsafeCell<Option<(Errand, Place)>>,
-    nested: Box<[Nested]>,
-}
-
-/// Work that may sleep.
-#[derive(Clone, Copy)]
-enum Errand {
-    Flush,
-    Discard(Sector),
-}
-
-const IDLE: u8 = 0;
-const BUSY: u8 = 1;
-const DONE: u8 = 2;
-
 // SAFETY: see `TableIo`'s invariants: each cell has one user at a time, and the hand-over from one
 // to the next is by the engine's locks, or by `state`, released and acquired.
 unsafe impl Send for TableIo {}
 // SAFETY: as above.
 unsafe impl Sync for TableIo {}
-
-/// A nested buffer of a table's own. Built once, as a `Child` is.
-struct Nested(Box<UnsafeCell<Inner>>);
-
-#[repr(C)]
-struct Inner {
-    /// First, so that the buffer's address is that of all.
-    buf: sys::buf,
-    lock: sys::kmutex_t,
-    table: *const TableIo,
-    /// The lane, or the job.
-    number: usize,
-    /// A lane's place, as a bit; 0 for a job.
-    place: u32,
-}
-
-impl Nested {
-    /// A buffer for a lane's place (a bit) or for a job (0).
-    fn new(number: usize, place: u32) -> Nested {
-        // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
-        let inner: Box<UnsafeCell<Inner>> =
-            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
-        // SAFETY: fresh memory, which stays where it is.
-        unsafe {
-            let raw = inner.get();
-            super::pieces::init_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
-            ((*raw).number, (*raw).place) = (number, place);
-        }
-        Nested(inner)
-    }
-
-    /// The buffer, for one user.
-    fn buf(&self) -> *mut sys::buf {
-        self.0.get().cast()
-    }
-
-    fn belong_to(&self, table: *const TableIo) {
-        // SAFETY: nobody uses the buffer before its table is complete.
-        unsafe { (*self.0.get()).table = table };
-    }
-}
-
-impl Drop for Nested {
-    fn drop(&mut self) {
-        // SAFETY: `new` made them, and nothing is under way when a table goes.
-        unsafe {
-            let raw = self.0.get();
-            super::pieces::fini_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
-        }
-    }
-}
 
 impl TableIo {
     /// Takes what a plan names, for a table with these components.
@@ -219,17 +149,7 @@ impl TableIo {
             forwarded: UnsafeCell::new(None),
             nested: Nested::new(number, 0),
         };
-        let lane = |(number, width): (usize, &usize)| LaneCell {
-            state: AtomicU8::new(IDLE),
-            pending: AtomicUsize::new(0),
-            failed: AtomicU32::new(0),
-            errno: AtomicI32::new(0),
-            data: UnsafeCell::new(None),
-            errand: UnsafeCell::new(None),
-            nested: (0..*width)
-                .map(|place| Nested::new(number, 1u32.checked_shl(place as u32).unwrap_or(0)))
-                .collect(),
-        };
+        let lane = |(number, width): (usize, &usize)| LaneCell::new(number, *width);
         let parkers = (0..ready.runners()).map(|_| Parker::new(c"dmlane")).collect();
         let table = Arc::new(TableIo {
             slot,
@@ -369,96 +289,6 @@ impl TableIo {
         }
     }
 
-    /// Sends memory of a lane's own to or from places.
-    fn transfer(
-        &self,
-        lane: usize,
-        places: &[Place],
-        (data, at, bytes): (Box<[u8]>, usize, usize),
-        (write, fua): (bool, bool),
-    ) {
-        let Some(cell) = self.lanes.get(lane) else { return };
-        let fits = at.checked_add(bytes).is_some_and(|end| end <= data.len());
-        // SAFETY: the lane has no request under way, so the place is ours until `complete`.
-        let memory = unsafe {
-            let place = &mut *cell.data.get();
-            place.insert(data).as_mut_ptr()
-        };
-        self.send_to(lane, places, |buf, place| {
-            if !fits {
-                return Err(Errno::EINVAL);
-            }
-            // SAFETY: the buffer is this lane's and not in use; the memory stays in `data` until
-            // all of its buffers are done, and the range lies in it.
-            unsafe {
-                let data = memory.add(at);
-                buf::fill(buf, data, bytes, place.sector, (write, fua), lane_done);
-            }
-            Ok(())
-        });
-    }
-
-    /// Fills in a nested buffer for each place and sends it.
-    fn send_to(
-        &self,
-        lane: usize,
-        places: &[Place],
-        fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
-    ) {
-        let Some(cell) = self.lanes.get(lane) else { return };
-        cell.pending.store(places.len().saturating_add(1), Ordering::Relaxed);
-        for (at, place) in places.iter().enumerate() {
-            let device = self.device(place.component);
-            let begun = match (cell.nested.get(at), device) {
-                (Some(nested), Some(device)) => {
-                    fill(nested.buf(), *place).map(|()| (nested, device))
-                }
-                _ => Err(Errno::EIO),
-            };
-            match begun {
-                // SAFETY: filled in above, with the lane's own callback; the table, and with it the
-                // device, stays while its lanes have requests.
-                Ok((nested, device)) => unsafe { device.strategy(nested.buf()) },
-                Err(errno) => {
-                    self.place_done(lane, 1u32.checked_shl(at as u32).unwrap_or(0), Err(errno))
-                }
-            }
-        }
-        self.place_done(lane, 0, Ok(()));
-    }
-
-    /// One place of a lane's request is done; the last has the lane polled.
-    fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
-        let Some(cell) = self.lanes.get(lane) else { return };
-        if let Err(errno) = result {
-            cell.failed.fetch_or(place, Ordering::Relaxed);
-            let (none, errno) = (0, errno.raw());
-            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        if cell.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            cell.state.store(DONE, Ordering::Release);
-            if let Some(runner) = self.ready.set(lane) {
-                self.kick(runner);
-            }
-        }
-    }
-
-    /// Does the errands that wait, one after the other.
-    fn do_errands(&self) {
-        loop {
-            let Some(lane) = self.errands.lock().pop_front() else { return };
-            let Some(cell) = self.lanes.get(lane) else { continue };
-            // SAFETY: the lane's request is under way here and nowhere else.
-            let Some((errand, place)) = (unsafe { (*cell.errand.get()).take() }) else { continue };
-            let result = match (errand, self.device(place.component)) {
-                (_, None) => Err(Errno::EIO),
-                (Errand::Flush, Some(device)) => device.flush(0),
-                (Errand::Discard(length), Some(device)) => device.discard(place.sector, length),
-            };
-            self.place_done(lane, 1, result);
-        }
-    }
-
     fn is_ending(&self) -> bool {
         self.ending.load(Ordering::SeqCst)
     }
@@ -466,7 +296,7 @@ impl TableIo {
 
 impl Host for TableIo {
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
-        let mut threads = self.threads.lock();
+        let mut threads = Vec::new();
         let start = |threads: &mut Vec<Thread>| {
             for mut runner in runners {
                 let table = self.clone();
@@ -494,7 +324,7 @@ impl Host for TableIo {
             Ok(())
         };
         let started = start(&mut threads);
-        drop(threads);
+        *self.threads.lock() = threads;
         if started.is_err() {
             self.end_threads();
         }
@@ -508,6 +338,11 @@ impl Host for TableIo {
         let threads = core::mem::take(&mut *self.threads.lock());
         // Waits for each.
         drop(threads);
+        // A component's completion may have had a lane polled and not have returned yet. The lane was
+        // quicker, and nothing else keeps this.
+        while self.slot.completing.load(Ordering::SeqCst) != 0 {
+            cpu::pause();
+        }
     }
 
     fn kick(&self, runner: usize) {
@@ -517,61 +352,11 @@ impl Host for TableIo {
     }
 
     fn begin(&self, lane: usize, request: Request, places: &[Place]) {
-        let Some(cell) = self.lanes.get(lane) else { return };
-        debug_assert_eq!(cell.state.load(Ordering::Relaxed), IDLE);
-        cell.state.store(BUSY, Ordering::Relaxed);
-        cell.failed.store(0, Ordering::Relaxed);
-        cell.errno.store(0, Ordering::Relaxed);
-        match request {
-            Request::Read { data, at, bytes } => {
-                let one = places.get(..1).unwrap_or(&[]);
-                self.transfer(lane, one, (data, at, bytes), (false, false));
-            }
-            Request::Write { data, at, bytes, fua } => {
-                self.transfer(lane, places, (data, at, bytes), (true, fua));
-            }
-            Request::Send { job, skip, length } => {
-                let held = self.jobs.get(job.number).map(|cell| cell.held.get());
-                let places =
-                    if job.op == Op::Read { places.get(..1).unwrap_or(&[]) } else { places };
-                self.send_to(lane, places, |buf, place| {
-                    // SAFETY: the lane has the job, whose cell is its own meanwhile.
-                    let Some(Held::Piece(split, offset, all)) = held.map(|held| unsafe { &*held })
-                    else {
-                        return Err(Errno::EINVAL);
-                    };
-                    let (skip, bytes) = (small(skip)?, small(length)?);
-                    if skip.checked_add(bytes).is_none_or(|end| end > *all) {
-                        return Err(Errno::EINVAL);
-                    }
-                    let offset = offset.checked_add(skip).ok_or(Errno::EINVAL)?;
-                    // SAFETY: the job's piece keeps the split and its I/O until the job is ended,
-                    // which its lane does after this request; the range lies in the piece.
-                    unsafe {
-                        let Some((io, _)) = &(*split.as_ptr()).whole else {
-                            return Err(Errno::EINVAL);
-                        };
-                        buf::nest(buf, io, offset, bytes, place.sector, lane_done);
-                    }
-                    Ok(())
-                });
-            }
-            Request::Flush => self.send_off(lane, Errand::Flush, places),
-            Request::Discard { length } => self.send_off(lane, Errand::Discard(length), places),
-        }
+        self.begin_request(lane, request, places);
     }
 
     fn answer(&self, lane: usize) -> Option<Answer> {
-        let cell = self.lanes.get(lane)?;
-        if cell.state.load(Ordering::Acquire) != DONE {
-            return None;
-        }
-        // SAFETY: the request is over, so that its memory is the lane's again.
-        let data = unsafe { (*cell.data.get()).take() };
-        let errno = Errno::from_raw(cell.errno.load(Ordering::Relaxed)).unwrap_or(Errno::EIO);
-        let failed = cell.failed.load(Ordering::Relaxed);
-        cell.state.store(IDLE, Ordering::Relaxed);
-        Some(Answer { failed, errno, data })
+        self.take_answer(lane)
     }
 
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8])) {
@@ -664,44 +449,9 @@ impl Host for TableIo {
     }
 }
 
-impl TableIo {
-    fn send_off(&self, lane: usize, errand: Errand, places: &[Place]) {
-        let Some(cell) = self.lanes.get(lane) else { return };
-        cell.pending.store(1, Ordering::Relaxed);
-        let Some(place) = places.first() else {
-            return self.place_done(lane, 1, Err(Errno::EINVAL));
-        };
-        // SAFETY: the lane has no other request under way; the thread that does errands takes this.
-        unsafe { *cell.errand.get() = Some((errand, *place)) };
-        // There is room for every lane.
-        self.errands.lock().push_back(lane);
-        self.errand_parker.unpark();
-    }
-}
-
-/// Bytes of some sectors, as a buffer counts them.
-fn small(length: Sector) -> Result<u32, Errno> {
-    length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or(Errno::EINVAL)
-}
-
-/// What ps(1) calls a device's threads.
+/// The name that ps(1) shows of a device's threads.
 fn name(minor: Minor) -> alloc::ffi::CString {
     alloc::ffi::CString::new(alloc::format!("dm{minor}")).unwrap_or_default()
-}
-
-/// b_iodone of a lane's nested buffer.
-///
-/// # Safety
-/// biodone(9) calls it, once, with the buffer of a lane that was sent.
-unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
-    // SAFETY: the buffer is the first field of an `Inner`, whose table stays while its lanes have
-    // requests: the threads that poll them keep it.
-    unsafe {
-        let inner = buf.cast::<Inner>();
-        let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
-        let (table, lane, place) = (&*(*inner).table, (*inner).number, (*inner).place);
-        table.place_done(lane, place, outcome);
-    }
 }
 
 /// b_iodone of a forwarded job's nested buffer.

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::kernel::LiveTable;
@@ -67,6 +67,9 @@ pub struct Slot {
     pub(crate) label_writable: AtomicBool,
     /// How many more I/Os a search for the device's label may take.
     pub(crate) label_search: AtomicU32,
+    /// Completions of lanes' requests that have not returned yet. A table's memory stays while it
+    /// is not 0.
+    pub(crate) completing: AtomicUsize,
     cfdata: UnsafeCell<sys::cfdata>,
 }
 
@@ -208,6 +211,7 @@ impl Slot {
             unused: Condvar::new(c"dmnode"),
             label_writable: AtomicBool::new(false),
             label_search: AtomicU32::new(0),
+            completing: AtomicUsize::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
             cfdata: UnsafeCell::new(unsafe { core::mem::zeroed() }),
         }

@@ -47,6 +47,12 @@ pub fn ticks_in(milliseconds: u32) -> i32 {
     i32::try_from(ticks.div_ceil(1000)).unwrap_or(i32::MAX).max(1)
 }
 
+/// Sleeps for a tick of the clock.
+pub fn pause() {
+    // SAFETY: the caller may sleep, and holds no lock.
+    unsafe { sys::kpause(c"dmpause".as_ptr(), false, 1, core::ptr::null_mut()) };
+}
+
 /// Runs `f` with the kernel lock, which autoconf(9) asks for.
 pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the lock is taken and let go by this thread, in this order.

@@ -74,6 +74,25 @@ pub(crate) unsafe fn create(
     }
 }
 
+/// kpause(9), which here lets others run and takes no time of the clock's: under a manual one nobody
+/// would end the pause.
+///
+/// # Safety
+///
+/// `wmesg` is a string; `mtx` is null.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kpause(
+    _wmesg: *const c_char,
+    _intr: bool,
+    _timo: c_int,
+    mtx: *mut nb::kmutex_t,
+) -> c_int {
+    lwp::current().assert_sleepable("kpause");
+    kassert!(mtx.is_null(), "kpause with a mutex is not done here");
+    std::thread::yield_now();
+    Errno::EAGAIN.0
+}
+
 /// kthread_join(9)
 #[unsafe(no_mangle)]
 extern "C" fn kthread_join(lwp: *mut nb::lwp) -> c_int {

@@ -85,7 +85,7 @@ enum Orders {
     Obeyed(Result<(), Errno>),
 }
 
-/// What the engine keeps for a lane.
+/// A lane's state in its engine: whether it sleeps, and until when.
 pub(crate) struct LaneState {
     /// The moment that the lane sleeps until, if `sleeps`. Only its runner's thread uses both.
     until: AtomicU32,
@@ -226,7 +226,7 @@ impl Executor {
         self.lines.binary_search_by_key(&number, |line| line.number).ok()
     }
 
-    /// How many serving lines there are.
+    /// The number of serving lines.
     pub fn lines(&self) -> usize {
         self.lines.len()
     }
@@ -326,7 +326,7 @@ impl Executor {
     /// polls lanes. Does nothing when it is running.
     ///
     /// # Errors
-    /// What the first line that does not start says; those before it are stopped again.
+    /// That of the first line that does not start; those before it are stopped again.
     pub fn start(&self) -> Result<(), Errno> {
         if self.state.load(Ordering::Acquire) != STOPPED {
             return Ok(());

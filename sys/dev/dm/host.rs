@@ -1,5 +1,5 @@
-//! What a table whose targets serve I/O themselves needs of a kernel: threads that poll lanes,
-//! nested buffers of its own, a clock.
+//! The kernel's part of a table whose targets serve I/O themselves: threads that poll lanes, nested
+//! buffers of its own, a clock.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -18,15 +18,15 @@ use crate::units::Sector;
 pub struct Plan {
     /// For each lane, to how many places at most it sends one request.
     pub lanes: Vec<usize>,
-    /// How many jobs there are at one time, over all lines.
+    /// The number of jobs at one time, over all lines.
     pub jobs: usize,
-    /// How many lines there are.
+    /// The number of lines.
     pub lines: usize,
-    /// How many threads poll lanes.
+    /// The number of threads that poll lanes.
     pub threads: usize,
 }
 
-/// What a lane asks of the host. Data moves in with the request and comes back with the answer,
+/// A lane's request to the host. Data moves in with the request and comes back with the answer,
 /// so that nobody touches it while a component may.
 pub enum Request {
     /// Read into bytes `at..at + bytes` of `data`, from one place.
@@ -35,7 +35,7 @@ pub enum Request {
         data: Box<[u8]>,
         /// The first byte.
         at: usize,
-        /// How many, whole sectors, at most [`Host::max_io`].
+        /// The number of bytes: whole sectors, at most [`Host::max_io`].
         bytes: usize,
     },
     /// Write these bytes to each place.
@@ -44,7 +44,7 @@ pub enum Request {
         data: Box<[u8]>,
         /// The first byte.
         at: usize,
-        /// How many, whole sectors, at most [`Host::max_io`].
+        /// The number of bytes: whole sectors, at most [`Host::max_io`].
         bytes: usize,
         /// `true` if they must be on stable storage when it is over.
         fua: bool,
@@ -56,14 +56,14 @@ pub enum Request {
         job: JobInfo,
         /// The job's sectors before the first.
         skip: Sector,
-        /// How many.
+        /// The number of sectors.
         length: Sector,
     },
     /// Have each component put what was written on stable storage; the sectors mean nothing.
     Flush,
     /// Tell each component that `length` sectors are not needed any more.
     Discard {
-        /// How many sectors.
+        /// The number of sectors.
         length: Sector,
     },
 }
@@ -86,7 +86,7 @@ pub trait Host: Any + Send + Sync {
     /// Starts the threads that poll lanes, one for each runner.
     ///
     /// # Errors
-    /// What kthread(9) says; nothing runs then.
+    /// Those of kthread(9); nothing runs then.
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno>;
 
     /// Ends the threads, and waits until they have dropped their runners. Nothing is in flight.

@@ -15,7 +15,7 @@ pub enum Op {
     Read,
     /// The job's data is to be written.
     Write,
-    /// What was acknowledged before is to be on stable storage (DIOCCACHESYNC). No sectors.
+    /// Everything acknowledged before is to reach stable storage (DIOCCACHESYNC). No sectors.
     Flush,
     /// The sectors' content is not needed any more (TRIM). No data.
     Discard,
@@ -54,7 +54,7 @@ pub struct Job {
     pub(crate) executor: Option<Arc<Executor>>,
 }
 
-/// What there is to know about a job.
+/// A job's description, without the I/O itself.
 #[derive(Clone, Copy, Debug)]
 pub struct JobInfo {
     /// The job's number among its table's; the host keeps the I/O itself under it.
@@ -63,11 +63,11 @@ pub struct JobInfo {
     pub line: usize,
     /// The queue of the line that it waits in.
     pub queue: usize,
-    /// What is to be done.
+    /// The kind of the job.
     pub op: Op,
     /// The first sector, counted from the line's start; 0 for a flush.
     pub start: Sector,
-    /// How many sectors; 0 for a flush.
+    /// The number of sectors; 0 for a flush.
     pub length: Sector,
     /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
     pub fua: bool,
@@ -78,7 +78,7 @@ pub struct JobInfo {
 }
 
 impl Job {
-    /// What is to be done.
+    /// The kind of the job.
     pub fn op(&self) -> Op {
         self.info.op
     }
@@ -93,7 +93,7 @@ impl Job {
         self.info.start
     }
 
-    /// How many sectors; 0 for a flush.
+    /// The number of sectors; 0 for a flush.
     pub fn length(&self) -> Sector {
         self.info.length
     }

@@ -19,8 +19,8 @@ use crate::target::ComponentIndex;
 use crate::units::{DEV_BSIZE, Sector};
 use crate::worker::{Order, Role};
 
-/// What one lane's code works with: the way to the components, a buffer of its own, and what it
-/// can wait for. It belongs to one future, which runs in one thread at a time.
+/// A lane's means: the way to the components, a buffer of its own, and what it can wait for. It
+/// belongs to one future, which runs in one thread at a time.
 pub struct Lane {
     executor: Arc<Executor>,
     number: usize,
@@ -91,7 +91,7 @@ impl Lane {
         &mut self.buffer
     }
 
-    /// How many sectors the buffer holds.
+    /// The size of the buffer, in sectors.
     pub fn buffer_sectors(&self) -> Sector {
         Sector((self.buffer.len() / DEV_BSIZE as usize) as u64)
     }
@@ -488,7 +488,7 @@ impl Aside {
         self.jobs.lock().is_empty()
     }
 
-    /// How many there are.
+    /// The number of jobs set aside.
     pub fn len(&self) -> usize {
         self.jobs.lock().len()
     }

@@ -1,4 +1,4 @@
-//! Which lanes are to be polled.
+//! The set of lanes that are to be polled.
 //!
 //! `regress/models` includes this file and checks it, with the place where a thread sleeps, under
 //! loom.
@@ -26,7 +26,7 @@ impl Ready {
         Ready { runners, words, words_each }
     }
 
-    /// How many runners there are.
+    /// The number of runners.
     pub fn runners(&self) -> usize {
         self.runners
     }

@@ -15,12 +15,12 @@ use crate::target::Target;
 /// then, so that serving I/O never waits for memory.
 #[derive(Clone, Debug)]
 pub struct Needs {
-    /// How many lanes serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
+    /// The number of lanes that serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
     /// queue. One lane serves one job at a time.
     pub queues: Vec<usize>,
-    /// How many lanes run [`Worker::background`].
+    /// The number of lanes that run [`Worker::background`].
     pub background: usize,
-    /// How many jobs there are at one time; I/O beyond that waits outside.
+    /// The number of jobs at one time; I/O beyond that waits outside.
     pub jobs: usize,
     /// To how many places at most a lane sends one request.
     pub width: usize,
@@ -30,7 +30,7 @@ pub struct Needs {
     pub background_buffer: usize,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
-    /// How many threads may serve the line at once: 1, but for targets that compute.
+    /// The number of threads that may serve the line at once: 1, but for targets that compute.
     pub threads: usize,
 }
 
@@ -77,7 +77,7 @@ impl Needs {
     }
 }
 
-/// How a device is being quiesced.
+/// The manner in which a device is being quiesced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Quiesce {
     /// Suspended: what is in flight is to complete.
@@ -139,7 +139,7 @@ pub trait Worker: Target + Sized + 'static {
 /// A lane's future: made when a table is loaded, polled until the table is dropped.
 pub(crate) type LaneFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a lane does.
+/// A lane's part in its line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     /// Serves a queue.
@@ -201,7 +201,7 @@ impl<T: Worker> Lanes for T {
     }
 }
 
-/// What a control lane is told to do.
+/// A control lane's next task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
     /// [`Worker::start`].

@@ -1,0 +1,244 @@
+//! The requests of lanes: nested buffers to components, and errands for what may sleep.
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+use dm_core::Errno;
+use dm_core::host::{Answer, Host, Request};
+use dm_core::job::{Op, Place};
+use dm_core::units::Sector;
+
+use super::nested::{Inner, Nested};
+use super::{Held, TableIo};
+use crate::kern::{buf, sys};
+
+/// A lane's request to its components, and the nested buffers that it goes in.
+pub(super) struct LaneCell {
+    state: AtomicU8,
+    /// Nested buffers under way, and one for whoever is sending.
+    pending: AtomicUsize,
+    failed: AtomicU32,
+    /// Why the first failed; 0 for not at all.
+    errno: AtomicI32,
+    /// The lane's own memory, while a request has it.
+    data: UnsafeCell<Option<Box<[u8]>>>,
+    errand: UnsafeCell<Option<(Errand, Place)>>,
+    pub(super) nested: Box<[Nested]>,
+}
+
+/// Work that may sleep.
+#[derive(Clone, Copy)]
+enum Errand {
+    Flush,
+    Discard(Sector),
+}
+
+const IDLE: u8 = 0;
+const BUSY: u8 = 1;
+const DONE: u8 = 2;
+
+impl LaneCell {
+    /// The record of lane `number`, which sends a request to `width` places at most.
+    pub(super) fn new(number: usize, width: usize) -> LaneCell {
+        let bit = |place: usize| 1u32.checked_shl(place as u32).unwrap_or(0);
+        LaneCell {
+            state: AtomicU8::new(IDLE),
+            pending: AtomicUsize::new(0),
+            failed: AtomicU32::new(0),
+            errno: AtomicI32::new(0),
+            data: UnsafeCell::new(None),
+            errand: UnsafeCell::new(None),
+            nested: (0..width).map(|place| Nested::new(number, bit(place))).collect(),
+        }
+    }
+}
+
+impl TableIo {
+    /// [`Host::begin`].
+    pub(super) fn begin_request(&self, lane: usize, request: Request, places: &[Place]) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        debug_assert_eq!(cell.state.load(Ordering::Relaxed), IDLE);
+        cell.state.store(BUSY, Ordering::Relaxed);
+        cell.failed.store(0, Ordering::Relaxed);
+        cell.errno.store(0, Ordering::Relaxed);
+        match request {
+            Request::Read { data, at, bytes } => {
+                let one = places.get(..1).unwrap_or(&[]);
+                self.transfer(lane, one, (data, at, bytes), (false, false));
+            }
+            Request::Write { data, at, bytes, fua } => {
+                self.transfer(lane, places, (data, at, bytes), (true, fua));
+            }
+            Request::Send { job, skip, length } => {
+                let held = self.jobs.get(job.number).map(|cell| cell.held.get());
+                let places =
+                    if job.op == Op::Read { places.get(..1).unwrap_or(&[]) } else { places };
+                self.send_to(lane, places, |buf, place| {
+                    // SAFETY: the lane has the job, whose cell is its own meanwhile.
+                    let Some(Held::Piece(split, offset, all)) = held.map(|held| unsafe { &*held })
+                    else {
+                        return Err(Errno::EINVAL);
+                    };
+                    let (skip, bytes) = (small(skip)?, small(length)?);
+                    if skip.checked_add(bytes).is_none_or(|end| end > *all) {
+                        return Err(Errno::EINVAL);
+                    }
+                    let offset = offset.checked_add(skip).ok_or(Errno::EINVAL)?;
+                    // SAFETY: the job's piece keeps the split and its I/O until the job is ended,
+                    // which its lane does after this request; the range lies in the piece.
+                    unsafe {
+                        let Some((io, _)) = &(*split.as_ptr()).whole else {
+                            return Err(Errno::EINVAL);
+                        };
+                        buf::nest(buf, io, offset, bytes, place.sector, lane_done);
+                    }
+                    Ok(())
+                });
+            }
+            Request::Flush => self.send_off(lane, Errand::Flush, places),
+            Request::Discard { length } => self.send_off(lane, Errand::Discard(length), places),
+        }
+    }
+
+    /// [`Host::answer`].
+    pub(super) fn take_answer(&self, lane: usize) -> Option<Answer> {
+        let cell = self.lanes.get(lane)?;
+        if cell.state.load(Ordering::Acquire) != DONE {
+            return None;
+        }
+        // SAFETY: the request is over, so that its memory is the lane's again.
+        let data = unsafe { (*cell.data.get()).take() };
+        let errno = Errno::from_raw(cell.errno.load(Ordering::Relaxed)).unwrap_or(Errno::EIO);
+        let failed = cell.failed.load(Ordering::Relaxed);
+        cell.state.store(IDLE, Ordering::Relaxed);
+        Some(Answer { failed, errno, data })
+    }
+
+    /// Sends memory of a lane's own to or from places.
+    fn transfer(
+        &self,
+        lane: usize,
+        places: &[Place],
+        (data, at, bytes): (Box<[u8]>, usize, usize),
+        (write, fua): (bool, bool),
+    ) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        let fits = at.checked_add(bytes).is_some_and(|end| end <= data.len());
+        // SAFETY: the lane has no request under way, so the place is ours until `complete`.
+        let memory = unsafe {
+            let place = &mut *cell.data.get();
+            place.insert(data).as_mut_ptr()
+        };
+        self.send_to(lane, places, |buf, place| {
+            if !fits {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: the buffer is this lane's and not in use; the memory stays in `data` until
+            // all of its buffers are done, and the range lies in it.
+            unsafe {
+                let data = memory.add(at);
+                buf::fill(buf, data, bytes, place.sector, (write, fua), lane_done);
+            }
+            Ok(())
+        });
+    }
+
+    /// Fills in a nested buffer for each place and sends it.
+    fn send_to(
+        &self,
+        lane: usize,
+        places: &[Place],
+        fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
+    ) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        cell.pending.store(places.len().saturating_add(1), Ordering::Relaxed);
+        for (at, place) in places.iter().enumerate() {
+            let device = self.device(place.component);
+            let begun = match (cell.nested.get(at), device) {
+                (Some(nested), Some(device)) => {
+                    fill(nested.buf(), *place).map(|()| (nested, device))
+                }
+                _ => Err(Errno::EIO),
+            };
+            match begun {
+                // SAFETY: filled in above, with the lane's own callback; the table, and with it the
+                // device, stays while its lanes have requests.
+                Ok((nested, device)) => unsafe { device.strategy(nested.buf()) },
+                Err(errno) => {
+                    self.place_done(lane, 1u32.checked_shl(at as u32).unwrap_or(0), Err(errno))
+                }
+            }
+        }
+        self.place_done(lane, 0, Ok(()));
+    }
+
+    /// One place of a lane's request is done; the last has the lane polled.
+    fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        if let Err(errno) = result {
+            cell.failed.fetch_or(place, Ordering::Relaxed);
+            let (none, errno) = (0, errno.raw());
+            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if cell.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            cell.state.store(DONE, Ordering::Release);
+            if let Some(runner) = self.ready.set(lane) {
+                self.kick(runner);
+            }
+        }
+    }
+
+    /// Does the errands that wait, one after the other.
+    pub(super) fn do_errands(&self) {
+        loop {
+            let Some(lane) = self.errands.lock().pop_front() else { return };
+            let Some(cell) = self.lanes.get(lane) else { continue };
+            // SAFETY: the lane's request is under way here and nowhere else.
+            let Some((errand, place)) = (unsafe { (*cell.errand.get()).take() }) else { continue };
+            let result = match (errand, self.device(place.component)) {
+                (_, None) => Err(Errno::EIO),
+                (Errand::Flush, Some(device)) => device.flush(0),
+                (Errand::Discard(length), Some(device)) => device.discard(place.sector, length),
+            };
+            self.place_done(lane, 1, result);
+        }
+    }
+
+    fn send_off(&self, lane: usize, errand: Errand, places: &[Place]) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        cell.pending.store(1, Ordering::Relaxed);
+        let Some(place) = places.first() else {
+            return self.place_done(lane, 1, Err(Errno::EINVAL));
+        };
+        // SAFETY: the lane has no other request under way; the thread that does errands takes this.
+        unsafe { *cell.errand.get() = Some((errand, *place)) };
+        // There is room for every lane.
+        self.errands.lock().push_back(lane);
+        self.errand_parker.unpark();
+    }
+}
+
+/// Bytes of some sectors, as a buffer counts them.
+fn small(length: Sector) -> Result<u32, Errno> {
+    length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or(Errno::EINVAL)
+}
+
+/// b_iodone of a lane's nested buffer.
+///
+/// # Safety
+/// biodone(9) calls it, once, with the buffer of a lane that was sent.
+unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
+    // SAFETY: the buffer is the first field of an `Inner`, whose table stays while its lanes have
+    // requests: the threads that poll them keep it. Once the last place is done they may end, and
+    // whoever ends them waits for the slot's count, which stays.
+    unsafe {
+        let inner = buf.cast::<Inner>();
+        let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
+        let (table, lane, place) = ((*inner).table, (*inner).number, (*inner).place);
+        let slot = (*table).slot;
+        slot.completing.fetch_add(1, Ordering::SeqCst);
+        (*table).place_done(lane, place, outcome);
+        slot.completing.fetch_sub(1, Ordering::SeqCst);
+    }
+}

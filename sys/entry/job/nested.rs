@@ -1,0 +1,58 @@
+//! Nested buffers of a table's own, for its lanes and its forwarded jobs.
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+
+use super::TableIo;
+use crate::kern::sys;
+
+/// A nested buffer of a table's own. Built once, as a `Child` is.
+pub(super) struct Nested(Box<UnsafeCell<Inner>>);
+
+#[repr(C)]
+pub(super) struct Inner {
+    /// First, so that the buffer's address is that of all.
+    buf: sys::buf,
+    lock: sys::kmutex_t,
+    pub(super) table: *const TableIo,
+    /// The lane, or the job.
+    pub(super) number: usize,
+    /// A lane's place, as a bit; 0 for a job.
+    pub(super) place: u32,
+}
+
+impl Nested {
+    /// A buffer for a lane's place (a bit) or for a job (0).
+    pub(super) fn new(number: usize, place: u32) -> Nested {
+        // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
+        let inner: Box<UnsafeCell<Inner>> =
+            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        // SAFETY: fresh memory, which stays where it is.
+        unsafe {
+            let raw = inner.get();
+            crate::entry::pieces::init_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
+            ((*raw).number, (*raw).place) = (number, place);
+        }
+        Nested(inner)
+    }
+
+    /// The buffer, for one user.
+    pub(super) fn buf(&self) -> *mut sys::buf {
+        self.0.get().cast()
+    }
+
+    pub(super) fn belong_to(&self, table: *const TableIo) {
+        // SAFETY: nobody uses the buffer before its table is complete.
+        unsafe { (*self.0.get()).table = table };
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        // SAFETY: `new` made them, and nothing is under way when a table goes.
+        unsafe {
+            let raw = self.0.get();
+            crate::entry::pieces::fini_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);
+        }
+    }
+}

@@ -60,10 +60,11 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       Run the tests of dm-host that put I/O, control and failures under stress
       with one of the compiler's sanitizers, or those that the arguments name to
       `cargo test`.
-  cargo xtask simulate [--seconds N] [--target T] [--seed N] [--steps N]
-      Play games on simulated disks that lose power, for a minute or as long as
-      told, and check every promise. Prints the story of the first game that is
-      lost, and the seed that plays it again.
+  cargo xtask simulate [--seconds N | --games N] [--target T] [--seed N]
+                       [--steps N] [--story LINES]
+      Play games on simulated disks that lose power, for a minute or as told,
+      and check every promise. Prints the story of the first game that is lost,
+      and the seed that plays it again. A seed alone plays that one game.
   cargo xtask lvm2-tests --lvm2-tests DIR [NAME...]
       Run LVM2's own test scripts on the driver, from a copy of its sources that
       you have: those in regress/linux/tools/lvm2.list, or those that are named.

@@ -2,7 +2,7 @@
 
 use crate::sh::{self, Result};
 
-/// `cargo xtask simulate [--seconds N] [--target T] [--seed N] [--steps N]`.
+/// `cargo xtask simulate [OPTION...]`.
 pub fn main(args: &[String]) -> Result<()> {
     let mut cargo = sh::cargo();
     cargo.args(["run", "--quiet", "--profile", "simulate", "--package", "dm-core"]);

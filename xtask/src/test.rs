@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
+use crate::simulate;
 use crate::{check, doc, linux};
 
 /// `cargo xtask test`.
@@ -23,6 +24,10 @@ pub fn main(args: &[String]) -> Result<()> {
 
     sh::heading("tests");
     sh::run(sh::cargo().args(["test", "--workspace"]))?;
+
+    sh::heading("simulation");
+    // The same games each time: `cargo xtask simulate` plays others.
+    simulate::main(&["--games", "300", "--seed", "1000"].map(String::from))?;
 
     sh::heading("the host's side of regress/anita");
     sh::run(sh::command("python3").args(["-B", "-m", "unittest", "discover", "regress/anita"]))?;

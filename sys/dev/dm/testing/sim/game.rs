@@ -75,6 +75,8 @@ pub type Make = fn() -> Box<dyn Game>;
 pub struct Lost {
     /// The game's seed.
     pub seed: u64,
+    /// How many steps it was to have.
+    pub steps: u64,
     /// What is wrong.
     pub why: String,
     /// What happened before.
@@ -103,9 +105,15 @@ pub fn play(make: Make, seed: u64, steps: u64) -> Result<Totals, Box<Lost>> {
                 Err(lost) => lost,
             };
             let why = if again == why { why } else { format!("{why}; the second time: {again}") };
-            Err(Box::new(Lost { seed, why, story }))
+            Err(Box::new(Lost { seed, steps, why, story }))
         }
     }
+}
+
+/// The shortest of the games with this seed that is lost: one of fewer steps ends before.
+pub fn shorten(make: Make, lost: Lost, steps: u64) -> Lost {
+    // Not every longer one need be lost, so that halving would miss some.
+    (0..steps).find_map(|steps| play(make, lost.seed, steps).err()).map_or(lost, |lost| *lost)
 }
 
 fn play_once(

@@ -3,26 +3,33 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dm_core::testing::sim::{Totals, games, play};
+use dm_core::testing::sim::{Totals, games, play, shorten};
 
-const USAGE: &str = "usage: cargo xtask simulate [--seconds N] [--target NAME] [--seed N] \
-                     [--steps N]";
+const USAGE: &str = "usage: cargo xtask simulate [--seconds N | --games N] [--target NAME] \
+                     [--seed N] [--steps N] [--story LINES]";
 
 struct Options {
     /// For how long; without it a minute, or just the game of the seed.
     seconds: Option<u64>,
+    /// How many games of each kind at most.
+    games: Option<u64>,
     target: Option<String>,
     seed: Option<u64>,
     steps: u64,
+    /// How many lines of a lost game's story, from its end.
+    story: usize,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { seconds: None, target: None, seed: None, steps: 200 };
+    let mut options =
+        Options { seconds: None, games: None, target: None, seed: None, steps: 200, story: 300 };
     while let Some(arg) = args.next() {
         let value = args.next().ok_or(format!("{arg} wants a value\n{USAGE}"))?;
         let number = || value.parse::<u64>().map_err(|_| format!("{value} is not a number"));
         match arg.as_str() {
             "--seconds" => options.seconds = Some(number()?),
+            "--games" => options.games = Some(number()?),
+            "--story" => options.story = number()? as usize,
             "--target" => options.target = Some(value),
             "--seed" => options.seed = Some(number()?),
             "--steps" => options.steps = number()?,
@@ -55,7 +62,9 @@ fn run() -> Result<(), String> {
     // A lost game is told as one.
     std::panic::set_hook(Box::new(|_| {}));
     let start = Instant::now();
+    // A seed alone is one game.
     let one = options.seed.is_some() && options.seconds.is_none();
+    let most = options.games.unwrap_or(if one { 1 } else { u64::MAX });
     let time = Duration::from_secs(options.seconds.unwrap_or(60));
     // Without a seed every run plays other games.
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -67,16 +76,21 @@ fn run() -> Result<(), String> {
             match play(*make, seed, options.steps) {
                 Ok(game) => totals.add(&game),
                 Err(lost) => {
-                    let steps = options.steps;
+                    let mut lost = shorten(*make, *lost, options.steps);
+                    let (steps, all) = (lost.steps, lost.story.len());
+                    lost.story.drain(..all.saturating_sub(options.story));
                     return Err(format!(
-                        "{lost}\n\nA game of {name} was lost. To play it again:\n  cargo xtask \
-                         simulate --target {name} --seed {seed} --steps {steps}\nTo keep it as a \
-                         test: a line `{seed}` in sys/dev/dm/testing/sim/seeds/{name}."
+                        "{lost}\n\nA game of {name} is lost; these are the last {} of {all} lines \
+                         of its story. To play it again:\n  cargo xtask simulate --target {name} \
+                         --seed {seed} --steps {steps}\nTo keep it as a test: a line \"{seed}\" in \
+                         sys/dev/dm/testing/sim/seeds/{name}.",
+                        lost.story.len()
                     ));
                 }
             }
         }
-        if one || start.elapsed() >= time {
+        let played = seed.wrapping_sub(first) + 1;
+        if played >= most || options.games.is_none() && start.elapsed() >= time {
             break 'playing;
         }
     }

@@ -19,7 +19,7 @@ pub mod world;
 mod tests;
 
 pub use disk::{Disk, SECTOR};
-pub use game::{Game, Lost, Make, play};
+pub use game::{Game, Lost, Make, play, shorten};
 pub use io::Attached;
 pub use model::{Model, Value};
 pub use rng::Rng;

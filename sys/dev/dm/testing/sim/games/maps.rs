@@ -2,9 +2,10 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::testing::sim::{Disk, Game, Rng, World};
+use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 
 /// Sectors of a line.
 const LINE: u64 = 48;
@@ -21,37 +22,52 @@ struct Line {
 /// linear line may then be two.
 pub struct Maps {
     kinds: &'static [&'static str],
-    lines: Vec<Line>,
+    /// The lines of each device.
+    devices: Vec<Vec<Line>>,
+    /// Sectors in one of the disks' own.
+    unit: u64,
 }
 
 impl Maps {
     /// Tables of these kinds of lines.
     pub fn new(kinds: &'static [&'static str]) -> Maps {
-        Maps { kinds, lines: Vec::new() }
+        Maps { kinds, devices: Vec::new(), unit: 1 }
     }
 }
 
 impl Game for Maps {
     fn disks(&mut self, rng: &mut Rng) -> Vec<Disk> {
-        let count = rng.between(1, 5);
+        self.unit = *rng.pick(&[1, 1, 8]);
         // Each line has a place of its own on two disks, so that none overlaps another.
-        self.lines = (0..count)
-            .map(|at| Line {
-                kind: rng.pick::<&str>(self.kinds),
-                disk: rng.below(2),
-                offset: at * LINE,
-            })
-            .collect();
-        (0..2).map(|_| Disk::junk(count * LINE + rng.below(9), rng)).collect()
+        let mut offset = 0;
+        for _ in 0..rng.between(1, 2) {
+            let mut lines = Vec::new();
+            for _ in 0..rng.between(1, 4) {
+                let kind = rng.pick::<&str>(self.kinds);
+                lines.push(Line { kind, disk: rng.below(2), offset });
+                offset += LINE;
+            }
+            self.devices.push(lines);
+        }
+        let mut disk = || {
+            let mut disk = Disk::junk(offset + self.unit * rng.below(9), rng);
+            disk.sector_size = (self.unit * SECTOR as u64) as u32;
+            disk
+        };
+        vec![disk(), disk()]
     }
 
-    fn table(&mut self, _device: usize, rng: &mut Rng) -> String {
+    fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    fn table(&mut self, device: usize, rng: &mut Rng) -> String {
         let mut text = String::new();
-        for (at, line) in (0..).zip(&self.lines) {
+        for (at, line) in (0..).zip(&self.devices[device]) {
             let (start, offset, disk) = (at * LINE, line.offset, line.disk);
             match line.kind {
                 "linear" => {
-                    let cut = rng.between(1, LINE);
+                    let cut = self.unit * rng.between(1, LINE / self.unit);
                     text += &format!("{start} {cut} linear d{disk} {offset}\n");
                     if cut < LINE {
                         let (start, offset) = (start + cut, offset + cut);
@@ -61,14 +77,14 @@ impl Game for Maps {
                 "striped" => {
                     let other = 1 - disk;
                     text +=
-                        &format!("{start} {LINE} striped 2 6 d{disk} {offset} d{other} {offset}\n");
+                        &format!("{start} {LINE} striped 2 8 d{disk} {offset} d{other} {offset}\n");
                 }
                 // One line for each stripe of two.
                 "unstriped" => {
                     let half = LINE / 2;
                     for index in 0..2 {
                         let start = start + index * half;
-                        text += &format!("{start} {half} unstriped 2 6 {index} d{disk} {offset}\n");
+                        text += &format!("{start} {half} unstriped 2 8 {index} d{disk} {offset}\n");
                     }
                 }
                 // Two paths to the same disk.
@@ -76,7 +92,10 @@ impl Game for Maps {
                     let path = format!("d{disk} {offset}");
                     text += &format!("{start} {LINE} switch 2 8 0 {path} {path}\n");
                 }
-                "dust" => text += &format!("{start} {LINE} dust d{disk} {offset} 512\n"),
+                "dust" => {
+                    let block = self.unit * SECTOR as u64;
+                    text += &format!("{start} {LINE} dust d{disk} {offset} {block}\n");
+                }
                 kind => text += &format!("{start} {LINE} {kind}\n"),
             }
         }
@@ -84,25 +103,28 @@ impl Game for Maps {
     }
 
     fn begin(&mut self, world: &World) {
-        for (at, line) in (0..).zip(&self.lines) {
-            let range = at * LINE..(at + 1) * LINE;
-            match line.kind {
-                "zero" => world.model(0, |model| model.zeroes(range)),
-                "error" => world.must_fail(0, range),
-                _ => {}
+        for (device, lines) in self.devices.iter().enumerate() {
+            for (at, line) in (0..).zip(lines) {
+                let range = at * LINE..(at + 1) * LINE;
+                match line.kind {
+                    "zero" => world.model(device, |model| model.zeroes(range)),
+                    "error" => world.must_fail(device, range),
+                    _ => {}
+                }
             }
         }
     }
 
     fn act(&mut self, world: &World) {
-        let at = world.choose(|rng| rng.index(self.lines.len()));
-        let line = self.lines[at];
-        let (first, number) = (at as u64 * LINE, world.choose(|rng| rng.below(LINE)));
+        let device = world.choose(|rng| rng.index(self.devices.len()));
+        let lines = &self.devices[device];
+        let at = world.choose(|rng| rng.index(lines.len()));
+        let (line, number) = (lines[at], world.choose(|rng| rng.below(LINE)));
         let text = match line.kind {
             "switch" => format!("set_region_mappings {:x}:{}", number / 8, number % 2),
             "dust" => {
-                world.may_fail(0, true);
-                let number = line.offset + number;
+                world.may_fail(device, true);
+                let number = (line.offset + number) / self.unit;
                 world.choose(|rng| match rng.below(4) {
                     0 => "enable".into(),
                     1 => format!("removebadblock {number}"),
@@ -112,20 +134,23 @@ impl Game for Maps {
             _ => return,
         };
         // A block may be bad already, or not be.
-        let _ = world.message(0, first, &text);
+        let _ = world.message(device, at as u64 * LINE, &text);
     }
 
     fn heal(&mut self, world: &World) {
-        if !self.lines.iter().any(|line| line.kind == "dust")
-            || world.is_suspended(0)
-            || world.table(0).is_none()
-        {
-            return;
+        for (device, lines) in self.devices.iter().enumerate() {
+            if world.is_suspended(device) || world.table(device).is_none() {
+                continue;
+            }
+            for (at, line) in (0..).zip(lines) {
+                if line.kind == "dust" {
+                    let done = world.message(device, at * LINE, "disable");
+                    done.expect("a target that takes it");
+                }
+            }
+            // What had failed has been answered then.
+            world.settle(device);
+            world.may_fail(device, false);
         }
-        for (at, _) in (0..).zip(&self.lines).filter(|(_, line)| line.kind == "dust") {
-            world.message(0, at * LINE, "disable").expect("a target that takes it");
-        }
-        world.settle(0);
-        world.may_fail(0, false);
     }
 }

@@ -1,22 +1,30 @@
-//! Targets of the simulation's own, and the same with a bug planted in them: what finds no bug in
+//! Targets of the simulation's own, and the same with bugs planted in them: what finds no bug in
 //! these is not known to find one.
 
 use alloc::boxed::Box;
 
-pub mod twin;
+mod shadow;
+mod twin;
 
 use super::game::Make;
+use shadow::ShadowGame;
+use twin::TwinGame;
 
-/// The right one.
-pub const TWIN: Make = || Box::new(twin::TwinGame::new("twin"));
+/// The right ones.
+pub const RIGHT: &[(&str, Make)] = &[
+    ("twin", || Box::new(TwinGame::new("twin"))),
+    ("shadow", || Box::new(ShadowGame::new("shadow"))),
+];
 
 /// Wrong ones, each with what is wrong with it.
-pub const BUGS: &[(&str, Make)] = &[
-    ("cleared without a flush", || Box::new(twin::TwinGame::new("twin-unflushed"))),
-    ("acknowledged too early", || Box::new(twin::TwinGame::new("twin-early"))),
-    ("data before its log", || Box::new(twin::TwinGame::new("twin-late-log"))),
-    ("a log in the cache only", || Box::new(twin::TwinGame::new("twin-cached-log"))),
-    ("a flush for one copy", || Box::new(twin::TwinGame::new("twin-half-flush"))),
-    ("FUA forgotten", || Box::new(twin::TwinGame::new("twin-no-fua"))),
-    ("disks that lie", || Box::new(twin::TwinGame::new("twin").lying())),
+pub const WRONG: &[(&str, Make)] = &[
+    ("marks are cleared without a flush", || Box::new(TwinGame::new("twin-unflushed"))),
+    ("a write is acknowledged too early", || Box::new(TwinGame::new("twin-early"))),
+    ("data goes before its log", || Box::new(TwinGame::new("twin-late-log"))),
+    ("a log goes into the cache only", || Box::new(TwinGame::new("twin-cached-log"))),
+    ("a flush reaches one copy only", || Box::new(TwinGame::new("twin-half-flush"))),
+    ("FUA is forgotten", || Box::new(TwinGame::new("twin-no-fua"))),
+    ("a map is committed before its data", || Box::new(ShadowGame::new("shadow-committed"))),
+    ("a map is committed without a flush", || Box::new(ShadowGame::new("shadow-unflushed"))),
+    ("disks acknowledge flushes and do nothing", || Box::new(TwinGame::new("twin").lying())),
 ];

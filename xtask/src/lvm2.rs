@@ -66,14 +66,7 @@ pub fn main(args: &[String]) -> Result<()> {
         names = expected.keys().cloned().collect();
     }
     setup::ensure(&[Need::Hosted, Need::LinuxTools])?;
-    sh::run(sh::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "dm-host",
-        "--package",
-        "dm-shim",
-    ]))?;
+    sh::run(sh::cargo().args(["build", "--package", "dm-host", "--package", "dm-shim"]))?;
     let suite = prepare(&folder)?;
     let mut wrong = Vec::new();
     let mut counts = [0; 3];
@@ -129,16 +122,17 @@ fn parse(text: &str) -> Result<BTreeMap<String, Expected>> {
 }
 
 fn logs() -> PathBuf {
-    sh::target_dir().join("lvm2-tests/log")
+    sh::target_dir().join("lvm2-testsuite/log")
 }
 
-/// Lays the suite out as its installation would, in target/.
+/// Lays the suite out as its installation would, in target/. What its wrapper of lvm(8) calls is the
+/// one that is in no folder with `lvm2-testsuite` in its name.
 fn prepare(from: &Path) -> Result<PathBuf> {
     let from = [from.join("test"), from.to_path_buf()]
         .into_iter()
         .find(|folder| folder.join("shell").is_dir() && folder.join("lib/inittest.sh").is_file())
         .ok_or_else(|| format!("{} has no test/shell and test/lib of LVM2's", from.display()))?;
-    let suite = sh::target_dir().join("lvm2-tests/suite");
+    let suite = sh::target_dir().join("lvm2-testsuite/suite");
     if suite.exists() {
         fs::remove_dir_all(&suite).map_err(|e| format!("{}: {e}", suite.display()))?;
     }
@@ -182,7 +176,19 @@ fn prepare(from: &Path) -> Result<PathBuf> {
     }
     paths += "export DM_UDEV_SYNCHRONISATION\n";
     sh::write(&lib.join("paths"), paths)?;
+    // The versions that its first script looks for: those of the tools that are there.
+    let version = sh::output(sh::command("lvm").args(["pvmove", "--version"]))?;
+    sh::write(&lib.join("version-expected"), first_number(&version)?)?;
+    let version = sh::output(sh::command("dmsetup").arg("--version"))?;
+    sh::write(&lib.join("dm-version-expected"), first_number(&version)?)?;
     Ok(suite)
+}
+
+/// The version in a tool's first line, behind a colon.
+fn first_number(text: &str) -> Result<String> {
+    let line = text.lines().next().unwrap_or_default();
+    let version = line.split(':').nth(1).and_then(|rest| rest.split_whitespace().next());
+    version.map(|version| format!("{version}\n")).ok_or_else(|| format!("no version in `{line}`"))
 }
 
 /// The commands of lvm(8), by name.
@@ -214,7 +220,7 @@ fn run(suite: &Path, name: &str) -> Result<(Outcome, String)> {
     let lib = suite.join("lib");
     let path =
         format!("{}:{}:/usr/sbin:/sbin", lib.display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new(sh::target_dir().join("release/dm-host"));
+    let mut command = Command::new(sh::target_dir().join("debug/dm-host"));
     command.args(["linux", "--", "bash"]).arg(format!("shell/{name}.sh")).current_dir(suite);
     command.env("PATH", path).env("LVM_TEST_FLAVOUR", "ndev-vanilla");
     command.env("LVM_TEST_PREFER_BRD", "0").env("LVM_TEST_DIR", suite.join("run"));

@@ -1,11 +1,11 @@
 //! stat(2) and its kin: the control node, nodes, and numbers.
 
-use std::ffi::{CString, c_char, c_int, c_uint};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::mem;
 
 use crate::numbers;
 use crate::place::{self, Place};
-use crate::real::real;
+use crate::real::{fail, real};
 use crate::settings::{self, Settings};
 
 /// The control node's number.
@@ -24,9 +24,23 @@ unsafe fn change(settings: &Settings, to: *mut libc::stat64) {
     }
 }
 
+/// The control node, where its folder is: libdevmapper makes the folder when it misses the node.
+///
 /// # Safety
-/// `to` is room for a `struct stat`.
-unsafe fn control(to: *mut libc::stat64) -> c_int {
+/// `path` is a string, `to` room for a `struct stat`.
+unsafe fn control(path: *const c_char, to: *mut libc::stat64) -> c_int {
+    // SAFETY: the caller's promise.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    let folder = path.strip_suffix(b"/control").and_then(|folder| CString::new(folder).ok());
+    let there = folder.is_some_and(|folder| {
+        // SAFETY: faccessat(2) with a string.
+        unsafe {
+            libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, folder.as_ptr(), libc::F_OK) == 0
+        }
+    });
+    if !there {
+        return fail(libc::ENOENT);
+    }
     // SAFETY: the caller's promise; a stat is integers, for which zeros are valid.
     unsafe {
         let mut status: libc::stat64 = mem::zeroed();
@@ -52,7 +66,7 @@ unsafe fn look(
     let Some(settings) = settings else { return ask(path) };
     let other: Option<CString> = match place {
         // SAFETY: the caller's promise.
-        Place::Control => return unsafe { control(to) },
+        Place::Control => return unsafe { control(path, to) },
         Place::Elsewhere(ref other) => Some(other.clone()),
         _ => None,
     };

@@ -31,6 +31,7 @@ pub mod pdev;
 pub mod proplib;
 pub mod ready;
 pub mod refusal;
+pub mod shared;
 pub mod table;
 pub mod target;
 pub mod targets;

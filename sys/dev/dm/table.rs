@@ -6,12 +6,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::{Any, TypeId};
 use core::fmt;
 
 use crate::executor::{Executor, Serving};
 use crate::job::Op;
 use crate::label::Guard;
 use crate::refusal::Shown;
+use crate::shared::AnyShared;
 use crate::target::{ComponentIndex, Devs, IoRange, Made, Mapping, Target, TargetType, Words};
 use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector};
@@ -52,6 +54,12 @@ pub trait Opener {
     /// ENOMEM if the tables of all devices take too much already.
     fn reserve(&self, _bytes: usize) -> Result<(), Errno> {
         Ok(())
+    }
+
+    /// The state of a type that lines of all tables share for a component: see
+    /// [`Registry`](crate::shared::Registry). The default shares nothing.
+    fn shared(&self, _dev: Dev, _kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
+        make()
     }
 
     /// The clock for the table's targets. The default stands still.
@@ -186,6 +194,19 @@ impl LineSpec<'_> {
         Ok(index)
     }
 
+    /// The state of type `T` that all lines share which use this component, made by `make` if no
+    /// line has it. It goes with the last of them.
+    pub fn shared<T: Any + Send + Sync>(
+        &self,
+        component: ComponentIndex,
+        make: impl Fn() -> T,
+    ) -> Arc<T> {
+        let mut made = || -> AnyShared { Arc::new(make()) };
+        let state = self.components.shared(component, TypeId::of::<T>(), &mut made);
+        // The registry goes by type, so that this does not fail.
+        state.downcast().unwrap_or_else(|_| Arc::new(make()))
+    }
+
     /// Checks that `n` sectors are whole sectors of the component.
     ///
     /// # Errors
@@ -210,6 +231,12 @@ trait AddComponent {
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
     fn clock(&self) -> Clock;
+    fn shared(
+        &self,
+        component: ComponentIndex,
+        kind: TypeId,
+        make: &mut dyn FnMut() -> AnyShared,
+    ) -> AnyShared;
 }
 
 struct Components<'k, O: Opener> {
@@ -264,6 +291,16 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 
     fn clock(&self) -> Clock {
         self.opener.clock()
+    }
+
+    fn shared(
+        &self,
+        component: ComponentIndex,
+        kind: TypeId,
+        make: &mut dyn FnMut() -> AnyShared,
+    ) -> AnyShared {
+        let (dev, ..) = self.size(component);
+        self.opener.shared(dev, kind, make)
     }
 }
 

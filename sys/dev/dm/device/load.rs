@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::TypeId;
 use core::cell::RefCell;
 
 use super::share::Share;
@@ -12,6 +13,7 @@ use crate::executor::{self, Executor};
 use crate::host::Ready;
 use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
+use crate::shared::AnyShared;
 use crate::table::{Builder, Clock, Component, Mistake, Opener, Table, TableError};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, Refusal, limits};
@@ -336,6 +338,10 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
 
     fn clock(&self) -> Clock {
         self.driver.kernel.clock()
+    }
+
+    fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
+        self.driver.shared.lock().get(dev, kind, make)
     }
 }
 

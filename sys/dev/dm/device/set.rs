@@ -9,6 +9,7 @@ use super::share::Budget;
 use crate::kernel::{Condvar, Kernel, Mutex};
 use crate::name::{Name, Uuid};
 use crate::pdev::Pdevs;
+use crate::shared::Registry;
 use crate::units::Minor;
 use crate::{Errno, limits};
 
@@ -21,6 +22,7 @@ pub struct Driver<K: Kernel> {
     pub(super) pdevs: Arc<Pdevs<K>>,
     talk: K::Mutex<Talk>,
     pub(super) budget: Budget,
+    pub(super) shared: K::Mutex<Registry>,
 }
 
 /// What the console has been told of late.
@@ -85,7 +87,9 @@ impl<K: Kernel> Driver<K> {
         let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
         let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
         let talk = K::Mutex::new(Talk::default());
-        Driver { kernel, devices, made, pdevs: Pdevs::new(), talk, budget: Budget::default() }
+        let (pdevs, budget) = (Pdevs::new(), Budget::default());
+        let shared = K::Mutex::new(Registry::default());
+        Driver { kernel, devices, made, pdevs, talk, budget, shared }
     }
 
     /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a

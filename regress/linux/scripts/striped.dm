@@ -26,6 +26,7 @@ read one 0 64 by 3
 write one 5 50
 read one 0 64 by 64
 remove one
+restart
 
 # One stripe is linear.
 make single
@@ -54,6 +55,7 @@ write behind 5 40
 read behind 0 64 by 5
 table behind
 remove behind
+restart
 
 # Four, and chunks of 4 KiB and more, with I/O of 64 KiB across all.
 make four
@@ -61,7 +63,7 @@ make four
 write four 3 128
 write four 1000 3000 by 128
 read four 0 4096 by 128
-remove four
+restart
 make four
   0 4096 striped 4 64 @a 0 @b 0 @c 0 @a 2048
 write four 63 2

@@ -82,7 +82,7 @@ mount -t tmpfs -o size=80% run /run
 for module in $(cat /etc/modules); do modprobe "$module" || echo "no module $module"; done
 case "$(cat /proc/cmdline)" in
 *dm.run=bench*)
-    dm-guest bench > /dev/ttyS1
+    dm-guest bench > /dev/ttyS1 2>&1
     echo end > /dev/ttyS1
     ;;
 *)

@@ -54,7 +54,8 @@ impl Bed {
 
     /// A device of so many linear lines of 64 sectors.
     fn linear(&self, name: &str, count: u64) -> Result<u32, String> {
-        let line = |i: u64| line(i * 64, 64, "linear", &format!("{} {}", self.disk, i * 64 % SECTORS));
+        let line =
+            |i: u64| line(i * 64, 64, "linear", &format!("{} {}", self.disk, i * 64 % SECTORS));
         self.device(name, &(0..count).map(line).collect::<Vec<_>>())
     }
 

@@ -1,7 +1,8 @@
 //! Our driver, in a hosted machine, as a side.
 
+mod nodes;
+
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -10,12 +11,14 @@ use dm_core::testing::plist::{Dict, Object};
 use dm_core::testing::request::{self, Request as Plist};
 use dm_core::units;
 use dm_host::{
-    Clock, Config, Disk as HostDisk, DiskSpec, Errno, File, Flags, Io, Machine, Node as HostNode,
-    Request as IoRequest, makedev,
+    Clock, Config, Disk as HostDisk, DiskSpec, Errno, File, Flags, Machine, Node as HostNode,
+    makedev,
 };
 use dm_script::data::SECTOR;
 use dm_script::script::Disk;
 use dm_script::side::{Call, Error, Line, Node, Place, Reply, Request, Side};
+
+use nodes::{Open, Plain, Raw};
 
 /// The driver's major for block devices: sys/conf/majors.
 const MAJOR: u32 = 169;
@@ -299,133 +302,5 @@ impl Side for Hosted {
         let said = machine.console();
         machine.clear_console();
         said
-    }
-}
-
-/// A disk past the driver: what is in its file.
-struct Plain {
-    file: std::fs::File,
-    size: u64,
-}
-
-impl Plain {
-    fn open(disk: &Attached, write: bool) -> Result<Plain, Error> {
-        let file = std::fs::OpenOptions::new().read(true).write(write).open(&disk.image);
-        let file = file.map_err(|error| name_of(Errno::from_io(&error)))?;
-        Ok(Plain { file, size: disk.disk.sectors() * u64::from(disk.disk.sector_size()) })
-    }
-
-    /// How much of a range lies on the disk, in bytes.
-    fn inside(&self, sector: u64, len: usize) -> usize {
-        let left = self.size.saturating_sub(sector.saturating_mul(SECTOR as u64));
-        usize::try_from(left).map_or(len, |left| left.min(len))
-    }
-}
-
-impl Node for Plain {
-    fn read(&self, sector: u64, data: &mut [u8]) -> Result<usize, Error> {
-        let len = self.inside(sector, data.len());
-        let part = data.get_mut(..len).unwrap_or_default();
-        let done = self.file.read_exact_at(part, sector.saturating_mul(SECTOR as u64));
-        done.map(|()| len).map_err(|error| name_of(Errno::from_io(&error)))
-    }
-
-    fn write(&self, sector: u64, data: &[u8]) -> Result<usize, Error> {
-        let len = self.inside(sector, data.len());
-        if len == 0 {
-            return Err("ENOSPC".into());
-        }
-        let part = data.get(..len).unwrap_or_default();
-        let done = self.file.write_all_at(part, sector.saturating_mul(SECTOR as u64));
-        done.map(|()| len).map_err(|error| name_of(Errno::from_io(&error)))
-    }
-
-    fn discard(&self, _: u64, _: u64) -> Result<(), Error> {
-        Err("no discards past the driver".into())
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|error| name_of(Errno::from_io(&error)))
-    }
-
-    fn sectors(&self) -> Result<u64, Error> {
-        Ok(self.size / SECTOR as u64)
-    }
-}
-
-/// A device's character node.
-struct Raw(File);
-
-impl Node for Raw {
-    fn read(&self, sector: u64, data: &mut [u8]) -> Result<usize, Error> {
-        named(self.0.pread(data, sector.saturating_mul(SECTOR as u64)))
-    }
-
-    fn write(&self, sector: u64, data: &[u8]) -> Result<usize, Error> {
-        named(self.0.pwrite(data, sector.saturating_mul(SECTOR as u64)))
-    }
-
-    fn discard(&self, sector: u64, sectors: u64) -> Result<(), Error> {
-        discard(&self.0, sector, sectors)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        flush(&self.0)
-    }
-
-    fn sectors(&self) -> Result<u64, Error> {
-        Ok(self.0.size() / SECTOR as u64)
-    }
-}
-
-fn discard(file: &File, sector: u64, sectors: u64) -> Result<(), Error> {
-    let bytes = |sectors: u64| sectors.saturating_mul(SECTOR as u64);
-    named(file.fdiscard(bytes(sector), bytes(sectors)))
-}
-
-fn flush(file: &File) -> Result<(), Error> {
-    let mut force = 1i32;
-    named(file.ioctl(dm_host::netbsd::DIOCCACHESYNC as u64, &mut force))
-}
-
-/// A device's block node.
-struct Open {
-    file: Arc<File>,
-    sectors: u64,
-}
-
-impl Open {
-    fn transfer(&self, io: &mut Io, request: IoRequest) -> Result<usize, Error> {
-        named(self.file.strategy(io, request).transferred())
-    }
-}
-
-fn block(sector: u64) -> Result<i64, Error> {
-    i64::try_from(sector).map_err(|_| "EINVAL".to_owned())
-}
-
-impl Node for Open {
-    fn read(&self, sector: u64, data: &mut [u8]) -> Result<usize, Error> {
-        let mut io = Io::new(data.len());
-        let got = self.transfer(&mut io, IoRequest::read(block(sector)?))?;
-        data.copy_from_slice(io.data());
-        Ok(got)
-    }
-
-    fn write(&self, sector: u64, data: &[u8]) -> Result<usize, Error> {
-        let mut io = Io::with_data(data.to_vec());
-        self.transfer(&mut io, IoRequest::write(block(sector)?))
-    }
-
-    fn discard(&self, sector: u64, sectors: u64) -> Result<(), Error> {
-        discard(&self.file, sector, sectors)
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        flush(&self.file)
-    }
-
-    fn sectors(&self) -> Result<u64, Error> {
-        Ok(self.sectors)
     }
 }

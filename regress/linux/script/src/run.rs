@@ -1,12 +1,16 @@
 //! Carries out steps on a side, and says what came of each.
 
+mod io;
+mod show;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::data::{self, SECTOR};
+use self::io::perform;
+use crate::data;
 use crate::glob;
 use crate::image;
 use crate::script::{Action, Io, IoKind, Step};
@@ -264,23 +268,6 @@ impl<'a, S: Side> Runner<'a, S> {
         Ok(resolved)
     }
 
-    /// The names of this side's numbers.
-    fn numbers(&self) -> BTreeMap<String, String> {
-        let mut numbers = BTreeMap::new();
-        if let Ok(reply) = self.side.command(&Request::new(Call::Names)) {
-            for (name, minor) in reply.names {
-                numbers.insert(format!("{}:{minor}", self.side.major()), format!("@{name}"));
-            }
-        }
-        for entry in std::fs::read_dir(&self.images).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some((major, minor, _)) = self.side.disk(&name) {
-                numbers.insert(format!("{major}:{minor}"), format!("@{name}"));
-            }
-        }
-        numbers
-    }
-
     fn send(&self, request: &Request) -> Result<Result<Reply, String>, String> {
         let lines = self.resolve(&request.lines)?;
         Ok(self.side.command(&Request { lines, ..request.clone() }))
@@ -291,71 +278,6 @@ impl<'a, S: Side> Runner<'a, S> {
             Ok(reply) => self.show(request, &reply),
             Err(error) => vec![error],
         })
-    }
-
-    fn show(&self, request: &Request, reply: &Reply) -> Vec<String> {
-        let question = matches!(request.call, Call::Info | Call::Status | Call::Deps | Call::Wait);
-        if question && !reply.exists {
-            return vec!["ENXIO".into()];
-        }
-        match request.call {
-            Call::Info => {
-                let yes = |b: bool| if b { "yes" } else { "no" };
-                let mut lines = vec![format!(
-                    "suspended={} live={} inactive={} readonly={} deferred={}",
-                    yes(reply.suspended),
-                    yes(reply.live),
-                    yes(reply.inactive),
-                    yes(reply.readonly),
-                    yes(reply.deferred)
-                )];
-                lines.push(format!("open={}", reply.open));
-                lines.push(format!("event={}", reply.event));
-                lines.push(format!("targets={}", reply.targets));
-                lines.push(format!("name={}", reply.name));
-                lines.push(format!("uuid={}", reply.uuid));
-                if request.minor.is_some() {
-                    lines.push(format!("minor={}", reply.minor));
-                }
-                lines
-            }
-            Call::Status | Call::Wait => {
-                let numbers = self.numbers();
-                let word = |word: &str| match numbers.get(word) {
-                    Some(name) => name.clone(),
-                    None => word.to_owned(),
-                };
-                let line = |line: &Line| {
-                    let params: Vec<_> = line.params.split(' ').map(word).collect();
-                    format!("{} {} {} {}", line.start, line.length, line.kind, params.join(" "))
-                };
-                match reply.lines.is_empty() {
-                    true => vec!["no lines".into()],
-                    false => reply.lines.iter().map(line).collect(),
-                }
-            }
-            Call::Deps => {
-                let numbers = self.numbers();
-                let name = |(major, minor): &(u32, u32)| {
-                    let number = format!("{major}:{minor}");
-                    numbers.get(&number).cloned().unwrap_or(number)
-                };
-                // In which order is nowhere said.
-                let mut names: Vec<_> = reply.deps.iter().map(name).collect();
-                names.sort();
-                vec![format!("{} {}", names.len(), names.join(" "))]
-            }
-            Call::Names => {
-                let mut names: Vec<_> = reply.names.iter().map(|(name, _)| name.clone()).collect();
-                names.sort();
-                vec![format!("{} {}", names.len(), names.join(" "))]
-            }
-            Call::Message => match &reply.text {
-                Some(text) => text.lines().map(|line| format!("= {line}")).collect(),
-                None => vec!["ok".into()],
-            },
-            _ => vec!["ok".into()],
-        }
     }
 
     /// `dmsetup create` with a table: what was made goes again when a later step fails.
@@ -392,60 +314,4 @@ impl<'a, S: Side> Runner<'a, S> {
             thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Carries out an I/O, in as many requests as it has; what failed or was short, and a sum.
-fn perform(node: &dyn Node, io: &Io) -> Vec<String> {
-    if io.kind == IoKind::Flush {
-        return vec![node.flush().map_or_else(|error| error, |()| "ok".into())];
-    }
-    let mut said = Vec::new();
-    let mut read = Vec::new();
-    let mut bad: Option<(u64, u64, String)> = None;
-    let tell = |bad: &mut Option<(u64, u64, String)>, said: &mut Vec<String>| {
-        if let Some((from, to, what)) = bad.take() {
-            said.push(format!("{from}+{} {what}", to - from));
-        }
-    };
-    let end = io.sector.saturating_add(io.sectors);
-    let mut at = io.sector;
-    while at < end {
-        let sectors = io.by.min(end - at);
-        let bytes = sectors as usize * SECTOR;
-        let result = match io.kind {
-            IoKind::Read => {
-                let mut data = vec![0xa5; bytes];
-                let result = node.read(at, &mut data);
-                if let Ok(got) = result {
-                    read.extend_from_slice(data.get(..got).unwrap_or_default());
-                }
-                result
-            }
-            IoKind::Write(Some(seed)) => node.write(at, &data::pattern(seed, at, sectors)),
-            IoKind::Write(None) => node.write(at, &vec![0; bytes]),
-            IoKind::Discard => node.discard(at, sectors).map(|()| bytes),
-            IoKind::Flush => Ok(bytes),
-        };
-        let wrong = match result {
-            Ok(done) if done == bytes => None,
-            Ok(done) => Some(format!("short, {done} bytes of {bytes}")),
-            Err(error) => Some(error),
-        };
-        match (&mut bad, wrong) {
-            // The same again: one line for all.
-            (Some((_, to, what)), Some(new)) if *what == new && *to == at => *to = at + sectors,
-            (_, new) => {
-                tell(&mut bad, &mut said);
-                bad = new.map(|what| (at, at + sectors, what));
-            }
-        }
-        at += sectors;
-    }
-    tell(&mut bad, &mut said);
-    if io.kind == IoKind::Read {
-        said.push(format!("{} bytes, sum {:016x}", read.len(), data::checksum(&read)));
-    } else if said.is_empty() {
-        said.push("ok".into());
-    }
-    said
 }

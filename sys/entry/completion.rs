@@ -18,7 +18,7 @@ impl Slot {
     /// Completes an I/O that was done, and leaves the gate.
     #[inline]
     pub(super) fn finish(&self, io: Io, journey: Journey) {
-        let Journey { pass, came } = journey;
+        let Journey { pass, came, .. } = journey;
         pass.local().tallies.count(io.is_write(), io.bytes(), came);
         io.complete();
         self.leave(pass);
@@ -27,7 +27,7 @@ impl Slot {
     /// Completes an I/O that failed after `done` bytes, and leaves the gate.
     #[cold]
     pub(super) fn fail(&self, io: Io, journey: Journey, done: u32, errno: Errno) {
-        let Journey { pass, came } = journey;
+        let Journey { pass, came, .. } = journey;
         pass.local().tallies.count(io.is_write(), done, came);
         pass.local().tallies.count_failed();
         io.fail(done, errno);
@@ -131,6 +131,9 @@ impl Slot {
     /// Has an I/O wait, outside the gate, for the reserve.
     #[cold]
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
+        if journey.impatient {
+            return self.fail(io, journey, 0, Errno::ENOMEM);
+        }
         self.reserve.starve(io);
         self.leave(journey.pass);
         // What it waits for may have come back before it was in the queue.

@@ -325,14 +325,15 @@ impl Device<'_> {
         for (start, length, target) in table.lines() {
             target.extents(length, &mut |extent| {
                 let device = table.components().get(extent.component.0 as usize);
-                let Some(disk) = device.and_then(|component| component.disk()) else { return };
+                let Some(component) = device else { return };
+                let Some(disk) = component.disk() else { return };
                 let mut one = none;
                 // SAFETY: DIOCGSECTORALIGN gives a struct disk_sectoralign.
                 let asked = unsafe { disk.device().ioctl(sys::DIOCGSECTORALIGN as u32, &mut one) };
                 if asked.is_err() || one.dsa_alignment == 0 {
                     one = none;
                 }
-                let unit = u64::from(disk.sector_size() / DEV_BSIZE).max(1);
+                let unit = u64::from(component.sector_size() / DEV_BSIZE).max(1);
                 let alignment = u64::from(one.dsa_alignment);
                 // Sector s of the component is sector s - extent.start + start of the device.
                 let shift =

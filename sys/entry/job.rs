@@ -22,7 +22,7 @@ use dm_core::errno;
 use dm_core::executor::{Executor, Runner};
 use dm_core::host::{Answer, Host, Plan, Ready, Request};
 use dm_core::job::{JobInfo, Op, Place};
-use dm_core::table::{Component, Taken};
+use dm_core::table::Taken;
 use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
@@ -409,7 +409,7 @@ impl Host for TableIo {
             let Some((io, _)) = &(*split.as_ptr()).whole else { return };
             buf::nest(cell.nested.buf(), io, *offset, *bytes, to.sector, job_done);
             *cell.forwarded.get() = Some((engine, *job));
-            device.strategy(cell.nested.buf());
+            device.vnode().strategy(cell.nested.buf());
         }
     }
 
@@ -432,7 +432,8 @@ impl Host for TableIo {
     }
 
     fn size(&self, component: ComponentIndex) -> Sector {
-        self.disks.get(component.0 as usize).map_or(Sector::ZERO, |disk| disk.size())
+        let now = self.device(component).and_then(|device| device.size().ok());
+        now.map_or(Sector::ZERO, |(size, _)| size)
     }
 
     fn wait(&self, done: &mut dyn FnMut() -> bool) {

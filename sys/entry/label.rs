@@ -5,7 +5,7 @@
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 use dm_core::Errno;
 use dm_core::units::{Dev, Sector};
@@ -17,9 +17,6 @@ use crate::kern::buf::Io;
 use crate::kern::disk::{Disk, default_label};
 use crate::kern::gate::Door;
 use crate::kern::{cpu, sys};
-
-/// How often an I/O of a label has found its device suspended.
-static TURNED_AWAY: AtomicU32 = AtomicU32::new(0);
 
 /// How many I/Os the search for a label may take. readdisklabel(9) goes wherever a disk's boot
 /// records send it, which may be in a circle.
@@ -48,31 +45,42 @@ unsafe extern "C" fn searching(bp: *mut sys::buf) {
     unsafe { impatient(io.into_raw().as_ptr()) }
 }
 
-/// d_strategy(9) for a look at a label below: an I/O that finds its device suspended fails with
-/// EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would wait deaf
-/// to signals, perhaps for one that it would send itself.
+/// d_strategy(9) for a look at a device's label: an I/O that finds the device suspended, or one of ours
+/// below it, fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would wait
+/// deaf to signals, perhaps for one that it would send itself.
 ///
 /// # Safety
 /// `bp` is an I/O for this driver, as the kernel hands it to d_strategy.
-pub(crate) unsafe extern "C" fn impatient(bp: *mut sys::buf) {
+unsafe extern "C" fn impatient(bp: *mut sys::buf) {
     // SAFETY: the caller's promise.
     let io = unsafe { Io::from_raw(NonNull::new_unchecked(bp)) };
-    let Some(global) = global() else { return io.fail(0, Errno::ENXIO) };
-    let Some(slot) = global.slots.get(io.dev().minor()) else { return io.fail(0, Errno::ENXIO) };
-    if let Some(pass) = slot.gate.enter(cpu::current()) {
-        return slot.dispatch(io, Journey::new(pass));
+    let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
+    let Some(slot) = slot else { return io.fail(0, Errno::ENXIO) };
+    match slot.gate.enter(cpu::current()) {
+        Some(pass) => slot.dispatch(io, Journey::impatient(pass)),
+        None => slot.turn_away(io, slot.minor()),
     }
-    let held = slot.held.lock();
-    // Entering and turning back may have hidden that the gate is empty.
-    slot.gate_moved.broadcast();
-    let errno = if slot.gate.door() == Door::Dead { Errno::ENXIO } else { Errno::EAGAIN };
-    drop(held);
-    TURNED_AWAY.fetch_add(1, Ordering::SeqCst);
-    io.fail(0, errno);
+}
+
+impl Slot {
+    /// Fails an I/O that has found the gate shut and does not wait. `origin` is the minor of the
+    /// device where it began.
+    pub(super) fn turn_away(&self, io: Io, origin: u32) {
+        let held = self.held.lock();
+        // Entering and turning back may have hidden that the gate is empty.
+        self.gate_moved.broadcast();
+        let dead = self.gate.door() == Door::Dead;
+        drop(held);
+        if let Some(slot) = global().and_then(|global| global.slots.get(origin)) {
+            slot.label_turned_away.store(self.minor(), Ordering::SeqCst);
+        }
+        io.fail(0, if dead { Errno::ENXIO } else { Errno::EAGAIN });
+    }
 }
 
 /// DIOCGDINFO: the label that was set, else the one on the device, else one made up from the table.
-/// A suspended device is not waited for: it has the label that was last read.
+/// A suspended device, or one on a suspended one, is not waited for: it has the label that was last
+/// read.
 pub(crate) fn get(
     slot: &Slot,
     disk: &Disk,
@@ -80,31 +88,34 @@ pub(crate) fn get(
     size: Sector,
     sector_size: u32,
 ) -> sys::disklabel {
-    let mut label = default(size, sector_size);
     // A device that is suspended and resumed all the time is not looked at for ever.
     for _ in 0..8 {
         if let Some(label) = disk.label(false) {
             return label;
         }
-        let before = TURNED_AWAY.load(Ordering::SeqCst);
-        slot.label_search.store(SEARCH, Ordering::Relaxed);
+        begin_search(slot);
+        let mut label = default(size, sector_size);
         let read = size > Sector::ZERO && disk.read_label(dev, searching, &mut label);
-        if !read {
-            if TURNED_AWAY.load(Ordering::SeqCst) != before {
-                if slot.gate.door() == Door::Open {
-                    label = default(size, sector_size);
-                    continue;
-                }
-                if let Some(label) = disk.label(true) {
-                    return label;
-                }
+        let by = slot.label_turned_away.load(Ordering::SeqCst);
+        if read || by == 0 {
+            if !read {
+                label = default(size, sector_size);
             }
-            label = default(size, sector_size);
+            disk.remember_label(&label, read);
+            return label;
         }
-        disk.remember_label(&label, read);
-        break;
+        let other = global().and_then(|global| global.slots.get(by));
+        if other.is_some_and(|other| other.gate.door() != Door::Open) {
+            break;
+        }
     }
-    label
+    disk.label(true).unwrap_or_else(|| default(size, sector_size))
+}
+
+/// Before readdisklabel(9) or writedisklabel(9).
+fn begin_search(slot: &Slot) {
+    slot.label_turned_away.store(0, Ordering::SeqCst);
+    slot.label_search.store(SEARCH, Ordering::Relaxed);
 }
 
 /// The label that a device without one is given.
@@ -115,7 +126,8 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
     label
 }
 
-/// DIOCWDINFO: sets the label and writes it to the device, once it is not suspended.
+/// DIOCWDINFO: sets the label and writes it to the device, once neither it nor one below it is
+/// suspended.
 ///
 /// # Errors
 /// EINVAL for what is no label of this device, EINTR, ENXIO if the device goes, or what the port's
@@ -127,14 +139,19 @@ pub(crate) fn write(
     sector_size: u32,
 ) -> Result<(), Errno> {
     let label = disk.set_label(label, sector_size)?;
+    drop(slot.enter_sleeping()?);
     loop {
-        drop(slot.enter_sleeping()?);
-        let before = TURNED_AWAY.load(Ordering::SeqCst);
-        slot.label_search.store(SEARCH, Ordering::Relaxed);
+        begin_search(slot);
         let result = disk.write_label(slot.dev(), searching, &label);
-        let turned_away = TURNED_AWAY.load(Ordering::SeqCst) != before;
-        if result != Err(Errno::EAGAIN) || !turned_away {
+        let by = slot.label_turned_away.load(Ordering::SeqCst);
+        if result != Err(Errno::EAGAIN) || by == 0 {
             return result;
+        }
+        let Some(other) = global().and_then(|global| global.slots.get(by)) else { continue };
+        match other.enter_sleeping() {
+            // One that goes is not waited for: what stands on it says what that means.
+            Ok(_) | Err(Errno::ENXIO) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -5,18 +5,17 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use dm_core::host::{Host, Plan, Ready};
-use dm_core::kernel::{Kernel, LabelGuard};
+use dm_core::kernel::{Answer, Kernel, LabelGuard};
 use dm_core::label::{Guard, Port};
 use dm_core::pdev::Pdev;
-use dm_core::table::{Clock, Component};
+use dm_core::table::Clock;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
 use super::job::{self, TableIo};
 use super::unit::Unit;
-use super::{dm_label_guard, dm_legacy_errors, global, label};
+use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::kern::condvar::Condvar;
-use crate::kern::disk::Strategy;
 use crate::kern::mutex::{Guard as Held, Mutex};
 use crate::kern::vnode::{self, BlockDevice};
 use crate::kern::{cpu, sys};
@@ -40,9 +39,23 @@ impl Kernel for NetBsd {
     }
 
     fn open(&self, dev: Dev) -> Result<Disk, Errno> {
-        let device = BlockDevice::open(dev)?;
-        let guard = guard(&device, dev.major() == self.block_major())?;
-        Ok(Disk { device, guard })
+        BlockDevice::open(dev).map(Disk)
+    }
+
+    fn ask(&self, disk: &Disk) -> Result<Answer, Errno> {
+        let device = disk.device();
+        let writable = device.ask_writable()?;
+        let (size, sector_size) = device.size()?;
+        // Our own devices carry none, or one that belongs to who uses them; labels below them are
+        // guarded there. And whoever loads this table may be the one who resumes them.
+        let looked_for =
+            self.label_guard() != LabelGuard::Off && device.dev().major() != self.block_major();
+        let guard = if looked_for { guard(device, sector_size)? } else { None };
+        Ok(Answer { size, sector_size, writable, guard })
+    }
+
+    fn is_gone(&self, disk: &Disk) -> bool {
+        disk.device().is_dead()
     }
 
     const NESTED: usize = job::NESTED;
@@ -134,39 +147,14 @@ impl dm_core::kernel::Condvar<NetBsd> for Condvar {
     }
 }
 
-/// An opened component, and what of it belongs to its disk's label.
-pub struct Disk {
-    device: BlockDevice,
-    guard: Option<Guard>,
-}
+/// An opened component.
+pub struct Disk(BlockDevice);
 
 impl Disk {
     /// The block device.
     #[inline]
     pub fn device(&self) -> &BlockDevice {
-        &self.device
-    }
-}
-
-impl Component for Disk {
-    fn dev(&self) -> Dev {
-        self.device.dev()
-    }
-
-    fn size(&self) -> Sector {
-        self.device.size()
-    }
-
-    fn sector_size(&self) -> u32 {
-        self.device.sector_size()
-    }
-
-    fn writable(&self) -> bool {
-        self.device.writable()
-    }
-
-    fn guard(&self) -> Option<Guard> {
-        self.guard
+        &self.0
     }
 }
 
@@ -175,7 +163,7 @@ impl Component for Disk {
 ///
 /// # Errors
 /// What the component's driver says when it does have labels but cannot tell this one's.
-fn guard(device: &BlockDevice, ours: bool) -> Result<Option<Guard>, Errno> {
+fn guard(device: &BlockDevice, sector_size: u32) -> Result<Option<Guard>, Errno> {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
     // SAFETY: as above.
@@ -192,20 +180,20 @@ fn guard(device: &BlockDevice, ours: bool) -> Result<Option<Guard>, Errno> {
         Err(Errno::ENOTTY | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EBUSY) => return Ok(None),
         Err(errno) => return Err(errno),
     }
-    let place = place(device, &label, &part);
+    let place = place(sector_size, &label, &part);
     Ok(place.and_then(|(guard, at)| {
         // Where the label is before the component, nobody can look.
-        at.is_none_or(|at| carries_label(device, at, ours)).then_some(guard)
+        at.is_none_or(|at| carries_label(device, at, sector_size)).then_some(guard)
     }))
 }
 
 /// What would be kept, and which sector holds the label, if it is on the component.
 fn place(
-    device: &BlockDevice,
+    sector_size: u32,
     label: &sys::disklabel,
     part: &sys::partinfo,
 ) -> Option<(Guard, Option<Sector>)> {
-    let per_sector = u64::from(device.sector_size() / DEV_BSIZE);
+    let per_sector = u64::from(sector_size / DEV_BSIZE);
     let in_dev_bsize = |n: u64| n.checked_mul(per_sector).map(Sector);
     // Partition c is the NetBSD slice on the ports that have one.
     let slice = label.d_partitions.get(2).map_or(0, |c| u64::from(c.p_offset));
@@ -216,16 +204,11 @@ fn place(
     Some((guard, at))
 }
 
-/// Whether a component's sector holds a label, or may hold one since it cannot be read. One of our
-/// own devices (`ours`) that is suspended is not waited for: whoever loads this table may be the
-/// one who resumes it. It counts as without a label; labels below it are guarded there.
-fn carries_label(device: &BlockDevice, at: Sector, ours: bool) -> bool {
-    let mut sector = alloc::vec![0u8; device.sector_size() as usize];
-    let strategy: Option<Strategy> = if ours { Some(label::impatient) } else { None };
-    match device.read(at, &mut sector, strategy) {
-        Err(Errno::EAGAIN) if ours => return false,
-        Err(_) => return true,
-        Ok(()) => {}
+/// Whether a component's sector holds a label, or may hold one since it cannot be read.
+fn carries_label(device: &BlockDevice, at: Sector, sector_size: u32) -> bool {
+    let mut sector = alloc::vec![0u8; sector_size as usize];
+    if device.read(at, &mut sector).is_err() {
+        return true;
     }
     let magic = sector.get(sys::LABELOFFSET as usize..).and_then(|bytes| bytes.first_chunk::<4>());
     magic.is_some_and(|magic| u32::from_ne_bytes(*magic) == sys::DISKMAGIC as u32)

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use dm_core::Errno;
 use dm_core::units::Sector;
 
+use super::completion::done;
 use super::slot::{Local, Slot};
 use super::{Global, global};
 use crate::kern::buf::{self, Io};
@@ -48,13 +49,49 @@ pub(crate) struct Journey {
     pub(super) pass: Pass<'static, Local>,
     /// When it came, in ticks.
     pub(super) came: i32,
+    /// `true` for an I/O that is not to wait at a gate, here or below, but fails with EAGAIN there.
+    pub(super) impatient: bool,
 }
 
 impl Journey {
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
-        Journey { pass, came: cpu::ticks() }
+        Journey { pass, came: cpu::ticks(), impatient: false }
     }
+
+    /// The same for an I/O that does not wait.
+    pub(crate) fn impatient(pass: Pass<'static, Local>) -> Journey {
+        Journey { impatient: true, ..Journey::new(pass) }
+    }
+}
+
+/// The minor of the device that an impatient I/O came to, when `io` is a part of it, perhaps through
+/// several of our devices; `None` for a part of any other. Another driver's device in between hides
+/// it.
+#[cold]
+pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
+    let mut buf: *const sys::buf = io.as_ptr();
+    // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
+    // followed here stays, and nobody writes to it: b_iodone and `parent` were set before the child was
+    // sent, and a split's `whole` is taken by the last of its pieces.
+    unsafe {
+        while (*buf).b_iodone.is_some_and(|iodone| ptr::fn_addr_eq(iodone, done as buf::Done)) {
+            let child = buf.cast::<Child>();
+            let (io, journey) = match (*child).parent.assume_init_ref() {
+                Parent::Whole(io, journey) => (io, journey),
+                Parent::Piece(split, _) => {
+                    let whole = &raw const (*split.as_ptr()).whole;
+                    let (io, journey) = (*whole).as_ref()?;
+                    (io, journey)
+                }
+            };
+            if journey.impatient {
+                return Some(io.dev().minor());
+            }
+            buf = io.as_ptr();
+        }
+    }
+    None
 }
 
 /// An object of a CPU's that has just been used, ready for the next I/O without going to the pool.

@@ -70,6 +70,9 @@ pub struct Slot {
     /// Completions of lanes' requests that have not returned yet. A table's memory stays while it
     /// is not 0.
     pub(crate) completing: AtomicUsize,
+    /// The minor of the device, this one or one below, that has turned an I/O of such a search away
+    /// because it is suspended; 0 for none.
+    pub(crate) label_turned_away: AtomicU32,
     cfdata: UnsafeCell<sys::cfdata>,
 }
 
@@ -212,6 +215,7 @@ impl Slot {
             label_writable: AtomicBool::new(false),
             label_search: AtomicU32::new(0),
             completing: AtomicUsize::new(0),
+            label_turned_away: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
             cfdata: UnsafeCell::new(unsafe { core::mem::zeroed() }),
         }

@@ -17,18 +17,18 @@ use dm_core::units::{DEV_BSIZE, Sector};
 
 use super::completion::done;
 use super::netbsd::NetBsd;
-use super::pieces::{Journey, Parent, Split};
+use super::pieces::{Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
 use super::{dm_label_guard, global, stats};
 use crate::kern::buf::{self, Io};
 use crate::kern::gate::Door;
 use crate::kern::reserve::Line;
-use crate::kern::vnode::BlockDevice;
+use crate::kern::vnode::Vnode;
 use crate::kern::{cpu, sys};
 
 /// Where some sectors of an I/O go. A device stays as long as the I/O's pass.
 pub(super) enum Place {
-    Send(NonNull<BlockDevice>, Sector),
+    Send(Vnode, Sector),
     Zero,
     Fail(Errno),
     Take(Taken),
@@ -39,7 +39,7 @@ impl Place {
     fn of(piece: Piece<'_, Pdev<NetBsd>>) -> (Place, Sector) {
         match piece {
             Piece::Send(component, sector, found) => match component.disk() {
-                Some(disk) => (Place::Send(disk.device().into(), sector), found),
+                Some(disk) => (Place::Send(disk.device().vnode(), sector), found),
                 None => (Place::Fail(Errno::EIO), found),
             },
             Piece::Zero(found) => (Place::Zero, found),
@@ -79,6 +79,9 @@ impl Slot {
     /// Submits an I/O that has found the gate shut.
     #[cold]
     fn submit_shut(&'static self, mut io: Io) {
+        if let Some(origin) = impatient_origin(&io) {
+            return self.turn_away(io, origin);
+        }
         while let Some(again) = self.queue(io) {
             if let Some(pass) = self.gate.enter(cpu::current()) {
                 return self.dispatch(again, Journey::new(pass));
@@ -126,7 +129,7 @@ impl Slot {
                 let Some(disk) = component.disk() else {
                     return self.fail(io, journey, 0, Errno::EIO);
                 };
-                let device: *const BlockDevice = disk.device();
+                let vnode = disk.device().vnode();
                 let spare = journey.pass.local().child.take();
                 let Some(child) = spare.or_else(|| self.child()) else {
                     return self.starve(io, journey);
@@ -138,7 +141,7 @@ impl Slot {
                     let buf = &raw mut (*child).buf;
                     buf::nest(buf, &io, 0, bytes, sector, done);
                     (*child).parent = MaybeUninit::new(Parent::Whole(io, journey));
-                    (*device).strategy(buf);
+                    vnode.strategy(buf);
                 }
             }
             Some(Piece::Zero(found)) if found == length => {
@@ -237,7 +240,7 @@ impl Slot {
                 let bytes = left.min((found.0 as u32).wrapping_mul(DEV_BSIZE)).max(1);
                 let sent = offset.wrapping_add(bytes);
                 match place {
-                    Place::Send(device, sector) => {
+                    Place::Send(vnode, sector) => {
                         let child = local.child.take().or_else(|| self.child_or_wait(split));
                         let Some(child) = child else { return };
                         (*raw).sent = sent;
@@ -246,7 +249,7 @@ impl Slot {
                         let buf = &raw mut (*child).buf;
                         buf::nest(buf, io, offset, bytes, sector, done);
                         (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
-                        device.as_ref().strategy(buf);
+                        vnode.strategy(buf);
                         continue;
                     }
                     Place::Zero if write => {}

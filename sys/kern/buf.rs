@@ -50,6 +50,12 @@ impl Io {
         raw
     }
 
+    /// The buffer, which stays this I/O's.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut buf {
+        self.0.as_ptr()
+    }
+
     #[inline]
     fn raw(&self) -> &buf {
         // SAFETY: the buffer is ours (invariant).
@@ -159,6 +165,9 @@ impl Drop for Io {
     }
 }
 
+/// A b_iodone.
+pub type Done = unsafe extern "C" fn(*mut buf);
+
 /// I/O in the order it came, linked through the buffers themselves: nothing is allocated.
 pub struct IoQueue {
     head: *mut buf,
@@ -239,7 +248,7 @@ pub unsafe fn nest(
     offset: u32,
     bytes: u32,
     sector: Sector,
-    done: unsafe extern "C" fn(*mut buf),
+    done: Done,
 ) {
     let parent = parent.raw();
     // SAFETY: the caller's promise.

@@ -147,6 +147,14 @@ dm_shim_isblock(const struct vnode *vp)
 	return vp->v_type == VBLK;
 }
 
+int
+dm_shim_may_write(struct vnode *vp)
+{
+
+	return kauth_authorize_device_spec(kauth_cred_get(),
+	    KAUTH_REQ_DEVICE_RAWIO_SPEC_RW, vp);
+}
+
 void *
 dm_shim_pool_get(pool_cache_t pc, int flags)
 {

@@ -3,12 +3,12 @@
 use alloc::ffi::CString;
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use dm_core::Errno;
 use dm_core::limits;
 use dm_core::units::{DEV_BSIZE, Dev, Sector};
 
-use super::disk::Strategy;
 use super::sys;
 
 /// A block device, open.
@@ -16,17 +16,40 @@ use super::sys;
 /// # Invariants
 /// The vnode is referenced and open with `flags`, by us alone: NetBSD opens a block device once.
 pub struct BlockDevice {
-    vnode: NonNull<sys::vnode>,
+    vnode: Vnode,
     dev: Dev,
-    flags: c_int,
-    size: Sector,
-    sector_size: u32,
+    flags: AtomicI32,
+    /// Nobody has asked since it was opened: `flags` say what its driver allowed just now.
+    fresh: AtomicBool,
 }
 
+/// The vnode of an open block device, for who starts I/O. A copy is no use of the device: whoever
+/// has one sees to it that the device stays open.
+#[derive(Clone, Copy)]
+pub struct Vnode(NonNull<sys::vnode>);
+
 // SAFETY: vnodes have locks of their own; what is called here takes them.
-unsafe impl Send for BlockDevice {}
+unsafe impl Send for Vnode {}
 // SAFETY: as above.
-unsafe impl Sync for BlockDevice {}
+unsafe impl Sync for Vnode {}
+
+impl Vnode {
+    fn raw(self) -> *mut sys::vnode {
+        self.0.as_ptr()
+    }
+
+    /// Starts an I/O.
+    ///
+    /// # Safety
+    /// The device is open until the I/O is done; when that is, perhaps before this returns, it may be
+    /// closed. `buf` is filled in for this device, b_vp null so that the vnode does not count it, and
+    /// it and its data live until it is done.
+    #[inline]
+    pub unsafe fn strategy(self, buf: *mut sys::buf) {
+        // SAFETY: the caller's promise. An error has completed the buffer with it.
+        unsafe { sys::VOP_STRATEGY(self.raw(), buf) };
+    }
+}
 
 /// Finds the block device at `path`, following symbolic links. It is not opened.
 ///
@@ -51,28 +74,81 @@ impl BlockDevice {
     /// # Errors
     /// ENXIO, EBUSY when it is open elsewhere or mounted, or what its driver says.
     pub fn open(dev: Dev) -> Result<BlockDevice, Errno> {
-        let both = sys::FREAD | sys::FWRITE;
-        let (vnode, flags) = match open(dev, both) {
-            Err(Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENODEV) => {
-                (open(dev, sys::FREAD)?, sys::FREAD)
-            }
-            vnode => (vnode?, both),
+        let (vnode, flags) = match open(dev, BOTH) {
+            Err(errno) if takes_no_writes(errno) => (open(dev, sys::FREAD)?, sys::FREAD),
+            vnode => (vnode?, BOTH),
         };
-        let mut device =
-            BlockDevice { vnode, dev, flags, size: Sector::ZERO, sector_size: DEV_BSIZE };
-        // From here on, dropping it closes it.
+        let (flags, fresh) = (AtomicI32::new(flags), AtomicBool::new(true));
+        Ok(BlockDevice { vnode, dev, flags, fresh })
+    }
+
+    /// `true` if it was revoked: the vnode is dead, and its device was closed.
+    pub fn is_dead(&self) -> bool {
+        // SAFETY: the vnode is referenced (invariant). A lock that was got is let go.
+        unsafe {
+            let dead = sys::vn_lock(self.vnode.raw(), sys::LK_EXCLUSIVE) != 0;
+            if !dead {
+                sys::VOP_UNLOCK(self.vnode.raw());
+            }
+            dead
+        }
+    }
+
+    /// Its size now, and bytes in its sectors.
+    ///
+    /// # Errors
+    /// What its driver says, EINVAL for sizes that are not to be worked with.
+    pub fn size(&self) -> Result<(Sector, u32), Errno> {
         let (mut sectors, mut bytes) = (0u64, 0u32);
         // SAFETY: the vnode is open (invariant), and there is room for the answers.
         Errno::check(unsafe {
-            sys::getdisksize(vnode.as_ptr(), &raw mut sectors, &raw mut bytes)
+            sys::getdisksize(self.vnode.raw(), &raw mut sectors, &raw mut bytes)
         })?;
         if !(DEV_BSIZE..=limits::SECTOR).contains(&bytes) || !bytes.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
         let size = sectors.checked_mul(u64::from(bytes / DEV_BSIZE)).map(Sector);
-        device.size = size.filter(|size| *size <= Sector::MAX).ok_or(Errno::EINVAL)?;
-        device.sector_size = bytes;
-        Ok(device)
+        let size = size.filter(|size| *size <= Sector::MAX).ok_or(Errno::EINVAL)?;
+        Ok((size, bytes))
+    }
+
+    /// Asks its driver whether it takes writes now, as an open(2) for writing does. A driver's d_open
+    /// is called for every open and its d_close after the last, so this needs no close of its own; a
+    /// device that was opened for reading is open for writing after it.
+    ///
+    /// # Errors
+    /// What its driver says, other than that it takes none; ENXIO if it is dead.
+    pub fn ask_writable(&self) -> Result<bool, Errno> {
+        if self.fresh.swap(false, Ordering::Relaxed) {
+            return Ok(self.is_open_for_writing());
+        }
+        let vnode = self.vnode.raw();
+        // SAFETY: the vnode is referenced (invariant), and locked while it is asked about, so that it
+        // is not revoked; the device's number is that of an open device.
+        let asked = unsafe {
+            if sys::vn_lock(vnode, sys::LK_EXCLUSIVE) != 0 {
+                return Err(Errno::ENXIO);
+            }
+            let allowed = sys::dm_shim_may_write(vnode);
+            sys::VOP_UNLOCK(vnode);
+            Errno::check(allowed).and_then(|()| {
+                let lwp = sys::dm_shim_curlwp();
+                Errno::check(sys::bdev_open(self.dev.0, BOTH, sys::S_IFBLK, lwp))
+            })
+        };
+        match asked {
+            Ok(()) => {}
+            Err(errno) if takes_no_writes(errno) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+        // Revoked in between, its number is another unit's: whoever opens that closes it.
+        if self.is_dead() {
+            return Err(Errno::ENXIO);
+        }
+        if self.flags.fetch_or(sys::FWRITE, Ordering::Relaxed) & sys::FWRITE == 0 {
+            count_writer(self.vnode);
+        }
+        Ok(true)
     }
 
     /// Its number.
@@ -81,19 +157,19 @@ impl BlockDevice {
         self.dev
     }
 
-    /// Its size.
-    pub fn size(&self) -> Sector {
-        self.size
+    /// The vnode, to start I/O with.
+    #[inline]
+    pub fn vnode(&self) -> Vnode {
+        self.vnode
     }
 
-    /// Bytes in its sectors.
-    pub fn sector_size(&self) -> u32 {
-        self.sector_size
+    /// `true` if it is open for writing.
+    pub fn is_open_for_writing(&self) -> bool {
+        self.flags() & sys::FWRITE != 0
     }
 
-    /// Whether it was opened for writing.
-    pub fn writable(&self) -> bool {
-        self.flags & sys::FWRITE != 0
+    fn flags(&self) -> c_int {
+        self.flags.load(Ordering::Relaxed)
     }
 
     /// ioctl(2) on it.
@@ -109,7 +185,7 @@ impl BlockDevice {
         // needed for a device's ioctl.
         Errno::check(unsafe {
             let cred = sys::kauth_cred_get();
-            sys::VOP_IOCTL(self.vnode.as_ptr(), command as _, data.cast(), self.flags, cred)
+            sys::VOP_IOCTL(self.vnode.raw(), command as _, data.cast(), self.flags(), cred)
         })
     }
 
@@ -120,7 +196,7 @@ impl BlockDevice {
     /// What its driver says. A disk without a cache, or one that cannot be written, has nothing to
     /// do.
     pub fn flush(&self, force: c_int) -> Result<(), Errno> {
-        if !self.writable() {
+        if !self.is_open_for_writing() {
             return Ok(());
         }
         let mut force = force;
@@ -142,36 +218,18 @@ impl BlockDevice {
         // SAFETY: the vnode is referenced and open (invariant), and locked for the operation as
         // VOP_FDISCARD(9) asks.
         Errno::check(unsafe {
-            sys::vn_lock(self.vnode.as_ptr(), sys::LK_EXCLUSIVE | sys::LK_RETRY);
-            let error = sys::VOP_FDISCARD(self.vnode.as_ptr(), start, length);
-            sys::VOP_UNLOCK(self.vnode.as_ptr());
+            sys::vn_lock(self.vnode.raw(), sys::LK_EXCLUSIVE | sys::LK_RETRY);
+            let error = sys::VOP_FDISCARD(self.vnode.raw(), start, length);
+            sys::VOP_UNLOCK(self.vnode.raw());
             error
         })
     }
 
-    /// Starts an I/O.
-    ///
-    /// # Safety
-    /// `buf` is filled in for this device, b_vp null so that the vnode does not count it, and it
-    /// and its data live until it is done; so does `self`.
-    #[inline]
-    pub unsafe fn strategy(&self, buf: *mut sys::buf) {
-        // SAFETY: the vnode is open (invariant), the buffer is the caller's promise. An error has
-        // completed the buffer with it.
-        unsafe { sys::VOP_STRATEGY(self.vnode.as_ptr(), buf) };
-    }
-
-    /// Reads one of its sectors, `bytes.len()` long, and waits for it. The I/O goes to `strategy`
-    /// where there is one, which is another of its driver's, else by way of the vnode.
+    /// Reads one of its sectors, `bytes.len()` long, and waits for it.
     ///
     /// # Errors
     /// What its driver says.
-    pub fn read(
-        &self,
-        sector: Sector,
-        bytes: &mut [u8],
-        strategy: Option<Strategy>,
-    ) -> Result<(), Errno> {
+    pub fn read(&self, sector: Sector, bytes: &mut [u8]) -> Result<(), Errno> {
         let length = c_int::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
         let blkno = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;
         // SAFETY: getiobuf(9), told that it may wait, gives an initialised buffer; its data lives
@@ -186,10 +244,7 @@ impl BlockDevice {
             (*buf).b_bufsize = length;
             (*buf).b_resid = length;
             (*buf).b_blkno = blkno;
-            match strategy {
-                Some(strategy) => strategy(buf),
-                None => self.strategy(buf),
-            }
+            self.vnode.strategy(buf);
             let error = sys::biowait(buf);
             let short = (*buf).b_resid != 0;
             sys::putiobuf(buf);
@@ -199,11 +254,18 @@ impl BlockDevice {
     }
 }
 
-fn open(dev: Dev, flags: c_int) -> Result<NonNull<sys::vnode>, Errno> {
+const BOTH: c_int = sys::FREAD | sys::FWRITE;
+
+/// `true` for what a driver, or secmodel_securelevel(9), says of a device that may be read only.
+fn takes_no_writes(errno: Errno) -> bool {
+    matches!(errno, Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENODEV)
+}
+
+fn open(dev: Dev, flags: c_int) -> Result<Vnode, Errno> {
     let mut vnode = ptr::null_mut();
     // SAFETY: bdevvp(9) gives a referenced vnode, which is locked for VOP_OPEN(9), and let go if
-    // that fails. The count of writers is guarded by the vnode's interlock.
-    unsafe {
+    // that fails.
+    let vnode = unsafe {
         Errno::check(sys::bdevvp(dev.0, &raw mut vnode))?;
         let vnode = NonNull::new(vnode).ok_or(Errno::ENXIO)?;
         let raw = vnode.as_ptr();
@@ -213,19 +275,29 @@ fn open(dev: Dev, flags: c_int) -> Result<NonNull<sys::vnode>, Errno> {
             sys::vput(raw);
             return Err(errno);
         }
-        if flags & sys::FWRITE != 0 {
-            sys::mutex_enter((*raw).v_interlock);
-            (*raw).v_writecount = (*raw).v_writecount.wrapping_add(1);
-            sys::mutex_exit((*raw).v_interlock);
-        }
         sys::VOP_UNLOCK(raw);
-        Ok(vnode)
+        Vnode(vnode)
+    };
+    if flags & sys::FWRITE != 0 {
+        count_writer(vnode);
+    }
+    Ok(vnode)
+}
+
+/// Counts a writer, as vn_open(9) does and vn_close(9) undoes.
+fn count_writer(vnode: Vnode) {
+    let raw = vnode.raw();
+    // SAFETY: the vnode is referenced, and its interlock guards the count.
+    unsafe {
+        sys::mutex_enter((*raw).v_interlock);
+        (*raw).v_writecount = (*raw).v_writecount.wrapping_add(1);
+        sys::mutex_exit((*raw).v_interlock);
     }
 }
 
 impl Drop for BlockDevice {
     fn drop(&mut self) {
         // SAFETY: opened once (invariant), closed once. An error would leave nothing to be done.
-        unsafe { sys::vn_close(self.vnode.as_ptr(), self.flags, sys::kauth_cred_get()) };
+        unsafe { sys::vn_close(self.vnode.raw(), self.flags(), sys::kauth_cred_get()) };
     }
 }

@@ -30,3 +30,13 @@ extern "C" fn kauth_authorize_system(
 ) -> c_int {
     if lwp::current().uid.get() == 0 { 0 } else { Errno::EPERM.0 }
 }
+
+/// kauth_authorize_device_spec(9): there is no securelevel that would forbid it.
+#[unsafe(no_mangle)]
+extern "C" fn kauth_authorize_device_spec(
+    _cred: nb::kauth_cred_t,
+    _req: nb::kauth_device_req,
+    _vp: *mut nb::vnode,
+) -> c_int {
+    0
+}

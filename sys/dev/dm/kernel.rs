@@ -5,7 +5,8 @@ use core::fmt;
 use core::ops::DerefMut;
 
 use crate::host::{Host, Plan, Ready};
-use crate::table::{Clock, Component, Table};
+use crate::label::Guard;
+use crate::table::{Clock, Table};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
 
@@ -16,7 +17,7 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// condvar(9).
     type Condvar: Condvar<Self>;
     /// A block device, opened. Dropping it closes it, which may sleep.
-    type Disk: Component + Send + Sync;
+    type Disk: Send + Sync;
     /// A device as the system sees it.
     type Unit: Unit<Self> + Send + Sync;
     /// A thread's promise to ask for no memory, see [`Kernel::frugal`].
@@ -48,6 +49,17 @@ pub trait Kernel: Sized + Send + Sync + 'static {
         ready: Arc<Ready>,
         components: &[Pdev<Self>],
     ) -> Result<Arc<dyn Host>, Errno>;
+
+    /// Asks an opened block device what it is like now. Its driver may have changed it since it was
+    /// opened: no answer is good for the next table.
+    ///
+    /// # Errors
+    /// What its driver says; EINTR when a signal came.
+    fn ask(&self, disk: &Self::Disk) -> Result<Answer, Errno>;
+
+    /// `true` if an opened block device was taken away from its nodes (revoke(2), or its driver let
+    /// the unit go): it does nothing more, and the unit that now has its number is another opening.
+    fn is_gone(&self, disk: &Self::Disk) -> bool;
 
     /// Presents a device, without a table, to the system.
     ///
@@ -87,6 +99,20 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 
     /// Tells the console, on a line of its own.
     fn say(&self, what: fmt::Arguments<'_>);
+}
+
+/// What a block device was like when it was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Its size.
+    pub size: Sector,
+    /// Bytes in the smallest I/O that it takes: a power of two, at least 512.
+    pub sector_size: u32,
+    /// `true` if it takes writes.
+    pub writable: bool,
+    /// Which of its sectors hold its disk's label and boot code, if it carries a label. Nobody looks
+    /// for a label while [`Kernel::label_guard`] is off.
+    pub guard: Option<Guard>,
 }
 
 /// What to do about tables that reach into the sectors of a component's label.

@@ -1,17 +1,22 @@
-//! Components, opened once however many tables use them.
+//! Components, opened once however many tables use them, and asked anew for each.
 //!
-//! A block device can be open only once in NetBSD, so all tables share one opening. It is opened
-//! for writing where it can be, since the table that comes next may write; that a device is
-//! read-only is the device's own affair.
+//! A block device can be open only once in NetBSD, so all tables share one opening. What it is like
+//! they do not share: it may have grown, shrunk, or become read-only since another table was loaded,
+//! and each table keeps the answer that it was checked against. A component that was taken away, and
+//! whose number has come back, is opened anew for the next table, beside the dead opening of those
+//! that still have it.
+//!
+//! It is opened for writing where it can be, since the table that comes next may write; that a
+//! device is read-only is the device's own affair.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::Errno;
-use crate::kernel::{Condvar, Kernel, Mutex};
+use crate::kernel::{Answer, Condvar, Kernel, Mutex};
 use crate::label::Guard;
 use crate::table::Component;
-use crate::units::{Dev, Sector};
+use crate::units::{DEV_BSIZE, Dev, Sector};
 
 /// All components that some table uses.
 pub struct Pdevs<K: Kernel> {
@@ -20,6 +25,7 @@ pub struct Pdevs<K: Kernel> {
     settled: K::Condvar,
 }
 
+/// The opening that the next table shares. One that was found dead is in no entry any more.
 struct Entry<K: Kernel> {
     dev: Dev,
     users: usize,
@@ -32,13 +38,24 @@ enum State<K: Kernel> {
     Open(Arc<K::Disk>),
 }
 
-/// One use of an opened component. Dropping the last one closes it, and may sleep.
+impl<K: Kernel> Entry<K> {
+    fn has(&self, disk: &Arc<K::Disk>) -> bool {
+        matches!(&self.state, State::Open(mine) if Arc::ptr_eq(mine, disk))
+    }
+}
+
+/// One use of an opened component, and what it was like when its user asked. Dropping the last use
+/// closes it, and may sleep.
 pub struct Pdev<K: Kernel> {
     // Empty only while it is being dropped.
     disk: Option<Arc<K::Disk>>,
     dev: Dev,
+    answer: Answer,
     set: Arc<Pdevs<K>>,
 }
+
+/// How often a component that goes while it is asked is opened anew.
+const TRIES: usize = 3;
 
 impl<K: Kernel> Pdevs<K> {
     /// An empty set.
@@ -46,21 +63,53 @@ impl<K: Kernel> Pdevs<K> {
         Arc::new(Pdevs { set: K::Mutex::new(Vec::new()), settled: K::Condvar::new(c"dmpdev") })
     }
 
-    /// Opens `dev`, or shares it if it is open.
+    /// Opens `dev`, or shares it if it is open, and asks what it is like.
     ///
     /// # Errors
-    /// Those of [`Kernel::open`].
+    /// Those of [`Kernel::open`] and [`Kernel::ask`]; EINTR.
     pub fn open(self: &Arc<Self>, kernel: &K, dev: Dev) -> Result<Pdev<K>, Errno> {
+        let mut left = TRIES;
+        loop {
+            let mut pdev = self.share(kernel, dev)?;
+            let Some(disk) = pdev.disk() else { return Err(Errno::EIO) };
+            left = left.saturating_sub(1);
+            match kernel.ask(disk) {
+                Ok(answer) => {
+                    pdev.answer = answer;
+                    return Ok(pdev);
+                }
+                Err(_) if left > 0 && kernel.is_gone(disk) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// The opening of `dev`, shared or new.
+    fn share(self: &Arc<Self>, kernel: &K, dev: Dev) -> Result<Pdev<K>, Errno> {
+        let answer =
+            Answer { size: Sector::ZERO, sector_size: DEV_BSIZE, writable: false, guard: None };
+        let pdev = |disk| Pdev { disk: Some(disk), dev, answer, set: self.clone() };
         let mut set = self.set.lock();
         loop {
             match set.iter_mut().find(|e| e.dev == dev) {
                 None => break,
                 Some(Entry { users, state: State::Open(disk), .. }) => {
                     *users = users.saturating_add(1);
-                    let disk = Some(disk.clone());
-                    return Ok(Pdev { disk, dev, set: self.clone() });
+                    let shared = pdev(disk.clone());
+                    drop(set);
+                    if !shared.disk().is_some_and(|disk| kernel.is_gone(disk)) {
+                        return Ok(shared);
+                    }
+                    // Its users keep it; the last of them, perhaps this one, drops it.
+                    set = self.set.lock();
+                    if let Some(dead) = &shared.disk {
+                        set.retain(|e| !e.has(dead));
+                    }
+                    drop(set);
+                    drop(shared);
+                    set = self.set.lock();
                 }
-                Some(_) => self.settled.wait(&mut set),
+                Some(_) => self.settled.wait_sig(&mut set)?,
             }
         }
         set.push(Entry { dev, users: 1, state: State::Moving });
@@ -73,7 +122,7 @@ impl<K: Kernel> Pdevs<K> {
                 if let Some(entry) = set.iter_mut().find(|e| e.dev == dev) {
                     entry.state = State::Open(disk.clone());
                 }
-                Ok(Pdev { disk: Some(disk), dev, set: self.clone() })
+                Ok(pdev(disk))
             }
             Err(errno) => {
                 set.retain(|e| e.dev != dev);
@@ -85,20 +134,24 @@ impl<K: Kernel> Pdevs<K> {
 
 impl<K: Kernel> Drop for Pdev<K> {
     fn drop(&mut self) {
+        let Some(disk) = self.disk.take() else { return };
         let mut set = self.set.set.lock();
-        self.disk = None;
-        let Some(entry) = set.iter_mut().find(|e| e.dev == self.dev) else { return };
-        entry.users = entry.users.saturating_sub(1);
-        if entry.users > 0 {
-            return;
+        let mut last = None;
+        if let Some(entry) = set.iter_mut().find(|e| e.has(&disk)) {
+            entry.users = entry.users.saturating_sub(1);
+            if entry.users == 0 {
+                last = Some(core::mem::replace(&mut entry.state, State::Moving));
+            }
         }
-        let last = core::mem::replace(&mut entry.state, State::Moving);
         drop(set);
-        // Closes the disk: this is its last reference.
-        drop(last);
-        let mut set = self.set.set.lock();
-        set.retain(|e| e.dev != self.dev);
-        self.set.settled.broadcast();
+        let closed = last.is_some();
+        // Closes the disk if this is its last reference, as it is where there was a last user.
+        drop((last, disk));
+        if closed {
+            let mut set = self.set.set.lock();
+            set.retain(|e| e.dev != self.dev);
+            self.set.settled.broadcast();
+        }
     }
 }
 
@@ -123,18 +176,18 @@ impl<K: Kernel> Component for Pdev<K> {
     }
 
     fn size(&self) -> Sector {
-        self.disk().map_or(Sector::ZERO, Component::size)
+        self.answer.size
     }
 
     fn sector_size(&self) -> u32 {
-        self.disk().map_or(crate::units::DEV_BSIZE, Component::sector_size)
+        self.answer.sector_size
     }
 
     fn writable(&self) -> bool {
-        self.disk().is_some_and(Component::writable)
+        self.answer.writable
     }
 
     fn guard(&self) -> Option<Guard> {
-        self.disk().and_then(Component::guard)
+        self.answer.guard
     }
 }

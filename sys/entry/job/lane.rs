@@ -164,7 +164,7 @@ impl TableIo {
             match begun {
                 // SAFETY: filled in above, with the lane's own callback; the table, and with it the
                 // device, stays while its lanes have requests.
-                Ok((nested, device)) => unsafe { device.strategy(nested.buf()) },
+                Ok((nested, device)) => unsafe { device.vnode().strategy(nested.buf()) },
                 Err(errno) => {
                     self.place_done(lane, 1u32.checked_shl(at as u32).unwrap_or(0), Err(errno))
                 }

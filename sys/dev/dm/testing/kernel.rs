@@ -15,7 +15,7 @@ use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
 use crate::host::{Host, Plan, Ready};
-use crate::kernel::{Condvar, Kernel, LabelGuard, Mutex};
+use crate::kernel::{Answer, Condvar, Kernel, LabelGuard, Mutex};
 use crate::label::Guard;
 use crate::pdev::Pdev;
 use crate::table::{Clock, Component};
@@ -77,7 +77,12 @@ impl Component for Disk {
 pub(super) struct World {
     disks: BTreeMap<Dev, Disk>,
     paths: BTreeMap<String, Result<Dev, Errno>>,
-    open: BTreeSet<Dev>,
+    /// How many openings there are, dead ones too.
+    open: BTreeMap<Dev, usize>,
+    /// Devices with an opening that is not dead: there is one at most.
+    live: BTreeSet<Dev>,
+    /// How often a disk was taken away.
+    revoked: BTreeMap<Dev, usize>,
     elsewhere: BTreeSet<Dev>,
     fail_open: BTreeMap<Dev, Errno>,
     fail_attach: Option<Errno>,
@@ -128,6 +133,15 @@ impl Fake {
     /// Takes a path away.
     pub fn unlink(&self, path: &str) {
         self.world().paths.remove(path);
+    }
+
+    /// Takes a disk away from who has it open, as a forced detach does. It is back at once, under its
+    /// number and its path.
+    pub fn revoke(&self, dev: Dev) {
+        let mut world = self.world();
+        if world.live.remove(&dev) {
+            *world.revoked.entry(dev).or_default() += 1;
+        }
     }
 
     /// Has somebody else open a device, or close it: a block device can be open only once.
@@ -193,7 +207,7 @@ impl Fake {
 
     /// The disks and devices that the driver has open.
     pub fn open_now(&self) -> Vec<Dev> {
-        self.world().open.iter().copied().collect()
+        self.world().open.keys().copied().collect()
     }
 
     /// How many opens there were so far, failed ones included.
@@ -242,28 +256,43 @@ impl Kernel for Fake {
             return Err(*errno);
         }
         let mut unit = None;
-        let disk = match world.disks.get(&dev) {
-            Some(disk) => disk.clone(),
+        match world.disks.get(&dev) {
+            Some(_) => {}
             None if dev.major() == BLOCK_MAJOR => {
                 let minor = Minor::new(u64::from(dev.minor())).ok_or(Errno::ENXIO)?;
                 let own = world.units.get(&minor).ok_or(Errno::ENXIO)?.clone();
-                let disk = own.as_disk(dev)?;
+                own.as_disk(dev)?;
                 unit = Some(own);
-                disk
             }
             None => return Err(Errno::ENXIO),
-        };
-        if world.elsewhere.contains(&dev) || !world.open.insert(dev) {
+        }
+        if world.elsewhere.contains(&dev) || !world.live.insert(dev) {
             return Err(Errno::EBUSY);
         }
+        let revoked = world.revoked.get(&dev).copied().unwrap_or(0);
         drop(world);
         if let Some(unit) = &unit
             && let Err(errno) = unit.open_node()
         {
-            self.world().open.remove(&dev);
+            self.world().live.remove(&dev);
             return Err(errno);
         }
-        Ok(OpenDisk { disk, unit, kernel: self.clone() })
+        *self.world().open.entry(dev).or_default() += 1;
+        Ok(OpenDisk { dev, unit, kernel: self.clone(), revoked })
+    }
+
+    fn ask(&self, disk: &OpenDisk) -> Result<Answer, Errno> {
+        let now = match &disk.unit {
+            Some(unit) => unit.as_disk(disk.dev)?,
+            None => self.world().disks.get(&disk.dev).cloned().ok_or(Errno::ENXIO)?,
+        };
+        let guard = now.guard.filter(|_| self.label_guard() != LabelGuard::Off);
+        let Disk { size, sector_size, writable, .. } = now;
+        Ok(Answer { size, sector_size, writable, guard })
+    }
+
+    fn is_gone(&self, disk: &OpenDisk) -> bool {
+        disk.is_gone(&self.world())
     }
 
     const NESTED: usize = 400;
@@ -327,41 +356,33 @@ impl Kernel for Fake {
 
 /// An opened disk, or device of the driver's own.
 pub struct OpenDisk {
-    disk: Disk,
+    dev: Dev,
     unit: Option<FakeUnit>,
     kernel: Fake,
+    /// How often the disk had been taken away when it was opened.
+    revoked: usize,
+}
+
+impl OpenDisk {
+    fn is_gone(&self, world: &World) -> bool {
+        world.revoked.get(&self.dev).copied().unwrap_or(0) != self.revoked
+    }
 }
 
 impl Drop for OpenDisk {
     fn drop(&mut self) {
-        let was_open = self.kernel.world().open.remove(&self.disk.dev);
+        let mut world = self.kernel.world();
+        let count = world.open.remove(&self.dev).unwrap_or(0);
+        if count > 1 {
+            world.open.insert(self.dev, count - 1);
+        }
+        let was_open = count > 0 && (self.is_gone(&world) || world.live.remove(&self.dev));
+        drop(world);
         if let Some(unit) = &self.unit {
             unit.close_node();
         }
         // A second panic while one is under way would end the process without a word.
-        assert!(was_open || std::thread::panicking(), "{} was closed twice", self.disk.dev);
-    }
-}
-
-impl Component for OpenDisk {
-    fn dev(&self) -> Dev {
-        self.disk.dev()
-    }
-
-    fn size(&self) -> Sector {
-        self.disk.size()
-    }
-
-    fn sector_size(&self) -> u32 {
-        self.disk.sector_size()
-    }
-
-    fn writable(&self) -> bool {
-        self.disk.writable()
-    }
-
-    fn guard(&self) -> Option<Guard> {
-        self.disk.guard()
+        assert!(was_open || std::thread::panicking(), "{} was closed twice", self.dev);
     }
 }
 

@@ -10,7 +10,11 @@ typedef uint32_t kauth_action_t;
 enum kauth_system_req { KAUTH_SYSTEM_DEVMAPPER = 1 };
 #define	_KAUTH_STANDIN	1
 enum { KAUTH_SYSTEM_DEVMAPPER_ACTION = 1 };
+enum kauth_device_req { KAUTH_REQ_DEVICE_RAWIO_SPEC_RW = 3 };
+struct vnode;
 kauth_cred_t kauth_cred_get(void);
 int	kauth_authorize_system(kauth_cred_t, kauth_action_t, enum kauth_system_req,
 	    void *, void *, void *);
+int	kauth_authorize_device_spec(kauth_cred_t, enum kauth_device_req,
+	    struct vnode *);
 #endif

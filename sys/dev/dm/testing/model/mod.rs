@@ -72,6 +72,19 @@ pub fn play(bytes: &[u8]) -> Tally {
                 bench.kernel.fail_quiesce(*errno);
                 model.fail_quiesce = *errno;
             }
+            Op::Change { disk, sectors, writable } => {
+                if let Some((path, disk)) = disks().get(*disk) {
+                    let now = Disk { size: Sector(*sectors), writable: *writable, ..disk.clone() };
+                    model.change(&now);
+                    bench.kernel.disk(path, now);
+                }
+            }
+            Op::Revoke(disk) => {
+                if let Some((_, disk)) = disks().get(*disk) {
+                    bench.kernel.revoke(disk.dev);
+                    model.revoke(disk.dev);
+                }
+            }
             op => {
                 let request = request(op);
                 let (expected, reply) = (model.apply(op), bench.send(&request));

@@ -45,8 +45,18 @@ impl Line {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "they are the commands")]
 pub enum Op {
-    Create { name: u8, uuid: Option<u8>, minor: Option<u32>, read_only: bool },
-    Reload { who: Who, lines: Vec<Line>, read_only: bool, more: bool },
+    Create {
+        name: u8,
+        uuid: Option<u8>,
+        minor: Option<u32>,
+        read_only: bool,
+    },
+    Reload {
+        who: Who,
+        lines: Vec<Line>,
+        read_only: bool,
+        more: bool,
+    },
     Resume(Who),
     Suspend(Who),
     Clear(Who),
@@ -64,6 +74,14 @@ pub enum Op {
     FailOpen(usize, Option<Errno>),
     FailAttach(Option<Errno>),
     FailQuiesce(Option<Errno>),
+    /// A disk has another size, or takes writes or none, from now on.
+    Change {
+        disk: usize,
+        sectors: u64,
+        writable: bool,
+    },
+    /// A disk is taken away from who has it open, and is back.
+    Revoke(usize),
 }
 
 /// Where bytes come from.
@@ -154,13 +172,19 @@ impl Op {
             27 => Op::Deps(bytes.who()?, bytes.one_in(2)?),
             28 => Op::Open(u32::from(bytes.below(6)?) + 1),
             29 | 30 => Op::Close(u32::from(bytes.below(6)?) + 1),
-            _ => match bytes.below(12)? {
+            _ => match bytes.below(18)? {
                 n @ 0..=7 => {
                     let errno = Some(Errno::EIO).filter(|_| n < 4);
                     Op::FailOpen(usize::from(n % 4), errno)
                 }
                 n @ (8 | 9) => Op::FailAttach(Some(Errno::ENOMEM).filter(|_| n == 8)),
-                n => Op::FailQuiesce(Some(Errno::EINTR).filter(|_| n == 10)),
+                n @ (10 | 11) => Op::FailQuiesce(Some(Errno::EINTR).filter(|_| n == 10)),
+                n @ 12..=15 => Op::Change {
+                    disk: usize::from(n % 4),
+                    sectors: u64::from(bytes.below(4)?) * 32 + 16,
+                    writable: !bytes.one_in(3)?,
+                },
+                _ => Op::Revoke(usize::from(bytes.below(4)?)),
             },
         })
     }
@@ -194,6 +218,7 @@ impl Op {
             Op::Names => ("names", 0),
             Op::Open(_) | Op::Close(_) | Op::FailOpen(..) => ("", 0),
             Op::FailAttach(_) | Op::FailQuiesce(_) => ("", 0),
+            Op::Change { .. } | Op::Revoke(_) => ("", 0),
         }
     }
 

@@ -16,10 +16,15 @@ use crate::{Dev, Errno, Sector, limits};
 struct Table {
     lines: Vec<picture::Line>,
     devs: Vec<Dev>,
+    /// Which openings it uses.
+    openings: BTreeSet<Opening>,
     size: u64,
     sector_size: u32,
     read_only: bool,
 }
+
+/// An opening of a device, and how often it had been taken away before.
+type Opening = (Dev, u32);
 
 struct Device {
     name: u8,
@@ -41,8 +46,12 @@ struct Device {
 pub struct Model {
     devices: BTreeMap<u32, Device>,
     last_minor: u32,
-    /// What is open, and what it was like when it was opened.
-    open: BTreeMap<Dev, Shape>,
+    /// What is open, dead or not.
+    open: BTreeSet<Opening>,
+    /// What disks are like that are not as [`disks`] has them.
+    changed: BTreeMap<Dev, Shape>,
+    /// How often a disk was taken away from who had it open.
+    revoked: BTreeMap<Dev, u32>,
     fail_open: BTreeMap<Dev, Errno>,
     /// What attaching a device fails with.
     pub fail_attach: Option<Errno>,
@@ -64,7 +73,7 @@ impl Model {
     }
 
     fn opens(&self, minor: u32) -> u32 {
-        let below = Dev::new(BLOCK_MAJOR, minor).is_some_and(|dev| self.open.contains_key(&dev));
+        let below = Dev::new(BLOCK_MAJOR, minor).is_some_and(|dev| self.open.contains(&(dev, 0)));
         self.devices.get(&minor).map_or(0, |device| device.user_opens) + u32::from(below)
     }
 
@@ -95,9 +104,10 @@ impl Model {
     fn settle(&mut self, mut closed: BTreeSet<u32>) {
         loop {
             let tables = self.devices.values().flat_map(|d| d.active.iter().chain(&d.inactive));
-            let needed: BTreeSet<Dev> = tables.flat_map(|t| t.devs.iter().copied()).collect();
-            self.open.retain(|dev, _| {
-                let keep = needed.contains(dev);
+            let needed: BTreeSet<Opening> =
+                tables.flat_map(|t| t.openings.iter().copied()).collect();
+            self.open.retain(|opening| {
+                let (keep, dev) = (needed.contains(opening), opening.0);
                 if !keep && dev.major() == BLOCK_MAJOR {
                     closed.insert(dev.minor());
                 }
@@ -274,24 +284,42 @@ impl Model {
         Ok(())
     }
 
-    /// What a component is like, by opening it if nobody has.
-    fn shape(&self, dev: Dev, open: &mut BTreeMap<Dev, Shape>) -> Result<Shape, Errno> {
-        if let Some(shape) = open.get(&dev) {
-            return Ok(*shape);
+    /// Has a disk be another from now on: the next table finds it so, whoever has it open.
+    pub fn change(&mut self, disk: &crate::testing::Disk) {
+        self.changed.insert(disk.dev, (disk.size, disk.sector_size, disk.writable));
+    }
+
+    /// Takes a disk away from who has it open.
+    pub fn revoke(&mut self, dev: Dev) {
+        let opening = self.opening(dev);
+        if self.open.contains(&opening) {
+            *self.revoked.entry(dev).or_default() += 1;
         }
-        if let Some(errno) = self.fail_open.get(&dev) {
+    }
+
+    /// The opening that a table gets now.
+    fn opening(&self, dev: Dev) -> Opening {
+        (dev, self.revoked.get(&dev).copied().unwrap_or(0))
+    }
+
+    /// What a component is like, by opening it if nobody has.
+    fn shape(&self, dev: Dev, open: &mut BTreeSet<Opening>) -> Result<Shape, Errno> {
+        if open.insert(self.opening(dev))
+            && let Some(errno) = self.fail_open.get(&dev)
+        {
             return Err(*errno);
         }
-        let shape = match disks().iter().find(|(_, disk)| disk.dev == dev) {
+        if let Some(shape) = self.changed.get(&dev) {
+            return Ok(*shape);
+        }
+        Ok(match disks().iter().find(|(_, disk)| disk.dev == dev) {
             Some((_, disk)) => (disk.size, disk.sector_size, disk.writable),
             None => {
                 let device = self.devices.get(&dev.minor()).ok_or(Errno::ENXIO)?;
                 let table = device.active.as_ref().ok_or(Errno::EINVAL)?;
                 (Sector(table.size), table.sector_size, !table.read_only)
             }
-        };
-        open.insert(dev, shape);
-        Ok(shape)
+        })
     }
 
     fn table(
@@ -299,7 +327,7 @@ impl Model {
         minor: u32,
         lines: &[Line],
         read_only: bool,
-        open: &mut BTreeMap<Dev, Shape>,
+        open: &mut BTreeSet<Opening>,
     ) -> Result<Table, Errno> {
         let (mut devs, mut sector_size) = (Vec::new(), 512);
         for line in lines {
@@ -357,7 +385,8 @@ impl Model {
             (line.start, line.length, line.kind().into(), text)
         });
         let lines = printed.collect();
-        Ok(Table { lines, devs, size, sector_size, read_only })
+        let openings = devs.iter().map(|dev| self.opening(*dev)).collect();
+        Ok(Table { lines, devs, openings, size, sector_size, read_only })
     }
 
     /// What stands directly on a device's tables.
@@ -486,7 +515,13 @@ impl Model {
         Picture {
             count: self.devices.len(),
             devices: devices.collect(),
-            open: self.open.keys().copied().collect(),
+            open: self
+                .open
+                .iter()
+                .map(|(dev, _)| *dev)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             units: units.collect(),
         }
     }

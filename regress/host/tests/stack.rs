@@ -1,0 +1,213 @@
+//! Devices on devices, and components that change: each table is checked against what its components
+//! are like when it is loaded, and nobody waits for a suspended device below who could not be told to
+//! stop.
+
+mod common;
+
+use common::data::{fill, on_disk, same, strategy_read};
+use common::wait::until;
+use common::{Bench, Mapped, flags, reload};
+use dm_host::netbsd::{DIOCGDINFO, DIOCWDINFO, disklabel};
+use dm_host::{DiskSpec, Errno, Io, Value};
+
+/// The driver may not ask it for memory while it holds I/O.
+#[global_allocator]
+static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
+/// The table that is all of another device, so many sectors of it.
+fn on(lower: Mapped, sectors: u64) -> String {
+    format!("0 {sectors} linear 169:{} 0", lower.minor)
+}
+
+fn load(bench: &Bench, name: &str, table: &str) -> Result<(), Errno> {
+    bench.load(name, table).map(drop)
+}
+
+/// The same, for a device that takes no writes.
+fn load_read_only(bench: &Bench, name: &str, table: &str) -> Result<(), Errno> {
+    bench.send(&reload(name, table).flags(flags::READONLY))?;
+    bench.on("resume", name).map(drop)
+}
+
+#[test]
+fn what_stands_on_a_device_that_has_grown_may_grow() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 9000);
+    fill(&disk, 1);
+    let lower = bench.device("lower", "0 1000 linear /dev/wd0 0");
+    let upper = bench.device("upper", &on(lower, 1000));
+    let top = bench.device("top", &on(upper, 1000));
+    load(&bench, "upper", &on(lower, 1001)).unwrap_err();
+    load(&bench, "lower", "0 2000 linear /dev/wd0 0").unwrap();
+    assert_eq!(load(&bench, "upper", &on(lower, 2001)), Err(Errno::EINVAL));
+    load(&bench, "upper", &on(lower, 2000)).unwrap();
+    load(&bench, "top", &on(upper, 2000)).unwrap();
+    same(&strategy_read(top.dev(), 1990, 10).1, &on_disk(&disk, 1990, 10), "through all layers");
+    bench.end();
+}
+
+#[test]
+fn what_stands_on_a_device_that_has_shrunk_must_fit() {
+    let bench = Bench::new();
+    bench.disk("wd0", 9000);
+    let lower = bench.device("lower", "0 1000 linear /dev/wd0 0");
+    bench.device("upper", &on(lower, 1000));
+    load(&bench, "lower", "0 100 linear /dev/wd0 0").unwrap();
+    assert_eq!(load(&bench, "upper", &on(lower, 1000)), Err(Errno::EINVAL));
+    assert_eq!(bench.table("upper"), [on(lower, 1000)], "the table that is there stays");
+    load(&bench, "upper", &on(lower, 100)).unwrap();
+    bench.end();
+}
+
+/// Each table is asked, whatever the one before was told.
+#[test]
+fn sectors_are_as_large_as_they_are_now() {
+    let bench = Bench::new();
+    bench.disk("wd0", 800);
+    bench.attach(DiskSpec::memory("sd0", 800).sector_size(2048));
+    let lower = bench.device("lower", "0 80 linear /dev/wd0 0");
+    bench.device("upper", &format!("0 81 zero\n81 7 linear 169:{} 1", lower.minor));
+    load(&bench, "lower", "0 80 linear /dev/sd0 0").unwrap();
+    assert_eq!(
+        load(&bench, "upper", &format!("0 81 zero\n81 7 linear 169:{} 1", lower.minor)),
+        Err(Errno::EINVAL)
+    );
+    load(&bench, "upper", &format!("0 80 zero\n80 8 linear 169:{} 4", lower.minor)).unwrap();
+    bench.end();
+}
+
+#[test]
+fn a_device_that_takes_writes_again_is_written_by_what_stands_on_it() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 4000);
+    let lower = Mapped { minor: bench.create("lower") };
+    load_read_only(&bench, "lower", "0 1000 linear /dev/wd0 0").unwrap();
+    let upper = Mapped { minor: bench.create("upper") };
+    assert_eq!(load(&bench, "upper", &on(lower, 1000)), Err(Errno::EROFS));
+    load_read_only(&bench, "upper", &on(lower, 1000)).unwrap();
+    assert_eq!(load(&bench, "upper", &on(lower, 1000)), Err(Errno::EROFS));
+    load(&bench, "lower", "0 1000 linear /dev/wd0 0").unwrap();
+    load(&bench, "upper", &on(lower, 1000)).unwrap();
+    let mut io = Io::with_data(vec![7; 512]);
+    assert!(io.run(upper.dev(), dm_host::Request::write(3)).is_complete(512));
+    same(&on_disk(&disk, 3, 1), &[7; 512], "written");
+    // And the other way round.
+    load_read_only(&bench, "lower", "0 1000 linear /dev/wd0 0").unwrap();
+    assert_eq!(load(&bench, "upper", &on(lower, 1000)), Err(Errno::EROFS));
+    load_read_only(&bench, "upper", &on(lower, 1000)).unwrap();
+    bench.end();
+}
+
+/// A disk that was unplugged and plugged in again: devices that have it must be loaded anew, and can.
+#[test]
+fn a_component_that_went_and_came_back_is_opened_anew() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 4000);
+    let table = "0 1000 linear /dev/wd0 0";
+    let old = bench.device("old", table);
+    let other = bench.device("other", table);
+    disk.detach(true).unwrap();
+    drop(disk);
+    bench.create("new");
+    assert_eq!(bench.reload("new", table).err(), Some(Errno::ENOENT), "it is away");
+    let disk = bench.disk("wd0", 2000);
+    fill(&disk, 5);
+    let there = on_disk(&disk, 0, 3);
+    // A new device works, while the old ones have the dead one.
+    load(&bench, "new", table).unwrap();
+    same(&strategy_read(Mapped { minor: 3 }.dev(), 0, 3).1, &there, "the new device");
+    let gone = Io::new(512).run(old.dev(), dm_host::Request::read(0)).error;
+    assert!(gone.is_some(), "the table that is there has the disk that went");
+    // The old ones do when they are loaded again.
+    for (name, device) in [("old", old), ("other", other)] {
+        load(&bench, name, table).unwrap();
+        same(&strategy_read(device.dev(), 0, 3).1, &there, name);
+    }
+    assert_eq!(bench.machine.block_opens(disk.dev()), 1, "all share the new opening");
+    // It is as large as it is now.
+    assert_eq!(load(&bench, "old", "0 3000 linear /dev/wd0 0"), Err(Errno::EINVAL));
+    for name in ["old", "other", "new"] {
+        bench.on("remove", name).unwrap();
+    }
+    assert_eq!(bench.machine.block_opens(disk.dev()), 0);
+    drop(disk);
+    bench.end();
+}
+
+/// Two layers, the lower one suspended.
+fn on_a_suspended_device() -> (Bench, Mapped, Mapped) {
+    let bench = Bench::new();
+    bench.disk("wd0", 4000);
+    let lower = bench.device("lower", "0 3000 linear /dev/wd0 0");
+    // Two lines: an I/O across them is split.
+    let upper = format!("0 1 linear 169:{0} 0\n1 1999 linear 169:{0} 1", lower.minor);
+    let upper = bench.device("upper", &upper);
+    bench.on("suspend", "lower").unwrap();
+    (bench, lower, upper)
+}
+
+#[test]
+fn a_table_over_a_suspended_stack_is_loaded_without_waiting() {
+    let (bench, _, upper) = on_a_suspended_device();
+    bench.create("top");
+    bench.reload("top", &on(upper, 1000)).unwrap();
+    bench.on("resume", "top").unwrap();
+    bench.on("resume", "lower").unwrap();
+    bench.end();
+}
+
+#[test]
+fn the_label_of_a_device_on_a_suspended_one_is_told_without_waiting() {
+    let (bench, _, upper) = on_a_suspended_device();
+    let raw = bench.raw(upper);
+    // SAFETY: plain numbers and characters.
+    let mut label: disklabel = unsafe { std::mem::zeroed() };
+    raw.ioctl(DIOCGDINFO as u64, &mut label).unwrap();
+    assert_eq!(label.d_secperunit, 2000);
+    bench.on("resume", "lower").unwrap();
+    drop(raw);
+    bench.end();
+}
+
+#[test]
+fn a_label_for_a_device_on_a_suspended_one_waits_and_can_be_interrupted() {
+    let (bench, _, upper) = on_a_suspended_device();
+    let write = || {
+        let raw = bench.raw(upper);
+        bench.machine.spawn(move || {
+            // SAFETY: plain numbers and characters.
+            let mut label: disklabel = unsafe { std::mem::zeroed() };
+            raw.ioctl(DIOCGDINFO as u64, &mut label)?;
+            raw.ioctl(DIOCWDINFO as u64, &mut label)
+        })
+    };
+    let thread = write();
+    // A signal that comes before it sleeps is taken by the ioctl before.
+    until("it is interrupted", || {
+        bench.machine.interrupt(thread.lwp());
+        thread.is_finished()
+    });
+    assert_eq!(thread.join(), Err(Errno::EINTR));
+    // Not interrupted, it is done when the device is resumed.
+    let thread = write();
+    bench.on("resume", "lower").unwrap();
+    assert_eq!(thread.join(), Ok(()));
+    bench.end();
+}
+
+/// Without the guard nobody reads a component to look for its label.
+#[test]
+fn without_the_guard_components_are_not_read() {
+    for (guard, reads) in [(0, false), (1, true), (2, true)] {
+        let bench = Bench::new();
+        let disk = bench.attach(DiskSpec::memory("wd0", 4000).label(dm_host::Label::new()));
+        bench.machine.sysctl_set("hw.dm.label_guard", &Value::Int(guard)).unwrap();
+        let lower = bench.device("lower", "0 1000 linear /dev/wd0d 100");
+        assert_eq!(disk.counters().reads > 0, reads, "guard {guard}");
+        // Nor are devices of our own, ever.
+        let before = disk.counters().reads;
+        bench.device("upper", &on(lower, 1000));
+        assert_eq!(disk.counters().reads, before, "guard {guard}");
+        bench.end();
+    }
+}

@@ -80,8 +80,10 @@ impl Queue {
         if state.completion != Completion::Inline && !state.worker {
             state.worker = true;
             let unit = unit.clone();
-            let name = format!("disk {}", unit.name);
-            let spawned = std::thread::Builder::new().name(name).spawn(move || work(&unit));
+            let spawned = frugal::within(|| {
+                let name = format!("disk {}", unit.name);
+                std::thread::Builder::new().name(name).spawn(move || work(&unit))
+            });
             if spawned.is_err() {
                 crate::console::stop("no thread for a disk");
             }

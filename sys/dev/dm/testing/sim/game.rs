@@ -98,7 +98,7 @@ impl core::fmt::Display for Lost {
 /// When a promise is broken; with the story, for which the game was played again.
 pub fn play(make: Make, seed: u64, steps: u64) -> Result<Totals, Box<Lost>> {
     match play_once(make, seed, steps, false) {
-        Ok(totals) => Ok(totals),
+        Ok((totals, _)) => Ok(totals),
         Err((why, _)) => {
             let (again, story) = match play_once(make, seed, steps, true) {
                 Ok(_) => ("nothing: the game is not the same twice".to_string(), Vec::new()),
@@ -116,12 +116,19 @@ pub fn shorten(make: Make, lost: Lost, steps: u64) -> Lost {
     (0..steps).find_map(|steps| play(make, lost.seed, steps).err()).map_or(lost, |lost| *lost)
 }
 
+/// What happens in a game, won or lost.
+pub fn story(make: Make, seed: u64, steps: u64) -> Vec<String> {
+    match play_once(make, seed, steps, true) {
+        Ok((_, story)) | Err((_, story)) => story,
+    }
+}
+
 fn play_once(
     make: Make,
     seed: u64,
     steps: u64,
     story: bool,
-) -> Result<Totals, (String, Vec<String>)> {
+) -> Result<(Totals, Vec<String>), (String, Vec<String>)> {
     let mut game = make();
     let mut rng = Rng::new(seed);
     let disks = game.disks(&mut rng);
@@ -129,7 +136,7 @@ fn play_once(
     let mut player = Player::new(game.as_mut(), &world, rng);
     let played = catch_unwind(AssertUnwindSafe(|| player.play(steps)));
     match played {
-        Ok(()) => Ok(world.totals()),
+        Ok(()) => Ok((world.totals(), world.story())),
         Err(panic) => {
             let why = panic.downcast_ref::<String>().cloned();
             let why = why.or(panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -152,6 +159,7 @@ enum Step {
     Interrupt,
     Reload,
     Fault,
+    Stall,
     Crash,
     Act,
 }
@@ -165,6 +173,7 @@ const STEPS: &[(u64, Step)] = &[
     (2, Step::Interrupt),
     (4, Step::Reload),
     (2, Step::Fault),
+    (2, Step::Stall),
     (2, Step::Crash),
     (4, Step::Act),
 ];
@@ -325,6 +334,10 @@ impl<'g> Player<'g> {
             Step::Reload => self.reload(device),
             Step::Fault if self.faulty => self.fault(),
             Step::Fault => {}
+            Step::Stall => {
+                let (disk, events) = (self.rng.index(self.world.disks()), self.rng.below(200));
+                self.world.stall(disk, events);
+            }
             Step::Crash => {
                 let after = *self.rng.clone().pick(&[0, 10, 100]);
                 self.world.cut_after(self.rng.below(after + 1));

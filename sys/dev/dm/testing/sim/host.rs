@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::disk::{Command, SECTOR, Transfer};
 use super::io::{Owner, Stretch};
+use super::rng::Rng;
 use super::shared::{Answered, Shared, State};
 use crate::executor::{Executor, Runner};
 use crate::host::{self, Answer, Plan, Ready, Request};
@@ -209,6 +210,12 @@ impl HostState {
         }
     }
 
+    /// Has some lane polled, which is allowed at any time.
+    pub fn poll_for_nothing(&mut self, rng: &mut Rng) {
+        let lane = rng.index(self.lanes.len());
+        self.wake(lane);
+    }
+
     fn wake(&mut self, lane: usize) {
         if let Some(runner) = self.host.ready.set(lane) {
             self.awake[runner] = true;
@@ -289,6 +296,7 @@ impl host::Host for Host {
                 Request::Flush => (Command::Flush, 0, Vec::new()),
                 Request::Discard { length } => (Command::Discard, length.0, Vec::new()),
             };
+            assert!(length as usize * SECTOR <= state.max_io, "a request beyond the largest");
             let first = state.flights.len();
             for (place, to) in places.iter().enumerate() {
                 let disk = self.disks[to.component.0 as usize];

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dm_core::testing::sim::{Totals, games, play, shorten};
+use dm_core::testing::sim::{Totals, games, planted, play, shorten};
 
 const USAGE: &str = "usage: cargo xtask simulate [--seconds N | --games N] [--target NAME] \
                      [--seed N] [--steps N] [--story LINES]";
@@ -51,11 +51,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let options = options(std::env::args().skip(1))?;
-    let mut chosen: Vec<_> = games::GAMES.to_vec();
+    let known = || games::GAMES.iter().chain(planted::RIGHT);
+    let mut chosen: Vec<_> = known().copied().collect();
     if let Some(target) = &options.target {
         chosen.retain(|(name, _)| name == target);
         if chosen.is_empty() {
-            let names: Vec<&str> = games::GAMES.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = known().map(|(name, _)| *name).collect();
             return Err(format!("no game is called {target}: there are {}", names.join(", ")));
         }
     }

@@ -9,7 +9,6 @@ pub mod games;
 mod host;
 mod io;
 pub mod model;
-#[cfg(test)]
 pub mod planted;
 pub mod rng;
 mod shared;
@@ -19,7 +18,7 @@ pub mod world;
 mod tests;
 
 pub use disk::{Disk, SECTOR};
-pub use game::{Game, Lost, Make, play, shorten};
+pub use game::{Game, Lost, Make, play, shorten, story};
 pub use io::Attached;
 pub use model::{Model, Value};
 pub use rng::Rng;

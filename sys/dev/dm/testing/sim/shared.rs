@@ -35,6 +35,8 @@ pub(super) struct Temper {
     pub oldest: u64,
     /// Of 64 events, how many are that a millisecond passes.
     pub time: u64,
+    /// Of 64 events, how many are that a lane is polled for nothing.
+    pub spurious: u64,
     /// Of 8 commands, how many are over before the call returns that began them.
     pub at_once: u64,
 }
@@ -46,6 +48,7 @@ impl Temper {
             newest: *rng.pick(&[0, 0, 1, 3]),
             oldest: *rng.pick(&[0, 0, 1, 3]),
             time: *rng.pick(&[0, 1, 1, 8]),
+            spurious: *rng.pick(&[0, 1, 1, 8]),
             at_once: *rng.pick(&[0, 1, 1, 6]),
         }
     }
@@ -67,6 +70,8 @@ pub(super) struct State {
     pub next_io: usize,
     /// What the kernel's side has to do.
     pub todo: Vec<Todo>,
+    /// A disk that does not answer, as long as anything else can happen and for so many events.
+    pub stalled: Option<(usize, u64)>,
     /// Events until the power is cut.
     pub cut: Option<u64>,
     /// The disks after the power was cut, until they come up again.
@@ -143,8 +148,29 @@ impl State {
         }
     }
 
+    /// How many flights may be over next. Those of a disk that stalls are not among them, unless
+    /// there is nothing else to do.
+    fn answers(&mut self, ready: u64) -> u64 {
+        if let Some((stalled, left)) = self.stalled {
+            let others = self.flights.iter().filter(|flight| flight.disk != stalled).count() as u64;
+            self.stalled = left.checked_sub(1).map(|left| (stalled, left));
+            if others + ready + self.todo.len() as u64 > 0 {
+                return others;
+            }
+            self.stalled = None;
+        }
+        self.flights.len() as u64
+    }
+
     /// Which of the flights is over next.
-    fn choose_flight(&mut self) -> usize {
+    fn choose_flight(&mut self, answers: u64) -> usize {
+        if answers < self.flights.len() as u64 {
+            let choice = self.rng.index(answers as usize);
+            let stalled = self.stalled.map_or(usize::MAX, |(disk, _)| disk);
+            let mut others = self.flights.iter().enumerate();
+            let other = others.by_ref().filter(|(_, flight)| flight.disk != stalled).nth(choice);
+            return other.map_or(0, |(at, _)| at);
+        }
         let last = self.flights.len() - 1;
         if self.rng.chance(self.temper.newest, 4) {
             last
@@ -236,13 +262,21 @@ impl Shared {
         let State { hosts, temper, .. } = state;
         let lanes = temper.lanes;
         let ready: u64 = hosts.iter_mut().flatten().map(HostState::ready_runners).sum();
-        let (answers, todo) = (state.flights.len() as u64, state.todo.len() as u64);
+        let (answers, todo) = (state.answers(ready), state.todo.len() as u64);
         let all = ready * lanes + answers * 2 + todo * 2;
         if all == 0 {
             return Event::Nothing;
         }
         if state.rng.chance(state.temper.time, 64) {
             return Event::Time;
+        }
+        if state.rng.chance(state.temper.spurious, 64) {
+            let State { hosts, rng, .. } = state;
+            let hosts: Vec<&mut HostState> = hosts.iter_mut().flatten().collect();
+            let which = rng.index(hosts.len().max(1));
+            if let Some(host) = hosts.into_iter().nth(which) {
+                host.poll_for_nothing(rng);
+            }
         }
         let choice = state.rng.below(all);
         if choice < ready * lanes {
@@ -258,7 +292,7 @@ impl Shared {
             }
         }
         if choice < ready * lanes + answers * 2 {
-            return Event::Answer(state.choose_flight());
+            return Event::Answer(state.choose_flight(answers));
         }
         Event::Todo(state.rng.index(todo as usize))
     }

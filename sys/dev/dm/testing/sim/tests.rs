@@ -3,6 +3,7 @@
 use super::games::GAMES;
 use super::planted::{RIGHT, WRONG};
 use super::*;
+use alloc::collections::BTreeMap;
 
 /// Seeds of games that were lost once.
 const SEEDS: &[(&str, &str)] = &[("twin", include_str!("seeds/twin"))];
@@ -44,6 +45,45 @@ fn targets_that_wait_keep_their_promises() {
 fn every_target_has_a_game() {
     for kind in crate::targets::TARGETS {
         assert!(games::find(kind.name).is_some(), "{} has none", kind.name);
+    }
+}
+
+/// What games are made of does happen in them.
+#[test]
+fn games_meet_everything() {
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    let everything = [
+        "Read ",
+        "Write ",
+        "Write FUA",
+        "Flush",
+        "Discard",
+        "is answered: done",
+        "is answered: EIO",
+        "is given back",
+        "forwarded",
+        "ends: EIO",
+        "is suspended (Flush)",
+        "is suspended (NoFlush)",
+        "is being suspended",
+        "is resumed with the new table",
+        "it does not start",
+        "the power is cut",
+        "fails now and then",
+        "stalls",
+        "ms pass",
+    ];
+    for (_, make) in RIGHT {
+        for seed in 0..12 {
+            for line in story(*make, seed, 200) {
+                for what in everything.iter().filter(|what| line.contains(**what)) {
+                    *met.entry(what).or_default() += 1;
+                }
+            }
+        }
+    }
+    for what in everything {
+        assert!(met.contains_key(what), "no game has {what:?}: {met:?}");
     }
 }
 

@@ -94,12 +94,13 @@ impl World {
         story: bool,
     ) -> World {
         let mut rng = Rng::new(seed);
+        let unit = disks.iter().map(|disk| disk.sector_size as usize).fold(SECTOR, usize::max);
         let state = State {
             temper: Temper::random(&mut rng),
             // So that the clock wraps around in some games.
             now: (rng.below(400) as u32).wrapping_sub(200),
             moment: 0,
-            max_io: *rng.pick(&[4096, 8192, 65536]),
+            max_io: *rng.pick(&[3 * unit, 8 * unit, 65536]),
             disks,
             flights: Vec::new(),
             devices: (0..devices).map(|_| Device::new()).collect(),
@@ -107,6 +108,7 @@ impl World {
             ios: BTreeMap::new(),
             next_io: 0,
             todo: Vec::new(),
+            stalled: None,
             cut: None,
             media: None,
             failed_before: 0,
@@ -208,6 +210,12 @@ impl World {
     /// Cuts the power when so many things have happened.
     pub fn cut_after(&self, events: u64) {
         self.with(|state| state.cut = Some(events));
+    }
+
+    /// A disk does not answer for so many events, unless nothing else can happen.
+    pub fn stall(&self, disk: usize, events: u64) {
+        self.tell(|| format!("d{disk} stalls"));
+        self.with(|state| state.stalled = Some((disk, events)));
     }
 
     /// Does not cut the power after all.

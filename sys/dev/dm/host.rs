@@ -13,6 +13,9 @@ pub use crate::ready::Ready;
 use crate::target::ComponentIndex;
 use crate::units::Sector;
 
+#[cfg(test)]
+mod tests;
+
 /// Everything that the host takes when such a table is loaded, and gives back when it is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {

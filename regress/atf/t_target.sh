@@ -162,6 +162,75 @@ dust_body()
 	    "$(dm_tell countbadblocks | dm_get message_reply)" countbadblocks
 }
 
+delay_descr="delay under a mounted file system, and a suspend that does not wait"
+dm_test_case delay
+delay_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 10000 delay $DISK1 4096 5 $DISK1 4096 20"
+	dm_newfs $MAPPER/r${P}a
+	dm_mount $MAPPER/${P}a mnt
+	dm_pattern data 400
+	atf_check cp data mnt/data
+	atf_check sync
+	# Longer than the test may take: it ends because the suspend lets all go.
+	dm_load ${P}a "0 10000 delay $DISK1 4096 3600000"
+	atf_check dmctl resume ${P}a
+	dm_start copy cp data mnt/more
+	dm_start reader dd if=$MAPPER/r${P}a of=back bs=512 count=1
+	until $H ioctl command=status name=${P}a flags:0 | grep -q "params=[1-9]"; do
+		sleep 1
+	done
+	dm_load ${P}a "0 10000 linear $DISK1 4096"
+	atf_check dmctl suspend ${P}a
+	atf_check dmctl resume ${P}a
+	dm_join reader
+	dm_join copy
+	dm_same "what was written" data mnt/data
+	dm_same "what was written while it was delayed" data mnt/more
+	atf_check umount $(pwd)/mnt
+	atf_check -o ignore -e ignore fsck_ffs -fn $MAPPER/r${P}a
+}
+
+flakey_descr="flakey under a mounted file system, and its features"
+dm_test_case flakey
+flakey_body()
+{
+	dm_need
+	dm_disk 1
+	# An up interval of 0 is bad all the time, a down interval of 0 never.
+	dm_make ${P}a "0 10000 flakey $DISK1 4096 1000000 0"
+	dm_newfs $MAPPER/r${P}a
+	dm_mount $MAPPER/${P}a mnt
+	dm_pattern data 100
+	atf_check cp data mnt/data
+	atf_check umount $(pwd)/mnt
+	dm_mount $MAPPER/${P}a mnt
+	# While writes are dropped all seems well, and then they are gone.
+	dm_load ${P}a "0 10000 flakey $DISK1 4096 0 1 1 drop_writes"
+	atf_check dmctl resume ${P}a
+	atf_check cp data mnt/lost
+	atf_check umount $(pwd)/mnt
+	dm_load ${P}a "0 10000 flakey $DISK1 4096 0 1 5 corrupt_bio_byte 32 r 90 0"
+	atf_check dmctl resume ${P}a
+	dm_from $MAPPER/r${P}a 0 8 >changed
+	dm_load ${P}a "0 10000 linear $DISK1 4096"
+	atf_check dmctl resume ${P}a
+	dm_from $MAPPER/r${P}a 0 8 >asis
+	cmp asis changed >cmp.out 2>&1 && atf_fail "no byte was changed"
+	dm_expect Z "$(dd if=changed bs=1 skip=31 count=1 2>/dev/null)" "the byte"
+	atf_check -o ignore -e ignore fsck_ffs -fy $MAPPER/r${P}a
+	dm_mount $MAPPER/${P}a mnt
+	dm_same "what was written before" data mnt/data
+	[ ! -e mnt/lost ] || atf_fail "a write that was dropped is there"
+	atf_check umount $(pwd)/mnt
+	dm_load ${P}a "0 10000 flakey $DISK1 4096 0 1"
+	atf_check dmctl resume ${P}a
+	dm_refuse EIO read $MAPPER/r${P}a 0 512
+	dm_refuse EIO write $MAPPER/r${P}a 0 512
+}
+
 end_descr="I/O at, across and beyond the end"
 dm_test_case end
 end_body()
@@ -220,7 +289,7 @@ verify_body()
 
 atf_init_test_cases()
 {
-	for test in linear striped zero error unstriped switch dust end no_table verify; do
+	for test in linear striped zero error unstriped switch dust delay flakey end no_table verify; do
 		atf_add_test_case $test
 	done
 }

@@ -260,6 +260,7 @@ impl Executor {
             debug_assert!(false, "no such queue");
             return job.fail(Errno::EIO);
         };
+        line.target.came(&job.info);
         let mut queue = queue.lock();
         debug_assert!(queue.jobs.len() < queue.jobs.capacity());
         queue.jobs.push_back(job);

@@ -7,7 +7,7 @@ use core::future::Future;
 use core::pin::Pin;
 
 use crate::Errno;
-use crate::job::Job;
+use crate::job::{Job, JobInfo};
 use crate::lane::Lane;
 use crate::target::Target;
 
@@ -102,6 +102,9 @@ pub trait Worker: Target + Sized + 'static {
     /// Everything that the line needs.
     fn needs(&self) -> Needs;
 
+    /// Told of each job that comes, before a lane serves it. From anywhere; must not sleep.
+    fn came(&self, _job: &JobInfo) {}
+
     /// Serves one job, and ends it.
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
 
@@ -154,6 +157,8 @@ pub(crate) enum Role {
 pub trait Lanes: Send + Sync {
     /// [`Worker::needs`].
     fn needs(&self) -> Needs;
+    /// [`Worker::came`].
+    fn came(&self, _job: &JobInfo) {}
     /// [`Worker::suspending`].
     fn suspending(&self, how: Quiesce);
     /// A lane's future.
@@ -164,6 +169,10 @@ pub trait Lanes: Send + Sync {
 impl<T: Worker> Lanes for T {
     fn needs(&self) -> Needs {
         Worker::needs(self)
+    }
+
+    fn came(&self, job: &JobInfo) {
+        Worker::came(self, job);
     }
 
     fn suspending(&self, how: Quiesce) {

@@ -1,8 +1,10 @@
 //! The targets. To add one: write its file here, and add a line to [`TARGETS`], which also enrols
 //! it in the tests that hold for every target (`tests.rs`).
 
+pub mod delay;
 pub mod dust;
 pub mod error;
+pub mod flakey;
 pub mod linear;
 pub mod striped;
 pub mod switch;
@@ -25,6 +27,8 @@ pub const TARGETS: &[&TargetType] = &[
     &unstriped::TYPE,
     &switch::TYPE,
     &dust::TYPE,
+    &flakey::TYPE,
+    &delay::TYPE,
 ];
 
 /// The names of all kinds, for messages.

@@ -39,6 +39,12 @@ const fn sample(
 
 impl Sample {
     /// A sample of a target that ignores words behind its own.
+    /// A sample of a target where words behind so many may be left out.
+    const fn least(mut self, words: usize) -> Sample {
+        self.least = Some(words);
+        self
+    }
+
     const fn takes_more(mut self) -> Sample {
         self.takes_more = true;
         self
@@ -72,6 +78,31 @@ const SAMPLES: &[Sample] = &[
         "3 8 0 19:3 0 19:19 1 19:3 132",
         "",
     ),
+    sample("delay", 1, "/dev/a 999 5", "19:3 999 5", "0 0 0"),
+    sample("delay", 7, "/dev/a 0 00500 /dev/b 8 0", "19:3 0 500 19:19 8 0", "0 0 0").least(3),
+    sample(
+        "delay",
+        100,
+        "19:3 0 0 /dev/b 8 0 /dev/a 100 0",
+        "19:3 0 0 19:19 8 0 19:3 100 0",
+        "0 0 0",
+    )
+    .least(3),
+    // As the clock of these tests stands still, an up interval of 0 is a line that is bad.
+    sample("flakey", 1, "/dev/a 999 5 5", "19:3 999 5 5 0 ", "").takes_more().least(4),
+    sample("flakey", 10, "/dev/a 0 0 1 0", "19:3 0 0 1 0 ", "").takes_more().least(4),
+    sample("flakey", 10, "/dev/a 0 0 1 1 drop_writes", "19:3 0 0 1 1 drop_writes ", "")
+        .takes_more()
+        .least(4),
+    sample(
+        "flakey",
+        10,
+        "/dev/b 7 0 1 6 corrupt_bio_byte 32 r 1 0 Error_Writes",
+        "19:19 7 0 1 6 error_writes corrupt_bio_byte 32 r 1 0 ",
+        "",
+    )
+    .takes_more()
+    .least(4),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];
@@ -221,6 +252,10 @@ fn one_word_too_many_is_einval() {
 #[test]
 fn words_that_are_ignored_are_not_kept() {
     for sample in SAMPLES.iter().filter(|sample| sample.takes_more) {
+        if sample.least == Some(sample.params.split_whitespace().count()) {
+            // The next word would be the target's.
+            continue;
+        }
         let params = format!("{} /dev/nosuch x 0", sample.params);
         let table = build(sample.kind, sample.length, &params).unwrap();
         let target = table.target(Sector::ZERO).unwrap();
@@ -279,7 +314,7 @@ fn a_path_that_is_too_long_is_enametoolong() {
     let long = "p".repeat(2000);
     for sample in SAMPLES {
         for (at, word) in sample.params.split_whitespace().enumerate() {
-            if word.parse::<u64>().is_err() {
+            if word.contains(['/', ':']) {
                 let mut words: Vec<String> =
                     sample.params.split_whitespace().map(String::from).collect();
                 words[at] = long.clone();

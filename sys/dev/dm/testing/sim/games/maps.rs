@@ -1,4 +1,4 @@
-//! Tables of targets that only map: linear, striped, zero, error, unstriped, switch, dust.
+//! Tables of targets that leave content where a linear or striped line would, and of zero and error.
 
 use alloc::format;
 use alloc::string::String;
@@ -95,6 +95,18 @@ impl Game for Maps {
                 "dust" => {
                     let block = self.unit * SECTOR as u64;
                     text += &format!("{start} {LINE} dust d{disk} {offset} {block}\n");
+                }
+                "delay" => {
+                    let place = format!("d{disk} {offset}");
+                    let mut ms = || rng.below(20);
+                    let params = format!("{place} {} {place} {} {place} {}", ms(), ms(), ms());
+                    text += &format!("{start} {LINE} delay {params}\n");
+                }
+                // Bad all the time, and serves what could be changed: nothing is so long.
+                "flakey" => {
+                    let features = "5 corrupt_bio_byte 4000000 w 1 0";
+                    let params = format!("d{disk} {offset} 0 1 {features}");
+                    text += &format!("{start} {LINE} flakey {params}\n");
                 }
                 kind => text += &format!("{start} {LINE} {kind}\n"),
             }

@@ -16,7 +16,11 @@ pub const GAMES: &[(&str, Make)] = &[
     ("unstriped", || Box::new(maps::Maps::new(&["unstriped"]))),
     ("switch", || Box::new(maps::Maps::new(&["switch"]))),
     ("dust", || Box::new(maps::Maps::new(&["dust", "linear"]))),
-    ("mixed", || Box::new(maps::Maps::new(&["linear", "striped", "zero", "error"]))),
+    ("delay", || Box::new(maps::Maps::new(&["delay", "striped"]))),
+    ("flakey", || Box::new(maps::Maps::new(&["flakey", "linear"]))),
+    ("mixed", || {
+        Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))
+    }),
 ];
 
 /// The game of this name.

@@ -64,6 +64,13 @@ pub fn disk_stats(wanted: &str) -> Option<(u64, u64, u64, u64, i32, i64)> {
     .find_map(|(name, numbers)| (name == wanted).then_some(numbers))
 }
 
+/// How long ago a disk was attached, in microseconds.
+pub fn disk_age(wanted: &str) -> Option<i64> {
+    with_all(|s| (name(s), micros(&s.io_attachtime)))
+        .into_iter()
+        .find_map(|(name, then)| (name == wanted).then(|| (micros(&now()) - then).max(0)))
+}
+
 fn with_all<R>(f: impl Fn(&nb::io_stats) -> R) -> Vec<R> {
     let all = ALL.lock().unwrap_or_else(|e| e.into_inner());
     // SAFETY: listed statistics are allocated while the list is locked.

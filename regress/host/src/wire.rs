@@ -45,8 +45,8 @@ pub enum Kind {
     /// The end: no body; the answer comes before the machine goes.
     Shutdown = 4,
     /// What the devices have done: no body; the answer has a line for each, its words separated
-    /// by tabs: minor, reads, bytes read, writes, bytes written, I/Os that are not complete, and
-    /// microseconds in which there were some. All but the I/Os count from the device's creation.
+    /// by tabs: minor, reads, bytes read, writes, bytes written, I/Os that are not complete,
+    /// microseconds in which there were some, and microseconds since the device's creation.
     Statistics = 5,
     /// What is to be undone should this connection end: the body is a property list as for
     /// [`Kind::Ioctl`], to be sent then. It takes the place of the one before, and an empty body

@@ -116,7 +116,6 @@ fn wrong_tables_are_refused_and_change_nothing() {
         ("0 8 linear /dev/wd9 0", "ENOENT"),
         ("0 8 nothing", "ENOENT"),
         ("0 8 zero word", "EINVAL"),
-        ("0 8 error word", "EINVAL"),
         ("0 8 zero\n4 8 zero", "EINVAL"),
         ("0 8 zero\n16 8 zero", "EINVAL"),
         ("8 8 zero", "EINVAL"),
@@ -131,23 +130,19 @@ fn wrong_tables_are_refused_and_change_nothing() {
     ];
     let before = server.ctl(&["info", "keep"]).ok();
     for (table, errno) in wrong {
-        // Its own name, for the loop.
         let create = server.ctl_with(&["create", "new"], table);
+        assert!(errno == "ELOOP" || create.code != 0, "taken: {table}");
         if errno != "ELOOP" {
             let said = create.fails(1);
             assert!(said.contains(&format!("({errno})")), "{table}: {said}");
         } else {
-            server.ctl(&["remove", "new"]);
+            // For a device of another name it is no loop.
+            create.ok();
+            server.ctl(&["remove", "new"]).ok();
         }
         assert_eq!(server.ctl(&["ls"]).ok(), "keep\t(169, 1)\n", "{table}");
-        if errno == "ELOOP" {
-            // The loop needs a node by which a table can name the device: its number.
-            let said = server.ctl(&["reload", "keep", "--table", "0 8 linear 169:1 0"]).fails(1);
-            assert!(said.contains("(ELOOP)"), "{said}");
-        } else {
-            let said = server.ctl_with(&["reload", "keep"], table).fails(1);
-            assert!(said.contains(&format!("({errno})")), "{table}: {said}");
-        }
+        let said = server.ctl_with(&["reload", "keep"], table).fails(1);
+        assert!(said.contains(&format!("({errno})")), "{table}: {said}");
         assert_eq!(server.ctl(&["info", "keep"]).ok(), before, "{table}");
         assert_eq!(server.ctl(&["table", "--inactive", "keep"]).ok(), "0 16 zero \n", "{table}");
     }
@@ -160,7 +155,8 @@ fn a_wrong_line_is_named() {
     let server = Server::start();
     let said = server.ctl_with(&["create", "new"], "# one\n0 8 zero\n8 8 linear /dev/wd0\n");
     let said = said.fails(1);
-    assert!(said.contains("line 2:") && said.contains("line 3 of the text"), "{said}");
+    assert!(said.contains("line 3: ") && said.contains("\n  8 8 linear /dev/wd0\n"), "{said}");
+    assert!(!said.contains("line 2"), "{said}");
     server.end();
 }
 
@@ -224,7 +220,7 @@ fn exit_codes_tell_whose_fault_it_was() {
     let said = tool::tool(&["ctl", "--socket", &nowhere, "ls"], "").fails(3);
     assert!(said.contains("dm-host serve"), "{said}");
     for shell in ["bash", "zsh", "fish"] {
-        assert!(tool::tool(&["completion", shell], "").ok().contains("remove_all"));
+        assert!(tool::tool(&["completion", shell], "").ok().contains("dm-host"));
     }
     for help in [&["--help"][..], &["serve", "--help"], &["ctl", "--help"], &["map", "--help"]] {
         assert!(tool::tool(help, "").ok().contains("Examples:"), "{help:?}");

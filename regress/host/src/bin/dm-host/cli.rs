@@ -1,8 +1,12 @@
 //! The command line: its words, and what `--help` teaches.
 
+mod ctl;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use ctl::*;
 
 /// Exit codes, as the help states them.
 pub mod exit {
@@ -36,7 +40,7 @@ Examples:
 
 /// NetBSD's device mapper, dm(4), in a Unix process: serves devices, steers them, shows tables.
 #[derive(Parser)]
-#[command(name = "dm-host", version, about, after_help = AFTER, max_term_width = 100)]
+#[command(name = "dm-host", version, after_help = AFTER, max_term_width = 100)]
 #[command(disable_help_subcommand = true, infer_subcommands = false)]
 pub struct Cli {
     #[command(subcommand)]
@@ -46,7 +50,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Serve(Serve),
-    Ctl(Ctl),
+    Ctl(Box<Ctl>),
     Map(Map),
     Uri(Uri),
     Completion(Completion),
@@ -96,6 +100,7 @@ pub struct Serve {
 #[derive(Args)]
 pub struct Uri {
     /// The device.
+    #[arg(value_parser = ctl::device_name, add = ctl::devices())]
     pub name: String,
     /// The NBD socket, as `serve` has it.
     #[arg(long, value_name = "PATH")]
@@ -115,6 +120,7 @@ lines and lines that begin with # are skipped. All mistakes are shown, each with
 
 Examples:
   dm-host map my.table --disk wd0=a.img --disk wd1:131072
+  dm-host map my.table --disk wd0:131072 --disk mapper/base:2048 --svg my.svg
   echo '0 2048 zero' | dm-host map -";
 
 /// Show where a table sends each range, and every mistake in it, without starting anything.
@@ -123,7 +129,8 @@ Examples:
 pub struct Map {
     /// The file with the table; `-` is standard input.
     pub table: PathBuf,
-    /// A disk that the table may name: its file, or only its size.
+    /// A disk that the table may name: its file, or only its size. mapper/NAME:SECTORS is another
+    /// device of the mapper's.
     #[arg(long = "disk", value_name = "NAME=FILE[,ro][,sector=BYTES]|NAME:SECTORS")]
     pub disks: Vec<String>,
     /// The table takes no writes.
@@ -132,6 +139,12 @@ pub struct Map {
     /// Draw a bar for each component, or do not.
     #[arg(long, value_enum, default_value_t = Draw::Auto)]
     pub draw: Draw,
+    /// Draw a picture, with the device above and the components below, and print nothing.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -142,262 +155,4 @@ pub enum Draw {
     Always,
     /// Never.
     Never,
-}
-
-const CTL: &str = "\
-The words and the output are those of dmsetup(8); with --style dmctl, those of dmctl(8). What is
-sent is what those tools send.
-
-A table has a line for each range: START LENGTH TARGET PARAMETERS, in sectors of 512 bytes:
-  0 65536 linear /dev/wd0 2048
-  65536 65536 striped 2 128 /dev/wd0 67584 /dev/wd1 0
-  131072 2048 zero
-  133120 2048 error
-
-Examples:
-  dm-host ctl create vol < vol.table          create, reload and resume in one
-  dm-host ctl create vol --table '0 2048 zero'
-  dm-host ctl reload vol new.table            load a new table beside the one in use
-  dm-host ctl resume vol                      change to it, under I/O
-  dm-host ctl info -c
-  dm-host ctl remove vol";
-
-/// Steer a served machine, as dmsetup(8) and dmctl(8) steer a NetBSD system.
-#[derive(Args)]
-#[command(after_help = CTL)]
-pub struct Ctl {
-    /// The control socket [default: as `serve`].
-    #[arg(long, value_name = "PATH", env = "DM_HOST_CONTROL", global = true)]
-    pub socket: Option<PathBuf>,
-    /// Whose words, output and property lists.
-    #[arg(long, value_enum, default_value_t = Style::Dmsetup, global = true)]
-    pub style: Style,
-    /// Show the device after each change, as dmsetup -v does.
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
-    #[command(subcommand)]
-    pub command: CtlCommand,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Style {
-    /// dmsetup(8), of LVM.
-    Dmsetup,
-    /// dmctl(8), of NetBSD.
-    Dmctl,
-}
-
-/// A device: by name, or by something else.
-#[derive(Args, Default)]
-pub struct Device {
-    /// The device's name.
-    #[arg(required_unless_present_any = ["by_uuid", "by_minor"])]
-    pub name: Option<String>,
-    #[command(flatten)]
-    pub by: By,
-}
-
-/// A device, or all of them.
-#[derive(Args, Default)]
-pub struct DeviceOrAll {
-    /// The device's name; all devices if none is named.
-    pub name: Option<String>,
-    #[command(flatten)]
-    pub by: By,
-}
-
-#[derive(Args, Default)]
-pub struct By {
-    /// Name the device by its uuid.
-    #[arg(short = 'u', long = "uuid", value_name = "UUID", id = "by_uuid")]
-    pub uuid: Option<String>,
-    /// Name the device by its minor number.
-    #[arg(short = 'm', long = "minor", value_name = "MINOR", id = "by_minor")]
-    pub minor: Option<u32>,
-}
-
-#[derive(Args)]
-pub struct TableText {
-    /// The file with the table; standard input if there is none.
-    #[arg(conflicts_with = "table")]
-    pub file: Option<PathBuf>,
-    /// The table itself; lines may be separated by a newline.
-    #[arg(long, value_name = "TABLE")]
-    pub table: Option<String>,
-}
-
-#[derive(Subcommand)]
-pub enum CtlCommand {
-    /// Create a device, load its table and resume it; a failure leaves nothing behind.
-    Create {
-        /// Its name: 1 to 127 bytes without a slash.
-        name: String,
-        #[command(flatten)]
-        table: TableText,
-        /// Only create it, without a table (with --style dmctl: always so).
-        #[arg(long, conflicts_with_all = ["file", "table"])]
-        notable: bool,
-        /// A uuid, up to 128 bytes.
-        #[arg(short, long)]
-        uuid: Option<String>,
-        /// The minor number it must have.
-        #[arg(short, long)]
-        minor: Option<u32>,
-        /// It takes no writes.
-        #[arg(short, long)]
-        readonly: bool,
-    },
-    /// Load a table into a device's inactive slot; `resume` changes to it.
-    #[command(visible_alias = "load")]
-    Reload {
-        #[command(flatten)]
-        device: Device,
-        #[command(flatten)]
-        table: TableText,
-        /// The table takes no writes.
-        #[arg(short, long)]
-        readonly: bool,
-    },
-    /// Change to the inactive table, if there is one, and let I/O go on.
-    Resume {
-        #[command(flatten)]
-        device: Device,
-    },
-    /// Hold I/O; returns when none is in flight.
-    Suspend {
-        #[command(flatten)]
-        device: Device,
-        /// Do not wait for what the targets hold back themselves.
-        #[arg(long)]
-        noflush: bool,
-    },
-    /// Show devices.
-    Info {
-        #[command(flatten)]
-        device: DeviceOrAll,
-        /// In columns.
-        #[arg(short = 'c', short_alias = 'C', long)]
-        columns: bool,
-        /// Without the line of headings.
-        #[arg(long)]
-        noheadings: bool,
-        /// About the inactive table.
-        #[arg(long)]
-        inactive: bool,
-    },
-    /// Show tables, as they can be loaded again.
-    Table {
-        #[command(flatten)]
-        device: DeviceOrAll,
-        #[command(flatten)]
-        show: Show,
-    },
-    /// Show how the targets are.
-    Status {
-        #[command(flatten)]
-        device: DeviceOrAll,
-        #[command(flatten)]
-        show: Show,
-    },
-    /// Show what block devices a device's table uses.
-    Deps {
-        #[command(flatten)]
-        device: DeviceOrAll,
-        /// About the inactive table.
-        #[arg(long)]
-        inactive: bool,
-    },
-    /// List the devices.
-    Ls,
-    /// List the kinds of target, with their versions.
-    Targets,
-    /// Change a device's name, or give it its first uuid.
-    Rename {
-        /// The device's name.
-        name: String,
-        /// The new name.
-        #[arg(required_unless_present = "setuuid")]
-        new: Option<String>,
-        /// Set this uuid, and not the name.
-        #[arg(long, value_name = "UUID", conflicts_with = "new")]
-        setuuid: Option<String>,
-    },
-    /// Remove a device that is not open.
-    Remove {
-        #[command(flatten)]
-        device: Device,
-        /// If it is open, remove it at its last close.
-        #[arg(long)]
-        deferred: bool,
-    },
-    /// Remove every device that is not open.
-    #[command(name = "remove_all")]
-    RemoveAll {
-        /// Remove the open ones at their last close.
-        #[arg(long)]
-        deferred: bool,
-    },
-    /// Drop the table in the inactive slot.
-    Clear {
-        #[command(flatten)]
-        device: Device,
-    },
-    /// Wait for a device's next event, such as a change of its table.
-    Wait {
-        /// The device's name.
-        name: String,
-        /// Return as soon as the device's event number is another; 0 if none is given. `info`
-        /// shows it.
-        event_nr: Option<u32>,
-    },
-    /// Send a message to the target that holds a sector.
-    Message {
-        /// The device's name.
-        name: String,
-        /// The sector.
-        sector: u64,
-        /// The message's words.
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        text: Vec<String>,
-    },
-    /// Set the geometry that a device reports.
-    Setgeometry {
-        /// The device's name.
-        name: String,
-        /// Cylinders.
-        cylinders: u64,
-        /// Heads.
-        heads: u64,
-        /// Sectors per track.
-        sectors: u64,
-        /// The sector the device starts at on the disk that it plays.
-        start: u64,
-    },
-    /// Ask what mknodes asks; there are no nodes to make here.
-    Mknodes {
-        /// The device's name; all devices if none is named.
-        name: Option<String>,
-    },
-    /// Show the versions of this program and of the driver.
-    Version,
-    /// Show or set a variable of sysctl(7), such as hw.dm.legacy_errors=1.
-    Sysctl {
-        /// NAME or NAME=VALUE.
-        #[arg(value_name = "NAME[=VALUE]")]
-        variable: String,
-    },
-    /// List the disks that tables may name.
-    Disks,
-    /// End the server, as Ctrl-C does.
-    Shutdown,
-}
-
-#[derive(Args, Default)]
-pub struct Show {
-    /// The inactive table.
-    #[arg(long)]
-    pub inactive: bool,
-    /// Only lines of this target.
-    #[arg(long, value_name = "TYPE")]
-    pub target: Option<String>,
 }

@@ -1,11 +1,18 @@
 //! The connection to a served machine, and what can go wrong with it.
 
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::{fmt, io};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::{fmt, io, thread};
 
+use dm_core::refusal::Shown;
 use dm_host::Errno;
 use dm_host::wire::{Kind, Reply, Request, WireError};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::cli::exit;
 use crate::sockets;
@@ -20,7 +27,9 @@ pub enum Failure {
         what: String,
         /// The error.
         errno: Errno,
-        /// What the console said about it.
+        /// The table's line at fault, from 1: as it was sent, and later as the user counts.
+        line: Option<usize>,
+        /// Its reason, and what else there is to say about it.
         said: String,
         /// What to do about it.
         hint: &'static str,
@@ -30,7 +39,12 @@ pub enum Failure {
     /// The command line makes no sense, or a file on it cannot be read.
     Usage(String),
     /// A table's text makes no sense.
-    Table(Vec<BadLine>),
+    Table {
+        /// Its mistakes.
+        bad: Vec<BadLine>,
+        /// A device was to be changed, and was not.
+        kept: bool,
+    },
     /// No server.
     Unreachable(PathBuf, io::Error),
     /// The server does not speak as it should.
@@ -42,7 +56,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Refused { .. } | Failure::NoDevice(_) => exit::REFUSED,
-            Failure::Usage(_) | Failure::Table(_) => exit::USAGE,
+            Failure::Usage(_) | Failure::Table { .. } => exit::USAGE,
             Failure::Unreachable(..) | Failure::Broken(_) => exit::UNREACHABLE,
         }
     }
@@ -59,10 +73,12 @@ pub fn errno_text(errno: Errno) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused { what, errno, said, hint } => {
-                write!(f, "{what}: {}", errno_text(*errno))?;
-                if !said.is_empty() {
-                    write!(f, "\n  {}", said.trim_end().replace('\n', "\n  "))?;
+            Failure::Refused { what, errno, line, said, hint } => {
+                write!(f, "{}: {}", Shown(what), errno_text(*errno))?;
+                let mut first = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+                for said in said.lines() {
+                    write!(f, "\n  {first}{}", Shown(said))?;
+                    first.clear();
                 }
                 if !hint.is_empty() {
                     write!(f, "\n  {hint}")?;
@@ -70,11 +86,12 @@ impl fmt::Display for Failure {
                 Ok(())
             }
             Failure::NoDevice(what) => {
-                write!(f, "{what}: no such device\n  `dm-host ctl ls` lists the devices")
+                write!(f, "{}: no such device\n  `dm-host ctl ls` lists the devices", Shown(what))
             }
             Failure::Usage(why) => f.write_str(why),
-            Failure::Table(bad) => {
-                f.write_str("the table makes no sense; nothing was changed")?;
+            Failure::Table { bad, kept } => {
+                f.write_str("the table makes no sense")?;
+                f.write_str(if *kept { "; nothing was changed" } else { "" })?;
                 bad.iter().try_for_each(|line| write!(f, "\n  {line}"))
             }
             Failure::Unreachable(path, error) => write!(
@@ -91,6 +108,8 @@ impl fmt::Display for Failure {
 /// A connection.
 pub struct Client {
     stream: UnixStream,
+    /// The signal that has come, if they are caught; 0 for none.
+    signal: Option<Arc<AtomicI32>>,
 }
 
 impl Client {
@@ -101,7 +120,7 @@ impl Client {
     pub fn connect(path: Option<&Path>) -> Result<Client, Failure> {
         let path = path.map_or_else(sockets::default_control, Path::to_path_buf);
         match UnixStream::connect(&path) {
-            Ok(stream) => Ok(Client { stream }),
+            Ok(stream) => Ok(Client { stream, signal: None }),
             Err(error) => Err(Failure::Unreachable(path, error)),
         }
     }
@@ -110,18 +129,74 @@ impl Client {
     ///
     /// # Errors
     /// [`Failure::Broken`].
-    pub fn ask(
-        &mut self,
-        kind: Kind,
-        body: &str,
-    ) -> Result<Result<Vec<u8>, (Errno, String)>, Failure> {
-        let broken = |error: WireError| Failure::Broken(error.to_string());
+    pub fn ask(&mut self, kind: Kind, body: &str) -> Result<Asked, Failure> {
         let request = Request { kind, body: body.as_bytes().to_vec() };
-        request.write(&mut self.stream).map_err(broken)?;
-        let reply = Reply::read(&mut self.stream).map_err(broken)?;
-        Ok(match reply.errno {
-            0 => Ok(reply.body),
-            errno => Err((Errno(errno), String::from_utf8_lossy(&reply.body).into_owned())),
-        })
+        let reply = request.write(&mut self.stream).and_then(|()| Reply::read(&mut self.stream));
+        reply.map(asked).map_err(|error| self.broken(&error))
+    }
+
+    /// Sends a request for the driver, and with it what the server shall send when this connection
+    /// ends before [`Kind::AtEnd`] says otherwise: also if this program dies meanwhile.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`].
+    pub fn ask_and_undo(&mut self, body: &str, undo: &str) -> Result<Asked, Failure> {
+        let request = Request { kind: Kind::Ioctl, body: body.as_bytes().to_vec() };
+        let at_end = Request { kind: Kind::AtEnd, body: undo.as_bytes().to_vec() };
+        let mut both = Vec::new();
+        let reply = request
+            .write(&mut both)
+            .and_then(|()| at_end.write(&mut both))
+            .and_then(|()| Ok(self.stream.write_all(&both)?))
+            .and_then(|()| {
+                let first = Reply::read(&mut self.stream)?;
+                // Where the first failed, there is nothing to undo, and the second is refused.
+                Reply::read(&mut self.stream)?;
+                Ok(first)
+            });
+        reply.map(asked).map_err(|error| self.broken(&error))
+    }
+
+    /// From now on a signal ends the connection and not the program: that ends by it when the
+    /// server has undone what was begun.
+    pub fn catch_signals(&mut self) {
+        if self.signal.is_some() {
+            return;
+        }
+        let caught = Arc::new(AtomicI32::new(0));
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
+        // Without a thread or a handler the program just ends, and the server undoes it soon.
+        let (Ok(mut signals), Ok(stream)) = (signals, self.stream.try_clone()) else { return };
+        let theirs = caught.clone();
+        let waits = move || {
+            if let Some(signal) = signals.forever().next() {
+                theirs.store(signal, Ordering::SeqCst);
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+        };
+        if thread::Builder::new().name("signals".into()).spawn(waits).is_ok() {
+            self.signal = Some(caught);
+        }
+    }
+
+    /// What a connection that broke means.
+    fn broken(&mut self, error: &WireError) -> Failure {
+        let signal = self.signal.as_ref().map_or(0, |signal| signal.load(Ordering::SeqCst));
+        if signal != 0 {
+            // The server closes it when it has undone what was begun.
+            let _ = io::copy(&mut self.stream, &mut io::sink());
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        Failure::Broken(error.to_string())
+    }
+}
+
+/// An answer's body, or an error and what was said about it.
+pub type Asked = Result<Vec<u8>, (Errno, String)>;
+
+fn asked(reply: Reply) -> Asked {
+    match reply.errno {
+        0 => Ok(reply.body),
+        errno => Err((Errno(errno), String::from_utf8_lossy(&reply.body).into_owned())),
     }
 }

@@ -79,6 +79,9 @@ impl Disk {
             }
             _ => return Err(wrong("there is no file")),
         };
+        if let (Some(own), From::Sectors(_)) = (name.strip_prefix("mapper/"), &from) {
+            return Disk::mapped(name, own, from, words).map_err(|why| wrong(&why));
+        }
         let driver = name.trim_end_matches(|c: char| c.is_ascii_digit());
         let unit = name.get(driver.len()..).unwrap_or_default();
         let letters = !driver.is_empty() && driver.bytes().all(|b| b.is_ascii_lowercase());
@@ -124,6 +127,35 @@ impl Disk {
             }
         }
         Ok(disk)
+    }
+
+    /// A device of the mapper's, for a table that names it.
+    fn mapped(
+        name: &str,
+        own: &str,
+        from: From,
+        words: impl Iterator<Item = String>,
+    ) -> Result<Disk, String> {
+        if dm_core::name::Name::new(own).is_err() {
+            return Err("a device's name has 1 to 127 bytes and no slash".into());
+        }
+        let mut read_only = false;
+        for word in words {
+            match word.as_str() {
+                "ro" => read_only = true,
+                _ => return Err(format!("`{word}` is no option of a device's")),
+            }
+        }
+        Ok(Disk {
+            name: name.into(),
+            from,
+            read_only,
+            sector_size: 512,
+            sector_given: true,
+            raw: true,
+            unlocked: true,
+            limits: Limits::default(),
+        })
     }
 
     /// Reads all disks of a command line, and asks block devices for the size of their sectors.

@@ -112,11 +112,11 @@ fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<String,
         say("flushed and ended");
         return Ok(String::new());
     }
-    let lines: String = left.iter().map(|line| format!("\n  {line}")).collect();
     Err(Failure::Refused {
-        what: format!("left over at shutdown, which is a bug:{lines}"),
+        line: None,
+        what: "left over at shutdown, which is a bug".into(),
         errno: dm_host::Errno::EBUSY,
-        said: String::new(),
+        said: left.join("\n"),
         hint: "",
     })
 }

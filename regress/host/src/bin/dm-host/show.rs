@@ -3,22 +3,30 @@
 use std::fmt::Write as _;
 
 use dm_core::ioctl::flags;
+use dm_core::refusal::Shown;
 use dm_core::units::Dev;
 
 use crate::cli::Style;
 use crate::xml::Answer;
+use tree::{How, Tree};
+
+pub mod json;
+pub mod report;
+pub mod tree;
 
 /// What dmsetup says where there is nothing to list.
 pub const NONE: &str = "No devices found\n";
 
 /// The driver's major number for block devices: sys/conf/majors.
-const BLOCK_MAJOR: u32 = 169;
+pub const BLOCK_MAJOR: u32 = 169;
 
-fn has(answer: &Answer, flag: u32) -> bool {
+/// `true` if an answer has a flag.
+pub fn has(answer: &Answer, flag: u32) -> bool {
     answer.number("flags").unwrap_or(0) & u64::from(flag) != 0
 }
 
-fn number(answer: &Answer, key: &str) -> u64 {
+/// A number of an answer; 0 if it has none.
+pub fn number(answer: &Answer, key: &str) -> u64 {
     answer.number(key).unwrap_or(0)
 }
 
@@ -26,6 +34,7 @@ fn number(answer: &Answer, key: &str) -> u64 {
 pub fn info(answer: &Answer) -> String {
     let state = if has(answer, flags::SUSPEND) { "SUSPENDED" } else { "ACTIVE" };
     let read_only = if has(answer, flags::READONLY) { " (READ-ONLY)" } else { "" };
+    let deferred = if has(answer, flags::DEFERRED_REMOVE) { " (DEFERRED REMOVE)" } else { "" };
     let tables = match (has(answer, flags::ACTIVE_PRESENT), has(answer, flags::INACTIVE_PRESENT)) {
         (true, true) => "LIVE & INACTIVE",
         (true, false) => "LIVE",
@@ -34,20 +43,20 @@ pub fn info(answer: &Answer) -> String {
     };
     let mut out = format!(
         "Name:              {}\n\
-         State:             {state}{read_only}\n\
+         State:             {state}{read_only}{deferred}\n\
          Tables present:    {tables}\n\
          Open count:        {}\n\
          Event number:      {}\n\
          Major, minor:      {BLOCK_MAJOR}, {}\n\
          Number of targets: {}\n",
-        answer.text("name"),
+        Shown(answer.text("name")),
         number(answer, "open_count"),
         number(answer, "event_nr"),
         number(answer, "minor"),
         number(answer, "target_count"),
     );
     if !answer.text("uuid").is_empty() {
-        let _ = writeln!(out, "UUID: {}", answer.text("uuid"));
+        let _ = writeln!(out, "UUID: {}", Shown(answer.text("uuid")));
     }
     out.push('\n');
     out
@@ -62,78 +71,17 @@ pub fn dmctl_info(answer: &Answer) -> String {
          Device minor: \t\t{}\n\
          Device target number: \t{}\n\
          Device flags: \t\t{}\n",
-        answer.text("name"),
-        answer.text("uuid"),
+        Shown(answer.text("name")),
+        Shown(answer.text("uuid")),
         number(answer, "minor"),
         number(answer, "target_count"),
         number(answer, "flags"),
     )
 }
 
-/// `info -c`.
-pub fn columns(answers: &[Answer], headings: bool) -> String {
-    /// Heading, least width, whether numbers stand in it.
-    const COLUMNS: [(&str, usize, bool); 8] = [
-        ("Name", 16, false),
-        ("Maj", 3, true),
-        ("Min", 3, true),
-        ("Stat", 4, false),
-        ("Open", 4, true),
-        ("Targ", 4, true),
-        ("Event", 6, true),
-        ("UUID", 32, false),
-    ];
-    let row = |answer: &Answer| {
-        let flag = |flag, set, clear| if has(answer, flag) { set } else { clear };
-        let stat: String = [
-            flag(flags::ACTIVE_PRESENT, 'L', '-'),
-            flag(flags::INACTIVE_PRESENT, 'I', '-'),
-            flag(flags::SUSPEND, 's', '-'),
-            flag(flags::READONLY, 'r', 'w'),
-        ]
-        .iter()
-        .collect();
-        [
-            answer.text("name").to_string(),
-            BLOCK_MAJOR.to_string(),
-            number(answer, "minor").to_string(),
-            stat,
-            number(answer, "open_count").to_string(),
-            number(answer, "target_count").to_string(),
-            number(answer, "event_nr").to_string(),
-            answer.text("uuid").to_string(),
-        ]
-    };
-    let rows: Vec<_> = answers.iter().map(row).collect();
-    let widths: Vec<usize> = COLUMNS
-        .iter()
-        .enumerate()
-        .map(|(at, (_, least, _))| {
-            rows.iter().filter_map(|row| row.get(at)).map(String::len).fold(*least, usize::max)
-        })
-        .collect();
-    let mut out = String::new();
-    let mut line = |cells: &[(&str, bool)]| {
-        let cells = cells.iter().zip(&widths).map(|((text, right), width)| match right {
-            true => format!("{text:>width$}"),
-            false => format!("{text:<width$}"),
-        });
-        let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join(" "));
-    };
-    if headings {
-        line(&COLUMNS.map(|(heading, ..)| (heading, false)));
-    }
-    for row in &rows {
-        let cells: Vec<_> =
-            row.iter().zip(COLUMNS).map(|(text, (.., right))| (text.as_str(), right)).collect();
-        line(&cells);
-    }
-    out
-}
-
 /// `table` and `status`; `all` puts the device's name before each line.
 pub fn table(answer: &Answer, all: bool, target: Option<&str>) -> String {
-    let name = if all { format!("{}: ", answer.text("name")) } else { String::new() };
+    let name = if all { format!("{}: ", Shown(answer.text("name"))) } else { String::new() };
     let mut out = String::new();
     let lines: Vec<_> = answer.dictionaries("cmd_data").collect();
     if lines.is_empty() && target.is_none() {
@@ -145,14 +93,15 @@ pub fn table(answer: &Answer, all: bool, target: Option<&str>) -> String {
             continue;
         }
         let (start, length) = (number(&line, "start"), number(&line, "length"));
-        let _ = writeln!(out, "{name}{start} {length} {kind} {}", line.text("params"));
+        let (kind, params) = (Shown(kind), Shown(line.text("params")));
+        let _ = writeln!(out, "{name}{start} {length} {kind} {params}");
     }
     out
 }
 
 /// `table` and `status` of dmctl.
 pub fn dmctl_table(answer: &Answer) -> String {
-    let mut out = format!("Getting device table for device {}\n", answer.text("name"));
+    let mut out = format!("Getting device table for device {}\n", Shown(answer.text("name")));
     for line in answer.dictionaries("cmd_data") {
         let (start, length) = (number(&line, "start"), number(&line, "length"));
         let _ = writeln!(out, "{start:>10} {length:>10} {}", line.text("type"));
@@ -160,9 +109,9 @@ pub fn dmctl_table(answer: &Answer) -> String {
     out
 }
 
-/// `deps`; `all` puts the device's name before it.
-pub fn deps(style: Style, answer: &Answer, all: bool) -> String {
-    let name = answer.text("name");
+/// `deps`; `all` puts the device's name before it, and `names` has those of block devices.
+pub fn deps(style: Style, answer: &Answer, all: bool, names: Option<&Tree>) -> String {
+    let name = Shown(answer.text("name"));
     let devs: Vec<_> = answer.numbers("cmd_data").into_iter().map(Dev).collect();
     let mut out = match (style, all) {
         (Style::Dmctl, _) => format!("Device {name} dependiences \n"),
@@ -170,9 +119,11 @@ pub fn deps(style: Style, answer: &Answer, all: bool) -> String {
         (Style::Dmsetup, false) => format!("{} dependencies\t:", devs.len()),
     };
     for dev in devs {
-        let _ = match style {
-            Style::Dmsetup => write!(out, " ({}, {})", dev.major(), dev.minor()),
-            Style::Dmctl => writeln!(out, "major: {} minor: {}", dev.major(), dev.minor()),
+        let called = names.and_then(|names| names.name(dev));
+        let _ = match (style, called) {
+            (Style::Dmsetup, Some(name)) => write!(out, " ({})", Shown(name)),
+            (Style::Dmsetup, None) => write!(out, " ({}, {})", dev.major(), dev.minor()),
+            (Style::Dmctl, _) => writeln!(out, "major: {} minor: {}", dev.major(), dev.minor()),
         };
     }
     if style == Style::Dmsetup {
@@ -182,13 +133,14 @@ pub fn deps(style: Style, answer: &Answer, all: bool) -> String {
 }
 
 /// `ls`.
-pub fn names(style: Style, answer: &Answer) -> String {
+pub fn names(style: Style, entries: &[Answer], how: &How) -> String {
     let mut out = String::new();
-    for entry in answer.dictionaries("cmd_data") {
-        let (name, minor) = (entry.text("name"), number(&entry, "dev"));
-        let _ = match style {
-            Style::Dmsetup => writeln!(out, "{name}\t({BLOCK_MAJOR}, {minor})"),
-            Style::Dmctl => writeln!(out, "Device name: {name}, device minor: {minor} "),
+    for entry in entries {
+        let (name, minor) = (Shown(entry.text("name")), number(entry, "dev"));
+        let _ = match (style, how.blkdevname) {
+            (Style::Dmsetup, true) => writeln!(out, "{name}\t(dm{minor})"),
+            (Style::Dmsetup, false) => writeln!(out, "{name}\t({BLOCK_MAJOR}, {minor})"),
+            (Style::Dmctl, _) => writeln!(out, "Device name: {name}, device minor: {minor} "),
         };
     }
     if out.is_empty() && style == Style::Dmsetup {
@@ -198,9 +150,9 @@ pub fn names(style: Style, answer: &Answer) -> String {
 }
 
 /// `targets`.
-pub fn targets(style: Style, answer: &Answer) -> String {
+pub fn targets(style: Style, entries: &[Answer]) -> String {
     let mut out = String::new();
-    for entry in answer.dictionaries("cmd_data") {
+    for entry in entries {
         let version: Vec<_> = entry.numbers("ver").iter().map(u64::to_string).collect();
         let (name, version) = (entry.text("name"), version.join("."));
         let _ = match style {
@@ -238,6 +190,7 @@ pub fn disks(text: &str) -> String {
         let mut word = || words.next().unwrap_or_default();
         let (name, dev, sectors, bytes, mode, file) =
             (word(), word(), word(), word(), word(), word());
+        let file = Shown(file);
         let _ = writeln!(out, "{name:<12} {dev:>8} {sectors:>12} {bytes:>6} {mode:<5} {file}");
     }
     out
@@ -280,13 +233,19 @@ mod tests {
         let bare = device("vol", flags::EXISTS | flags::SUSPEND, "");
         let text = info(&bare);
         assert!(text.contains("SUSPENDED\nTables present:    None\n"), "{text}");
+        let going = device("a\nb", flags::EXISTS | flags::DEFERRED_REMOVE, "");
+        assert!(info(&going).contains("ACTIVE (DEFERRED REMOVE)\n"), "{}", info(&going));
+        assert!(info(&going).contains("Name:              a\\x0ab\n"), "{}", info(&going));
         assert!(!text.contains("UUID"), "{text}");
     }
 
     #[test]
     fn columns_are_as_wide_as_what_stands_in_them() {
         let live = flags::EXISTS | flags::ACTIVE_PRESENT | flags::INACTIVE_PRESENT;
-        let text = columns(&[device("a-name-of-some-length", live, "")], true);
+        let report = crate::cli::Report::default();
+        let fields = report::fields(&report, report::INFO).unwrap();
+        let row = report::Row::new(device("a-name-of-some-length", live, ""));
+        let text = report::show(&report, &fields, vec![row]);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0].trim_end(), "Name                  Maj Min Stat Open Targ Event  UUID");
         assert_eq!(lines[1].trim_end(), "a-name-of-some-length 169   1 LI-w    2    1      7");

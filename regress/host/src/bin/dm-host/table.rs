@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dm_core::refusal::Shown;
+
 /// A line of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
@@ -20,7 +22,7 @@ pub struct Line {
 /// A line that is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadLine {
-    /// Its number in the text, from 1.
+    /// Its number in the text, from 1; 0 for what is wrong with the whole.
     pub number: usize,
     /// What is wrong with it.
     pub why: String,
@@ -28,7 +30,10 @@ pub struct BadLine {
 
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.number, self.why)
+        match self.number {
+            0 => Shown(&self.why).fmt(f),
+            number => write!(f, "line {number}: {}", Shown(&self.why)),
+        }
     }
 }
 

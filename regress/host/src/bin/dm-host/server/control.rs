@@ -206,7 +206,10 @@ fn serve(connection: Connection) {
     // back, and with it the lines of a table that is not whole.
     if let Ok(Some(undo)) = worker.join() {
         let undone = kernel.control().map_err(plain).and_then(|node| kernel.ioctl(&node, &undo));
-        if let Err((errno, why)) = undone {
+        // Someone else may have removed the device.
+        if let Err((errno, why)) = undone
+            && errno != Errno::ENXIO
+        {
             say(&format!("undoing what a client began: {} {why}", errno.text()));
         }
     }

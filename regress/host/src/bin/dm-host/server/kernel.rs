@@ -113,8 +113,10 @@ impl Kernel {
             if let Some((reads, writes, read, written, now, busy)) =
                 dm_host::iostat::disk_stats(&format!("dm{minor}"))
             {
-                let line =
-                    format!("{minor}\t{reads}\t{read}\t{writes}\t{written}\t{now}\t{busy}\n");
+                let age = dm_host::iostat::disk_age(&format!("dm{minor}")).unwrap_or(0);
+                let line = format!(
+                    "{minor}\t{reads}\t{read}\t{writes}\t{written}\t{now}\t{busy}\t{age}\n"
+                );
                 text.push_str(&line);
             }
         }
@@ -162,7 +164,14 @@ impl Kernel {
                 Value::Quad(_) => Value::Quad(new.parse().map_err(|_| number("number"))?),
                 Value::String(_) => Value::String(new.into()),
             };
-            self.as_caller(machine, || machine.sysctl_set(name, &new)).map_err(failed)?;
+            self.as_caller(machine, || machine.sysctl_set(name, &new)).map_err(|errno| {
+                let why = match (errno, self.user) {
+                    (Errno::EPERM, true) => "only the super-user may set it",
+                    (Errno::EPERM, false) => "the variable is read-only",
+                    _ => "",
+                };
+                (errno, why.into())
+            })?;
         }
         Ok(match machine.sysctl_get(name).map_err(failed)? {
             Value::Int(number) => number.to_string(),

@@ -10,6 +10,8 @@ fn linear_volumes_from_creation_to_removal() {
         return;
     }
     let disks = Disks::new(96);
+    let loop_devices = || std::path::Path::new("/sys/block/loop60").exists();
+    let before = loop_devices();
     let out = disks
         .script(
             "q() { \"$@\" >log 2>&1 || { cat log; exit 1; }; }
@@ -49,6 +51,8 @@ No devices found
 ";
     assert_eq!(out, expected);
     nothing_is_left(&disks.folder, "none");
+    // LVM opens every node that it finds, which makes a loop device where there was none.
+    assert_eq!(loop_devices(), before);
 }
 
 #[test]

@@ -261,5 +261,21 @@ pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_voi
         // SAFETY: an ioctl of the device mapper's has a struct dm_ioctl.
         return unsafe { control::ioctl(settings, fd, request as u32, argument) };
     }
-    real!(c"ioctl" as fn(c_int, c_ulong, *mut c_void) -> c_int, fd, request, argument)
+    let result = real!(c"ioctl" as fn(c_int, c_ulong, *mut c_void) -> c_int, fd, request, argument);
+    if request as u32 == LOOP_CTL_GET_FREE
+        && let Ok(number) = u32::try_from(result)
+        && let Some((_, shift)) = settings::get().and_then(|settings| settings.loops)
+        && let Ok(path) = CString::new(format!("/dev/loop{number}"))
+    {
+        let dev = libc::makedev(numbers::LOOP, number << shift);
+        // SAFETY: mknod(2) with a string; where the node is, it stays. It has no result to give.
+        unsafe {
+            let mode = libc::S_IFBLK | 0o660;
+            libc::syscall(libc::SYS_mknodat, libc::AT_FDCWD, path.as_ptr(), mode, dev)
+        };
+    }
+    result
 }
+
+/// A program asks for a loop device: the session's /dev has no node of one that is new.
+const LOOP_CTL_GET_FREE: u32 = 0x4c82;

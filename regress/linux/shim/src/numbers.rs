@@ -3,7 +3,7 @@
 use crate::settings::Settings;
 
 /// The major number of loop devices.
-const LOOP: u32 = 7;
+pub const LOOP: u32 = 7;
 /// How many of a session's loop devices are devices of the device mapper.
 const DEVICES: u32 = 1 << 13;
 

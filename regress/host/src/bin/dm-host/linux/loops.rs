@@ -157,19 +157,19 @@ pub fn set_read_only(device: &File, read_only: bool) -> io::Result<()> {
     unsafe { ioctl(device.as_raw_fd(), BLKROSET, &raw const value as usize) }.map(drop)
 }
 
+/// The numbers of the loop devices that are there.
+pub fn numbers() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("loop")?.parse().ok())
+}
+
 /// Takes away a killed session's loop devices: true if none is left.
 pub fn remove_all(base: u32) -> bool {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return true };
+    let ours = base..base.saturating_add(super::folder::LOOPS);
     let mut all = true;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse::<u32>().ok());
-        let ours =
-            |number: &u32| (base..base.saturating_add(super::folder::LOOPS)).contains(number);
-        if let Some(number) = number.filter(ours) {
-            // One that has a file still lets it go when its last user goes.
-            all &= remove(number).is_ok();
-        }
+    for number in numbers().filter(|number| ours.contains(number)) {
+        // One that has a file still lets it go when its last user goes.
+        all &= remove(number).is_ok();
     }
     all
 }

@@ -12,13 +12,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
+use super::folder::LOOPS;
 use super::loops;
 
 /// Where the session's own nodes are.
 pub const NODES: &str = "/dev/.dm-host";
-
-/// Loop devices that have a node whether they are there yet or not.
-const PLAIN_LOOPS: u32 = 64;
 
 /// Leaves the machine's mount name space, and covers /dev with one of our own.
 ///
@@ -59,8 +57,10 @@ fn fill(dev: &Path) -> std::io::Result<()> {
             node(&to, SFlag::S_IFCHR, found.permissions().mode(), found.rdev())?;
         }
     }
+    // Those that are there and no session's. A node of one that is not would bring it about when it
+    // is opened; the preloaded library makes that of one that a program asks for.
     let shift = loops::shift();
-    for number in 0..PLAIN_LOOPS {
+    for number in loops::numbers().filter(|number| *number < LOOPS) {
         let dev_t = libc::makedev(loops::MAJOR, number << shift);
         node(&dev.join(format!("loop{number}")), SFlag::S_IFBLK, 0o660, dev_t)?;
     }

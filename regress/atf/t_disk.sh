@@ -118,6 +118,41 @@ stack_body()
 	done
 }
 
+restack_descr="each table sees the devices under it as they are then"
+dm_test_case restack
+restack_body()
+{
+	dm_need
+	dm_disk 1
+	dm_make ${P}a "0 4000 linear $DISK1 4096"
+	dm_make ${P}b "0 4000 linear $MAPPER/${P}a 0"
+	dm_make ${P}c "0 100 linear $MAPPER/${P}a 0"
+	for size in 9000 2000 6000; do
+		# What lies above must let go of what is going to be cut off.
+		dm_load ${P}b "0 1000 linear $MAPPER/${P}a 0"
+		atf_check dmctl resume ${P}b
+		dm_load ${P}a "0 $size linear $DISK1 4096"
+		atf_check dmctl resume ${P}a
+		dm_refuse EINVAL ioctl command=reload name=${P}b \
+		    "line=0 $((size + 1)) linear $MAPPER/${P}a 0"
+		dm_load ${P}b "0 $size linear $MAPPER/${P}a 0"
+		atf_check dmctl resume ${P}b
+		dm_moves 512 write $MAPPER/r${P}b $(((size - 1) * 512)) 512 0x42
+		dm_moves 512 read $MAPPER/r${P}a $(((size - 1) * 512)) 512 0x42
+	done
+	# So it is with what may be written.
+	atf_check -o ignore $H ioctl command=reload name=${P}a flags:1 \
+	    "line=0 6000 linear $DISK1 4096"
+	atf_check dmctl resume ${P}a
+	dm_refuse EROFS ioctl command=reload name=${P}b \
+	    "line=0 6000 linear $MAPPER/${P}a 0"
+	dm_load ${P}a "0 6000 linear $DISK1 4096"
+	atf_check dmctl resume ${P}a
+	dm_load ${P}b "0 6000 linear $MAPPER/${P}a 0"
+	atf_check dmctl resume ${P}b
+	dm_moves 512 write $MAPPER/r${P}b 0 512 0x43
+}
+
 swap_descr="swap on a volume"
 dm_test_case swap
 swap_body()
@@ -236,7 +271,7 @@ gone_body()
 
 atf_init_test_cases()
 {
-	for test in query grow filesystem stack swap readonly discard wedge \
+	for test in query grow filesystem stack restack swap readonly discard wedge \
 	    gone; do
 		atf_add_test_case $test
 	done

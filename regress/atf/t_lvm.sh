@@ -129,6 +129,35 @@ striped_body()
 	atf_check -o not-match:"$VG" dmctl ls
 }
 
+under_descr="a volume that another device lies on grows and shrinks"
+under_timeout=900
+dm_test_case under
+under_body()
+{
+	lvm_setup
+	lvm_run lvcreate -L 16m -n one $VG
+	dm_make ${P}a "0 32768 linear $(lv_block one) 0"
+	dm_pattern data 1000
+	atf_check -o ignore -e ignore dd if=data of=$MAPPER/r${P}a bs=64k conv=sync
+	lvm_run lvextend -L 32m $VG/one
+	# The upper device has the lower one open all the time.
+	dm_load ${P}a "0 65536 linear $(lv_block one) 0"
+	atf_check dmctl resume ${P}a
+	dm_moves 65536 write $MAPPER/r${P}a $((30 * 1048576)) 65536 0x31
+	dm_moves 65536 read $MAPPER/r${P}a $((30 * 1048576)) 65536 0x31
+	dm_from $MAPPER/r${P}a 0 1000 >got
+	dm_same "after lvextend below" data got
+	dm_load ${P}a "0 32768 linear $(lv_block one) 0"
+	atf_check dmctl resume ${P}a
+	lvm_run lvreduce -f -L 16m $VG/one
+	dm_refuse EINVAL ioctl command=reload name=${P}a \
+	    "line=0 65536 linear $(lv_block one) 0"
+	dm_from $MAPPER/r${P}a 0 1000 >got
+	dm_same "after lvreduce below" data got
+	atf_check dmctl remove ${P}a
+	lvm_run lvremove -f $VG/one
+}
+
 swap_descr="swap on a logical volume"
 swap_timeout=600
 dm_test_case swap
@@ -159,7 +188,7 @@ guard_body()
 
 atf_init_test_cases()
 {
-	for test in linear striped swap guard; do
+	for test in linear striped under swap guard; do
 		atf_add_test_case $test
 	done
 }

@@ -1,12 +1,14 @@
-//! Binds the driver to one NetBSD release: runs bindgen over that release's headers, turns the
-//! layouts that bindgen found into C assertions, and (hosted) compiles the shim against them.
+//! Binds the driver to one NetBSD release: runs bindgen over that release's headers, turns what the
+//! driver uses of it into C assertions (`build/layout.rs`), and (hosted) compiles the shim with them.
 //!
 //! Headers come from the NetBSD source tree that `NETBSDSRCDIR` names, else from the set that
 //! `cargo xtask setup` unpacked (NetBSD 11) with the stand-ins of `sys/kern/include`.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+#[path = "build/layout.rs"]
+mod layout;
 
 /// Structures whose size and fields the Rust side relies on.
 const TYPES: &[&str] = &[
@@ -171,7 +173,11 @@ fn main() {
 
     let bindings = bindings(&root, &out, &port.flags);
     fs::write(out.join("netbsd.rs"), &bindings).expect("OUT_DIR is writable");
-    fs::write(out.join("dm_layout.h"), layout(&bindings)).expect("OUT_DIR is writable");
+    let errnos = root.join("sys/dev/dm/errno.rs");
+    println!("cargo::rerun-if-changed={}", errnos.display());
+    let errnos = fs::read_to_string(&errnos).expect("the table of error numbers");
+    let layout = layout::header(&bindings, &sources(&root), &errnos, OPAQUE);
+    fs::write(out.join("dm_layout.h"), layout).expect("OUT_DIR is writable");
     println!("cargo::metadata=out={}", out.display());
 
     if env::var_os("CARGO_FEATURE_HOSTED").is_some() {
@@ -304,50 +310,23 @@ fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
     panic!("libclang did not evaluate the macros of NetBSD's headers, three times");
 }
 
-/// bindgen states what it found as Rust assertions; say the same in C, for the compiler that
-/// builds the kernel to check against the headers of that kernel.
-fn layout(bindings: &str) -> String {
-    let mut c = String::from(
-        "/* Made by build.rs from what bindgen read: the layouts that the Rust object was built for. */\n",
-    );
-    let wanted =
-        |ty: &str| TYPES.contains(&ty) && !matches!(ty, "dev_t" | "device_t" | "kauth_cred_t");
-    let mut rest = bindings;
-    while let Some(at) = rest.find("[\"") {
-        rest = &rest[at + 2..];
-        let Some(end) = rest.find("\"]") else { break };
-        let what = &rest[..end];
-        rest = &rest[end + 2..];
-        let value = || {
-            let stop = rest.find("usize]")?;
-            rest[..stop].rsplit(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
-        };
-        if let Some(ty) = what.strip_prefix("Size of ").filter(|t| wanted(t)) {
-            if let Some(n) = value() {
-                let ty = c_name(ty);
-                let _ = writeln!(c, "DM_LAYOUT(sizeof({ty}) == {n}, \"{ty} has another size\");");
+/// The text of all sources of the driver that name what is NetBSD's.
+fn sources(root: &Path) -> String {
+    let mut text = String::new();
+    let mut left = vec![root.join("sys/kern"), root.join("sys/entry")];
+    while let Some(folder) = left.pop() {
+        println!("cargo::rerun-if-changed={}", folder.display());
+        let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        for path in paths {
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let read = fs::read_to_string(&path);
+                text += &read.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
-        } else if let Some((ty, field)) =
-            what.strip_prefix("Offset of field: ").and_then(|w| w.split_once("::"))
-            && wanted(ty)
-            && !field.starts_with("__")
-            && !field.starts_with("_bitfield")
-            && let Some(n) = value()
-        {
-            let field = field.strip_suffix('_').unwrap_or(field);
-            let ty = c_name(ty);
-            let _ = writeln!(
-                c,
-                "DM_LAYOUT(__builtin_offsetof({ty}, {field}) == {n}, \"{ty} has moved {field}\");"
-            );
         }
     }
-    c
-}
-
-fn c_name(ty: &str) -> String {
-    match ty {
-        "kmutex_t" | "kcondvar_t" => ty.to_string(),
-        _ => format!("struct {ty}"),
-    }
+    text
 }

@@ -11,6 +11,8 @@ pub mod gate;
 #[cfg(not(feature = "hosted"))]
 pub mod kmem;
 pub mod kthread;
+#[cfg(test)]
+mod layout;
 pub mod mutex;
 pub mod parker;
 pub mod pool_cache;

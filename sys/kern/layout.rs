@@ -1,0 +1,184 @@
+//! That `dm_layout.h` notices what it is there for: a kernel in which one field of one structure lies
+//! elsewhere, one structure has another size, or one constant is another.
+//!
+//! Each of these kernels is a block of C with the structure as the assertions have it, and one thing
+//! changed; clang compiles them all at once, and must complain about each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+const LAYOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/dm_layout.h"));
+
+/// The condition of an assertion, between two texts.
+fn conditions<'t>(before: &'t str, between: &'t str) -> impl Iterator<Item = (&'t str, &'t str)> {
+    LAYOUT.lines().filter_map(move |line| {
+        let rest = line.strip_prefix("DM_LAYOUT(")?.strip_prefix(before)?;
+        let (what, rest) = rest.split_once(between)?;
+        Some((what, rest.split_once(", \"")?.0))
+    })
+}
+
+/// The fields of a structure and of its parts, by where they lie in it.
+#[derive(Default)]
+struct Part {
+    fields: BTreeMap<String, (u64, Part)>,
+}
+
+impl Part {
+    fn put(&mut self, path: &str, at: u64, base: u64) {
+        match path.split_once('.') {
+            None => self.fields.entry(path.to_owned()).or_default().0 = at - base,
+            Some((first, rest)) => {
+                let (offset, part) = self.fields.entry(first.to_owned()).or_default();
+                part.put(rest, at, base + *offset);
+            }
+        }
+    }
+
+    /// All of it, each field at its own place; `moved` lies a byte further on.
+    fn declare(&self, path: &str, moved: Option<&str>, c: &mut String) {
+        for (name, (offset, part)) in &self.fields {
+            let path = format!("{path}{name}");
+            let offset = offset + u64::from(moved == Some(path.as_str()));
+            let _ = write!(c, "struct {{ char p_{name}[{offset}]; ");
+            match part.fields.is_empty() {
+                true => c.push_str("char"),
+                false => {
+                    c.push_str("union { ");
+                    part.declare(&format!("{path}."), moved, c);
+                    c.push_str("} __attribute__((packed))");
+                }
+            }
+            let _ = write!(c, " {name}; }} __attribute__((packed)); ");
+        }
+    }
+}
+
+/// Every structure that is asserted: its size, its assertions, its fields.
+fn structures() -> BTreeMap<&'static str, (u64, Vec<(&'static str, u64)>)> {
+    let mut all: BTreeMap<&str, (u64, Vec<(&str, u64)>)> = BTreeMap::new();
+    for (ty, size) in conditions("sizeof(", ") == ") {
+        all.entry(ty).or_default().0 = size.parse().expect("a number");
+    }
+    for (field, at) in conditions("__builtin_offsetof(", ") == ") {
+        let (ty, path) = field.split_once(", ").expect("a type and a field");
+        all.entry(ty).or_default().1.push((path, at.parse().expect("a number")));
+    }
+    all
+}
+
+/// What clang says of a file.
+fn compile(c: &str) -> String {
+    let mut clang = Command::new("clang")
+        .args(["-x", "c", "-std=gnu99", "-fsyntax-only", "-w", "-ferror-limit=0"])
+        .args(["-fno-caret-diagnostics", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("clang runs");
+    clang.stdin.take().expect("a pipe").write_all(c.as_bytes()).expect("clang reads");
+    String::from_utf8_lossy(&clang.wait_with_output().expect("clang ends").stderr).into_owned()
+}
+
+#[test]
+fn each_field_that_moves_and_each_size_that_changes_is_noticed() {
+    let (mut c, mut expected) = (String::new(), Vec::new());
+    for (ty, (size, fields)) in structures() {
+        let mut part = Part::default();
+        for (path, at) in &fields {
+            part.put(path, *at, 0);
+        }
+        let changes = fields.iter().map(|(path, _)| Some(*path)).chain([None, Some("its size")]);
+        for moved in changes {
+            let n = expected.len();
+            let size_here = size + u64::from(moved == Some("its size"));
+            let tag = ty.replace("struct ", "").replace("union ", "");
+            let _ = write!(
+                c,
+                "void f{n}(void) {{ struct dm_{tag} {{ union {{ char dm_size[{size_here}]; "
+            );
+            part.declare("", moved, &mut c);
+            let _ = writeln!(c, "}}; }} __attribute__((packed));");
+            let _ =
+                writeln!(c, "_Static_assert(sizeof(struct dm_{tag}) == {size}, \"<{n}> size\");");
+            for (path, at) in &fields {
+                let _ = writeln!(
+                    c,
+                    "_Static_assert(__builtin_offsetof(struct dm_{tag}, {path}) == {at}, \"<{n}> {path}\");"
+                );
+            }
+            c.push_str("}\n");
+            expected.push((ty, moved));
+        }
+    }
+    assert!(expected.len() > 300, "{} kernels", expected.len());
+    let said = compile(&c);
+    for (n, (ty, moved)) in expected.iter().enumerate() {
+        let noticed = said.contains(&format!("<{n}>"));
+        assert_eq!(noticed, moved.is_some(), "{ty}, {moved:?}\n{}", &said[..said.len().min(2000)]);
+    }
+}
+
+#[test]
+fn each_constant_that_changes_is_noticed() {
+    let (mut c, mut constants) = (String::new(), 0usize);
+    for (name, value) in conditions("(unsigned int)(", ") == ") {
+        let value: u64 = value.trim_end_matches('U').parse().expect("a number");
+        let other = value ^ 1;
+        let _ = writeln!(
+            c,
+            "void f{constants}(void) {{ enum {{ {name} = {other} }}; \
+             _Static_assert((unsigned int)({name}) == {value}U, \"<{constants}>\"); }}"
+        );
+        constants += 1;
+    }
+    assert!(constants > 80, "{constants} constants");
+    let said = compile(&c);
+    for n in 0..constants {
+        assert!(said.contains(&format!("<{n}>")), "constant {n}");
+    }
+}
+
+/// What was once forgotten.
+#[test]
+fn what_the_driver_reaches_is_asserted() {
+    for field in [
+        "struct buf, b_cflags",
+        "struct buf, b_oflags",
+        "struct buf, b_objlock",
+        "struct buf, b_bufsize",
+        "struct buf, b_u.u_actq.tqe_next",
+        "struct disk, dk_openlock",
+        "struct disk, dk_label",
+        "struct disk, dk_stats",
+        "struct vnode, v_interlock",
+        "struct vnode, v_writecount",
+        "struct disklabel, d_partitions",
+        "struct disklabel, d_un.un_d_packname",
+        "struct partition, p_size",
+        "struct partinfo, pi_secsize",
+        "struct io_stats, io_busysum",
+    ] {
+        assert!(LAYOUT.contains(&format!("offsetof({field}) == ")), "{field}");
+    }
+    for ty in ["struct kmutex", "struct kcondvar", "struct buf", "struct cfdata", "struct disk"] {
+        assert!(LAYOUT.contains(&format!("sizeof({ty}) == ")), "{ty}");
+    }
+    for constant in
+        ["B_READ", "BC_BUSY", "IPL_BIO", "PR_NOWAIT", "DIOCGDINFO", "KM_SLEEP", "LK_RETRY"]
+    {
+        let asserted = LAYOUT.contains(&format!("({constant}) == "));
+        let by_the_shim = include_str!("shim.c").contains(constant);
+        assert!(asserted || by_the_shim, "{constant}");
+    }
+    for errno in ["EPERM", "EROFS", "ELOOP", "EOPNOTSUPP"] {
+        assert!(LAYOUT.contains(&format!("DM_LAYOUT({errno} == ")), "{errno}");
+    }
+    for function in
+        ["biodone", "VOP_OPEN", "VOP_STRATEGY", "vn_close", "mutex_enter", "disk_set_info"]
+    {
+        assert!(LAYOUT.contains(&format!("__typeof__(&{function})")), "{function}");
+    }
+}

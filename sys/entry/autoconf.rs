@@ -17,10 +17,11 @@ use crate::kern::mutex;
 use crate::kern::pool_cache::PoolCache;
 use crate::kern::{cpu, sys};
 
-/// Whether the module may not go: it is being asked to, or has failed to come.
+/// `true` while the module is asked to go, and when it has gone: no devices are made and the control
+/// node is not opened.
 static GOING: AtomicBool = AtomicBool::new(false);
 
-/// Whether new devices are refused, since the driver is on its way out.
+/// `true` if new devices and opens of the control node are refused, since the driver is on its way out.
 pub(crate) fn is_going() -> bool {
     GOING.load(Ordering::SeqCst)
 }

@@ -322,7 +322,7 @@ impl Slot {
         drop((old, disk));
     }
 
-    /// Uses the disk, if there is one and the device is not going.
+    /// Uses the disk, if there is one: a device that is going has one until nobody uses it.
     pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
         let mut node = self.node.lock();
         let disk = node.disk.clone()?;

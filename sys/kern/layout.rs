@@ -56,9 +56,12 @@ impl Part {
     }
 }
 
-/// Every structure that is asserted: its size, its assertions, its fields.
-fn structures() -> BTreeMap<&'static str, (u64, Vec<(&'static str, u64)>)> {
-    let mut all: BTreeMap<&str, (u64, Vec<(&str, u64)>)> = BTreeMap::new();
+/// A structure's size, and where its fields lie.
+type Asserted = (u64, Vec<(&'static str, u64)>);
+
+/// Every structure that is asserted.
+fn structures() -> BTreeMap<&'static str, Asserted> {
+    let mut all: BTreeMap<&str, Asserted> = BTreeMap::new();
     for (ty, size) in conditions("sizeof(", ") == ") {
         all.entry(ty).or_default().0 = size.parse().expect("a number");
     }

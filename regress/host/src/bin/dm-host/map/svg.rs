@@ -8,8 +8,11 @@ use dm_core::refusal::Shown;
 use super::text::size;
 use super::{Mapped, Paper, Reach};
 
-/// The picture's width, and what is left free at its sides.
-const WIDTH: f64 = 1200.0;
+/// The picture's least and largest width, and what it has for each line in between: a browser
+/// scrolls, and a number that stands upright is seen.
+const WIDTH: (f64, f64) = (1200.0, 12_000.0);
+const EACH: f64 = 10.0;
+/// What is left free at its sides.
 const MARGIN: f64 = 20.0;
 /// The height of a bar, and what lies between the device and its components.
 const BAR: f64 = 36.0;
@@ -18,8 +21,9 @@ const GAP: f64 = 190.0;
 const ROW: f64 = 92.0;
 /// The least width at which a line is seen.
 const SEEN: f64 = 0.75;
-/// The least width of a line that has a number in it.
+/// The least width of a line that has a number in it, and of one that has it upright.
 const NUMBERED: f64 = 26.0;
+const UPRIGHT: f64 = 8.0;
 
 const COLOURS: [&str; 8] =
     ["#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#edc948", "#9c755f"];
@@ -56,14 +60,16 @@ impl Mapped {
         let components = self.table.components();
         let largest = components.iter().map(|component| component.size.0).max().unwrap_or(0);
         let total = self.table.size().0;
-        let device = Scale { sectors: total, width: WIDTH - 2.0 * MARGIN };
+        let wide = (self.table.len() as f64 * EACH + 2.0 * MARGIN).clamp(WIDTH.0, WIDTH.1);
+        let device = Scale { sectors: total, width: wide - 2.0 * MARGIN };
         let top = 70.0;
         let rows = |at: usize| top + BAR + GAP + at as f64 * ROW;
         let height = rows(components.len()) + MARGIN;
-        let scales: Vec<_> = components.iter().map(|component| scale(component, largest)).collect();
+        let scales: Vec<_> =
+            components.iter().map(|component| scale(component, largest, device.width)).collect();
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-             width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {height}\" \
+             width=\"{wide}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
              <title>A table of {} lines</title>\n\
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
              <text x=\"{MARGIN}\" y=\"30\" font-size=\"17\" font-weight=\"bold\">the device: {} \
@@ -73,7 +79,7 @@ impl Mapped {
             self.table.len(),
             self.table.len(),
             size(total),
-            WIDTH - MARGIN,
+            wide - MARGIN,
             total.saturating_sub(1),
         );
         for (at, (component, scale)) in components.iter().zip(&scales).enumerate() {
@@ -103,9 +109,9 @@ impl Mapped {
 }
 
 /// Components are drawn to one scale, but none so small that it is not seen.
-fn scale(component: &Paper, largest: u64) -> Scale {
+fn scale(component: &Paper, largest: u64, full: f64) -> Scale {
     let part = component.size.0 as f64 / largest.max(1) as f64;
-    let width = ((WIDTH - 2.0 * MARGIN) * part).max(120.0);
+    let width = (full * part).max(120.0);
     Scale { sectors: component.size.0, width }
 }
 
@@ -155,6 +161,14 @@ fn bar(out: &mut String, line: &Joins<'_>, left: f64, width: f64, top: f64, kind
              pointer-events=\"none\">{text}</text>",
             left + width / 2.0,
             top + BAR / 2.0 + 5.0
+        );
+    } else if width >= UPRIGHT {
+        let (x, y) = (left + width / 2.0 + 3.0, top + BAR - 3.0);
+        let _ = writeln!(
+            out,
+            "<text x=\"{x:.2}\" y=\"{y:.1}\" font-size=\"9\" fill=\"white\" \
+             transform=\"rotate(-90 {x:.2} {y:.1})\" pointer-events=\"none\">{}</text>",
+            line.number
         );
     }
 }

@@ -334,10 +334,40 @@ leak_body()
 	[ $grown -lt 150 ] || atf_fail "$grown more items in use"
 }
 
+dmsetup_descr="dmsetup(8) says what failed, even if it aborts afterwards"
+dm_test_case dmsetup
+dmsetup_body()
+{
+	dm_need
+	command -v dmsetup >/dev/null || atf_skip "no dmsetup(8)"
+	# It may end by abort(3): libdm releases an object twice after an error.
+	ulimit -c 0
+	dm_disk 1
+	# A table that is refused leaves a device without a table behind.
+	echo "0 8 linear /dev/none 0" |
+	    dmsetup create ${P}a >out 2>&1 && atf_fail "a refused table: $(cat out)"
+	[ -s out ] || atf_fail "nothing was said"
+	echo "0 8 zero" |
+	    dmsetup create ${P}a >out 2>&1 && atf_fail "the name was free"
+	atf_check -o ignore dmctl remove ${P}a
+	# Nothing goes that is in use.
+	atf_check dmctl create ${P}a
+	dm_load ${P}a "0 8192 linear $DISK1 128"
+	atf_check dmctl resume ${P}a
+	dm_nodes ${P}a
+	sleep 1000 <$MAPPER/${P}a &
+	holder=$!
+	dmsetup remove ${P}a >out 2>&1 && atf_fail "removed while open"
+	atf_check -o match:${P}a dmctl ls
+	kill $holder
+	wait $holder 2>/dev/null
+	atf_check -o ignore dmctl remove ${P}a
+}
+
 atf_init_test_cases()
 {
 	for test in version life replies questions create_errors rename \
-	    malformed nesting wild nodes events legacy storm leak; do
+	    malformed nesting wild nodes events legacy storm leak dmsetup; do
 		atf_add_test_case $test
 	done
 }

@@ -173,7 +173,7 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
                     false => slot.done(child, Parent::Whole(io, journey)),
                 }
             }
-            &Parent::Piece(split, offset) => match split.as_ref().keeps(child) {
+            &Parent::Piece(split, offset) => match Split::keeps(split, child) {
                 true => slot.release(split),
                 false => slot.done(child, Parent::Piece(split, offset)),
             },

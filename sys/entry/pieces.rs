@@ -208,10 +208,17 @@ unsafe impl Pooled for Split {
 }
 
 impl Split {
-    /// Keeps a child that is done for the next I/O of its CPU, if there is none yet.
+    /// Keeps a child that is done for the next I/O of its CPU, if there is none yet. By a pointer to the
+    /// split: whoever sends its pieces may be writing `sent` at this moment, so that nobody may have a
+    /// reference to all of it.
+    ///
+    /// # Safety
+    /// The child's piece, which has not been released, keeps the split.
     #[inline]
-    pub(super) fn keeps(&self, child: NonNull<Child>) -> bool {
-        self.whole.as_ref().is_some_and(|(_, journey)| journey.pass.local().child.keep(child))
+    pub(super) unsafe fn keeps(split: NonNull<Split>, child: NonNull<Child>) -> bool {
+        // SAFETY: the caller's promise; `whole` is taken by the last to release the split.
+        let whole = unsafe { &(*split.as_ptr()).whole };
+        whole.as_ref().is_some_and(|(_, journey)| journey.pass.local().child.keep(child))
     }
 }
 

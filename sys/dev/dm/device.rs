@@ -323,7 +323,12 @@ impl<K: Kernel> Device<K> {
             return Ok(());
         }
         let table = self.snapshot().active.ok_or(Errno::ENXIO)?;
-        table.target(sector).ok_or(Errno::EINVAL)?.message(text, reply)
+        table.target(sector).ok_or(Errno::EINVAL)?.message(text, reply)?;
+        // A lane may wait for what the message changed.
+        if let Some(engine) = table.engine() {
+            engine.look_again();
+        }
+        Ok(())
     }
 
     /// Sets the geometry that the disk tells.

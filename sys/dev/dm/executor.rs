@@ -404,6 +404,11 @@ impl Executor {
         end.saturating_sub(first(line).unwrap_or(end))
     }
 
+    /// Has every lane look again whether what it waits for has come.
+    pub fn look_again(&self) {
+        self.wake_background();
+    }
+
     fn wake_background(&self) {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);

@@ -12,9 +12,6 @@ use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::worker::{Needs, Worker};
 
-#[cfg(test)]
-mod tests;
-
 /// What a table calls `delay`.
 pub static TYPE: TargetType = TargetType { name: "delay", version: [1, 3, 0], new };
 

@@ -14,8 +14,6 @@ use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 
 mod features;
-#[cfg(test)]
-mod tests;
 
 use features::{Change, Features};
 

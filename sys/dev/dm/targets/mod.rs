@@ -6,6 +6,7 @@ pub mod dust;
 pub mod error;
 pub mod flakey;
 pub mod linear;
+pub mod log_writes;
 pub mod striped;
 pub mod switch;
 pub mod unstriped;
@@ -29,6 +30,7 @@ pub const TARGETS: &[&TargetType] = &[
     &dust::TYPE,
     &flakey::TYPE,
     &delay::TYPE,
+    &log_writes::TYPE,
 ];
 
 /// The names of all kinds, for messages.

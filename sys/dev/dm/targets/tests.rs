@@ -103,6 +103,7 @@ const SAMPLES: &[Sample] = &[
     )
     .takes_more()
     .least(4),
+    sample("log-writes", 100, "/dev/a /dev/b", "19:3 19:19", "0 0").takes_more(),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];

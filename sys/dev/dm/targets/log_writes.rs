@@ -1,0 +1,577 @@
+//! `log-writes DEV LOGDEV`: all of one component, and on another a log of all that is written to it, in
+//! the order in which it would survive a power cut. `format.rs` has the log's form, which is Linux's.
+//!
+//! A write is not safe before the next flush, so it is *held*: sent to its place, and a copy of its data
+//! put at the end of the log device, out of the log's way. A flush takes along what was held before it
+//! came: first the component is flushed, then the held writes go to the log in the order in which they
+//! were acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before what is
+//! held. The superblock, which counts the entries, is written last.
+//!
+//! When there is no room to hold more, the target flushes on its own. When the log has no room, nothing
+//! more is logged, and I/O goes on.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec;
+use core::fmt;
+
+use dm_sync::Spin;
+
+use crate::job::{Job, Op, Place};
+use crate::lane::{Lane, Signal};
+use crate::table::{LineSpec, Mistake};
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType, Words,
+};
+use crate::units::DEV_BSIZE;
+use crate::worker::{Needs, Quiesce, Worker};
+use crate::{Errno, Sector, limits};
+
+pub mod format;
+
+use format::{Entry, Kind, Super};
+
+/// What a table calls `log-writes`.
+pub static TYPE: TargetType = TargetType { name: "log-writes", version: [1, 1, 0], new };
+
+/// The mark that a log ends with when its device goes.
+const END: &str = "dm-log-writes-end";
+
+/// Bytes of a lane's buffer: what is copied to the log at once.
+const BUFFER: usize = 4096;
+
+struct LogWrites {
+    device: ComponentIndex,
+    log: ComponentIndex,
+    /// Sectors of 512 bytes in a sector of the log's, which is the device's.
+    unit: u64,
+    state: Spin<State>,
+    /// Raised when the log is free, or room has come.
+    free: Signal,
+}
+
+struct State {
+    /// A lane writes to the log, and alone moves `tail` and `entries`.
+    busy: bool,
+    /// `true` until the log is full, or could not be written.
+    logging: bool,
+    /// Where the log ends, in sectors of 512 bytes.
+    tail: u64,
+    entries: u64,
+    /// What is held, in the order of acknowledgement.
+    held: VecDeque<Held>,
+    /// Sectors that all of it will take of the log.
+    wanted: u64,
+    /// The number of the first that is held.
+    first: u64,
+    /// Where the copies begin that are held or being made: they grow downwards from the end.
+    copies: u64,
+    /// How many of them there are, those that are being made among them.
+    copied: usize,
+    /// Marks that wait for the log.
+    marks: VecDeque<Box<[u8]>>,
+    how: Quiesce,
+}
+
+/// A write or discard that no flush has made safe yet.
+#[derive(Clone, Copy)]
+struct Held {
+    start: u64,
+    length: u64,
+    /// Where its data are on the log device; a discard has none.
+    copy: Option<u64>,
+}
+
+impl Held {
+    /// Sectors of data in the log.
+    fn data(&self) -> u64 {
+        if self.copy.is_some() { self.length } else { 0 }
+    }
+}
+
+impl State {
+    fn hold(&mut self, held: Held, unit: u64) {
+        self.wanted = self.wanted.saturating_add(held.data()).saturating_add(unit);
+        self.held.push_back(held);
+    }
+}
+
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    let path = line.params.path()?;
+    let device = line.component(path, Sector::ZERO, line.length)?;
+    let path = line.params.path()?;
+    // The superblock at least. What is left over is ignored, as Linux does.
+    let unit = u64::from(line.sector_size(device) / DEV_BSIZE);
+    let log = line.component(path, Sector::ZERO, Sector(unit))?;
+    if log == device {
+        return Err(Mistake::new(Errno::EINVAL, "a device cannot be its own log"));
+    }
+    let held = limits::HELD_WRITES.saturating_mul(size_of::<Held>());
+    line.reserve(held)?;
+    let state = State {
+        busy: false,
+        logging: true,
+        tail: unit,
+        entries: 0,
+        held: VecDeque::with_capacity(limits::HELD_WRITES),
+        wanted: 0,
+        first: 0,
+        copies: u64::MAX,
+        copied: 0,
+        marks: VecDeque::with_capacity(limits::MARKS),
+        how: Quiesce::Flush,
+    };
+    let (state, free) = (Spin::new(state), Signal::new());
+    Ok(Made::serves(LogWrites { device, log, unit, state, free }))
+}
+
+/// What becomes of a write that is to be held.
+enum Room {
+    /// Its data go there.
+    Copy(u64),
+    /// It is not logged.
+    NotLogged,
+}
+
+/// What was found in looking for room.
+enum Found {
+    Room(Room),
+    /// None, while so many writes are held, or their copies being made.
+    Full {
+        copied: usize,
+    },
+}
+
+impl LogWrites {
+    fn on_device(&self, start: Sector) -> Place {
+        Place { component: self.device, sector: start }
+    }
+
+    fn on_log(&self, sector: u64) -> Place {
+        Place { component: self.log, sector: Sector(sector) }
+    }
+
+    /// Sectors of the log that an entry of so many sectors of data takes.
+    fn taken(&self, data: u64) -> u64 {
+        data.saturating_add(self.unit)
+    }
+
+    /// Waits until no other lane writes to the log.
+    async fn lock(&self, lane: &mut Lane) {
+        lane.until(&self.free, || {
+            let mut state = self.state.lock();
+            (!core::mem::replace(&mut state.busy, true)).then_some(())
+        })
+        .await;
+    }
+
+    fn unlock(&self, lane: &Lane) {
+        self.state.lock().busy = false;
+        lane.raise(&self.free);
+    }
+
+    /// The log ends here: it is full, or broken.
+    fn give_up(&self, lane: &Lane) {
+        self.state.lock().logging = false;
+        lane.raise_event();
+    }
+
+    /// Finds a place for the copy of a write of `length` sectors, flushing for it if it must.
+    async fn room(&self, length: u64, lane: &mut Lane) -> Room {
+        loop {
+            let copied = match self.find_room(length, lane.size(self.log).0) {
+                Found::Room(room) => return room,
+                Found::Full { copied } => copied,
+            };
+            if copied == 0 || lane.flush(&[self.device]).await.ok().is_err() {
+                self.give_up(lane);
+                continue;
+            }
+            let before = self.held_now();
+            self.commit(before, Some(FLUSH), lane).await;
+            // Copies that are being made are given back by those who make them.
+            let given_back = || {
+                let state = self.state.lock();
+                let some = state.copied < copied || state.copied == 0 || !state.logging;
+                some.then_some(())
+            };
+            lane.until(&self.free, given_back).await;
+        }
+    }
+
+    fn find_room(&self, length: u64, end: u64) -> Found {
+        let mut state = self.state.lock();
+        if !state.logging {
+            return Found::Room(Room::NotLogged);
+        }
+        if state.copied == 0 {
+            state.copies = end.saturating_sub(end.checked_rem(self.unit).unwrap_or(0));
+        }
+        // What is held needs room in the log, too.
+        let log = state.tail.saturating_add(state.wanted).saturating_add(self.taken(length));
+        let copy = state.copies.checked_sub(length).filter(|copy| *copy >= log);
+        let full = state.held.len().saturating_add(JOBS) > limits::HELD_WRITES;
+        match copy.filter(|_| !full) {
+            Some(copy) => {
+                state.copies = copy;
+                state.copied = state.copied.saturating_add(1);
+                Found::Room(Room::Copy(copy))
+            }
+            None => Found::Full { copied: state.copied.max(state.held.len()) },
+        }
+    }
+
+    /// The number that the next write to be held will have.
+    fn held_now(&self) -> u64 {
+        let state = self.state.lock();
+        state.first.saturating_add(state.held.len() as u64)
+    }
+
+    /// Puts the held writes before number `before` into the log, then an entry of another kind, then
+    /// the superblock.
+    async fn commit(&self, before: u64, last: Option<Entry>, lane: &mut Lane) {
+        self.lock(lane).await;
+        let written = self.commit_locked(before, last, lane).await;
+        self.unlock(lane);
+        if written.is_err() {
+            self.give_up(lane);
+        }
+    }
+
+    async fn commit_locked(
+        &self,
+        before: u64,
+        last: Option<Entry>,
+        lane: &mut Lane,
+    ) -> Result<(), Errno> {
+        self.append_marks(lane).await?;
+        self.append_held(before, lane).await?;
+        if let Some(entry) = last {
+            self.append(entry, &[], lane).await?;
+        }
+        self.write_super(lane).await
+    }
+
+    /// Appends what is held before number `before`, and lets go of it.
+    async fn append_held(&self, before: u64, lane: &mut Lane) -> Result<(), Errno> {
+        loop {
+            let next = {
+                let state = self.state.lock();
+                state.held.front().copied().filter(|_| state.first < before)
+            };
+            let Some(held) = next else { return Ok(()) };
+            self.append_one(held, lane).await?;
+            let mut state = self.state.lock();
+            state.held.pop_front();
+            state.wanted = state.wanted.saturating_sub(self.taken(held.data()));
+            state.first = state.first.saturating_add(1);
+            if held.copy.is_some() {
+                state.copied = state.copied.saturating_sub(1);
+            }
+        }
+    }
+
+    async fn append_one(&self, held: Held, lane: &mut Lane) -> Result<(), Errno> {
+        let kind = if held.copy.is_some() { Kind::Write } else { Kind::Discard };
+        let entry = Entry::new(kind, held.start, held.length);
+        let data = self.append(entry, &[], lane).await?;
+        let (Some(data), Some(copy)) = (data, held.copy) else { return Ok(()) };
+        let most = lane.buffer_sectors().0.max(self.unit);
+        let mut done = 0u64;
+        while done < held.length {
+            let some = Sector(most.min(held.length.saturating_sub(done)));
+            lane.read(self.on_log(copy.saturating_add(done)), some).await?;
+            let to = self.on_log(data.saturating_add(done));
+            lane.write(&[to], some, false).await.ok()?;
+            done = done.saturating_add(some.0);
+        }
+        Ok(())
+    }
+
+    /// Appends an entry, and says where its data go; `None` when the log has ended.
+    async fn append(
+        &self,
+        entry: Entry,
+        text: &[u8],
+        lane: &mut Lane,
+    ) -> Result<Option<u64>, Errno> {
+        let data = if entry.has_data() { entry.length } else { 0 };
+        let end = lane.size(self.log).0;
+        let at = {
+            let mut state = self.state.lock();
+            let next = state.tail.saturating_add(self.taken(data));
+            // Copies that are held are not written over.
+            let limit = if state.copied > 0 { state.copies.min(end) } else { end };
+            if !state.logging {
+                return Ok(None);
+            }
+            if next > limit {
+                drop(state);
+                return Err(Errno::ENOSPC);
+            }
+            let at = core::mem::replace(&mut state.tail, next);
+            state.entries = state.entries.saturating_add(1);
+            at
+        };
+        let unit = self.unit;
+        let sector = lane.buffer().get_mut(..bytes(unit)).ok_or(Errno::EINVAL)?;
+        entry.write(sector, text, unit);
+        lane.write(&[self.on_log(at)], Sector(unit), false).await.ok()?;
+        Ok(Some(at.saturating_add(unit)))
+    }
+
+    async fn append_marks(&self, lane: &mut Lane) -> Result<(), Errno> {
+        loop {
+            let mark = self.state.lock().marks.pop_front();
+            let Some(mark) = mark else { return Ok(()) };
+            self.append(Entry::new(Kind::Mark, 0, 0), &mark, lane).await?;
+        }
+    }
+
+    /// Writes the superblock, when all that it counts is on stable storage.
+    async fn write_super(&self, lane: &mut Lane) -> Result<(), Errno> {
+        let entries = {
+            let state = self.state.lock();
+            if !state.logging {
+                return Ok(());
+            }
+            state.entries
+        };
+        lane.flush(&[self.log]).await.ok()?;
+        let unit = self.unit;
+        let sector = lane.buffer().get_mut(..bytes(unit)).ok_or(Errno::EINVAL)?;
+        Super { entries, sector_size: bytes(unit) as u32 }.write(sector);
+        lane.write(&[self.on_log(0)], Sector(unit), true).await.ok()
+    }
+
+    /// Sends a write, and holds it. A FUA write goes to the log.
+    async fn write(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
+        let place = self.on_device(job.start());
+        if job.fua() {
+            lane.send(job, &[place]).await.ok()?;
+            self.lock(lane).await;
+            let logged = self.log_fua(job, lane).await;
+            self.unlock(lane);
+            if logged.is_err() {
+                self.give_up(lane);
+            }
+            return Ok(());
+        }
+        let room = self.room(job.length().0, lane).await;
+        let sent = lane.send(job, &[place]).await.ok();
+        let Room::Copy(copy) = room else { return sent };
+        let copied = match sent {
+            Ok(()) => lane.send(job, &[self.on_log(copy)]).await.ok(),
+            Err(_) => Ok(()),
+        };
+        let mut state = self.state.lock();
+        if sent.is_ok() && copied.is_ok() && state.logging {
+            let (start, length) = (job.start().0, job.length().0);
+            state.hold(Held { start, length, copy: Some(copy) }, self.unit);
+        } else {
+            state.copied = state.copied.saturating_sub(1);
+        }
+        drop(state);
+        lane.raise(&self.free);
+        if copied.is_err() {
+            self.give_up(lane);
+        }
+        sent
+    }
+
+    async fn log_fua(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
+        self.append_marks(lane).await?;
+        let entry = Entry::new(Kind::Fua, job.start().0, job.length().0);
+        if let Some(data) = self.append(entry, &[], lane).await? {
+            lane.send(job, &[self.on_log(data)]).await.ok()?;
+        }
+        self.write_super(lane).await
+    }
+
+    async fn discard(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
+        match lane.discard(self.on_device(job.start()), job.length()).await {
+            // A device without discards keeps its content, which is logged all the same.
+            Ok(()) | Err(Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY) => {}
+            Err(errno) => return Err(errno),
+        }
+        if matches!(self.room(0, lane).await, Room::Copy(_)) {
+            let mut state = self.state.lock();
+            state.copied = state.copied.saturating_sub(1);
+            let (start, length) = (job.start().0, job.length().0);
+            state.hold(Held { start, length, copy: None }, self.unit);
+            drop(state);
+            lane.raise(&self.free);
+        }
+        Ok(())
+    }
+}
+
+/// The jobs of the line: each may be about to be held.
+const JOBS: usize = 32;
+
+const FLUSH: Entry = Entry::new(Kind::Flush, 0, 0);
+
+fn bytes(sectors: u64) -> usize {
+    Sector(sectors).to_bytes().unwrap_or(0) as usize
+}
+
+impl Target for LogWrites {
+    fn kind(&self) -> &'static TargetType {
+        &TYPE
+    }
+
+    fn map(&self, io: &IoRange) -> Mapping {
+        if io.is_write() {
+            return Mapping::Take { length: io.length, queue: 0 };
+        }
+        Mapping::Send { component: self.device, start: io.start, length: io.length }
+    }
+
+    fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
+        write!(out, "{} {}", devs.get(self.device), devs.get(self.log))
+    }
+
+    fn status(&self, out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        let (entries, tail) = (state.entries, state.tail);
+        drop(state);
+        write!(out, "{entries} {}", tail.saturating_sub(1))
+    }
+
+    fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.device, start: Sector::ZERO, length });
+        each(Extent { component: self.log, start: Sector::ZERO, length: Sector(self.unit) });
+    }
+
+    fn locate(
+        &self,
+        component: ComponentIndex,
+        sector: Sector,
+        length: Sector,
+        each: &mut dyn FnMut(Sector),
+    ) {
+        if component == self.device && sector < length {
+            each(sector);
+        }
+    }
+
+    fn message(&self, text: &str, _reply: &mut String) -> Result<(), Errno> {
+        let mut words = Words::new(text);
+        let mut word = || words.word("").map_err(|mistake| mistake.errno);
+        let (verb, mark) = (word()?, word()?);
+        words.end().map_err(|mistake| mistake.errno)?;
+        if !verb.eq_ignore_ascii_case("mark") {
+            return Err(Errno::EINVAL);
+        }
+        let most = format::text_bytes(self.unit);
+        let mark: Box<[u8]> = mark.as_bytes().get(..most).unwrap_or(mark.as_bytes()).into();
+        let mut state = self.state.lock();
+        if state.marks.len() >= limits::MARKS {
+            return Err(Errno::EAGAIN);
+        }
+        state.marks.push_back(mark);
+        drop(state);
+        // The device has the lanes look again.
+        Ok(())
+    }
+}
+
+impl Worker for LogWrites {
+    fn needs(&self) -> Needs {
+        let buffer = bytes(self.unit).max(BUFFER);
+        Needs {
+            queues: vec![6],
+            background: 1,
+            jobs: JOBS,
+            buffer,
+            background_buffer: bytes(self.unit),
+            control_buffer: buffer,
+            ..Needs::default()
+        }
+    }
+
+    async fn serve(&self, job: Job, lane: &mut Lane) {
+        let result = match job.op() {
+            Op::Write => self.write(&job, lane).await,
+            Op::Discard => self.discard(&job, lane).await,
+            Op::Flush => {
+                let before = self.held_now();
+                let flushed = lane.flush(&[self.device]).await.ok();
+                if flushed.is_ok() {
+                    self.commit(before, Some(FLUSH), lane).await;
+                }
+                flushed
+            }
+            // `map` sends reads.
+            Op::Read => lane.send(&job, &[self.on_device(job.start())]).await.ok(),
+        };
+        job.end(result);
+    }
+
+    /// Puts marks into the log as they come.
+    async fn background(&self, _number: usize, lane: &mut Lane) {
+        loop {
+            let come = || {
+                let mut state = self.state.lock();
+                let wanted = !state.marks.is_empty() && !state.busy;
+                state.busy |= wanted;
+                wanted.then_some(())
+            };
+            if lane.until_stopping(&self.free, come).await.is_none() {
+                return;
+            }
+            let written = match self.append_marks(lane).await {
+                Ok(()) => self.write_super(lane).await,
+                failed => failed,
+            };
+            self.unlock(lane);
+            if written.is_err() {
+                self.give_up(lane);
+            }
+        }
+    }
+
+    async fn start(&self, lane: &mut Lane) -> Result<(), Errno> {
+        // A log that cannot be written is found here.
+        self.write_super(lane).await
+    }
+
+    /// Completes the log, as if the device went: what is held, and a last mark. If it goes on after
+    /// all, so does the log, from where it was.
+    async fn stop(&self, lane: &mut Lane) {
+        self.lock(lane).await;
+        let ended = self.complete(lane).await;
+        self.unlock(lane);
+        if ended.is_err() {
+            self.give_up(lane);
+        }
+    }
+
+    fn suspending(&self, how: Quiesce) {
+        self.state.lock().how = how;
+    }
+}
+
+impl LogWrites {
+    async fn complete(&self, lane: &mut Lane) -> Result<(), Errno> {
+        self.append_marks(lane).await?;
+        let (tail, entries, count) = {
+            let state = self.state.lock();
+            (state.tail, state.entries, state.held.len())
+        };
+        for at in 0..count {
+            let held = self.state.lock().held.get(at).copied();
+            if let Some(held) = held {
+                self.append_one(held, lane).await?;
+            }
+        }
+        self.append(Entry::new(Kind::Mark, 0, 0), END.as_bytes(), lane).await?;
+        self.write_super(lane).await?;
+        let mut state = self.state.lock();
+        if state.how != Quiesce::Remove {
+            (state.tail, state.entries) = (tail, entries);
+        }
+        Ok(())
+    }
+}

@@ -96,6 +96,12 @@ impl Options {
                     src.display()
                 ));
             }
+            if !src.join("common/include/prop/proplib.h").is_file() {
+                return Err(format!(
+                    "{} lacks common/include/prop/proplib.h: a kernel needs the tree's common/ beside its sys/",
+                    src.display()
+                ));
+            }
         }
         Ok(options)
     }
@@ -282,6 +288,16 @@ mod tests {
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn a_tree_without_common_is_refused_in_words() {
+        let tree = env::temp_dir().join(format!("dm-xtask-tree.{}", std::process::id()));
+        fs::create_dir_all(tree.join("sys/sys")).unwrap();
+        fs::write(tree.join("sys/sys/param.h"), "").unwrap();
+        let error = Options::parse(&words(&format!("--src {}", tree.display()))).unwrap_err();
+        fs::remove_dir_all(&tree).unwrap();
+        assert!(error.contains("lacks common/include/prop/proplib.h"), "{error}");
     }
 
     #[test]

@@ -249,7 +249,9 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
                 let (host, engine) = job.ok_or(Errno::EIO)?;
                 let line = engine.serving(taken.line).ok_or(Errno::EIO)?;
                 match host.barrier(engine, line, Op::Discard, (taken.start, length)) {
-                    Ok(()) => done = true,
+                    Ok(true) => done = true,
+                    // Given back on the way into a suspend: a discard need not be done.
+                    Ok(false) => refused = Some(Errno::EAGAIN),
                     Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
                         refused = Some(errno);
                     }

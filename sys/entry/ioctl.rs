@@ -260,22 +260,14 @@ impl Device<'_> {
     /// DIOCCACHESYNC: every line whose target serves I/O flushes itself, and every component that
     /// another line reaches is flushed. The first error is returned, when all have been asked.
     fn sync(&self, force: c_int) -> Result<(), Errno> {
-        let table = self.table()?;
-        table.may_flush()?;
-        let left = table.engine().map(|_| table.reached_by_others());
-        let mut result = Ok(());
-        if left.is_some() {
-            // Inside the gate, as every job.
-            let inside = self.slot.enter_sleeping()?;
-            let current = inside.current().ok_or(Errno::ENXIO)?;
-            let engine = current.table.as_ref().and_then(|table| table.engine());
-            if let (Some(host), Some(engine)) = (&current.host, engine) {
-                for line in 0..engine.lines() {
-                    let range = (Sector::ZERO, Sector::ZERO);
-                    result = result.and(host.barrier(engine, line, Op::Flush, range));
-                }
+        let (table, mut result) = loop {
+            let table = self.table()?;
+            table.may_flush()?;
+            if let Some(result) = self.flush_lines(&table)? {
+                break (table, result);
             }
-        }
+        };
+        let left = table.engine().map(|_| table.reached_by_others());
         for (at, component) in table.components().iter().enumerate() {
             if left.as_ref().is_none_or(|left| left.contains(&at)) {
                 let flushed = component.disk().map_or(Err(Errno::EIO), |d| d.device().flush(force));
@@ -283,6 +275,33 @@ impl Device<'_> {
             }
         }
         result
+    }
+
+    /// Has the lines of a table flush themselves whose targets serve I/O; inside the gate, as every
+    /// job. `None` if that table is not the active one any more, or a target gave its job back.
+    ///
+    /// # Errors
+    /// EINTR while the device is suspended, ENXIO if it goes.
+    fn flush_lines(
+        &self,
+        table: &Arc<LiveTable<NetBsd>>,
+    ) -> Result<Option<Result<(), Errno>>, Errno> {
+        let Some(engine) = table.engine() else { return Ok(Some(Ok(()))) };
+        let inside = self.slot.enter_sleeping()?;
+        let current = inside.current().ok_or(Errno::ENXIO)?;
+        let (Some(host), Some(active)) = (&current.host, &current.table) else { return Ok(None) };
+        if !Arc::ptr_eq(active, table) {
+            return Ok(None);
+        }
+        let mut result = Ok(());
+        for line in 0..engine.lines() {
+            match host.barrier(engine, line, Op::Flush, (Sector::ZERO, Sector::ZERO)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(errno) => result = result.and(Err(errno)),
+            }
+        }
+        Ok(Some(result))
     }
 
     /// DIOCGCACHE: what all components can; a write cache of one is a write cache.

@@ -120,6 +120,8 @@ enum Held {
 
 /// No answer yet, in the place that [`Held::Thread`] names. No errno is negative.
 const NOT_YET: i32 = -1;
+/// The job was given back.
+const GIVEN_BACK: i32 = -2;
 
 /// The record of one job.
 struct JobCell {
@@ -225,11 +227,12 @@ impl TableIo {
         // One may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
             engine.unclaim(line, number);
-            self.freed(line);
+            engine.let_go_on(line);
         }
     }
 
-    /// Flushes or discards a stretch of a serving line, and waits for it, deaf to signals.
+    /// Flushes or discards a stretch of a serving line, and waits for it, deaf to signals. `false`:
+    /// the target gave the job back, and the table that comes next is to be asked.
     ///
     /// # Errors
     /// The target's.
@@ -239,7 +242,7 @@ impl TableIo {
         line: usize,
         op: Op,
         range: (Sector, Sector),
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         let mut number = None;
         self.wanting.fetch_add(1, Ordering::SeqCst);
         self.wait(&mut || {
@@ -257,7 +260,10 @@ impl TableIo {
         // The answer is given under the lock that the question is asked under, so that whoever
         // gives it is done with `answer` when this returns.
         self.wait(&mut || answer.load(Ordering::Relaxed) != NOT_YET);
-        Errno::check(answer.load(Ordering::Relaxed))
+        match answer.load(Ordering::Relaxed) {
+            GIVEN_BACK => Ok(false),
+            errno => Errno::check(errno).map(|()| true),
+        }
     }
 
     /// Takes what a job stands for.
@@ -279,14 +285,18 @@ impl TableIo {
                 self.slot.release(split);
             }
             Held::Thread(answer) => {
-                let guard = self.control.lock();
-                let answered = result.map_err(|(_, errno)| errno);
-                // SAFETY: the thread waits until it sees the answer under this lock.
-                unsafe { answer.as_ref() }.store(errno::raw(answered), Ordering::Relaxed);
-                self.told.broadcast();
-                drop(guard);
+                self.answer_thread(answer, errno::raw(result.map_err(|(_, errno)| errno)));
             }
         }
+    }
+
+    /// Gives a thread in [`TableIo::barrier`] its answer.
+    fn answer_thread(&self, answer: NonNull<AtomicI32>, number: i32) {
+        let guard = self.control.lock();
+        // SAFETY: the thread waits until it sees the answer under this lock.
+        unsafe { answer.as_ref() }.store(number, Ordering::Relaxed);
+        self.told.broadcast();
+        drop(guard);
     }
 
     fn is_ending(&self) -> bool {
@@ -387,7 +397,8 @@ impl Host for TableIo {
                 unsafe { &(*split.as_ptr()).again }.store(true, Ordering::Relaxed);
                 self.slot.release(split);
             }
-            other => self.answer_held(other, Err((0, Errno::EIO))),
+            Held::Thread(answer) => self.answer_thread(answer, GIVEN_BACK),
+            Held::Nothing => {}
         }
     }
 
@@ -413,7 +424,7 @@ impl Host for TableIo {
         }
     }
 
-    fn freed(&self, line: usize) {
+    fn freed(&self, line: usize) -> bool {
         let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
         if let Some(split) = split {
             self.slot.advance(split, None);
@@ -421,6 +432,7 @@ impl Host for TableIo {
         if self.wanting.load(Ordering::SeqCst) != 0 {
             self.announce();
         }
+        split.is_some()
     }
 
     fn now(&self) -> u32 {

@@ -301,7 +301,14 @@ impl Executor {
     /// A job is ended: its number is free.
     pub(crate) fn free(&self, info: &JobInfo) {
         self.unclaim(info.line, info.number);
-        self.host.freed(info.line);
+        self.let_go_on(info.line);
+    }
+
+    /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
+    /// takes the number that it waited for: the target may map it elsewhere by now.
+    pub fn let_go_on(&self, line: usize) {
+        let has_free = |line: &Line| !line.free.lock().is_empty();
+        while self.host.freed(line) && self.lines.get(line).is_some_and(has_free) {}
     }
 
     /// A forwarded job was answered by its component, and the host has answered the I/O.

@@ -120,8 +120,8 @@ pub trait Host: Any + Send + Sync {
     /// it is what keeps the table.
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place);
 
-    /// A job's number is free again: I/O that waited for one may go on.
-    fn freed(&self, line: usize);
+    /// A job's number is free: the first I/O that waits for one goes on. `false` if none waits.
+    fn freed(&self, line: usize) -> bool;
 
     /// Milliseconds since some moment; they wrap around.
     fn now(&self) -> u32;

@@ -81,7 +81,9 @@ impl Host for FakeHost {
         engine.forwarded(job);
     }
 
-    fn freed(&self, _: usize) {}
+    fn freed(&self, _: usize) -> bool {
+        false
+    }
 
     fn now(&self) -> u32 {
         self.now.fetch_add(1, Ordering::Relaxed)

@@ -373,8 +373,10 @@ impl host::Host for Host {
         self.finish_from(first);
     }
 
-    fn freed(&self, line: usize) {
+    fn freed(&self, line: usize) -> bool {
         self.with(|state, _| state.line_freed(self.device, line));
+        // Whoever waits goes on when the scheduler has it go on.
+        false
     }
 
     fn now(&self) -> u32 {

@@ -120,7 +120,13 @@ impl Game {
                 self.close(minor);
             }
             // The fake kernel's; here faults are injected into disks and pools.
-            Step::Control(Op::FailOpen(..) | Op::FailAttach(_) | Op::FailQuiesce(_)) => {}
+            Step::Control(
+                Op::FailOpen(..)
+                | Op::FailAttach(_)
+                | Op::FailQuiesce(_)
+                | Op::Change { .. }
+                | Op::Revoke(_),
+            ) => {}
             Step::Control(op) => {
                 if !self.never_waits(&op) {
                     self.let_go();

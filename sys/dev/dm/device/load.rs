@@ -107,52 +107,14 @@ impl<K: Kernel> Driver<K> {
         lines: Vec<Line>,
         load: Load,
     ) -> Result<Option<String>, Refusal> {
-        let sender = self.kernel.process();
-        // Lines of someone else's, or of a table that was given up, go first: they are paid for.
-        let stale = device.parts.lock().claim(sender, load.before);
-        drop(stale);
-        let stale;
-        let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
-        let share = self
-            .budget
-            .take(cost)
-            .map_err(|errno| errno.because(format_args!("all tables together are too large")))?;
-        let Parts { lines, share, .. } = {
-            let mut parts = device.parts.lock();
-            // Someone may have been quicker.
-            stale = parts.claim(sender, load.before);
-            let kept = parts.lines.len();
-            if load.before.is_some_and(|before| usize::try_from(before) != Ok(kept)) {
-                return Err(Errno::EAGAIN.because(format_args!(
-                    "of the lines that were sent before, {kept} are here: begin anew"
-                )));
-            }
-            parts.lines.extend(lines);
-            match &mut parts.share {
-                Some(all) => all.join(share),
-                none => *none = Some(share),
-            }
-            let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
-            if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
-                return Err(Errno::E2BIG.because(format_args!(
-                    "too many lines: {}, of {} at most, with {bytes} bytes of targets and \
-                     parameters, of {} at most",
-                    parts.lines.len(),
-                    limits::LINES,
-                    limits::TABLE_BYTES
-                )));
-            }
-            if load.more {
-                return Ok(None);
-            }
-            core::mem::take(&mut *parts)
+        let Some(Parts { lines, share, .. }) = self.collect(device, lines, load)? else {
+            return Ok(None);
         };
-        drop(stale);
         let share = RefCell::new(share);
         let read_only = load.read_only || device.state.lock().created_read_only;
-        let (table, warning) = self.build(device.minor, &lines, read_only, &share)?;
+        let (mut table, warning) = self.build(device.minor, &lines, read_only, &share)?;
         let mut share = share.into_inner();
-        let table = self.engage(device, table, &mut share)?;
+        self.engage(device, &mut table, &mut share)?;
         let loaded = Loaded { table: Arc::new(table), read_only, share: share.map(Arc::new) };
         self.install(device, loaded).map_err(|errno| match errno {
             Errno::ELOOP => errno.because(format_args!(
@@ -164,6 +126,63 @@ impl<K: Kernel> Driver<K> {
         Ok(warning)
     }
 
+    /// Adds lines to those that the same process has sent before. The answer is all of them, with
+    /// what is paid for them, unless more are to come.
+    ///
+    /// # Errors
+    /// ENOMEM or E2BIG if they are too many, EAGAIN if those that were sent before are not here.
+    #[inline(never)]
+    fn collect(
+        &self,
+        device: &Arc<Device<K>>,
+        lines: Vec<Line>,
+        load: Load,
+    ) -> Result<Option<Parts>, Refusal> {
+        let sender = self.kernel.process();
+        // Lines of someone else's, or of a table that was given up, go first: they are paid for.
+        let stale = device.parts.lock().claim(sender, load.before);
+        drop(stale);
+        let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
+        let share = self
+            .budget
+            .take(cost)
+            .map_err(|errno| errno.because(format_args!("all tables together are too large")))?;
+        // Dropped after the lock: someone may have been quicker.
+        let stale;
+        let mut parts = device.parts.lock();
+        stale = parts.claim(sender, load.before);
+        let kept = parts.lines.len();
+        let all = if load.before.is_some_and(|before| usize::try_from(before) != Ok(kept)) {
+            Err(Errno::EAGAIN.because(format_args!(
+                "of the lines that were sent before, {kept} are here: begin anew"
+            )))
+        } else {
+            parts.lines.extend(lines);
+            match &mut parts.share {
+                Some(all) => all.join(share),
+                none => *none = Some(share),
+            }
+            let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
+            if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
+                Err(Errno::E2BIG.because(format_args!(
+                    "too many lines: {}, of {} at most, with {bytes} bytes of targets and \
+                     parameters, of {} at most",
+                    parts.lines.len(),
+                    limits::LINES,
+                    limits::TABLE_BYTES
+                )))
+            } else if load.more {
+                Ok(None)
+            } else {
+                Ok(Some(core::mem::take(&mut *parts)))
+            }
+        };
+        drop(parts);
+        drop(stale);
+        all
+    }
+
+    #[inline(never)]
     fn build(
         &self,
         minor: Minor,
@@ -198,14 +217,15 @@ impl<K: Kernel> Driver<K> {
     }
 
     /// Gives a table whose targets serve I/O themselves its engine, and pays for it.
+    #[inline(never)]
     fn engage(
         &self,
         device: &Arc<Device<K>>,
-        mut table: LiveTable<K>,
+        table: &mut LiveTable<K>,
         share: &mut Option<Share>,
-    ) -> Result<LiveTable<K>, Refusal> {
+    ) -> Result<(), Refusal> {
         if table.serving().is_empty() {
-            return Ok(table);
+            return Ok(());
         }
         let wrong = |errno: Errno, why: &str| errno.because(format_args!("{why}"));
         let bytes = table.serving().iter().map(|(_, target)| target.needs().bytes(K::NESTED));
@@ -233,11 +253,12 @@ impl<K: Kernel> Driver<K> {
         // Dropping the table ends the engine from here on.
         table.set_engine(engine);
         started.map_err(|errno| wrong(errno, "the table's threads could not be started"))?;
-        Ok(table)
+        Ok(())
     }
 
     /// Puts a built table into the inactive slot. Loops are looked for here, under the lock that
     /// all tables are installed under, so that two tables cannot close one together.
+    #[inline(never)]
     fn install(&self, device: &Device<K>, loaded: Loaded<K>) -> Result<(), Errno> {
         let devices = self.devices.lock();
         let below =

@@ -390,6 +390,7 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// # Errors
     /// What is wrong with the line by itself; more lines may still be added, to find more
     /// mistakes, but a table must not be made of the rest.
+    #[inline(never)]
     pub fn line(
         &mut self,
         start: u64,
@@ -451,6 +452,7 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// EINVAL when the lines do not cover the device from sector 0 on, without a gap and without
     /// an overlap, or cut in two a sector of the device, whose sectors are as large as the
     /// largest of its components'.
+    #[inline(never)]
     pub fn build(self) -> Result<Table<O::Component>, TableError> {
         let sector_size =
             self.components.opened.iter().map(Component::sector_size).fold(DEV_BSIZE, u32::max);

@@ -96,7 +96,9 @@ fn is_x87(mnemonic: &str) -> bool {
 }
 
 fn is_after_pentium(mnemonic: &str) -> bool {
-    ["cmov", "nopw", "nopl", "prefetch", "pause.", "sysenter", "rdrand", "popcnt", "lzcnt", "tzcnt"]
+    // Not tzcnt: it is bsf with a prefix that an older processor ignores, and the compiler writes it
+    // where the operand is not 0, for which both say the same.
+    ["cmov", "nopw", "nopl", "prefetch", "pause.", "sysenter", "rdrand", "popcnt", "lzcnt"]
         .iter()
         .any(|name| mnemonic.starts_with(name))
         || ["mfence", "lfence", "sfence", "clflush", "cmpxchg16b", "endbr32"].contains(&mnemonic)

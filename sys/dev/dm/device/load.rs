@@ -196,12 +196,27 @@ impl<K: Kernel> Driver<K> {
             builder.line(line.start, line.length, &line.kind, &line.params)?;
         }
         let table = builder.build()?;
+        let warning = self.check_labels(minor, &table)?;
+        Ok((table, warning))
+    }
+
+    /// Looks whether a table reaches into sectors that are kept for a component's label, and warns
+    /// of the first.
+    ///
+    /// # Errors
+    /// EINVAL if it does and hw.dm.label_guard is 2.
+    #[inline(never)]
+    fn check_labels(
+        &self,
+        minor: Minor,
+        table: &LiveTable<K>,
+    ) -> Result<Option<String>, TableError> {
         let guard = self.kernel.label_guard();
         let mut first = None;
         if guard != LabelGuard::Off {
             table.reserved(&mut |dev, at, safe| first = first.or(Some((dev, at, safe))));
         }
-        let Some((dev, at, safe)) = first else { return Ok((table, None)) };
+        let Some((dev, at, safe)) = first else { return Ok(None) };
         let warning = alloc::format!(
             "the table uses sector {at} of {dev}, which is kept for its label and boot code; the \
              first safe sector is {safe}"
@@ -213,7 +228,7 @@ impl<K: Kernel> Driver<K> {
                 .about(format_args!("sector {at} of {dev}, and {safe} is the first safe one"));
             return Err(TableError { line: None, mistake });
         }
-        Ok((table, Some(warning)))
+        Ok(Some(warning))
     }
 
     /// Gives a table whose targets serve I/O themselves its engine, and pays for it.

@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 
+mod log_writes;
 mod maps;
 
 use super::game::Make;
@@ -18,6 +19,7 @@ pub const GAMES: &[(&str, Make)] = &[
     ("dust", || Box::new(maps::Maps::new(&["dust", "linear"]))),
     ("delay", || Box::new(maps::Maps::new(&["delay", "striped"]))),
     ("flakey", || Box::new(maps::Maps::new(&["flakey", "linear"]))),
+    ("log-writes", || Box::new(log_writes::LogWrites)),
     ("mixed", || {
         Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))
     }),

@@ -1,0 +1,73 @@
+//! What targets that serve I/O take of memory. One test: what it counts is the whole process's.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use common::Bench;
+use dm_host::{Io, Request};
+
+/// The driver's heap here is the process's: counts what all threads take and give back.
+struct Counting;
+
+static BYTES: AtomicI64 = AtomicI64::new(0);
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn a_table_that_serves_io_takes_at_most_64_kib_and_a_job_nothing() {
+    let bench = Bench::new();
+    bench.disk("wd0", 1000);
+    let table = "0 1000 delay /dev/wd0 0 1";
+    let device = bench.device("d", table);
+
+    // Threads' stacks are not in it.
+    let before = BYTES.load(Ordering::Relaxed);
+    drop(bench.reload("d", table).unwrap());
+    let taken = BYTES.load(Ordering::Relaxed) - before;
+    println!("a table with a delay: {taken} bytes");
+    assert!((8 << 10..=64 << 10).contains(&taken), "{taken} bytes");
+    drop(bench.on("clear", "d").unwrap());
+
+    // More than it has jobs, so that splits wait for their numbers, too.
+    let mut ios: Vec<Io> = (0..200).map(|_| Io::new(512)).collect();
+    let mut round = || {
+        let before = CALLS.load(Ordering::Relaxed);
+        ios.iter_mut().for_each(|io| io.start(device.dev(), Request::read(0)));
+        // Time stands still until all have come; then lanes that take a job find it late.
+        bench.machine.advance_ticks(1);
+        for io in &mut ios {
+            while io.is_busy() {
+                bench.machine.advance_ticks(1);
+                std::thread::yield_now();
+            }
+            assert_eq!(io.wait().error, None);
+        }
+        CALLS.load(Ordering::Relaxed) - before
+    };
+    round();
+    // The hosted kernel's own queues may grow now and then; one allocation a job would be 200.
+    let calls = round();
+    assert!(calls < 100, "{calls} allocations in 200 jobs");
+    drop(ios);
+    bench.end();
+}

@@ -53,6 +53,10 @@ impl<T> Registry<T> {
         self.shard(address, |s| s.insert(address, value))
     }
 
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        self.shard(address, |s| s.contains_key(&address))
+    }
+
     pub(crate) fn remove(&self, address: usize) -> Option<T> {
         self.shard(address, |s| s.remove(&address))
     }

@@ -1,4 +1,4 @@
-//! What the Rust object takes for granted of a kernel, said in C: `dm_layout.h`, for the compiler that
+//! The Rust object's assumptions about a kernel, said in C: `dm_layout.h`, for the compiler that
 //! builds the kernel to check against the headers of that kernel.
 //!
 //! Asserted are the sizes of the structures that the driver uses and the offsets of all their fields, the

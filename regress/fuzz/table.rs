@@ -39,7 +39,7 @@ impl Component for Disk {
     }
 }
 
-/// What an opener has: disks, and bytes that targets may keep yet.
+/// An opener's means: disks, and bytes that targets may keep yet.
 struct Disks(Cell<usize>);
 
 impl Opener for Disks {

@@ -17,10 +17,10 @@ use dm_nbd::uri::Place;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How often each row is run on each server.
+/// The number of runs of each row on each server.
 const ROUNDS: usize = 9;
 
-/// What is done: the row's name, the command, bytes of a request, requests under way on a
+/// A row: its name, the command, bytes of a request, requests under way on a
 /// connection, connections, and bytes altogether.
 struct Row(&'static str, u16, u32, usize, usize, u64);
 
@@ -155,7 +155,7 @@ impl Client {
     }
 }
 
-/// What a process has used of the processors.
+/// The processor time that a process has used.
 fn cpu(pid: &str) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after = stat.rsplit(')').next().ok_or("a status")?;

@@ -20,10 +20,10 @@ use crate::proto::{self, Error, RawRequest, can, chunk, command};
 use crate::socket::Socket;
 use crate::uri::Uri;
 
-/// How long a server that cannot be reached is left alone.
+/// The time for which a server that cannot be reached is left alone.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long things may take.
+/// The time limits of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// To connect and to agree on terms.
@@ -51,7 +51,7 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// What an export is and can do.
+/// An export's size and abilities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Export {
     /// Bytes.
@@ -78,7 +78,7 @@ impl Export {
     }
 }
 
-/// What a server is to do.
+/// An operation that a server is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
     /// `proto::command::*`
@@ -89,7 +89,7 @@ pub struct Operation {
     pub offset: u64,
     /// Bytes.
     pub length: u32,
-    /// What a write writes.
+    /// The data of a write.
     pub payload: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl Operation {
     }
 }
 
-/// Where an operation's outcome goes.
+/// The receiver of an operation's outcome.
 pub trait Outcome: Send {
     /// Some of what a read reads: `at` bytes from its beginning. Comes at most once for each byte
     /// of one attempt.
@@ -203,7 +203,7 @@ impl Client {
         Ok(Client { shared })
     }
 
-    /// What the export is and can do. Stays as it was, over all connections.
+    /// The export's size and abilities. They stay as they were, over all connections.
     pub fn export(&self) -> &Export {
         &self.shared.export
     }

@@ -1,5 +1,7 @@
 //! The games are played, and planted bugs are found.
 
+mod sharing;
+
 use super::games::GAMES;
 use super::planted::{RIGHT, WRONG};
 use super::*;

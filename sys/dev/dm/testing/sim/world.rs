@@ -6,6 +6,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::TypeId;
+use core::cell::RefCell;
 
 use super::disk::{Counts, Disk, SECTOR};
 use super::host::Host;
@@ -16,8 +18,10 @@ use super::shared::{Shared, State, Temper};
 use crate::executor::{self, Executor};
 use crate::host::Ready;
 use crate::job::Op;
+use crate::shared::{AnyShared, Registry};
 use crate::table::{Builder, Opener, Table};
 use crate::target::{Target, TargetType};
+use crate::units::Dev;
 use crate::worker::Quiesce;
 use crate::{Errno, Sector};
 
@@ -27,6 +31,8 @@ use crate::{Errno, Sector};
 /// [`World::run`], [`World::settle`], or while a device is suspended or resumed.
 pub struct World {
     shared: Arc<Shared>,
+    /// What lines of different devices share, as the driver keeps it.
+    registry: RefCell<Registry>,
     types: &'static [&'static TargetType],
 }
 
@@ -69,7 +75,7 @@ impl Totals {
     }
 }
 
-struct Disks<'s>(&'s Shared);
+struct Disks<'w>(&'w World);
 
 impl Opener for Disks<'_> {
     type Component = Attached;
@@ -78,9 +84,13 @@ impl Opener for Disks<'_> {
     fn open(&self, path: &str) -> Result<Attached, Errno> {
         let number = path.strip_prefix('d').or_else(|| path.strip_prefix("19:"));
         let disk: usize = number.and_then(|n| n.parse().ok()).ok_or(Errno::ENOENT)?;
-        let state = self.0.lock();
+        let state = self.0.shared.lock();
         let found = state.disks.get(disk).ok_or(Errno::ENXIO)?;
         Ok(Attached { disk, size: found.sectors(), sector_size: found.sector_size })
+    }
+
+    fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
+        self.0.registry.borrow_mut().get(dev, kind, make)
     }
 }
 
@@ -117,7 +127,7 @@ impl World {
             story: story.then(Vec::new),
             rng,
         };
-        World { shared: Shared::new(state), types }
+        World { shared: Shared::new(state), registry: RefCell::default(), types }
     }
 
     /// `true` if every I/O has been answered.
@@ -235,7 +245,7 @@ impl World {
     /// When there is anything wrong with it.
     pub fn load(&self, device: usize, text: &str) -> Loaded {
         self.tell(|| format!("table for device {device}: {}", text.trim().replace('\n', "; ")));
-        let opener = Disks(&self.shared);
+        let opener = Disks(self);
         let mut builder = Builder::with_types(&opener, self.types);
         for line in text.lines() {
             let mut words = line.trim().splitn(4, ' ');
@@ -470,6 +480,10 @@ impl World {
         let table = self.table(device).ok_or(Errno::ENXIO)?;
         let mut reply = String::new();
         table.target(Sector(sector)).ok_or(Errno::EINVAL)?.message(text, &mut reply)?;
+        // As the driver does: a lane may wait for what the message changed.
+        if let Some(engine) = table.engine() {
+            engine.look_again();
+        }
         Ok(reply)
     }
 
@@ -504,6 +518,8 @@ impl World {
 
     /// The disks come up again after the power was cut.
     pub fn power_up(&self) {
+        // The kernel's memory is gone, whoever still holds a part of it.
+        self.registry.take();
         self.with(|state| {
             let media = state.media.take().into_iter().flatten();
             for (disk, medium) in state.disks.iter_mut().zip(media) {

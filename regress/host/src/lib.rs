@@ -60,6 +60,7 @@ pub mod specfs;
 mod strategy;
 pub mod sysctl;
 pub mod wire;
+pub mod write_log;
 mod xcall;
 
 /// NetBSD's structures and constants, as bindgen read them from NetBSD's headers.

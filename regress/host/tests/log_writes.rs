@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::io::Cursor;
+
 use common::data::{fill, on_disk, pattern, same, strategy_read, strategy_write};
 use common::wait::until;
 use common::{Bench, Mapped, Request as Command, lines};
 use dm_host::netbsd::{B_MEDIA_FUA, DIOCCACHESYNC};
+use dm_host::write_log::Log;
 use dm_host::{Disk, Errno, Io, Request};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -15,25 +18,22 @@ static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
 /// An entry as Linux's form has it: first sector, sectors, flags, text, data.
 type Entry = (u64, u64, u64, String, Vec<u8>);
 
-/// Reads a log as the form says, which is written down here again.
+/// Reads a log.
 fn log(disk: &Disk) -> Vec<Entry> {
-    let all = on_disk(disk, 0, disk.sectors());
-    let number = |at: usize| u64::from_le_bytes(all[at..at + 8].try_into().unwrap());
-    assert_eq!((number(0), number(8)), (0x006a_7366_7773_6872, 1));
-    assert_eq!(all[24..28], 512u32.to_le_bytes());
-    let mut at = 512;
-    (0..number(16))
-        .map(|_| {
-            let (sector, count, flags, length) =
-                (number(at), number(at + 8), number(at + 16), number(at + 24));
-            let text =
-                String::from_utf8_lossy(&all[at + 32..at + 32 + length as usize]).into_owned();
-            let data = if flags & 4 != 0 { 0 } else { count as usize * 512 };
-            let content = all[at + 512..at + 512 + data].to_vec();
-            at += 512 + data;
-            (sector, count, flags, text, content)
-        })
-        .collect()
+    let mut log = Log::open(Cursor::new(on_disk(disk, 0, disk.sectors()))).expect("a log");
+    assert_eq!(log.sector_size(), 512);
+    let mut all = Vec::new();
+    while let Some(entry) = log.next_entry().expect("an entry") {
+        let mut content = Vec::new();
+        let take = |_, data: &[u8]| {
+            content.extend_from_slice(data);
+            Ok(())
+        };
+        log.data(&entry, take).expect("its data");
+        let text = String::from_utf8(entry.text).expect("text");
+        all.push((entry.start / 512, entry.length / 512, entry.flags.0, text, content));
+    }
+    all
 }
 
 fn status(bench: &Bench) -> String {

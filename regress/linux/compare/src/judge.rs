@@ -16,6 +16,7 @@ use dm_script::{Script, image};
 
 use crate::guest::{Failed, Guest};
 use crate::hosted::Hosted;
+use crate::replay;
 
 /// How long a stage may take: far longer than on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -195,6 +196,7 @@ impl Judge<'_> {
             }
             images = [image_paths(script, &first, true), image_paths(script, &first, true)];
         }
+        let [begin, _] = images.clone();
         for (number, stage) in script.stages.iter().enumerate() {
             let names = [format!("linux.{number}"), format!("ours.{number}")];
             let part = Part::Stage(number);
@@ -244,6 +246,9 @@ impl Judge<'_> {
                 let said = end.err().or(Transcript::parse(&job.transcript()).broken);
                 found.extend(said.map(|why| format!("check of what {side} left: {why}")));
             }
+        }
+        for (side, images) in ["Linux", "we"].into_iter().zip(&images) {
+            found.extend(replay::all(script, &begin, images, side)?);
         }
         if found.is_empty() {
             let _ = fs::remove_dir_all(&work);

@@ -6,6 +6,7 @@
 mod guest;
 mod hosted;
 mod judge;
+mod replay;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

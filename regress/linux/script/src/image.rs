@@ -114,6 +114,17 @@ impl Image {
         Ok(image)
     }
 
+    /// All of it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.size as usize];
+        for (at, part) in &self.chunks {
+            if let Some(place) = bytes.get_mut(*at as usize..*at as usize + part.len()) {
+                place.copy_from_slice(part);
+            }
+        }
+        bytes
+    }
+
     /// How two images differ, if they do: how many sectors, and the first byte.
     pub fn difference(&self, other: &Image) -> Option<String> {
         if self.size != other.size {

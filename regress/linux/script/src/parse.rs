@@ -17,6 +17,7 @@ pub fn script(name: &str, text: &str) -> Result<Script, String> {
         disks: Vec::new(),
         prepare: Vec::new(),
         check: Vec::new(),
+        replays: Vec::new(),
         stages: Vec::new(),
     };
     let mut steps: Vec<Step> = Vec::new();
@@ -40,6 +41,16 @@ pub fn script(name: &str, text: &str) -> Result<Script, String> {
             "disk" => script.disks.push(disk(&mut words).map_err(at)?),
             "prepare" => script.prepare.push(rest("prepare")),
             "check" => script.check.push(rest("check")),
+            "replays" => {
+                let mut disk = || -> Result<String, String> {
+                    let name = words.next("a disk")?;
+                    let known = script.disks.iter().any(|disk| disk.name == name);
+                    known.then(|| name.to_owned()).ok_or_else(|| format!("there is no disk {name}"))
+                };
+                let pair = (disk().map_err(at)?, disk().map_err(at)?);
+                words.end().map_err(at)?;
+                script.replays.push(pair);
+            }
             "differs" => {
                 let step = steps.last_mut().ok_or_else(|| at("no step before it".into()))?;
                 step.differs.push(rule(&mut words).map_err(at)?);

@@ -20,6 +20,9 @@ pub struct Script {
     pub prepare: Vec<String>,
     /// Shell commands that Linux runs on what each side leaves, and that must succeed.
     pub check: Vec<String>,
+    /// Disks with a log of writes, each with the disk that it gives when it is replayed to what that held
+    /// at first.
+    pub replays: Vec<(String, String)>,
     /// Its stages: one at least.
     pub stages: Vec<Stage>,
 }

@@ -1,18 +1,20 @@
 //! The command line: its words, and what `--help` teaches.
 
 mod ctl;
+mod replay;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ctl::*;
+pub use replay::ReplayLog;
 
 /// Exit codes, as the help states them.
 pub mod exit {
     /// The driver said no.
     pub const REFUSED: u8 = 1;
-    /// The command line, or a table's text, makes no sense.
+    /// The command line, a table's text, or a log, makes no sense.
     pub const USAGE: u8 = 2;
     /// No server answers.
     pub const UNREACHABLE: u8 = 3;
@@ -22,7 +24,7 @@ const AFTER: &str = "\
 Exit codes:
   0  done
   1  the driver said no; the error and its name are on standard error
-  2  the command line or a table makes no sense
+  2  the command line, a table or a log makes no sense
   3  no server answers at the control socket
 
 Examples:
@@ -53,6 +55,7 @@ pub enum Command {
     Ctl(Box<Ctl>),
     Map(Map),
     Uri(Uri),
+    ReplayLog(ReplayLog),
     Completion(Completion),
     Linux(crate::linux::args::Linux),
     #[command(hide = true)]

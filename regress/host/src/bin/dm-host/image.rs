@@ -3,6 +3,7 @@
 mod format;
 mod lock;
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use dm_host::Backend;
 
+use self::lock::InTheWay;
 use crate::disk::{Disk, From};
 
 /// A disk that is ready to be attached.
@@ -90,7 +92,10 @@ fn open_file(disk: &Disk, path: &Path) -> Result<Opened, String> {
     }
     let file = options.open(path).map_err(wrong)?;
     if !disk.unlocked {
-        lock::lock(&file, disk.read_only).map_err(|why| format!("disk {name}: {shown}: {why}"))?;
+        lock::lock(&file, disk.read_only).map_err(|who| {
+            let read = if who == InTheWay::Reader { "; with `,ro` it is only read" } else { "" };
+            format!("disk {name}: {shown}: {who}{read}; `,nolock` serves it all the same")
+        })?;
     }
     let bytes = size(&file).map_err(wrong)?;
     if !disk.raw
@@ -107,6 +112,34 @@ fn open_file(disk: &Disk, path: &Path) -> Result<Opened, String> {
         place,
         warnings,
     })
+}
+
+/// Opens a raw image or a block device that is to be written, and that nobody else has in use.
+///
+/// # Errors
+/// In words, with its name.
+pub fn open_to_write(path: &Path) -> Result<File, String> {
+    let failed = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
+    let found = fs::metadata(path).map_err(|error| failed(&error))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    if found.file_type().is_block_device() {
+        options.custom_flags(libc::O_EXCL);
+    }
+    let file = options.open(path).map_err(|error| failed(&error))?;
+    lock::lock(&file, false).map_err(|who| failed(&who))?;
+    match format_of(&file).map_err(|error| failed(&error))? {
+        Some(name) => Err(failed(&format!("it is {name}, not a raw image"))),
+        None => Ok(file),
+    }
+}
+
+/// What a file is called if it is an image of a known format that is not raw.
+///
+/// # Errors
+/// Those of reading.
+pub fn format_of(file: &File) -> io::Result<Option<&'static str>> {
+    Ok(format::find(file, size(file)?)?.map(|format| format.name()))
 }
 
 /// Tells of bytes beyond the last whole sector.

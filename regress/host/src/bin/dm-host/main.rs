@@ -9,6 +9,7 @@ mod disk;
 mod image;
 mod linux;
 mod map;
+mod replay;
 mod serve;
 mod server;
 mod show;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(serve),
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Map(map) => map::run(map),
+        Command::ReplayLog(replay) => replay::run(replay),
         Command::Uri(uri) => Ok(print_uri(uri)),
         Command::Linux(linux) => return linux::run(linux),
         Command::LinuxKeeper(keeper) => return linux::keeper::run(keeper),

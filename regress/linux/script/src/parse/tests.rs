@@ -10,12 +10,15 @@ fn why(text: &str) -> String {
 
 #[test]
 fn a_whole_script() {
-    let script = one("# about\nquick\nneeds linear striped\ndisk a 100\ndisk b 8 zero readonly\n\
+    let script = one(
+        "# about\nquick\nneeds linear striped\ndisk a 100\ndisk b 8 zero readonly\nreplays b a\n\
                       make d uuid U\n  0 10 linear @a 5\n  10 10 zero\ntable d inactive\n\
-                      differs \"0 *\" \"1 *\" it is so\nswap crash\nread d 0 8 by 2\n");
+                      differs \"0 *\" \"1 *\" it is so\nswap crash\nread d 0 8 by 2\n",
+    );
     assert_eq!((script.quick, script.needs.len(), script.disks.len()), (true, 2, 2));
     assert_eq!(script.disks[1].seed, None);
     assert!(script.disks[1].readonly);
+    assert_eq!(script.replays, [("b".into(), "a".into())]);
     let [first, second] = script.stages.as_slice() else { panic!("{script:?}") };
     assert_eq!(first.end, End { swap: true, crash: true });
     let Action::Make(make) = &first.steps[0].action else { panic!() };
@@ -23,7 +26,7 @@ fn a_whole_script() {
     assert_eq!(make.lines[1].params, "");
     assert_eq!(make.uuid.as_deref(), Some("U"));
     let table = &first.steps[1];
-    assert_eq!((table.line, table.differs.len()), (9, 1));
+    assert_eq!((table.line, table.differs.len()), (10, 1));
     assert!(table.differs[0].allows("0 x", "1 x"));
     assert!(!table.differs[0].allows("0 x", "1 y"));
     let Action::Io(io) = &second.steps[0].action else { panic!() };
@@ -54,6 +57,7 @@ fn what_is_wrong_is_told_with_its_line() {
     assert!(why("read d 0 x").contains("not `x`"));
     assert!(why("resume d twice").contains("what is `twice`"));
     assert!(why("resume d\n 0 1 zero").contains("no `load`, `make` or `try`"));
+    assert!(why("disk a 8\nreplays b a").starts_with("line 2: there is no disk b"));
     assert!(why("differs a b c").contains("no step"));
     assert!(why("names\ndiffers a b").contains("a reason is missing"));
     assert!(why("load d\n 0 x zero").contains("`x` is no number"));

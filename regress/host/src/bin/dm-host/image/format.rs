@@ -76,6 +76,11 @@ pub fn find(file: &File, bytes: u64) -> io::Result<Option<Format>> {
 }
 
 impl Format {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Why the disk is refused, and what would serve it.
     pub fn refusal(&self, disk: &Disk, path: &Path) -> String {
         let (name, path) = (&disk.name, path.display());

@@ -5,6 +5,7 @@
 //! to use it. A lock for writing that would collide, asked for with F_OFD_GETLK and never taken,
 //! tells that somebody has one.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -55,34 +56,51 @@ fn is_taken(file: &File, byte: i64) -> bool {
     result == 0 && i32::from(lock.l_type) != libc::F_UNLCK
 }
 
-/// Locks an image as long as the file is open: nobody else may write it, and, if it is served for
-/// writing, nobody may rely on its not changing. A file system without locks has none.
+/// Who is in the way of a lock. Shown, it says so, without what to do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InTheWay {
+    /// Somebody who has a lock that is not shared.
+    Locker,
+    /// Somebody who writes.
+    Writer,
+    /// Somebody who relies on its not changing.
+    Reader,
+}
+
+impl fmt::Display for InTheWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InTheWay::Locker => "somebody else has locked it",
+            InTheWay::Writer => "somebody else writes it (another server, or qemu)",
+            InTheWay::Reader => {
+                "somebody else uses it (another server, or qemu), and relies on its not changing"
+            }
+        })
+    }
+}
+
+/// Locks an image as long as the file is open: nobody else may write it, and, unless it is only read,
+/// nobody may rely on its not changing. A file system without locks has none.
 ///
 /// # Errors
-/// Who is in the way, in words.
-pub fn lock(file: &File, read_only: bool) -> Result<(), String> {
+/// Who is in the way.
+pub fn lock(file: &File, read_only: bool) -> Result<(), InTheWay> {
     let used: &[i64] = if read_only { &[CONSISTENT_READ] } else { &[CONSISTENT_READ, WRITE] };
     let unshared = [WRITE, RESIZE];
-    let hint = "; `,nolock` serves it all the same";
     // First taken, then asked: of two that come at once, none or one gets it, never both.
     for byte in used.iter().map(|n| USED + n).chain(unshared.iter().map(|n| UNSHARED + n)) {
         match take(file, byte).map_err(|error| error.raw_os_error()) {
             Ok(()) => {}
-            Err(Some(libc::EAGAIN | libc::EACCES)) => {
-                return Err(format!("somebody else has locked it{hint}"));
-            }
+            Err(Some(libc::EAGAIN | libc::EACCES)) => return Err(InTheWay::Locker),
             // There are no such locks here.
             Err(_) => return Ok(()),
         }
     }
     if unshared.iter().any(|n| is_taken(file, USED + n)) {
-        return Err(format!("somebody else writes it (another server, or qemu){hint}"));
+        return Err(InTheWay::Writer);
     }
     if used.iter().any(|n| is_taken(file, UNSHARED + n)) {
-        return Err(format!(
-            "somebody else uses it (another server, or qemu), and relies on its not changing; \
-             with `,ro` it is only read{hint}"
-        ));
+        return Err(InTheWay::Reader);
     }
     Ok(())
 }

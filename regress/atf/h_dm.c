@@ -862,6 +862,127 @@ do_wild(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* Reads or writes all of something that must be there. */
+static void
+whole(int fd, int write, void *data, size_t length, uint64_t offset,
+    const char *what)
+{
+	ssize_t moved = write ? pwrite(fd, data, length, (off_t)offset) :
+	    pread(fd, data, length, (off_t)offset);
+
+	if (moved == -1 || (size_t)moved != length)
+		err(BROKEN, "%s: %zd of %zu bytes at %" PRIu64, what, moved,
+		    length, offset);
+}
+
+/* parts name more line ...: a table, each line in a request of its own. */
+static int
+do_parts(int argc, char **argv)
+{
+	char name[256], line[2048], flags[32];
+	char *args[] = { __UNCONST("command=reload"), name, line, flags, NULL };
+	struct text t = { NULL, 0, 0 };
+	int fd = open(CONTROL, O_RDWR), i;
+
+	if (fd == -1)
+		err(BROKEN, CONTROL);
+	snprintf(name, sizeof(name), "name=%s", argv[1]);
+	for (i = 3; i < argc; i++) {
+		snprintf(line, sizeof(line), "line=%s", argv[i]);
+		snprintf(flags, sizeof(flags), "flags:%s",
+		    i + 1 < argc ? argv[2] : "0");
+		t.length = 0;
+		request(&t, args, "4.0.0");
+		if ((errno = send(fd, t.chars, 1, 1)) != 0)
+			return failed();
+	}
+	return EXIT_SUCCESS;
+}
+
+/*
+ * replay log node [mark]: does to the node what a log of log-writes says, up to
+ * and without the first mark of that text; says how many entries that were.
+ */
+static int
+do_replay(int argc, char **argv)
+{
+	enum { MAGIC, VERSION, ENTRIES, SIZE };
+	enum { DISCARD = 4, MARK = 8 };
+	static uint64_t entry[SECTOR / sizeof(uint64_t)];
+	const uint64_t magic = UINT64_C(0x6a736677736872);
+	int log = open(argv[1], O_RDONLY), fd = open(argv[2], O_RDWR);
+	uint64_t i, entries, start, length, flags, at = SECTOR;
+	uint8_t *data;
+
+	if (log == -1 || fd == -1)
+		err(BROKEN, "%s", log == -1 ? argv[1] : argv[2]);
+	whole(log, 0, entry, sizeof(entry), 0, argv[1]);
+	if (le64toh(entry[MAGIC]) != magic || le64toh(entry[VERSION]) != 1 ||
+	    (le64toh(entry[SIZE]) & 0xffffffff) != SECTOR)
+		errx(BROKEN, "%s: no log of sectors of %d", argv[1], SECTOR);
+	entries = le64toh(entry[ENTRIES]);
+	for (i = 0; i < entries; i++) {
+		whole(log, 0, entry, sizeof(entry), at, argv[1]);
+		at += SECTOR;
+		start = le64toh(entry[0]);
+		length = le64toh(entry[1]);
+		flags = le64toh(entry[2]);
+		if ((flags & MARK) != 0) {
+			if (argc > 3 && strcmp((char *)&entry[4], argv[3]) == 0)
+				break;
+			continue;
+		}
+		if ((flags & DISCARD) != 0 || length == 0)
+			continue;
+		if (length > 1 << 20 ||
+		    (data = malloc((size_t)length * SECTOR)) == NULL)
+			errx(BROKEN, "entry %" PRIu64 " of %" PRIu64
+			    " sectors", i, length);
+		whole(log, 0, data, (size_t)length * SECTOR, at, argv[1]);
+		whole(fd, 1, data, (size_t)length * SECTOR, start * SECTOR,
+		    argv[2]);
+		free(data);
+		at += length * SECTOR;
+	}
+	if (argc > 3 && i == entries)
+		errx(BROKEN, "%s: no mark `%s'", argv[1], argv[3]);
+	printf("%" PRIu64 "\n", i);
+	return EXIT_SUCCESS;
+}
+
+/* fsync file: has a file's data on its disk. */
+static int
+do_fsync(int argc __unused, char **argv)
+{
+	int fd = open(argv[1], O_RDWR);
+
+	if (fd == -1 || fsync(fd) == -1)
+		return failed();
+	return EXIT_SUCCESS;
+}
+
+/* hog megabytes rounds: fills memory again and again, and checks it. */
+static int
+do_hog(int argc __unused, char **argv)
+{
+	size_t bytes = (size_t)number(argv[1]) << 20, i, step = 512;
+	uint64_t round, rounds = number(argv[2]), *words = malloc(bytes);
+
+	if (words == NULL)
+		err(BROKEN, "malloc");
+	for (round = 1; round <= rounds; round++) {
+		for (i = 0; i < bytes / sizeof(*words); i += step)
+			words[i] = round << 48 | i;
+		for (i = 0; i < bytes / sizeof(*words); i += step)
+			if (words[i] != (round << 48 | i)) {
+				printf("word %zu is %#" PRIx64 "\n", i,
+				    words[i]);
+				return EXIT_FAILURE;
+			}
+	}
+	return EXIT_SUCCESS;
+}
+
 static const struct {
 	const char *name;
 	int	least;
@@ -884,6 +1005,10 @@ static const struct {
 	{ "verify", 5, do_verify, "node sectors times seed" },
 	{ "storm", 6, do_storm, "prefix processes times line seed" },
 	{ "wild", 4, do_wild, "prefix times seed" },
+	{ "parts", 4, do_parts, "name more line ..." },
+	{ "replay", 3, do_replay, "log node [mark]" },
+	{ "fsync", 2, do_fsync, "file" },
+	{ "hog", 3, do_hog, "megabytes rounds" },
 };
 
 int

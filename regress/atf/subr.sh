@@ -187,6 +187,26 @@ dm_start()
 	echo $! >$job.pid
 }
 
+# dm_start_child job command ...: the same, for one program, whose own pid is in
+# job.child.
+dm_start_child()
+{
+	local job=$1
+	shift
+	rm -f $job.child
+	dm_start $job sh -c 'echo $$ >"$0.child.new"; mv "$0.child.new" "$0.child"
+	    exec "$@"' $job "$@"
+	until [ -f $job.child ]; do sleep 1; done
+}
+
+# dm_delayed name: waits until an I/O is delayed there.
+dm_delayed()
+{
+	until $H ioctl command=status name=$1 flags:0 | grep -q "params=.*[1-9]"; do
+		sleep 1
+	done
+}
+
 # dm_join job: waits for it; it must have succeeded.
 dm_join()
 {
@@ -200,6 +220,17 @@ dm_over()
 	wait $(cat $1.pid)
 	rm -f $1.pid
 	[ -f $1.status ] || atf_fail "$1 was killed"
+}
+
+# dm_kill pid: ends a job, and what it runs.
+dm_kill()
+{
+	local child
+	for child in $(ps -ax -o ppid -o pid | awk -v p=$1 '$1 == p { print $2 }')
+	do
+		dm_kill $child
+	done
+	kill $1 2>/dev/null
 }
 
 # dm_pattern file sectors: each sector says which it is.
@@ -248,8 +279,14 @@ dm_cleanup()
 	for name in $(dm_own); do
 		dmctl resume $name >/dev/null 2>&1
 	done
+	# Or by a target, which lets it go when it is to stop; all at once, since
+	# they may wait for one another.
+	for name in $(dm_own); do
+		(dmctl suspend $name; dmctl resume $name) >/dev/null 2>&1 &
+	done
+	wait
 	for job in *.pid; do
-		[ ! -f $job ] || kill $(cat $job) 2>/dev/null
+		[ ! -f $job ] || dm_kill $(cat $job)
 	done
 	[ ! -f dm.swaps ] || while read what; do
 		swapctl -d $what 2>/dev/null

@@ -1,72 +1,14 @@
 # LVM, from pvcreate to lvremove.
 
 . $(atf_get_srcdir)/subr.sh
-
-VG=${P}vg
-
-# A configuration that sees the test's disks only.
-lvm_setup()
-{
-	dm_need
-	command -v lvm >/dev/null || atf_skip "no lvm(8)"
-	dm_disk 1 ${1:-131072}
-	dm_disk 2 ${1:-131072}
-	mkdir -p lvm/archive lvm/backup lvm/cache
-	cat >lvm/lvm.conf <<-CONF
-		devices {
-			dir = "/dev"
-			scan = [ "/dev" ]
-			filter = [ "a|^$RDISK1\$|", "a|^$RDISK2\$|", "r|.*|" ]
-			cache_dir = "$(pwd)/lvm/cache"
-		}
-		backup {
-			backup_dir = "$(pwd)/lvm/backup"
-			archive_dir = "$(pwd)/lvm/archive"
-		}
-		global { locking_dir = "$(pwd)/lvm" }
-	CONF
-	LVM_SYSTEM_DIR=$(pwd)/lvm
-	export LVM_SYSTEM_DIR
-	[ -c $MAPPER/control ] || dm_mknod $MAPPER/control c 0
-	echo $VG >dm.vgs
-	lvm_run pvcreate $RDISK1 $RDISK2
-	lvm_run vgcreate $VG $RDISK1 $RDISK2
-}
-
-# lvm_run command ...: it must succeed; what it says is in the file lvm.out.
-lvm_run()
-{
-	lvm "$@" >lvm.out 2>&1 || atf_fail "$*: $(cat lvm.out)"
-}
-
-# Called by dm_cleanup.
-dm_lvm_cleanup()
-{
-	LVM_SYSTEM_DIR=$(pwd)/lvm
-	export LVM_SYSTEM_DIR
-	lvm vgchange -an $VG >/dev/null 2>&1
-	lvm vgremove -ff $VG >/dev/null 2>&1
-	lvm pvremove -ff -y $RDISK1 $RDISK2 >/dev/null 2>&1
-	rm -rf /dev/$VG $MAPPER/$VG-* $MAPPER/r$VG-*
-}
-
-# The device of a logical volume, block and character.
-lv_block()
-{
-	echo $MAPPER/$VG-$1
-}
-
-lv_char()
-{
-	echo $MAPPER/r$VG-$1
-}
+. $(atf_get_srcdir)/lvm.sh
 
 linear_descr="a linear volume: create, newfs, mount, extend, rename, remove"
 linear_timeout=900
 dm_test_case linear
 linear_body()
 {
-	lvm_setup
+	lvm_setup 2
 	lvm_run lvcreate -L 16m -n one $VG
 	atf_check -o match:"one" -e ignore lvm lvs $VG
 	dm_newfs $(lv_char one)
@@ -112,7 +54,7 @@ striped_timeout=900
 dm_test_case striped
 striped_body()
 {
-	lvm_setup
+	lvm_setup 2
 	lvm_run lvcreate -i 2 -I 16 -L 16m -n one $VG
 	atf_check -o match:"striped" dmctl table $VG-one
 	atf_check $H verify $(lv_char one) 32768 300 10
@@ -134,7 +76,7 @@ under_timeout=900
 dm_test_case under
 under_body()
 {
-	lvm_setup
+	lvm_setup 2
 	lvm_run lvcreate -L 16m -n one $VG
 	dm_make ${P}a "0 32768 linear $(lv_block one) 0"
 	dm_pattern data 1000
@@ -163,7 +105,7 @@ swap_timeout=600
 dm_test_case swap
 swap_body()
 {
-	lvm_setup
+	lvm_setup 2
 	lvm_run lvcreate -L 16m -n swap $VG
 	lv_block swap >dm.swaps
 	atf_check -o ignore -e ignore swapctl -a $(lv_block swap)
@@ -179,7 +121,7 @@ guard_body()
 {
 	dm_need
 	sysctl -n hw.dm.label_guard >/dev/null 2>&1 || atf_skip "no hw.dm"
-	lvm_setup
+	lvm_setup 2
 	atf_check -o ignore sysctl -w hw.dm.label_guard=2
 	lvm_run lvcreate -L 8m -n one $VG
 	dm_moves 65536 write $(lv_char one) 0 65536

@@ -4,9 +4,8 @@
 
 . $(atf_get_srcdir)/subr.sh
 
-load_descr="load, use, refuse to go while in use, unload, again"
-dm_test_case load
-load_body()
+# module_need: a module to load, which is not loaded; sets kmod and was_loaded.
+module_need()
 {
 	kmod=$(atf_config_get dm.kmod "${DM_KMOD:-dm}")
 	was_loaded=no
@@ -20,6 +19,13 @@ load_body()
 	elif [ -n "$(dm_major c)" ]; then
 		atf_skip "dm is built in"
 	fi
+}
+
+load_descr="load, use, refuse to go while in use, unload, again"
+dm_test_case load
+load_body()
+{
+	module_need
 	for round in 1 2 3; do
 		modload $kmod >out 2>&1 || atf_skip "modload $kmod: $(cat out)"
 		dm_need
@@ -42,7 +48,41 @@ load_body()
 	[ $was_loaded = no ] || modload $kmod
 }
 
+threads_descr="unload while lanes wait, are busy, and have just ended"
+threads_timeout=600
+dm_test_case threads
+threads_body()
+{
+	module_need
+	for round in 1 2 3 4 5; do
+		modload $kmod >out 2>&1 || atf_skip "modload $kmod: $(cat out)"
+		dm_need
+		[ $round -gt 1 ] || dm_disk 1
+		dm_make ${P}a "0 2000 delay $DISK1 5000 3600000"
+		dm_make ${P}b "0 2000 delay $DISK1 7000 1" "2000 100 error"
+		dm_start waits $H read $MAPPER/r${P}a 0 65536
+		dm_start works $H verify $MAPPER/r${P}b 2000 60 $round
+		dm_start fails $H read $MAPPER/r${P}b 1024000 512
+		dm_delayed ${P}a
+		atf_check -s exit:1 -e match:busy modunload dm
+		atf_check dmctl suspend ${P}a
+		dm_join waits
+		dm_join works
+		dm_over fails
+		atf_check -s exit:1 -e match:busy modunload dm
+		# One goes with its table, the other lost its lanes before.
+		dm_load ${P}b "0 2000 linear $DISK1 7000"
+		atf_check dmctl resume ${P}b
+		atf_check dmctl remove ${P}a
+		atf_check dmctl remove ${P}b
+		atf_check modunload dm
+	done
+	[ $was_loaded = no ] || modload $kmod
+}
+
 atf_init_test_cases()
 {
-	atf_add_test_case load
+	for test in load threads; do
+		atf_add_test_case $test
+	done
 }

@@ -140,7 +140,6 @@ const VARS: &[&str] = &[
     "S_IFMT",
     "DISKMAGIC",
     "DKCACHE_.*",
-    "hz",
     "CALLOUT_MPSAFE",
     "PATH_MAX",
     "prop_.*",

@@ -37,14 +37,13 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 
 fn init() -> Result<(), Errno> {
     mutex::provide();
-    let slots: &'static Slots = Box::leak(Box::new(Slots::new()));
     GOING.store(false, Ordering::SeqCst);
     // As a module finds them; in a process machines follow one another.
     dm_legacy_errors.store(0, Ordering::Relaxed);
     dm_label_guard.store(1, Ordering::Relaxed);
     set_global(Box::new(Global {
         driver: Driver::new(NetBsd),
-        slots,
+        slots: Slots::new(),
         children: PoolCache::new(c"dmbuf"),
         splits: PoolCache::new(c"dmsplit"),
         folder: Callout::new(&FOLDER),
@@ -123,9 +122,9 @@ fn free() {
     // Whoever let the last I/O go may still have a few instructions of ours to run.
     // SAFETY: the thread may sleep.
     unsafe { sys::dm_shim_barrier() };
-    // SAFETY: `init` leaked it, and nobody can call the driver any more. Slots put their reserves
-    // back into the pools, which go after them.
-    drop(unsafe { Box::from_raw(core::ptr::from_ref(global.slots).cast_mut()) });
+    // SAFETY: nobody can call the driver any more. The pools, into which the slots' reserves go,
+    // are still there.
+    unsafe { global.slots.clear() };
     drop(take_global());
     mutex::withdraw();
 }

@@ -21,7 +21,8 @@ impl Slot {
         let Journey { pass, came, .. } = journey;
         pass.local().tallies.count(io.is_write(), io.bytes(), came);
         io.complete();
-        self.leave(pass);
+        // SAFETY: the journey began at this slot (invariant).
+        unsafe { self.leave(pass) };
     }
 
     /// Completes an I/O that failed after `done` bytes, and leaves the gate.
@@ -31,13 +32,15 @@ impl Slot {
         pass.local().tallies.count(io.is_write(), done, came);
         pass.local().tallies.count_failed();
         io.fail(done, errno);
-        self.leave(pass);
+        // SAFETY: the journey began at this slot (invariant).
+        unsafe { self.leave(pass) };
     }
 
     #[cold]
     pub(super) fn finish_empty(&self, io: Io, journey: Journey) {
         io.complete_empty();
-        self.leave(journey.pass);
+        // SAFETY: the journey began at this slot (invariant).
+        unsafe { self.leave(journey.pass) };
     }
 
     /// Notes that a piece failed: the I/O's error is that of the lowest byte that was not moved,
@@ -114,11 +117,13 @@ impl Slot {
             Door::Held => {
                 held.push_front(io);
                 drop(held);
-                self.leave(journey.pass);
+                // SAFETY: the journey began at this slot (invariant).
+                unsafe { self.leave(journey.pass) };
             }
             Door::Open => {
                 drop(held);
-                self.leave(journey.pass);
+                // SAFETY: the journey began at this slot (invariant).
+                unsafe { self.leave(journey.pass) };
                 self.submit(io);
             }
             Door::Dead => {
@@ -135,7 +140,8 @@ impl Slot {
             return self.fail(io, journey, 0, Errno::ENOMEM);
         }
         self.reserve.starve(io);
-        self.leave(journey.pass);
+        // SAFETY: the journey began at this slot (invariant).
+        unsafe { self.leave(journey.pass) };
         // What it waits for may have come back before it was in the queue.
         self.serve();
     }
@@ -159,13 +165,13 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
     // The I/O it is for is under way, which keeps the slot and, in a split, the split.
     unsafe {
         let child = NonNull::new_unchecked(buf.cast::<Child>());
-        let Child { slot, parent, reserved, .. } = child.as_ref();
-        let (slot, reserved): (&'static Slot, bool) = (&**slot, *reserved);
+        let raw = child.as_ptr();
+        let (slot, reserved): (&'static Slot, bool) = (&*(*raw).slot, (*raw).reserved);
         if !buf::is_complete(buf) || reserved {
-            return slot.done(child, parent.assume_init_read());
+            return slot.done(child, (*raw).parent.assume_init_read());
         }
         // Taken out before the child may be another's, and one by one: they stay in registers.
-        match parent.assume_init_ref() {
+        match (*raw).parent.assume_init_ref() {
             Parent::Whole(io, journey) => {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
                 match journey.pass.local().child.keep(child) {

@@ -123,19 +123,52 @@ const NOT_YET: i32 = -1;
 /// The job was given back.
 const GIVEN_BACK: i32 = -2;
 
+// SAFETY: a split belongs to its pieces, in whatever thread they are; a waiting thread's place stays
+// until it is answered.
+unsafe impl Send for Held {}
+
+/// A value that has one user at a time, who may be any thread: see [`TableIo`]'s invariants.
+struct Handed<T>(UnsafeCell<T>);
+
+// SAFETY: it has one user at a time, and the hand-over from one to the next is by the engine's
+// locks, or by a lane's `state`, released and acquired.
+unsafe impl<T: Send> Sync for Handed<T> {}
+
+impl<T> Handed<T> {
+    fn new(value: T) -> Handed<T> {
+        Handed(UnsafeCell::new(value))
+    }
+
+    /// The value, for its user.
+    fn get(&self) -> *mut T {
+        self.0.get()
+    }
+}
+
 /// The record of one job.
 struct JobCell {
-    held: UnsafeCell<Held>,
+    held: Handed<Held>,
     /// While the job is forwarded: its engine, and what there is to know about it.
-    forwarded: UnsafeCell<Option<(Arc<Executor>, JobInfo)>>,
+    forwarded: Handed<Option<(Arc<Executor>, JobInfo)>>,
     nested: Nested,
 }
 
-// SAFETY: see `TableIo`'s invariants: each cell has one user at a time, and the hand-over from one
-// to the next is by the engine's locks, or by `state`, released and acquired.
-unsafe impl Send for TableIo {}
-// SAFETY: as above.
-unsafe impl Sync for TableIo {}
+/// Keeps a table for a completion, or for who handed it what kept it until then: whoever drops the
+/// table waits until all of these of its slot are gone.
+struct Completing(&'static Slot);
+
+impl Completing {
+    fn new(slot: &'static Slot) -> Completing {
+        slot.completing.fetch_add(1, Ordering::SeqCst);
+        Completing(slot)
+    }
+}
+
+impl Drop for Completing {
+    fn drop(&mut self) {
+        self.0.completing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl TableIo {
     /// Takes what a plan names, for a table with these components.
@@ -147,8 +180,8 @@ impl TableIo {
         disks: Box<[Arc<Disk>]>,
     ) -> Arc<TableIo> {
         let job = |number| JobCell {
-            held: UnsafeCell::new(Held::Nothing),
-            forwarded: UnsafeCell::new(None),
+            held: Handed::new(Held::Nothing),
+            forwarded: Handed::new(None),
             nested: Nested::new(number, 0),
         };
         let lane = |(number, width): (usize, &usize)| LaneCell::new(number, *width);
@@ -221,6 +254,8 @@ impl TableIo {
 
     /// Has a split wait for the number of a job of a table's line.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
+        // Once it waits, others may carry the split on to its end, and with it what keeps the table.
+        let _kept = Completing::new(self.slot);
         if let Some(waiting) = self.waiting.get(line) {
             waiting.lock().push(split);
         }
@@ -477,6 +512,8 @@ unsafe extern "C" fn job_done(buf: *mut sys::buf) {
     unsafe {
         let inner = buf.cast::<Inner>();
         let outcome = buf::outcome(buf);
+        // The answer may let the gate go, while this is still in a function of the table's.
+        let _kept = Completing::new((*(*inner).table).slot);
         let (table, number) = (&*(*inner).table, (*inner).number);
         let Some(cell) = table.jobs.get(number) else { return };
         let forwarded = (*cell.forwarded.get()).take();

@@ -11,6 +11,9 @@ pub mod devsw;
 pub mod ioctl;
 pub mod job;
 mod label;
+#[cfg(all(test, miri))]
+#[path = "../../regress/miri/mod.rs"]
+mod miri;
 pub mod netbsd;
 #[cfg(not(feature = "hosted"))]
 mod panic;
@@ -34,7 +37,7 @@ use slot::Slots;
 /// Everything the driver has while it is initialised.
 pub(crate) struct Global {
     pub(crate) driver: Driver<NetBsd>,
-    pub(crate) slots: &'static Slots,
+    pub(crate) slots: Slots,
     pub(crate) children: PoolCache<Child>,
     pub(crate) splits: PoolCache<Split>,
     pub(crate) folder: Callout<stats::Folder>,

@@ -44,6 +44,10 @@ pub(super) enum Parent {
 }
 
 /// What an I/O that is under way carries along.
+///
+/// # Invariants
+/// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
+/// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
 pub(crate) struct Journey {
     /// Its right to be inside the gate.
     pub(super) pass: Pass<'static, Local>,
@@ -54,6 +58,7 @@ pub(crate) struct Journey {
 }
 
 impl Journey {
+    /// What an I/O carries along that is sent to the slot whose gate gave this pass.
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
         Journey { pass, came: cpu::ticks(), impatient: false }
@@ -93,6 +98,13 @@ pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     }
     None
 }
+
+/// An object of a pool that nobody uses now.
+pub(crate) struct Idle<T>(pub(super) NonNull<T>);
+
+// SAFETY: whoever has an object that is not in use has it alone; it is raw memory that any thread
+// may use.
+unsafe impl<T> Send for Idle<T> {}
 
 /// An object of a CPU's that has just been used, ready for the next I/O without going to the pool.
 pub(crate) struct Spare<T>(AtomicPtr<T>);
@@ -255,7 +267,7 @@ impl Slot {
     pub(super) fn child(&self) -> Option<NonNull<Child>> {
         let child = global().and_then(|global| global.children.get());
         let reserved = child.is_none();
-        let child = child.or_else(|| self.reserve.take_child())?;
+        let child = child.or_else(|| Some(self.reserve.take_child()?.0))?;
         self.adopt(child, reserved);
         Some(child)
     }
@@ -264,7 +276,7 @@ impl Slot {
     pub(super) fn child_or_wait(&self, split: NonNull<Split>) -> Option<NonNull<Child>> {
         let child = global().and_then(|global| global.children.get());
         let reserved = child.is_none();
-        let child = child.or_else(|| self.reserve.take_child_or_halt(split))?;
+        let child = child.or_else(|| Some(self.reserve.take_child_or_halt(split)?.0))?;
         self.adopt(child, reserved);
         Some(child)
     }
@@ -283,7 +295,7 @@ impl Slot {
         // SAFETY: the child is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*child.as_ptr()).reserved {
-                self.reserve.put_child(child);
+                self.reserve.put_child(Idle(child));
                 self.serve();
             } else if !local.child.keep(child)
                 && let Some(global) = global()
@@ -298,7 +310,7 @@ impl Slot {
         // SAFETY: the split is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*split.as_ptr()).reserved {
-                self.reserve.put_split(split);
+                self.reserve.put_split(Idle(split));
                 self.serve();
             } else if !local.split.keep(split)
                 && let Some(global) = global()

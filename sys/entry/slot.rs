@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
@@ -17,11 +17,12 @@ use dm_core::units::{Dev, Minor};
 
 use super::job::TableIo;
 use super::netbsd::NetBsd;
-use super::pieces::{Child, Halted, Spare, Split};
+use super::pieces::{Child, Halted, Idle, Spare, Split};
 use super::stats::{Folded, Tallies};
 use crate::kern::buf::IoQueue;
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Disk;
+use crate::kern::fixed::Fixed;
 use crate::kern::gate::{Door, Gate, Pass};
 use crate::kern::mutex::{Mutex, SpinMutex};
 use crate::kern::reserve::Reserve;
@@ -73,17 +74,21 @@ pub struct Slot {
     /// The minor of the device, this one or one below, that has turned an I/O of such a search away
     /// because it is suspended; 0 for none.
     pub(crate) label_turned_away: AtomicU32,
-    cfdata: UnsafeCell<sys::cfdata>,
+    cfdata: CfData,
 }
 
-// SAFETY: `cfdata` is touched only by whoever attaches the slot's device, before it is published.
-unsafe impl Sync for Slot {}
-// SAFETY: as above; the rest is Send.
-unsafe impl Send for Slot {}
+/// What autoconf(9) is told of a device, in memory that autoconf(9) keeps the address of.
+struct CfData(UnsafeCell<sys::cfdata>);
+
+// SAFETY: its pointers are to constants of the shim's.
+unsafe impl Send for CfData {}
+// SAFETY: it is written only by whoever attaches the slot's device, before anybody can find the
+// slot, and read by autoconf(9) as long as the device is there.
+unsafe impl Sync for CfData {}
 
 /// What a device keeps for when the pools are empty. Each has its own: the I/O of a stacked device
 /// needs one on every layer.
-pub(crate) type SlotReserve = Reserve<NonNull<Child>, NonNull<Split>, IoQueue, Halted>;
+pub(crate) type SlotReserve = Reserve<Idle<Child>, Idle<Split>, IoQueue, Halted>;
 
 #[derive(Default)]
 struct NodeState {
@@ -102,6 +107,8 @@ pub struct Slots {
     chunks: [AtomicPtr<Chunk>; CHUNK],
     /// Slots that serve no device.
     free: Mutex<Vec<&'static Slot>>,
+    /// Every slot, until [`Slots::clear`].
+    all: Mutex<Vec<Fixed<Slot>>>,
 }
 
 type Chunk = [AtomicPtr<Slot>; CHUNK];
@@ -111,7 +118,7 @@ const _: () = assert!(CHUNK * CHUNK > Minor::MAX.get() as usize);
 impl Slots {
     pub(crate) fn new() -> Slots {
         let chunks = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNK];
-        Slots { chunks, free: Mutex::new(Vec::new()) }
+        Slots { chunks, free: Mutex::new(Vec::new()), all: Mutex::new(Vec::new()) }
     }
 
     /// The slot of a minor number, if a device has it.
@@ -129,11 +136,21 @@ impl Slots {
     /// A slot for a new device, which nobody can find yet.
     pub(crate) fn take(&self, minor: Minor) -> &'static Slot {
         let recycled = self.free.lock().pop();
-        let slot = recycled.unwrap_or_else(|| Box::leak(Box::new(Slot::new())));
+        let slot = recycled.unwrap_or_else(|| self.make());
         slot.gate.open();
         slot.label_writable.store(false, Ordering::Relaxed);
         slot.set_minor(minor.get());
         slot
+    }
+
+    /// Makes one more slot.
+    fn make(&self) -> &'static Slot {
+        let slot = Fixed::new(Slot::new());
+        // SAFETY: it is not freed while the driver is there, and nothing but references that are
+        // shared is made to it meanwhile.
+        let made = unsafe { &*slot.get() };
+        self.all.lock().push(slot);
+        made
     }
 
     /// Lets a slot be found.
@@ -165,6 +182,23 @@ impl Slots {
         self.free.lock().push(slot);
     }
 
+    /// Frees every slot. Their reserves go back to the driver's pools, which are still there.
+    ///
+    /// # Safety
+    /// The driver ends: nobody has a slot, or looks for one, from here on.
+    pub(crate) unsafe fn clear(&self) {
+        for chunk in &self.chunks {
+            let chunk = chunk.swap(ptr::null_mut(), Ordering::AcqRel);
+            if !chunk.is_null() {
+                // SAFETY: `publish` made it, and nobody looks there any more (caller).
+                drop(unsafe { Box::from_raw(chunk) });
+            }
+        }
+        let free = core::mem::take(&mut *self.free.lock());
+        let all = core::mem::take(&mut *self.all.lock());
+        drop((free, all));
+    }
+
     /// Every slot that serves a device.
     pub(crate) fn each(&self, mut f: impl FnMut(&'static Slot)) {
         for chunk in &self.chunks {
@@ -180,28 +214,11 @@ impl Slots {
     }
 }
 
-impl Drop for Slots {
-    fn drop(&mut self) {
-        for chunk in &self.chunks {
-            let chunk = chunk.load(Ordering::Acquire);
-            if !chunk.is_null() {
-                // SAFETY: it came from `publish`, and nobody can call the driver any more.
-                drop(unsafe { Box::from_raw(chunk) });
-            }
-        }
-        // No device is left, so all slots are free.
-        for slot in self.free.lock().drain(..) {
-            // SAFETY: it was leaked by `take`, and nobody can call the driver any more.
-            drop(unsafe { Box::from_raw(ptr::from_ref(slot).cast_mut()) });
-        }
-    }
-}
-
 impl Slot {
     fn new() -> Slot {
         let reserve = Reserve::new(
-            super::global().map(|g| g.children.get_sleeping()),
-            super::global().map(|g| g.splits.get_sleeping()),
+            super::global().map(|g| Idle(g.children.get_sleeping())),
+            super::global().map(|g| Idle(g.splits.get_sleeping())),
         );
         Slot {
             number: AtomicU32::new(0),
@@ -217,7 +234,7 @@ impl Slot {
             completing: AtomicUsize::new(0),
             label_turned_away: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
-            cfdata: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+            cfdata: CfData(UnsafeCell::new(unsafe { core::mem::zeroed() })),
         }
     }
 
@@ -239,7 +256,7 @@ impl Slot {
 
     /// What autoconf(9) is told of the device. It lives as long as the device, and longer.
     pub(crate) fn cfdata(&self) -> *mut sys::cfdata {
-        self.cfdata.get()
+        self.cfdata.0.get()
     }
 
     /// The driver's block device for it.
@@ -250,9 +267,13 @@ impl Slot {
     }
 
     /// Leaves the gate, and wakes whoever waits for it to be empty.
+    ///
+    /// # Safety
+    /// The pass is of this slot's gate.
     #[inline]
-    pub(crate) fn leave(&self, pass: Pass<'_, Local>) {
-        if self.gate.leave(pass) {
+    pub(crate) unsafe fn leave(&self, pass: Pass<'_, Local>) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.gate.leave(pass) } {
             let _held = self.held.lock();
             self.gate_moved.broadcast();
         }
@@ -286,8 +307,10 @@ impl Slot {
             self.gate_moved.broadcast();
             return None;
         };
-        let result = f(self.gate.value(&pass));
-        self.leave(pass);
+        // SAFETY: the pass is from above.
+        let result = f(unsafe { self.gate.value(&pass) });
+        // SAFETY: as above.
+        unsafe { self.leave(pass) };
         Some(result)
     }
 
@@ -364,10 +387,10 @@ impl Drop for Slot {
         let Some(global) = super::global() else { return };
         // SAFETY: both came from these caches, and no I/O is left that could have them.
         unsafe {
-            if let Some(child) = self.reserve.take_child() {
+            if let Some(Idle(child)) = self.reserve.take_child() {
                 global.children.put(child);
             }
-            if let Some(split) = self.reserve.take_split() {
+            if let Some(Idle(split)) = self.reserve.take_split() {
                 global.splits.put(split);
             }
         }
@@ -376,6 +399,9 @@ impl Drop for Slot {
 
 /// Someone inside a gate, in one place of the code. Who shuts the gate waits for them, with I/O
 /// held, so they do not wait for memory.
+///
+/// # Invariants
+/// The pass is of the slot's gate.
 pub(crate) struct Inside<'s> {
     slot: &'s Slot,
     pass: Option<Pass<'s, Local>>,
@@ -385,14 +411,16 @@ pub(crate) struct Inside<'s> {
 impl Inside<'_> {
     /// What is behind the gate.
     pub(crate) fn current(&self) -> Option<&Current> {
-        self.pass.as_ref().map(|pass| self.slot.gate.value(pass))
+        // SAFETY: the pass is of this gate (invariant).
+        self.pass.as_ref().map(|pass| unsafe { self.slot.gate.value(pass) })
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.slot.leave(pass);
+            // SAFETY: the pass is of this slot's gate (invariant).
+            unsafe { self.slot.leave(pass) };
         }
     }
 }

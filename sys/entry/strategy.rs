@@ -117,7 +117,8 @@ impl Slot {
     /// [`Slot::dispatch`], as a part of [`dmstrategy`].
     #[inline(always)]
     fn send(&'static self, io: Io, journey: Journey) {
-        let current = self.gate.value(&journey.pass);
+        // SAFETY: the journey began at this slot (invariant).
+        let current = unsafe { self.gate.value(&journey.pass) };
         let (table, start, length) = match self.check(current, &io) {
             Ok(Some(range)) => range,
             Ok(None) => return self.finish_empty(io, journey),
@@ -193,7 +194,7 @@ impl Slot {
         let local = journey.pass.local();
         let split = local.split.take().or_else(|| global()?.splits.get());
         let reserved = split.is_none();
-        let Some(split) = split.or_else(|| self.reserve.take_split()) else {
+        let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
             return self.starve(io, journey);
         };
         local.tallies.count_split();

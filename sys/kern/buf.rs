@@ -20,6 +20,16 @@ c_const! {
     pub BC_BUSY: u32;
 }
 
+/// Reads a field of an [`Io`]'s buffer that is the driver's. By itself: others of its fields are
+/// written meanwhile, such as BC_WANTED in b_cflags by whoever waits for the buffer, so that nobody
+/// may have a reference to all of it.
+macro_rules! field {
+    ($io:ident.$field:ident) => {
+        // SAFETY: the buffer is the driver's until biodone(9) (invariant), and so is the field.
+        unsafe { (*$io.0.as_ptr()).$field }
+    };
+}
+
 /// An I/O that came to the driver: it must be completed, once. Completing takes it; dropping it
 /// would leave its sender waiting for ever, so that is a panic.
 ///
@@ -56,40 +66,34 @@ impl Io {
         self.0.as_ptr()
     }
 
-    #[inline]
-    fn raw(&self) -> &buf {
-        // SAFETY: the buffer is ours (invariant).
-        unsafe { self.0.as_ref() }
-    }
-
     /// The device it is for.
     #[inline]
     pub fn dev(&self) -> Dev {
-        Dev(self.raw().b_dev)
+        Dev(field!(self.b_dev))
     }
 
     /// Whether it writes.
     #[inline]
     pub fn is_write(&self) -> bool {
-        self.raw().b_flags & B_READ == 0
+        field!(self.b_flags) & B_READ == 0
     }
 
     /// How many bytes it wants. b_bcount is an i32: what a strange caller made negative is beyond
     /// `i32::MAX` here.
     #[inline]
     pub fn bytes(&self) -> u32 {
-        self.raw().b_bcount as u32
+        field!(self.b_bcount) as u32
     }
 
     /// Its first sector; a negative one is beyond any disk.
     #[inline]
     pub fn sector(&self) -> Sector {
-        Sector(self.raw().b_blkno as u64)
+        Sector(field!(self.b_blkno) as u64)
     }
 
     /// Whether its data fits into the memory that it was given.
     pub fn fits_its_buffer(&self) -> bool {
-        (0..=self.raw().b_bufsize).contains(&self.raw().b_bcount)
+        (0..=field!(self.b_bufsize)).contains(&field!(self.b_bcount))
     }
 
     /// Cuts it to the device's size, as disks do. `false` when nothing is left to do: it has been
@@ -102,7 +106,7 @@ impl Io {
     /// `true` if a write must be on stable storage before it is complete.
     #[inline]
     pub fn is_fua(&self) -> bool {
-        self.raw().b_flags & B_MEDIA_FUA != 0
+        field!(self.b_flags) & B_MEDIA_FUA != 0
     }
 
     /// `bytes` bytes of the data, from `offset` on; mapped until completion. Null if they are not
@@ -111,18 +115,18 @@ impl Io {
         if offset.checked_add(bytes).is_none_or(|end| end > self.bytes()) {
             return ptr::null_mut();
         }
+        let data = field!(self.b_data);
         // SAFETY: b_data has b_bcount bytes, and the range is in them.
-        unsafe { self.raw().b_data.cast::<u8>().add(offset as usize) }
+        unsafe { data.cast::<u8>().add(offset as usize) }
     }
 
     /// Fills `bytes` bytes of its data, from `offset` on, with zeroes.
     #[inline]
     pub fn zero(&self, offset: u32, bytes: u32) {
         debug_assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.bytes()));
+        let data = field!(self.b_data);
         // SAFETY: b_data has b_bcount bytes, mapped until completion, and the range is in them.
-        unsafe {
-            ptr::write_bytes(self.raw().b_data.cast::<u8>().add(offset as usize), 0, bytes as usize)
-        }
+        unsafe { ptr::write_bytes(data.cast::<u8>().add(offset as usize), 0, bytes as usize) }
     }
 
     /// Completes it: all was done.
@@ -220,7 +224,7 @@ impl Line for IoQueue {
     fn pop(&mut self) -> Option<Io> {
         let raw = NonNull::new(self.head)?;
         // SAFETY: it is in this queue, so ours; it leaves it here.
-        self.head = unsafe { raw.as_ref().b_u.u_actq.tqe_next };
+        self.head = unsafe { (*raw.as_ptr()).b_u.u_actq.tqe_next };
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
@@ -250,15 +254,15 @@ pub unsafe fn nest(
     sector: Sector,
     done: Done,
 ) {
-    let parent = parent.raw();
-    // SAFETY: the caller's promise.
+    let parent = parent.as_ptr();
+    // SAFETY: the caller's promise; the parent is the driver's while it is under way.
     unsafe {
-        (*child).b_flags = parent.b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
+        (*child).b_flags = (*parent).b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
         (*child).b_oflags = 0;
         (*child).b_error = 0;
-        (*child).b_prio = parent.b_prio;
-        (*child).b_proc = parent.b_proc;
-        (*child).b_data = parent.b_data.cast::<u8>().add(offset as usize).cast();
+        (*child).b_prio = (*parent).b_prio;
+        (*child).b_proc = (*parent).b_proc;
+        (*child).b_data = (*parent).b_data.cast::<u8>().add(offset as usize).cast();
         // A range of a buffer is no longer than the buffer, whose length is an i32.
         (*child).b_bcount = bytes as i32;
         (*child).b_bufsize = bytes as i32;

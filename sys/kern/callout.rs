@@ -1,9 +1,8 @@
 //! callout(9).
 
-use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
+use super::fixed::Fixed;
 use super::sys;
 
 /// Something that is called when a number of ticks has passed.
@@ -15,9 +14,9 @@ pub trait Tick: Sync {
 /// A callout for one `T`.
 ///
 /// # Invariants
-/// The kernel's callout is initialised as long as this value lives, and never moves: it is boxed.
+/// The kernel's callout is initialised as long as this value lives.
 pub struct Callout<T: Tick + 'static> {
-    raw: Box<UnsafeCell<sys::callout_t>>,
+    raw: Fixed<sys::callout_t>,
     target: &'static T,
 }
 
@@ -35,8 +34,7 @@ impl<T: Tick> Callout<T> {
     /// A callout that calls `target`.
     pub fn new(target: &'static T) -> Self {
         // SAFETY: callout_t is plain memory that callout_init(9) fills.
-        let raw: Box<UnsafeCell<sys::callout_t>> =
-            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        let raw: Fixed<sys::callout_t> = Fixed::new(unsafe { core::mem::zeroed() });
         // SAFETY: `raw` is fresh and stays where it is; the function's argument lives for ever.
         unsafe {
             sys::callout_init(raw.get(), sys::CALLOUT_MPSAFE as _);

@@ -1,19 +1,18 @@
 //! condvar(9).
 
-use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::ffi::CStr;
 
 use dm_core::Errno;
 
+use super::fixed::Fixed;
 use super::mutex::{Guard, Kind};
 use super::sys;
 
 /// A condition variable.
 ///
 /// # Invariants
-/// The kernel's variable is initialised as long as this value lives, and never moves: it is boxed.
-pub struct Condvar(Box<UnsafeCell<sys::kcondvar_t>>);
+/// The kernel's variable is initialised as long as this value lives.
+pub struct Condvar(Fixed<sys::kcondvar_t>);
 
 // SAFETY: condvar(9) is made to be used by many threads at once.
 unsafe impl Send for Condvar {}
@@ -24,7 +23,7 @@ impl Condvar {
     /// A new one; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
     pub fn new(name: &'static CStr) -> Condvar {
         // SAFETY: kcondvar_t is plain memory that cv_init(9) fills.
-        let raw = Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        let raw = Fixed::new(unsafe { core::mem::zeroed() });
         // SAFETY: `raw` is fresh and stays where it is; `name` lives for ever.
         unsafe { sys::cv_init(raw.get(), name.as_ptr()) };
         Condvar(raw)

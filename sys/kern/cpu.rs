@@ -30,7 +30,7 @@ pub fn ticks() -> i32 {
 /// Ticks in a second.
 pub fn hz() -> i32 {
     // SAFETY: the kernel sets it once, before any driver attaches.
-    unsafe { sys::hz }
+    unsafe { sys::dm_shim_hz() }
 }
 
 /// Milliseconds since some moment, precise to a tick; they wrap.

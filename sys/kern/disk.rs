@@ -1,7 +1,5 @@
 //! disk(9), and the label that a disk without one is given.
 
-use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -9,6 +7,7 @@ use dm_core::kernel::Geometry;
 use dm_core::units::{DEV_BSIZE, Dev, Sector};
 use dm_core::{Errno, errno};
 
+use super::fixed::Fixed;
 use super::sys;
 
 /// Through which kind of node a disk is open.
@@ -26,9 +25,10 @@ pub type Strategy = unsafe extern "C" fn(*mut sys::buf);
 /// An attached disk.
 ///
 /// # Invariants
-/// The structure is initialised and attached as long as this value lives, and never moves.
+/// The structure is initialised and attached as long as this value lives. The kernel reads and
+/// writes fields of it under locks of its own, at any time: nobody has a reference to all of it.
 pub struct Disk {
-    raw: Box<UnsafeCell<sys::disk>>,
+    raw: Fixed<sys::disk>,
     /// An [`InCore`]; written under dk_openlock.
     in_core: AtomicU8,
 }
@@ -79,58 +79,62 @@ impl Disk {
     /// `device` outlives the disk, whose name is its own.
     pub unsafe fn attach(device: sys::device_t) -> Disk {
         // SAFETY: struct disk is plain memory that disk_init(9) fills.
-        let raw: Box<UnsafeCell<sys::disk>> =
-            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        let raw: Fixed<sys::disk> = Fixed::new(unsafe { core::mem::zeroed() });
         // SAFETY: `raw` is fresh and stays where it is; the name lives long enough (caller).
         unsafe {
-            sys::disk_init(raw.get(), sys::device_xname(device), &raw const sys::dm_shim_dkdriver);
+            sys::dm_shim_disk_init(raw.get(), sys::device_xname(device));
             sys::disk_attach(raw.get());
         }
         Disk { raw, in_core: AtomicU8::new(InCore::MadeUp as u8) }
     }
 
-    fn locked<R>(&self, f: impl FnOnce(&mut sys::disk) -> R) -> R {
+    /// Runs `f` with dk_openlock taken, which guards the open masks, the geometry and the label.
+    fn locked<R>(&self, f: impl FnOnce(*mut sys::disk) -> R) -> R {
         let raw = self.raw.get();
-        // SAFETY: the disk lives (invariant). dk_openlock guards the fields that are used here;
-        // the reference ends before it is let go.
+        // SAFETY: the disk lives (invariant), and with it its lock.
         unsafe {
             let lock = &raw mut (*raw).dk_openlock;
             sys::mutex_enter(lock);
-            let result = f(&mut *raw);
+            let result = f(raw);
             sys::mutex_exit(lock);
             result
         }
     }
 
+    /// Changes the masks of open nodes; the answer is the new one of them all.
+    fn masks(&self, node: Node, change: impl FnOnce(c_int) -> c_int) -> c_int {
+        // SAFETY: the disk lives (invariant), and dk_openlock guards the masks.
+        self.locked(|disk| unsafe {
+            let (block, character) = (&raw mut (*disk).dk_bopenmask, &raw mut (*disk).dk_copenmask);
+            let mask = match node {
+                Node::Block => block,
+                Node::Character => character,
+            };
+            *mask = change(*mask);
+            (*disk).dk_openmask = *block | *character;
+            if (*disk).dk_openmask == 0 {
+                self.set_in_core(InCore::MadeUp);
+            }
+            (*disk).dk_openmask
+        })
+    }
+
     /// Notes that a node was opened.
     pub fn open(&self, node: Node) {
-        self.locked(|disk| {
-            match node {
-                Node::Block => disk.dk_bopenmask |= 1,
-                Node::Character => disk.dk_copenmask |= 1,
-            }
-            disk.dk_openmask = disk.dk_bopenmask | disk.dk_copenmask;
-        });
+        self.masks(node, |mask| mask | 1);
     }
 
     /// Notes that a node was closed; `true` if none is open any more.
     pub fn close(&self, node: Node) -> bool {
-        self.locked(|disk| {
-            match node {
-                Node::Block => disk.dk_bopenmask &= !1,
-                Node::Character => disk.dk_copenmask &= !1,
-            }
-            disk.dk_openmask = disk.dk_bopenmask | disk.dk_copenmask;
-            if disk.dk_openmask == 0 {
-                self.set_in_core(InCore::MadeUp);
-            }
-            disk.dk_openmask == 0
-        })
+        self.masks(node, |mask| mask & !1) == 0
     }
 
     /// How many nodes are open.
     pub fn open_count(&self) -> u32 {
-        self.locked(|disk| disk.dk_bopenmask.count_ones() + disk.dk_copenmask.count_ones())
+        // SAFETY: the disk lives (invariant), and dk_openlock guards the masks.
+        self.locked(|disk| unsafe {
+            (*disk).dk_bopenmask.count_ones() + (*disk).dk_copenmask.count_ones()
+        })
     }
 
     /// Sets its size and what goes with it.
@@ -140,16 +144,19 @@ impl Disk {
             // The label was another table's.
             self.set_in_core(InCore::MadeUp);
             // SAFETY: plain numbers.
-            disk.dk_geom = unsafe { core::mem::zeroed() };
-            disk.dk_geom.dg_secperunit = sectors as i64;
-            disk.dk_geom.dg_secsize = sector_size;
+            let mut geom: sys::disk_geom = unsafe { core::mem::zeroed() };
+            geom.dg_secperunit = sectors as i64;
+            geom.dg_secsize = sector_size;
             let (heads, per_track) = geometry.map_or((NTRACKS, NSECTORS), |g| (g.heads, g.sectors));
-            disk.dk_geom.dg_ntracks = heads.max(1);
-            disk.dk_geom.dg_nsectors = per_track.max(1);
-            disk.dk_geom.dg_ncylinders = geometry.map_or(0, |g| g.cylinders);
-            // SAFETY: the disk lives, and is locked as disk_set_info asks. The type is a string
-            // that lives for ever.
-            unsafe { sys::disk_set_info(core::ptr::null_mut(), disk, c"dm".as_ptr()) };
+            geom.dg_ntracks = heads.max(1);
+            geom.dg_nsectors = per_track.max(1);
+            geom.dg_ncylinders = geometry.map_or(0, |g| g.cylinders);
+            // SAFETY: the disk lives, and is locked as its geometry and disk_set_info ask. The type
+            // is a string that lives for ever.
+            unsafe {
+                (*disk).dk_geom = geom;
+                sys::disk_set_info(core::ptr::null_mut(), disk, c"dm".as_ptr());
+            }
         });
     }
 
@@ -193,7 +200,7 @@ impl Disk {
             InCore::MadeUp => None,
             InCore::Read if !old => None,
             // SAFETY: disk_attach allocated the label; dk_openlock guards it.
-            InCore::Read | InCore::Set => Some(unsafe { *disk.dk_label }),
+            InCore::Read | InCore::Set => Some(unsafe { *(*disk).dk_label }),
         })
     }
 
@@ -202,7 +209,7 @@ impl Disk {
         self.locked(|disk| {
             if self.in_core() != InCore::Set {
                 // SAFETY: disk_attach allocated the label; dk_openlock guards it.
-                unsafe { *disk.dk_label = *label };
+                unsafe { *(*disk).dk_label = *label };
                 self.set_in_core(if read { InCore::Read } else { InCore::MadeUp });
             }
         });
@@ -229,7 +236,7 @@ impl Disk {
         new: &sys::disklabel,
         sector_size: u32,
     ) -> Result<sys::disklabel, Errno> {
-        let (raw, mut new) = (self.raw.get(), *new);
+        let mut new = *new;
         // The kernel believes the rest: writedisklabel reads sectors of this size into a buffer
         // for three of them, and divides by the tracks.
         if new.d_secsize != sector_size
@@ -241,7 +248,7 @@ impl Disk {
         self.locked(|disk| {
             // SAFETY: all three live; dk_openlock guards the in-core label.
             Errno::check(unsafe {
-                sys::setdisklabel(disk.dk_label, &raw mut new, 0, (*raw).dk_cpulabel)
+                sys::setdisklabel((*disk).dk_label, &raw mut new, 0, (*disk).dk_cpulabel)
             })?;
             self.set_in_core(InCore::Set);
             Ok(new)
@@ -299,11 +306,12 @@ impl Disk {
 /// # Safety
 /// `time` is valid.
 unsafe fn add_usec(time: *mut sys::timeval, usec: u64) {
-    // SAFETY: the caller's promise.
-    let time = unsafe { &mut *time };
-    let usec = usec.saturating_add(u64::try_from(time.tv_usec).unwrap_or(0));
-    time.tv_sec = time.tv_sec.wrapping_add((usec / 1_000_000) as _);
-    time.tv_usec = (usec % 1_000_000) as _;
+    // SAFETY: the caller's promise. iostat(8)'s sysctl may read it meanwhile.
+    unsafe {
+        let usec = usec.saturating_add(u64::try_from((*time).tv_usec).unwrap_or(0));
+        (*time).tv_sec = (*time).tv_sec.wrapping_add((usec / 1_000_000) as _);
+        (*time).tv_usec = (usec % 1_000_000) as _;
+    }
 }
 
 impl Drop for Disk {

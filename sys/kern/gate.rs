@@ -51,7 +51,8 @@ struct Cell<L> {
     _apart: [usize; 6],
 }
 
-/// The right to be inside. It must be given back to the gate that it came from.
+/// The right to be inside. It goes back to the gate that it came from, and to no other: it costs
+/// less not to carry along which one that is, so that who gives it back answers for it.
 #[must_use = "whoever entered must leave"]
 pub struct Pass<'g, L>(&'g Cell<L>);
 
@@ -100,7 +101,8 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         }
         // Not inside: whoever waits for the count must look at it again, which `enter`'s caller
         // makes them do.
-        self.leave(pass);
+        // SAFETY: the pass is from the line above.
+        unsafe { self.leave(pass) };
         None
     }
 
@@ -115,18 +117,33 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
 
     /// Leaves. If the answer is true, the door is not open, and whoever waits for the gate to be
     /// empty should look again.
+    ///
+    /// # Safety
+    /// The pass is this gate's: given by another one it would be that one's count that falls, while
+    /// its value is in use.
     #[inline]
-    pub fn leave(&self, pass: Pass<'_, L>) -> bool {
+    pub unsafe fn leave(&self, pass: Pass<'_, L>) -> bool {
+        debug_assert!(self.gave(&pass));
         pass.0.inside.fetch_sub(1, Ordering::SeqCst);
         full_fence();
         self.door.load(Ordering::SeqCst) != OPEN
     }
 
     /// The value, to someone who is inside.
+    ///
+    /// # Safety
+    /// The pass is this gate's: another one's does not keep the value from being changed.
     #[inline]
-    pub fn value<'p>(&'p self, _inside: &'p Pass<'_, L>) -> &'p T {
-        // SAFETY: the value does not change while someone is inside (invariant).
+    pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_, L>) -> &'p T {
+        debug_assert!(self.gave(inside));
+        // SAFETY: the value does not change while someone is inside (invariant), as the holder of
+        // a pass of this gate's is (caller).
         unsafe { &*self.value.get() }
+    }
+
+    /// `true` if a pass is this gate's.
+    fn gave(&self, pass: &Pass<'_, L>) -> bool {
+        self.cells.iter().any(|cell| core::ptr::eq(cell, pass.0))
     }
 
     /// Shuts the door.

@@ -7,6 +7,7 @@ pub mod callout;
 pub mod condvar;
 pub mod cpu;
 pub mod disk;
+pub mod fixed;
 pub mod gate;
 #[cfg(not(feature = "hosted"))]
 pub mod kmem;

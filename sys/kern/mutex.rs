@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
+use super::fixed::Fixed;
 use super::sys;
 
 /// What kind of mutex one is: where it may be taken, and whether its holder may sleep.
@@ -40,9 +41,9 @@ impl Kind for Spin {
 /// A mutex that owns its data.
 ///
 /// # Invariants
-/// The kernel's mutex is initialised as long as this value lives, and never moves: it is boxed.
+/// The kernel's mutex is initialised as long as this value lives.
 pub struct Mutex<T, K: Kind = Adaptive> {
-    raw: Box<UnsafeCell<sys::kmutex_t>>,
+    raw: Fixed<sys::kmutex_t>,
     data: UnsafeCell<T>,
     kind: PhantomData<K>,
 }
@@ -59,8 +60,8 @@ impl<T, K: Kind> Mutex<T, K> {
     /// A new mutex around `data`.
     pub fn new(data: T) -> Self {
         // SAFETY: kmutex_t is plain memory that mutex_init(9) fills; all zeroes is a value of it.
-        let raw = Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
-        // SAFETY: `raw` is fresh, and boxed, so it stays where it is.
+        let raw = Fixed::new(unsafe { core::mem::zeroed() });
+        // SAFETY: `raw` is fresh and stays where it is.
         unsafe { K::init(raw.get()) };
         Mutex { raw, data: UnsafeCell::new(data), kind: PhantomData }
     }

@@ -112,6 +112,13 @@ dm_shim_process(void)
 #endif
 }
 
+int
+dm_shim_hz(void)
+{
+
+	return hz;
+}
+
 void
 dm_shim_kernel_lock(void)
 {
@@ -246,10 +253,17 @@ const struct cdevsw dm_cdevsw = {
 	.d_flag = D_DISK | D_MPSAFE
 };
 
-const struct dkdriver dm_shim_dkdriver = {
+static const struct dkdriver dm_dkdriver = {
 	.d_strategy = dmstrategy,
 	.d_minphys = dm_minphys
 };
+
+void
+dm_shim_disk_init(struct disk *dk, const char *name)
+{
+
+	disk_init(dk, name, &dm_dkdriver);
+}
 
 static devmajor_t dm_bmajor = -1, dm_cmajor = -1;
 

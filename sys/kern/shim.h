@@ -13,6 +13,7 @@ unsigned int	 dm_shim_cpu(void);
 unsigned int	 dm_shim_ncpu(void);
 int		 dm_shim_authorize(void);
 int		 dm_shim_process(void);
+int		 dm_shim_hz(void);
 void		 dm_shim_kernel_lock(void);
 void		 dm_shim_kernel_unlock(void);
 int		 dm_shim_namei(const char *, struct vnode **);
@@ -45,5 +46,5 @@ devmajor_t	 dm_shim_bmajor(void);
 devmajor_t	 dm_shim_cmajor(void);
 int		 dm_shim_sysctl_attach(void);
 void		 dm_shim_sysctl_detach(void);
-extern const struct dkdriver dm_shim_dkdriver;
+void		 dm_shim_disk_init(struct disk *, const char *);
 #endif

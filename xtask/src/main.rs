@@ -56,7 +56,7 @@ The project's tasks. Each installs what it needs and lacks, and says so.
   cargo xtask bench --nbd [ROW]
       Compare dm-host's NBD server with nbdkit's file plugin, on one image: time
       and processor time of each row, or of those whose names hold ROW.
-  cargo xtask sanitize address|thread [ARGUMENT...]
+  cargo xtask sanitize address|thread|miri [ARGUMENT...]
       Run the tests of dm-host that put I/O, control and failures under stress
       with one of the compiler's sanitizers, or those that the arguments name to
       `cargo test`.

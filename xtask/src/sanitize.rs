@@ -1,5 +1,5 @@
 //! `cargo xtask sanitize`: the hosted kernel, the driver, the shim and the standard library, all
-//! compiled for one of the compiler's sanitizers.
+//! compiled for one of the compiler's sanitizers; or the driver alone, under Miri.
 
 use std::path::PathBuf;
 
@@ -23,14 +23,15 @@ const TESTS: &[&str] = &[
     "stress",
 ];
 
-/// `cargo xtask sanitize address|thread [ARGUMENT]...`
+/// `cargo xtask sanitize address|thread|miri [ARGUMENT]...`
 pub fn main(args: &[String]) -> Result<()> {
-    let usage = "say which: cargo xtask sanitize address|thread [ARGUMENT...]";
+    let usage = "say which: cargo xtask sanitize address|thread|miri [ARGUMENT...]";
     let (kind, rest) = args.split_first().ok_or(usage)?;
     let (runtime, offset) = match kind.as_str() {
         // For NetBSD, which its structures are, clang would put the sanitizer's memory elsewhere.
         "address" => ("asan", " -mllvm -asan-mapping-offset=0x7fff8000"),
         "thread" => ("tsan", ""),
+        "miri" => return miri(rest),
         _ => return Err(usage.into()),
     };
     setup::ensure(&[Need::Hosted, Need::Kernel])?;
@@ -59,6 +60,32 @@ pub fn main(args: &[String]) -> Result<()> {
         command.args(TESTS.iter().flat_map(|test| ["--test", test]));
     }
     sh::run(command.args(rest))
+}
+
+/// Runs the driver under Miri, on a stand-in for C (`regress/miri`). Miri is a part of rustup's nightly
+/// toolchains only.
+fn miri(arguments: &[String]) -> Result<()> {
+    let nightly = sh::has("rustup")
+        && sh::command("rustup")
+            .args(["run", "nightly", "cargo", "miri", "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+    if !nightly {
+        return Err(
+            "there is no Miri: it comes with `rustup toolchain install nightly --component \
+                    miri,rust-src`"
+                .into(),
+        );
+    }
+    setup::ensure(&[Need::Hosted])?;
+    let mut command = sh::command("rustup");
+    command.args(["run", "nightly", "cargo", "miri", "test", "--package", "rustdm", "--lib"]);
+    command.arg("--target-dir").arg(sh::target_dir().join("miri"));
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command.arg("miri::");
+    sh::run(command.args(arguments))
 }
 
 /// The sanitizer's runtime, of the LLVM that the compiler was built with.

@@ -1,7 +1,6 @@
 //! The requests of lanes: nested buffers to components, and errands for what may sleep.
 
 use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
@@ -10,7 +9,7 @@ use dm_core::job::{Op, Place};
 use dm_core::units::Sector;
 
 use super::nested::{Inner, Nested};
-use super::{Held, TableIo};
+use super::{Completing, Handed, Held, TableIo};
 use crate::kern::{buf, sys};
 
 /// A lane's request to its components, and the nested buffers that it goes in.
@@ -22,8 +21,8 @@ pub(super) struct LaneCell {
     /// Why the first failed; 0 for not at all.
     errno: AtomicI32,
     /// The lane's own memory, while a request has it.
-    data: UnsafeCell<Option<Box<[u8]>>>,
-    errand: UnsafeCell<Option<(Errand, Place)>>,
+    data: Handed<Option<Box<[u8]>>>,
+    errand: Handed<Option<(Errand, Place)>>,
     pub(super) nested: Box<[Nested]>,
 }
 
@@ -47,8 +46,8 @@ impl LaneCell {
             pending: AtomicUsize::new(0),
             failed: AtomicU32::new(0),
             errno: AtomicI32::new(0),
-            data: UnsafeCell::new(None),
-            errand: UnsafeCell::new(None),
+            data: Handed::new(None),
+            errand: Handed::new(None),
             nested: (0..width).map(|place| Nested::new(number, bit(place))).collect(),
         }
     }
@@ -236,9 +235,7 @@ unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
         let inner = buf.cast::<Inner>();
         let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
         let (table, lane, place) = ((*inner).table, (*inner).number, (*inner).place);
-        let slot = (*table).slot;
-        slot.completing.fetch_add(1, Ordering::SeqCst);
+        let _kept = Completing::new((*table).slot);
         (*table).place_done(lane, place, outcome);
-        slot.completing.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,13 +1,16 @@
 //! Nested buffers of a table's own, for its lanes and its forwarded jobs.
 
-use alloc::boxed::Box;
-use core::cell::UnsafeCell;
-
 use super::TableIo;
+use crate::kern::fixed::Fixed;
 use crate::kern::sys;
 
 /// A nested buffer of a table's own. Built once, as a `Child` is.
-pub(super) struct Nested(Box<UnsafeCell<Inner>>);
+pub(super) struct Nested(Fixed<Inner>);
+
+// SAFETY: it is a pointer here; the buffer has one user at a time, as `TableIo` says.
+unsafe impl Send for Nested {}
+// SAFETY: as above.
+unsafe impl Sync for Nested {}
 
 #[repr(C)]
 pub(super) struct Inner {
@@ -25,8 +28,7 @@ impl Nested {
     /// A buffer for a lane's place (a bit) or for a job (0).
     pub(super) fn new(number: usize, place: u32) -> Nested {
         // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
-        let inner: Box<UnsafeCell<Inner>> =
-            Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() }));
+        let inner: Fixed<Inner> = Fixed::new(unsafe { core::mem::zeroed() });
         // SAFETY: fresh memory, which stays where it is.
         unsafe {
             let raw = inner.get();

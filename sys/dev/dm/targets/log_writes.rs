@@ -5,7 +5,7 @@
 //! put at the end of the log device, out of the log's way. A flush takes along what was held before it
 //! came: first the component is flushed, then the held writes go to the log in the order in which they
 //! were acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before what is
-//! held. The superblock, which counts the entries, is written last.
+//! held; but what a FUA write overwrites goes before it. The superblock, which counts the entries, is written last.
 //!
 //! When there is no room to hold more, the target flushes on its own. When the log has no room, nothing
 //! more is logged, and I/O goes on.
@@ -29,8 +29,9 @@ use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector, limits};
 
 pub mod format;
+mod log;
 
-use format::{Entry, Kind, Super};
+use format::{Entry, Kind};
 
 /// What a table calls `log-writes`.
 pub static TYPE: TargetType = TargetType { name: "log-writes", version: [1, 1, 0], new };
@@ -41,7 +42,7 @@ const END: &str = "dm-log-writes-end";
 /// Bytes of a lane's buffer: what is copied to the log at once.
 const BUFFER: usize = 4096;
 
-struct LogWrites {
+pub(crate) struct LogWrites {
     device: ComponentIndex,
     log: ComponentIndex,
     /// Sectors of 512 bytes in a sector of the log's, which is the device's.
@@ -98,32 +99,39 @@ impl State {
 }
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
-    let path = line.params.path()?;
-    let device = line.component(path, Sector::ZERO, line.length)?;
-    let path = line.params.path()?;
-    // The superblock at least. What is left over is ignored, as Linux does.
-    let unit = u64::from(line.sector_size(device) / DEV_BSIZE);
-    let log = line.component(path, Sector::ZERO, Sector(unit))?;
-    if log == device {
-        return Err(Mistake::new(Errno::EINVAL, "a device cannot be its own log"));
+    Ok(Made::serves(LogWrites::of(line)?))
+}
+
+impl LogWrites {
+    /// Reads a line.
+    pub(crate) fn of(line: &mut LineSpec<'_>) -> Result<LogWrites, Mistake> {
+        let path = line.params.path()?;
+        let device = line.component(path, Sector::ZERO, line.length)?;
+        let path = line.params.path()?;
+        // The superblock at least. What is left over is ignored, as Linux does.
+        let unit = u64::from(line.sector_size(device) / DEV_BSIZE);
+        let log = line.component(path, Sector::ZERO, Sector(unit))?;
+        if log == device {
+            return Err(Mistake::new(Errno::EINVAL, "a device cannot be its own log"));
+        }
+        let held = limits::HELD_WRITES.saturating_mul(size_of::<Held>());
+        line.reserve(held)?;
+        let state = State {
+            busy: false,
+            logging: true,
+            tail: unit,
+            entries: 0,
+            held: VecDeque::with_capacity(limits::HELD_WRITES),
+            wanted: 0,
+            first: 0,
+            copies: u64::MAX,
+            copied: 0,
+            marks: VecDeque::with_capacity(limits::MARKS),
+            how: Quiesce::Flush,
+        };
+        let (state, free) = (Spin::new(state), Signal::new());
+        Ok(LogWrites { device, log, unit, state, free })
     }
-    let held = limits::HELD_WRITES.saturating_mul(size_of::<Held>());
-    line.reserve(held)?;
-    let state = State {
-        busy: false,
-        logging: true,
-        tail: unit,
-        entries: 0,
-        held: VecDeque::with_capacity(limits::HELD_WRITES),
-        wanted: 0,
-        first: 0,
-        copies: u64::MAX,
-        copied: 0,
-        marks: VecDeque::with_capacity(limits::MARKS),
-        how: Quiesce::Flush,
-    };
-    let (state, free) = (Spin::new(state), Signal::new());
-    Ok(Made::serves(LogWrites { device, log, unit, state, free }))
 }
 
 /// What becomes of a write that is to be held.
@@ -157,26 +165,6 @@ impl LogWrites {
         data.saturating_add(self.unit)
     }
 
-    /// Waits until no other lane writes to the log.
-    async fn lock(&self, lane: &mut Lane) {
-        lane.until(&self.free, || {
-            let mut state = self.state.lock();
-            (!core::mem::replace(&mut state.busy, true)).then_some(())
-        })
-        .await;
-    }
-
-    fn unlock(&self, lane: &Lane) {
-        self.state.lock().busy = false;
-        lane.raise(&self.free);
-    }
-
-    /// The log ends here: it is full, or broken.
-    fn give_up(&self, lane: &Lane) {
-        self.state.lock().logging = false;
-        lane.raise_event();
-    }
-
     /// Finds a place for the copy of a write of `length` sectors, flushing for it if it must.
     async fn room(&self, length: u64, lane: &mut Lane) -> Room {
         loop {
@@ -190,11 +178,11 @@ impl LogWrites {
             }
             let before = self.held_now();
             self.commit(before, Some(FLUSH), lane).await;
-            // Copies that are being made are given back by those who make them.
+            // Copies that are being made are given back, or held for the next flush, by those who make them.
             let given_back = || {
                 let state = self.state.lock();
-                let some = state.copied < copied || state.copied == 0 || !state.logging;
-                some.then_some(())
+                let less = state.copied < copied || state.copied == 0;
+                (less || !state.held.is_empty() || !state.logging).then_some(())
             };
             lane.until(&self.free, given_back).await;
         }
@@ -223,126 +211,9 @@ impl LogWrites {
     }
 
     /// The number that the next write to be held will have.
-    fn held_now(&self) -> u64 {
+    pub(crate) fn held_now(&self) -> u64 {
         let state = self.state.lock();
         state.first.saturating_add(state.held.len() as u64)
-    }
-
-    /// Puts the held writes before number `before` into the log, then an entry of another kind, then
-    /// the superblock.
-    async fn commit(&self, before: u64, last: Option<Entry>, lane: &mut Lane) {
-        self.lock(lane).await;
-        let written = self.commit_locked(before, last, lane).await;
-        self.unlock(lane);
-        if written.is_err() {
-            self.give_up(lane);
-        }
-    }
-
-    async fn commit_locked(
-        &self,
-        before: u64,
-        last: Option<Entry>,
-        lane: &mut Lane,
-    ) -> Result<(), Errno> {
-        self.append_marks(lane).await?;
-        self.append_held(before, lane).await?;
-        if let Some(entry) = last {
-            self.append(entry, &[], lane).await?;
-        }
-        self.write_super(lane).await
-    }
-
-    /// Appends what is held before number `before`, and lets go of it.
-    async fn append_held(&self, before: u64, lane: &mut Lane) -> Result<(), Errno> {
-        loop {
-            let next = {
-                let state = self.state.lock();
-                state.held.front().copied().filter(|_| state.first < before)
-            };
-            let Some(held) = next else { return Ok(()) };
-            self.append_one(held, lane).await?;
-            let mut state = self.state.lock();
-            state.held.pop_front();
-            state.wanted = state.wanted.saturating_sub(self.taken(held.data()));
-            state.first = state.first.saturating_add(1);
-            if held.copy.is_some() {
-                state.copied = state.copied.saturating_sub(1);
-            }
-        }
-    }
-
-    async fn append_one(&self, held: Held, lane: &mut Lane) -> Result<(), Errno> {
-        let kind = if held.copy.is_some() { Kind::Write } else { Kind::Discard };
-        let entry = Entry::new(kind, held.start, held.length);
-        let data = self.append(entry, &[], lane).await?;
-        let (Some(data), Some(copy)) = (data, held.copy) else { return Ok(()) };
-        let most = lane.buffer_sectors().0.max(self.unit);
-        let mut done = 0u64;
-        while done < held.length {
-            let some = Sector(most.min(held.length.saturating_sub(done)));
-            lane.read(self.on_log(copy.saturating_add(done)), some).await?;
-            let to = self.on_log(data.saturating_add(done));
-            lane.write(&[to], some, false).await.ok()?;
-            done = done.saturating_add(some.0);
-        }
-        Ok(())
-    }
-
-    /// Appends an entry, and says where its data go; `None` when the log has ended.
-    async fn append(
-        &self,
-        entry: Entry,
-        text: &[u8],
-        lane: &mut Lane,
-    ) -> Result<Option<u64>, Errno> {
-        let data = if entry.has_data() { entry.length } else { 0 };
-        let end = lane.size(self.log).0;
-        let at = {
-            let mut state = self.state.lock();
-            let next = state.tail.saturating_add(self.taken(data));
-            // Copies that are held are not written over.
-            let limit = if state.copied > 0 { state.copies.min(end) } else { end };
-            if !state.logging {
-                return Ok(None);
-            }
-            if next > limit {
-                drop(state);
-                return Err(Errno::ENOSPC);
-            }
-            let at = core::mem::replace(&mut state.tail, next);
-            state.entries = state.entries.saturating_add(1);
-            at
-        };
-        let unit = self.unit;
-        let sector = lane.buffer().get_mut(..bytes(unit)).ok_or(Errno::EINVAL)?;
-        entry.write(sector, text, unit);
-        lane.write(&[self.on_log(at)], Sector(unit), false).await.ok()?;
-        Ok(Some(at.saturating_add(unit)))
-    }
-
-    async fn append_marks(&self, lane: &mut Lane) -> Result<(), Errno> {
-        loop {
-            let mark = self.state.lock().marks.pop_front();
-            let Some(mark) = mark else { return Ok(()) };
-            self.append(Entry::new(Kind::Mark, 0, 0), &mark, lane).await?;
-        }
-    }
-
-    /// Writes the superblock, when all that it counts is on stable storage.
-    async fn write_super(&self, lane: &mut Lane) -> Result<(), Errno> {
-        let entries = {
-            let state = self.state.lock();
-            if !state.logging {
-                return Ok(());
-            }
-            state.entries
-        };
-        lane.flush(&[self.log]).await.ok()?;
-        let unit = self.unit;
-        let sector = lane.buffer().get_mut(..bytes(unit)).ok_or(Errno::EINVAL)?;
-        Super { entries, sector_size: bytes(unit) as u32 }.write(sector);
-        lane.write(&[self.on_log(0)], Sector(unit), true).await.ok()
     }
 
     /// Sends a write, and holds it. A FUA write goes to the log.
@@ -380,15 +251,6 @@ impl LogWrites {
         sent
     }
 
-    async fn log_fua(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
-        self.append_marks(lane).await?;
-        let entry = Entry::new(Kind::Fua, job.start().0, job.length().0);
-        if let Some(data) = self.append(entry, &[], lane).await? {
-            lane.send(job, &[self.on_log(data)]).await.ok()?;
-        }
-        self.write_super(lane).await
-    }
-
     async fn discard(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
         match lane.discard(self.on_device(job.start()), job.length()).await {
             // A device without discards keeps its content, which is logged all the same.
@@ -410,7 +272,7 @@ impl LogWrites {
 /// The jobs of the line: each may be about to be held.
 const JOBS: usize = 32;
 
-const FLUSH: Entry = Entry::new(Kind::Flush, 0, 0);
+pub(crate) const FLUSH: Entry = Entry::new(Kind::Flush, 0, 0);
 
 fn bytes(sectors: u64) -> usize {
     Sector(sectors).to_bytes().unwrap_or(0) as usize
@@ -434,9 +296,10 @@ impl Target for LogWrites {
 
     fn status(&self, out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {
         let state = self.state.lock();
-        let (entries, tail) = (state.entries, state.tail);
+        let (entries, tail, logging) = (state.entries, state.tail, state.logging);
         drop(state);
-        write!(out, "{entries} {}", tail.saturating_sub(1))
+        write!(out, "{entries} {}", tail.saturating_sub(1))?;
+        if logging { Ok(()) } else { out.write_str(" logging_disabled") }
     }
 
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
@@ -550,28 +413,5 @@ impl Worker for LogWrites {
 
     fn suspending(&self, how: Quiesce) {
         self.state.lock().how = how;
-    }
-}
-
-impl LogWrites {
-    async fn complete(&self, lane: &mut Lane) -> Result<(), Errno> {
-        self.append_marks(lane).await?;
-        let (tail, entries, count) = {
-            let state = self.state.lock();
-            (state.tail, state.entries, state.held.len())
-        };
-        for at in 0..count {
-            let held = self.state.lock().held.get(at).copied();
-            if let Some(held) = held {
-                self.append_one(held, lane).await?;
-            }
-        }
-        self.append(Entry::new(Kind::Mark, 0, 0), END.as_bytes(), lane).await?;
-        self.write_super(lane).await?;
-        let mut state = self.state.lock();
-        if state.how != Quiesce::Remove {
-            (state.tail, state.entries) = (tail, entries);
-        }
-        Ok(())
     }
 }

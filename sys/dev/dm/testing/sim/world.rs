@@ -268,7 +268,10 @@ impl World {
         let shared = Arc::downgrade(&self.shared);
         let raise = Box::new(move || {
             if let Some(shared) = shared.upgrade() {
-                shared.lock().devices[device].raised += 1;
+                let mut state = shared.lock();
+                // Nobody hears of it when the power is off.
+                let on = !state.off();
+                state.devices[device].raised += u64::from(on);
             }
         });
         let serving = table.serving().to_vec();

@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 
-mod log_writes;
+pub mod log_writes;
 mod maps;
 
 use super::game::Make;
@@ -19,7 +19,7 @@ pub const GAMES: &[(&str, Make)] = &[
     ("dust", || Box::new(maps::Maps::new(&["dust", "linear"]))),
     ("delay", || Box::new(maps::Maps::new(&["delay", "striped"]))),
     ("flakey", || Box::new(maps::Maps::new(&["flakey", "linear"]))),
-    ("log-writes", || Box::new(log_writes::LogWrites)),
+    ("log-writes", || Box::new(log_writes::LogWrites::own())),
     ("mixed", || {
         Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))
     }),

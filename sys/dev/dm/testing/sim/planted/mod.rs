@@ -3,10 +3,12 @@
 
 use alloc::boxed::Box;
 
+mod logged;
 mod shadow;
 mod twin;
 
 use super::game::Make;
+use super::games::log_writes::LogWrites;
 use shadow::ShadowGame;
 use twin::TwinGame;
 
@@ -26,5 +28,13 @@ pub const WRONG: &[(&str, Make)] = &[
     ("FUA is forgotten", || Box::new(TwinGame::new("twin-no-fua"))),
     ("a map is committed before its data", || Box::new(ShadowGame::new("shadow-committed"))),
     ("a map is committed without a flush", || Box::new(ShadowGame::new("shadow-unflushed"))),
+    ("a log says that a flush was done which was not", || logged("log-unflushed")),
+    ("a flush is acknowledged before it is logged", || logged("log-early")),
+    ("a flush leaves a write out of the log", || logged("log-behind")),
+    ("a log lies on a disk that does not flush", || Box::new(LogWrites::own().lying_log())),
     ("disks acknowledge flushes and do nothing", || Box::new(TwinGame::new("twin").lying())),
 ];
+
+fn logged(target: &'static str) -> Box<dyn super::Game> {
+    Box::new(LogWrites::of(target, logged::TYPES))
+}

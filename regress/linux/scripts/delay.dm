@@ -34,10 +34,10 @@ make d
   0 100 delay @a 0 600000 @b 0 600000
 start r read d 0 8
 pending r
-until d 1 0 0
+until d * 1 0 0
 start w write d 8 8
 pending w
-until d 1 1 0
+until d * 1 1 0
 suspend d
 finish r
 finish w

@@ -183,6 +183,15 @@ impl Target {
     }
 }
 
+/// So many of something.
+fn count(n: u64, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
+fn entries(n: u64) -> String {
+    if n == 1 { String::from("1 entry") } else { format!("{n} entries") }
+}
+
 /// What was done.
 struct Done {
     after: u64,
@@ -220,9 +229,8 @@ fn play(log: &mut Log<File>, disk: &mut Target, range: &Range, zero: bool) -> Re
 
 impl Done {
     fn text(&self) -> String {
-        let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         let which = match self.last - self.after {
-            0 => format!("nothing of {}", count(self.of, "entry").replace("entrys", "entries")),
+            0 => format!("nothing of {}", entries(self.of)),
             1 => format!("entry {} of {}", self.last, self.of),
             _ => format!("entries {} to {} of {}", self.after + 1, self.last, self.of),
         };
@@ -267,8 +275,12 @@ fn list(log: &mut Log<File>, replay: &ReplayLog) -> Result<String, String> {
     log.rewind();
     let mut rows = Vec::new();
     let mut text = format!(
-        "{} entries, sectors of {} bytes\n\n{:>8} {:>12} {:>12}  WHAT\n",
-        range.of, range.sector, "ENTRY", "FIRST", "LAST"
+        "{}, sectors of {} bytes\n\n{:>8} {:>12} {:>12}  WHAT\n",
+        entries(range.of),
+        range.sector,
+        "ENTRY",
+        "FIRST",
+        "LAST"
     );
     let mut number = 0;
     while number < range.last {

@@ -4,6 +4,8 @@
 //! `executor.rs` and `lane.rs` that join them, in the models' own words; a change there belongs
 //! here too.
 
+use std::mem::ManuallyDrop;
+
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -17,10 +19,31 @@ fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
     builder.check(f);
 }
 
+/// What the engine asks of a parker.
+trait Park: Send + Sync + 'static {
+    fn new() -> Self;
+    fn park(&self, work: impl FnOnce() -> bool);
+    fn unpark(&self);
+}
+
+impl Park for Parker {
+    fn new() -> Self {
+        Parker::new(c"lanes")
+    }
+
+    fn park(&self, work: impl FnOnce() -> bool) {
+        Parker::park(self, work, None);
+    }
+
+    fn unpark(&self) {
+        Parker::unpark(self);
+    }
+}
+
 /// One table's engine with lanes that take jobs from one queue.
-struct Engine {
+struct Engine<P = Parker> {
     ready: Ready,
-    parker: Parker,
+    parker: P,
     ending: AtomicUsize,
     queue: Mutex<Queue>,
     served: AtomicUsize,
@@ -32,11 +55,11 @@ struct Queue {
     idle: usize,
 }
 
-impl Engine {
-    fn new(lanes: usize) -> Arc<Engine> {
+impl<P: Park> Engine<P> {
+    fn new(lanes: usize) -> Arc<Engine<P>> {
         Arc::new(Engine {
             ready: Ready::new(lanes, 1),
-            parker: Parker::new(c"lanes"),
+            parker: P::new(),
             ending: AtomicUsize::new(0),
             queue: Mutex::new(Queue::default()),
             served: AtomicUsize::new(0),
@@ -65,7 +88,7 @@ impl Engine {
             if self.is_ending() {
                 return;
             }
-            self.parker.park(|| self.ready.any(0) || self.is_ending(), None);
+            self.parker.park(|| self.ready.any(0) || self.is_ending());
         }
     }
 
@@ -101,12 +124,20 @@ impl Engine {
 /// A lane that is woken while its thread polls, is about to sleep, or sleeps, is polled again.
 #[test]
 fn a_wake_is_not_lost() {
+    wakes::<Parker>();
+}
+
+fn wakes<P: Park>() {
     model(3, || {
-        let engine = Engine::new(2);
+        // Where a model is lost, loom's own objects cannot be dropped any more.
+        let engine = ManuallyDrop::new(Engine::<P>::new(2));
         let wakers: Vec<_> = (0..2)
             .map(|lane| {
                 let engine = engine.clone();
-                thread::spawn(move || engine.wake(lane))
+                thread::spawn(move || {
+                    engine.wake(lane);
+                    drop(ManuallyDrop::into_inner(engine));
+                })
             })
             .collect();
         let mut polled = [false; 2];
@@ -119,6 +150,7 @@ fn a_wake_is_not_lost() {
         for waker in wakers {
             waker.join().unwrap();
         }
+        drop(ManuallyDrop::into_inner(engine));
     });
 }
 
@@ -126,7 +158,7 @@ fn a_wake_is_not_lost() {
 #[test]
 fn the_end_wakes_a_sleeper() {
     model(3, || {
-        let engine = Engine::new(1);
+        let engine = Engine::<Parker>::new(1);
         let ender = {
             let engine = engine.clone();
             thread::spawn(move || engine.end())
@@ -140,7 +172,7 @@ fn the_end_wakes_a_sleeper() {
 #[test]
 fn jobs_are_handed_over() {
     model(2, || {
-        let engine = Engine::new(2);
+        let engine = Engine::<Parker>::new(2);
         let submitters: Vec<_> = (0..2)
             .map(|job| {
                 let engine = engine.clone();
@@ -167,7 +199,7 @@ fn jobs_are_handed_over() {
 #[test]
 fn a_signal_is_not_lost() {
     model(3, || {
-        let engine = Engine::new(1);
+        let engine = Engine::<Parker>::new(1);
         let (waiting, condition) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let raiser = {
             let (engine, waiting, condition) = (engine.clone(), waiting.clone(), condition.clone());
@@ -217,4 +249,138 @@ fn a_stop_waits_for_the_background() {
         }
         lane.join().unwrap();
     });
+}
+
+/// Parkers with bugs, which the model must find: each loses a wake.
+mod wrong {
+    use loom::sync::atomic::fence;
+
+    use super::*;
+    use crate::condvar::Condvar;
+    use crate::mutex::SpinMutex;
+
+    /// The parts of a parker, put together by each in its own way.
+    struct Parts {
+        asleep: AtomicUsize,
+        lock: SpinMutex<()>,
+        woken: Condvar,
+    }
+
+    impl Parts {
+        fn new() -> Parts {
+            let (lock, woken) = (SpinMutex::new(()), Condvar::new(c"lanes"));
+            Parts { asleep: AtomicUsize::new(0), lock, woken }
+        }
+
+        fn sleep_unless(&self, work: bool) {
+            let mut guard = self.lock.lock();
+            if !work {
+                self.woken.wait(&mut guard);
+            }
+            self.asleep.store(0, Ordering::SeqCst);
+        }
+
+        fn wake(&self) {
+            if self.asleep.load(Ordering::SeqCst) != 0 {
+                let guard = self.lock.lock();
+                self.woken.broadcast();
+                drop(guard);
+            }
+        }
+    }
+
+    macro_rules! parker {
+        ($name:ident, $parts:ident, $work:ident, $park:block, $unpark:block) => {
+            struct $name(Parts);
+
+            impl Park for $name {
+                fn new() -> Self {
+                    $name(Parts::new())
+                }
+
+                fn park(&self, $work: impl FnOnce() -> bool) {
+                    let $parts = &self.0;
+                    $park
+                }
+
+                fn unpark(&self) {
+                    let $parts = &self.0;
+                    $unpark
+                }
+            }
+        };
+    }
+
+    // It looks for work before it says that it is about to sleep.
+    parker!(
+        LooksFirst,
+        parts,
+        work,
+        {
+            let found = work();
+            parts.asleep.store(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            parts.sleep_unless(found);
+        },
+        {
+            fence(Ordering::SeqCst);
+            parts.wake();
+        }
+    );
+
+    // It looks for work without the lock that the waker takes.
+    parker!(
+        LooksUnlocked,
+        parts,
+        work,
+        {
+            parts.asleep.store(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            parts.sleep_unless(work());
+        },
+        {
+            fence(Ordering::SeqCst);
+            parts.wake();
+        }
+    );
+
+    // Nothing orders the waker's work before its look at the sleeper.
+    parker!(
+        NoFence,
+        parts,
+        work,
+        {
+            let mut guard = parts.lock.lock();
+            parts.asleep.store(1, Ordering::Relaxed);
+            if !work() {
+                parts.woken.wait(&mut guard);
+            }
+            parts.asleep.store(0, Ordering::SeqCst);
+        },
+        {
+            if parts.asleep.load(Ordering::Relaxed) != 0 {
+                let guard = parts.lock.lock();
+                parts.woken.broadcast();
+                drop(guard);
+            }
+        }
+    );
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn one_that_looks_first_is_found() {
+        wakes::<LooksFirst>();
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn one_that_looks_without_the_lock_is_found() {
+        wakes::<LooksUnlocked>();
+    }
+
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn one_without_fences_is_found() {
+        wakes::<NoFence>();
+    }
 }

@@ -269,10 +269,50 @@ gone_body()
 	atf_check dmctl remove ${P}a
 }
 
+back_descr="a disk that went and came back is new to new tables"
+dm_test_case back
+back_body()
+{
+	dm_need
+	dm_disk 1
+	dm_disk 2
+	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
+	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
+	case $(uname -m) in
+	amd64|i386) ;;
+	*) atf_skip "the label is elsewhere on this port" ;;
+	esac
+	# As in gone, not the partition that vnconfig(8) has open itself.
+	$H label $RDISK2 0 20000 || atf_fail "no label written"
+	part=${DISK2%?}a
+	dm_make ${P}a "0 8000 linear $part 0"
+	dm_make ${P}b "0 8000 linear $MAPPER/${P}a 0"
+	dm_moves 65536 write $MAPPER/r${P}b 0 65536 0x11
+	dd if=$RDISK2 of=image bs=64k 2>/dev/null
+	atf_check vnconfig -u -F $vnd
+	atf_check -s exit:1 -o match:"ENXIO|EIO" $H read $MAPPER/r${P}b 0 512
+	# The same unit with another disk in it.
+	atf_check vnconfig -c $vnd $(pwd)/image
+	dm_make ${P}n "0 8000 linear $part 0"
+	dm_moves 65536 read $MAPPER/r${P}n 0 65536 0x11
+	dm_moves 65536 write $MAPPER/r${P}n 0 65536 0x22
+	# The old table keeps what it had, which is gone.
+	atf_check -s exit:1 -o match:"ENXIO|EIO" $H read $MAPPER/r${P}a 0 512
+	atf_check -s exit:1 -o match:"ENXIO|EIO" $H write $MAPPER/r${P}b 0 512
+	dm_moves 65536 read $MAPPER/r${P}n 0 65536 0x22
+	# With a table of today it has the new one, and so has what lies on it.
+	dm_load ${P}a "0 8000 linear $part 0"
+	atf_check dmctl resume ${P}a
+	dm_moves 65536 read $MAPPER/r${P}b 0 65536 0x22
+	for name in b a n; do
+		atf_check dmctl remove $P$name
+	done
+}
+
 atf_init_test_cases()
 {
 	for test in query grow filesystem stack restack swap readonly discard wedge \
-	    gone; do
+	    gone back; do
 		atf_add_test_case $test
 	done
 }

@@ -266,9 +266,14 @@ events_body()
 	dm_make ${P}a "0 100000 zero"
 	event=$($H ioctl command=info name=${P}a | dm_get event_nr)
 	dm_start waiter $H ioctl command=waitevent name=${P}a event_nr:$event
+	# A change of the table is none, another name is.
 	dm_load ${P}a "0 50000 zero"
 	atf_check dmctl resume ${P}a
+	dm_expect $event $($H ioctl command=info name=${P}a | dm_get event_nr) \
+	    event_nr
+	atf_check dmctl rename ${P}a ${P}b
 	dm_join waiter
+	atf_check dmctl rename ${P}b ${P}a
 	dm_expect $((event + 1)) $(($(dm_get event_nr <waiter.out))) event_nr
 	dm_refuse EINVAL ioctl command=message name=${P}a message=nonsense \
 	    sector:0

@@ -88,6 +88,7 @@ pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::l
     slot.fold();
     if last {
         slot.label_writable.store(false, Ordering::Relaxed);
+        slot.flush_after_close();
         if let Some(minor) = Minor::new(u64::from(number)) {
             global.driver.closed(minor);
         }

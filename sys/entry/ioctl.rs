@@ -66,9 +66,17 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
         Ok(()) => limits::REQUEST,
         Err(_) => limits::QUESTION,
     };
-    let mut dict = Dictionary::copyin(reference, command, limit)?;
+    let refused = |why: core::fmt::Arguments<'_>| {
+        dm_core::ioctl::refused_unread(&global.driver, why);
+    };
+    let mut dict = Dictionary::copyin(reference, command, limit).inspect_err(|errno| {
+        if *errno == Errno::E2BIG {
+            refused(format_args!("{} bytes are more than the kernel reads", reference.pref_len));
+        }
+    })?;
     // What the driver does not know goes back as it came, and proplib writes it by recursion.
     if dict.is_deeper_than(limits::NESTING)? {
+        refused(format_args!("it nests more than {} deep", limits::NESTING));
         return Err(Errno::EINVAL);
     }
     dm_core::ioctl::ioctl(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;

@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering
 
 use dm_core::Errno;
 use dm_core::kernel::LiveTable;
+use dm_core::pdev::Pdev;
 use dm_core::units::{Dev, Minor};
 
 use super::job::TableIo;
@@ -68,6 +69,8 @@ pub struct Slot {
     pub(crate) label_writable: AtomicBool,
     /// How many more I/Os a search for the device's label may take.
     pub(crate) label_search: AtomicU32,
+    /// Writes that had been counted when the components' caches were last flushed at a close.
+    flushed: AtomicUsize,
     /// Completions of lanes' requests that have not returned yet. A table's memory stays while it
     /// is not 0.
     pub(crate) completing: AtomicUsize,
@@ -231,6 +234,7 @@ impl Slot {
             unused: Condvar::new(c"dmnode"),
             label_writable: AtomicBool::new(false),
             label_search: AtomicU32::new(0),
+            flushed: AtomicUsize::new(0),
             completing: AtomicUsize::new(0),
             label_turned_away: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
@@ -314,10 +318,39 @@ impl Slot {
         Some(result)
     }
 
+    /// Flushes the caches of the components, after the last close and if anything was written since
+    /// this was last done, as wd(4) and sd(4) do with their own. A device that is read-only, or
+    /// suspended, is left alone, and nothing waits for one below that is; what fails is not told, as a
+    /// close cannot fail. Targets are not asked: what they have acknowledged lies on the components.
+    /// `false` if there is something left to flush.
+    pub(crate) fn flush_after_close(&self) -> bool {
+        let written = self.written();
+        if written == self.flushed.load(Ordering::Relaxed) {
+            return true;
+        }
+        let look = |current: &Current| current.table.clone().filter(|_| !current.read_only);
+        // Whoever is inside does not wait; the table keeps its components open.
+        let Some(Some(table)) = self.peek(look) else { return false };
+        let mut done = true;
+        for disk in table.components().iter().filter_map(Pdev::disk) {
+            let device = disk.device();
+            let own = super::global().filter(|_| device.dev().major() == self.dev().major());
+            match own.map(|global| global.slots.get(device.dev().minor())) {
+                Some(below) => done &= below.is_some_and(Slot::flush_after_close),
+                None => done &= device.flush(0).is_ok(),
+            }
+        }
+        if done {
+            self.flushed.store(written, Ordering::Relaxed);
+        }
+        done
+    }
+
     /// Attaches the device's disk.
     pub(crate) fn set_disk(&self, disk: Disk) {
         let disk = Arc::new(disk);
         self.folded.lock().disk = Some(disk.clone());
+        self.flushed.store(self.written(), Ordering::Relaxed);
         let mut node = self.node.lock();
         node.disk = Some(disk);
         node.closing = false;

@@ -148,6 +148,12 @@ impl Slot {
         sums
     }
 
+    /// How many writes are complete; wraps.
+    pub(crate) fn written(&self) -> usize {
+        let writes = |local: &super::slot::Local| local.tallies.0[WRITES].load(Ordering::Relaxed);
+        self.gate.locals().map(writes).fold(0, usize::wrapping_add)
+    }
+
     /// Adds up the counts; `true` if there was or is I/O. A device without keeps nothing to spare.
     pub(crate) fn fold(&self) -> bool {
         let mut folded = self.folded.lock();

@@ -41,8 +41,8 @@ impl Unit {
     /// Attaches a pseudo-device with this unit number, and its disk.
     ///
     /// # Errors
-    /// EBUSY while another device of this number is being detached, ENOMEM when autoconf(9) does
-    /// not attach it, ENXIO when the driver is not there.
+    /// EBUSY while another device of this number is being detached or autoconf(9) has not collected it
+    /// yet, ENXIO when the driver is not there.
     pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
@@ -58,7 +58,9 @@ impl Unit {
             }
             sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
             let device = sys::config_attach_pseudo(slot.cfdata());
-            if device.is_null() { Err(Errno::ENOMEM) } else { Ok(Disk::attach(device)) }
+            // With its tables registered it has one reason not to: the number is taken, be it by a device
+            // that nobody can find any more. For memory it waits.
+            if device.is_null() { Err(Errno::EBUSY) } else { Ok(Disk::attach(device)) }
         });
         // Dropping the unit gives the slot back.
         slot.set_disk(disk?);

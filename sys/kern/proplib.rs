@@ -46,6 +46,9 @@ impl Drop for Object {
     }
 }
 
+/// Bytes from which on proplib itself reads no request, before NetBSD 11.
+const OWN_LIMIT: usize = 65_536;
+
 /// A dictionary.
 pub struct Dictionary(Object);
 
@@ -66,8 +69,12 @@ impl Dictionary {
         let mut raw = core::ptr::null_mut();
         // SAFETY: the reference is the ioctl's data, and there is room for the answer. Addresses
         // in it are userland's and are checked by copyin(9).
-        Errno::check(unsafe {
-            sys::dm_shim_copyin_dictionary(reference, command, limit, &raw mut raw)
+        let read =
+            unsafe { sys::dm_shim_copyin_dictionary(reference, command, limit, &raw mut raw) };
+        Errno::check(read).map_err(|errno| match errno {
+            // What proplib says of one that is too long before NetBSD 11, and of no other.
+            Errno::EINVAL if reference.pref_len >= OWN_LIMIT => Errno::E2BIG,
+            errno => errno,
         })?;
         Object::own(raw.cast()).map(Dictionary)
     }

@@ -385,11 +385,8 @@ dm_shim_revoke(unsigned int unit)
 void
 dm_shim_barrier(void)
 {
-#if __NetBSD_Prereq__(9,0,0)
+
 	xc_barrier(0);
-#else
-	xc_wait(xc_broadcast(0, (xcfunc_t)nullop, NULL, NULL));
-#endif
 }
 
 void

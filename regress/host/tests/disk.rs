@@ -262,6 +262,55 @@ fn the_cache_is_what_all_components_have() {
     }
 }
 
+/// As wd(4) and sd(4) do: when the last node is closed, and if something was written.
+#[test]
+fn the_last_close_flushes_the_components() {
+    let bench = Bench::new();
+    let disks: Vec<_> = (0..2).map(|n| bench.disk(&format!("wd{n}"), 100)).collect();
+    let device = bench.device("d", "0 10 linear /dev/wd0 0\n10 10 linear /dev/wd1 0");
+    let minor = bench.info("d", "minor");
+    let upper = bench.device("upper", &format!("0 20 linear 169:{minor} 0"));
+    let flushes = || disks.iter().map(|d| d.counters().flushes).collect::<Vec<_>>();
+    let write = |file: &File| assert_eq!(file.pwrite(&[1; SECTOR], 0), Ok(SECTOR));
+    let (first, second) = (bench.raw(upper), bench.block(upper));
+    write(&first);
+    drop(first);
+    assert_eq!(flushes(), [0, 0], "a node is open still");
+    drop(second);
+    assert_eq!(flushes(), [1, 1]);
+    assert_eq!(bench.raw(upper).pread(&mut [0; SECTOR], 0), Ok(SECTOR));
+    assert_eq!(flushes(), [1, 1], "nothing was written");
+    // What fails is not told, and done at the next close.
+    disks[0].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::EIO));
+    write(&bench.raw(upper));
+    assert_eq!(flushes(), [1, 2]);
+    disks[0].heal();
+    drop(bench.raw(upper));
+    assert_eq!(flushes(), [2, 3]);
+    // A device that is suspended, this one or one below, is not waited for.
+    for name in ["upper", "d"] {
+        let raw = bench.raw(upper);
+        write(&raw);
+        let before = flushes();
+        bench.on("suspend", name).unwrap();
+        drop(raw);
+        assert_eq!(flushes(), before);
+        bench.on("resume", name).unwrap();
+        drop(bench.raw(upper));
+        assert_eq!(flushes(), [before[0] + 1, before[1] + 1], "{name}");
+    }
+    // Nor is one that has become read-only: it may be so for a reason.
+    let raw = bench.raw(upper);
+    write(&raw);
+    let before = flushes();
+    let table = format!("0 20 linear 169:{minor} 0");
+    bench.send(&common::reload("upper", &table).flags(flags::READONLY)).unwrap();
+    bench.on("resume", "upper").unwrap();
+    drop(raw);
+    assert_eq!(flushes(), before);
+    let _ = device;
+}
+
 #[test]
 fn cache_sync_goes_to_each_component_once() {
     let bench = Bench::new();

@@ -104,6 +104,23 @@ fn create() {
     });
 }
 
+/// config_attach_pseudo(9) gives a null pointer for a number that autoconf(9) has not let go yet.
+#[test]
+fn a_minor_that_is_still_collected_is_busy_and_another_is_taken_if_any_may_be() {
+    let bench = Bench::new();
+    let faults = bench.machine.faults();
+    faults.fail(Site::ConfigAttach, 1);
+    let ninth = || Request::on("create", "nine").with("minor", 9u64).flags(flags::PERSISTENT_DEV);
+    assert_eq!(bench.send(&ninth()).err(), Some(Errno::EBUSY));
+    faults.reset();
+    assert_eq!(common::minor_of(&bench.send(&ninth()).unwrap()), 9);
+    faults.fail(Site::ConfigAttach, 1);
+    assert_eq!(bench.create("any"), 2, "1 was passed over");
+    faults.reset();
+    assert_eq!(bench.info("any", "minor"), 2);
+    bench.end();
+}
+
 #[test]
 fn reload() {
     each_failure_of("reload", |_| common::reload("bare", STRIPED));

@@ -55,6 +55,30 @@ fn requests_nest_as_deep_as_the_limit_and_no_deeper() {
     }
 }
 
+/// Such a request has no reply.
+#[test]
+fn what_is_not_read_is_told_to_the_console() {
+    let bench = Bench::new();
+    let told = |bytes: usize| {
+        bench.machine.clear_console();
+        let long = "x".repeat(bytes);
+        let request = format!(
+            "<plist version=\"1.0\"><dict><key>command</key><string>names</string>\
+             <key>k</key><string>{long}</string></dict></plist>"
+        );
+        let result = bench.machine.as_user(1000, || bench.control.plist_ioctl(&request)).map(drop);
+        (result, bench.machine.console())
+    };
+    assert_eq!(told(60_000), (Ok(()), vec![]));
+    let (result, lines) = told(70_000);
+    assert_eq!((result, lines.len()), (Err(Errno::E2BIG), 1));
+    assert!(lines[0].starts_with("dm: request refused: 701"), "{lines:?}");
+    assert!(lines[0].ends_with(" bytes are more than the kernel reads"), "{lines:?}");
+    bench.machine.clear_console();
+    assert!(bench.control.plist_ioctl(&nested("names", limits::NESTING + 1)).is_err());
+    assert_eq!(bench.machine.console(), ["dm: request refused: it nests more than 16 deep"]);
+}
+
 #[test]
 fn wide_requests_are_not_deep() {
     let bench = Bench::new();

@@ -32,11 +32,11 @@ fn a_device_from_create_to_remove() {
     assert_eq!(
         ctl(&["info", "vol"]),
         "Name:              vol\nState:             ACTIVE\nTables present:    LIVE\n\
-         Open count:        0\nEvent number:      1\nMajor, minor:      169, 1\n\
+         Open count:        0\nEvent number:      0\nMajor, minor:      169, 1\n\
          Number of targets: 4\nUUID: U-1\n\n"
     );
     let columns = ctl(&["info", "-c", "--noheadings"]);
-    assert_eq!(columns.trim_end(), "vol              169   1 L--w    0    4      1 U-1");
+    assert_eq!(columns.trim_end(), "vol              169   1 L--w    0    4      0 U-1");
 
     // What `table` prints loads again.
     server.ctl_with(&["reload", "vol"], shown).ok();
@@ -247,14 +247,15 @@ fn waiters_keep_nothing_from_ending() {
     let control = server.folder.path("control");
     let waiter = || {
         let mut wait = Command::new(tool::TOOL);
-        wait.arg("ctl").arg("--socket").arg(&control).args(["wait", "vol", "1"]);
+        wait.arg("ctl").arg("--socket").arg(&control).args(["wait", "vol", "0"]);
         wait.stderr(Stdio::null()).spawn().expect("the tool")
     };
     let (mut gone, mut stays, mut woken) = (waiter(), waiter(), waiter());
     gone.kill().expect("it runs");
     gone.wait().expect("it ends");
-    server.ctl(&["reload", "vol", "--table", "0 16 zero"]).ok();
-    server.ctl(&["resume", "vol"]).ok();
+    // Those that come after it find the name that they know, and an event that has been.
+    server.ctl(&["rename", "vol", "other"]).ok();
+    server.ctl(&["rename", "other", "vol"]).ok();
     assert!(woken.wait().expect("it ends").success());
     assert!(stays.wait().expect("it ends").success());
     // This one is still waiting when the server ends.

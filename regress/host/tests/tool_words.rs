@@ -116,7 +116,7 @@ fn everything_that_is_listed_is_json_if_asked_for() {
             &["info"],
             r#"{"devices":[{"name":"v","uuid":"U-1","major":169,"minor":1,"suspended":false,
                 "read_only":false,"deferred_remove":false,"active_table":true,
-                "inactive_table":false,"open_count":0,"event_nr":1,"lines":2}]}"#,
+                "inactive_table":false,"open_count":0,"event_nr":0,"lines":2}]}"#,
         ),
         (
             &["table"],

@@ -79,7 +79,7 @@ fn a_device_and_the_forms_of_its_description() {
     ] {
         assert!(info.lines().any(|found| found == line), "{line} in {info}");
     }
-    assert_eq!(part("columns"), "one:U-1:0:4:1:L--w\n");
+    assert_eq!(part("columns"), "one:U-1:0:4:0:L--w\n");
     assert!(part("ls").starts_with("one\t("), "{}", part("ls"));
     assert_eq!(part("ls").matches("one").count(), 3);
     assert_eq!(part("uuid"), "one\n");
@@ -140,12 +140,12 @@ fn changes() {
     let expected = "\
 one::---w:0
 one::-I-w:0
-one::L--w:1
-one::L-sw:1
-one::LIsw:1
-one::L-sw:1
-one::L--w:1
-one::L--r:2
+one::L--w:0
+one::L-sw:0
+one::LIsw:0
+one::L-sw:0
+one::L--w:0
+one::L--r:0
 two:U:L--r:2
 77
 No devices found

@@ -125,7 +125,6 @@ impl<K: Kernel> Driver<K> {
         let loaded = if switch || quiesced { state.inactive.take() } else { None };
         let old = loaded.clone().map(|loaded| {
             state.slot = !state.slot;
-            state.event_nr = state.event_nr.wrapping_add(1);
             state.active.replace(loaded)
         });
         drop(state);
@@ -301,7 +300,15 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Tells those who wait that something has happened: a target may, too.
+    /// Tells those who wait for an event that the device has another name, or a uuid. As in Linux that
+    /// is none for a device without an active table.
+    pub(super) fn renamed(&self) {
+        if self.state.lock().active.is_some() {
+            self.raise_event();
+        }
+    }
+
+    /// Tells those who wait that something has happened: a target does.
     pub fn raise_event(&self) {
         let mut state = self.state.lock();
         state.event_nr = state.event_nr.wrapping_add(1);

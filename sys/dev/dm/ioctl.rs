@@ -146,6 +146,12 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
     }
 }
 
+/// Tells the console why a request was refused that has no reply, since it could not be read, or its
+/// reply not be written.
+pub fn refused_unread<K: Kernel>(driver: &Driver<K>, why: core::fmt::Arguments<'_>) {
+    driver.say(format_args!("dm: request refused: {why}"));
+}
+
 /// Puts what came of a command into its reply, so that the system copies it out.
 fn tell<D: Dictionary>(
     dict: &mut D,

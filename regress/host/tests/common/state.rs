@@ -99,7 +99,8 @@ pub fn state(bench: &Bench, disks: &[Disk]) -> State {
 /// What a failure at this site may make of a command.
 pub fn errors(site: Site) -> &'static [Errno] {
     match site {
-        Site::Kmem | Site::Prop | Site::Bdevvp | Site::ConfigAttach => &[Errno::ENOMEM],
+        Site::Kmem | Site::Prop | Site::Bdevvp => &[Errno::ENOMEM],
+        Site::ConfigAttach => &[Errno::EBUSY],
         Site::Namei => &[Errno::ENOENT],
         Site::Open | Site::Ioctl | Site::Strategy => &[Errno::EIO],
         Site::Copyin | Site::Copyout => &[Errno::EFAULT],

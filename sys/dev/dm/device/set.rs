@@ -81,6 +81,9 @@ pub struct Found<K: Kernel> {
     pub uuid: Option<Uuid>,
 }
 
+/// Minors that are tried for a device that may have any, after one that the system has not let go yet.
+const TRIES: u32 = 16;
+
 impl<K: Kernel> Driver<K> {
     /// A driver without devices.
     pub fn new(kernel: K) -> Self {
@@ -94,7 +97,7 @@ impl<K: Kernel> Driver<K> {
 
     /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a
     /// loop shall not drown what others have to say.
-    pub(super) fn say(&self, what: fmt::Arguments<'_>) {
+    pub(crate) fn say(&self, what: fmt::Arguments<'_>) {
         let second = self.kernel.seconds();
         let mut talk = self.talk.lock();
         let mut left_out = 0;
@@ -161,26 +164,22 @@ impl<K: Kernel> Driver<K> {
         minor: Option<Minor>,
         read_only: bool,
     ) -> Result<Found<K>, Errno> {
-        let minor = {
-            let mut devices = self.devices.lock();
-            devices.check_free(&name, uuid.as_ref(), None)?;
-            if devices.list.len() >= limits::DEVICES {
-                return Err(Errno::ENOSPC);
+        let mut tries = 0u32;
+        let (minor, unit) = loop {
+            let reserved = self.reserve(&name, uuid.as_ref(), minor)?;
+            match self.kernel.attach(reserved) {
+                Ok(unit) => break (reserved, unit),
+                // The system may not be done yet with a device that had this minor. Another does.
+                Err(Errno::EBUSY) if minor.is_none() && tries < TRIES => {
+                    self.forget(reserved);
+                    tries = tries.saturating_add(1);
+                }
+                Err(errno) => {
+                    self.forget(reserved);
+                    return Err(errno);
+                }
             }
-            let minor = match minor {
-                Some(minor) => minor,
-                None => devices.next_minor().ok_or(Errno::ENOSPC)?,
-            };
-            let at = match devices.position(minor) {
-                Ok(_) => return Err(Errno::EBUSY),
-                Err(at) => at,
-            };
-            let (name, uuid) = (name.clone(), uuid.clone());
-            let entry = Entry { minor, name, uuid, device: None, going: false, empty: false };
-            devices.list.insert(at, entry);
-            minor
         };
-        let unit = self.kernel.attach(minor).inspect_err(|_| self.forget(minor))?;
         let device = Arc::new(Device::new(minor, unit, read_only));
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(minor)
@@ -193,6 +192,32 @@ impl<K: Kernel> Driver<K> {
         Ok(Found { device, name, uuid })
     }
 
+    /// Takes a minor, this one or any, and the names for a device that is to be made.
+    fn reserve(
+        &self,
+        name: &Name,
+        uuid: Option<&Uuid>,
+        minor: Option<Minor>,
+    ) -> Result<Minor, Errno> {
+        let mut devices = self.devices.lock();
+        devices.check_free(name, uuid, None)?;
+        if devices.list.len() >= limits::DEVICES {
+            return Err(Errno::ENOSPC);
+        }
+        let minor = match minor {
+            Some(minor) => minor,
+            None => devices.next_minor().ok_or(Errno::ENOSPC)?,
+        };
+        let at = match devices.position(minor) {
+            Ok(_) => return Err(Errno::EBUSY),
+            Err(at) => at,
+        };
+        let (name, uuid) = (name.clone(), uuid.cloned());
+        let entry = Entry { minor, name, uuid, device: None, going: false, empty: false };
+        devices.list.insert(at, entry);
+        Ok(minor)
+    }
+
     pub(super) fn forget(&self, minor: Minor) {
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(minor) {
@@ -202,18 +227,24 @@ impl<K: Kernel> Driver<K> {
         self.made.broadcast();
     }
 
-    /// Gives a device another name.
+    /// Gives a device another name, which is an event of it.
     ///
     /// # Errors
     /// EEXIST if another device has it, ENXIO if the device is gone.
     pub fn rename(&self, device: &Device<K>, name: Name) -> Result<(), Errno> {
         let mut devices = self.devices.lock();
         devices.check_free(&name, None, Some(device.minor))?;
-        devices.entry_of(device)?.name = name;
+        let entry = devices.entry_of(device)?;
+        let changed = entry.name != name;
+        entry.name = name;
+        drop(devices);
+        if changed {
+            device.renamed();
+        }
         Ok(())
     }
 
-    /// Gives a device its first uuid.
+    /// Gives a device its first uuid, which is an event of it.
     ///
     /// # Errors
     /// EEXIST if another device has it, EINVAL if the device has one, ENXIO if it is gone.
@@ -226,7 +257,12 @@ impl<K: Kernel> Driver<K> {
         if entry.uuid.as_ref().is_some_and(|old| *old != uuid) {
             return Err(Errno::EINVAL);
         }
+        let changed = entry.uuid.is_none();
         entry.uuid = Some(uuid);
+        drop(devices);
+        if changed {
+            device.renamed();
+        }
         Ok(())
     }
 }

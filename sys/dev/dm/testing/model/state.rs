@@ -169,7 +169,6 @@ impl Model {
                 if let Some(table) = device.inactive.take() {
                     device.active = Some(table);
                     device.slot = !device.slot;
-                    device.event_nr += 1;
                 }
                 (device.suspended, device.held) = (false, false);
             }
@@ -180,11 +179,19 @@ impl Model {
                 device.held |= hold;
             }
             Op::Clear(_) => (device.inactive, device.parts) = (None, Vec::new()),
-            Op::Rename(_, name) => device.name = *name,
+            Op::Rename(_, name) => {
+                let event = device.active.is_some() && device.name != *name;
+                device.event_nr += u32::from(event);
+                device.name = *name;
+            }
             Op::SetUuid(_, uuid) if device.uuid.is_some_and(|old| old != *uuid) => {
                 return Err(Errno::EINVAL);
             }
-            Op::SetUuid(_, uuid) => device.uuid = Some(*uuid),
+            Op::SetUuid(_, uuid) => {
+                let event = device.active.is_some() && device.uuid.is_none();
+                device.event_nr += u32::from(event);
+                device.uuid = Some(*uuid);
+            }
             Op::Cancel(_) => device.deferred = false,
             _ => {}
         }

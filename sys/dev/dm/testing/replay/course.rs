@@ -243,7 +243,6 @@ impl Device {
                 if ours && let Some(table) = our.inactive.take() {
                     our.active = Some(table);
                     our.slot = !our.slot;
-                    self.event_nr += 1;
                 }
                 if theirs {
                     // Without an inactive table, the active one is lost.
@@ -268,7 +267,11 @@ impl Device {
             }
             "rename" if ours || theirs => {
                 let name = request.array("cmd_data").and_then(|data| data.first()?.string());
-                self.name = name.unwrap_or("").into();
+                let name = name.unwrap_or("");
+                if ours && our.active.is_some() && self.name != name {
+                    self.event_nr += 1;
+                }
+                self.name = name.into();
             }
             _ => {}
         }

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dm_core::testing::{Disk as FakeDisk, Fake, Request as Plist, kernel};
-use dm_host::{Config, Dev, DiskSpec, File, Flags, Io, Machine, Node, Request, makedev};
+use dm_host::{
+    Completion, Config, Dev, DiskSpec, File, Flags, Io, Machine, Node, Request, makedev,
+};
 
 const BLOCK: usize = 4096;
 
@@ -82,10 +84,17 @@ impl Bed {
                 std::fs::remove_file(&path).expect("removes");
                 Bed::on(spec)
             }
+            "thread" => Bed::on(DiskSpec::null("wd0", 1 << 32).completion(Completion::Thread)),
             _ => Bed::new(),
         };
         let (dev, at) = match name {
             "component" => (bed.component, 0),
+            // Bad all the time, and the byte that it changes is behind the read's end: each read is a job
+            // that a lane sends on as it is, and ends.
+            "job" => {
+                let params = format!("{} 0 0 1 5 corrupt_bio_byte 65536 r 1 0", bed.path);
+                (bed.device("a", &[(0, 65_536, "flakey", params.as_str())]), 0)
+            }
             "linear" => (bed.linear("a", 1), 0),
             "10,000 lines" => (bed.linear("a", 10_000), 5_000 * 64),
             "last of 1,000" => {
@@ -158,6 +167,24 @@ fn instructions(case: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.contains("Collected :"))?;
     let count: f64 = line.rsplit(' ').next()?.parse().ok()?;
     output.status.success().then_some(count / ROUNDS as f64)
+}
+
+/// Counts the instructions of one read in all threads: what more reads cost more.
+fn instructions_of_all(case: &str) -> Option<f64> {
+    let count = |rounds: usize| -> Option<f64> {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe().ok()?)
+            .args(["--count", case, &rounds.to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find(|line| line.contains("Collected :"))?;
+        output.status.success().then_some(line.rsplit(' ').next()?.parse().ok()?)
+    };
+    const ROUNDS: usize = 1000;
+    Some((count(2 * ROUNDS)? - count(ROUNDS)?) / ROUNDS as f64)
 }
 
 /// Nanoseconds of one read: the median of rounds.
@@ -251,6 +278,22 @@ fn loading(count: u64) -> (f64, f64) {
     (all, own)
 }
 
+/// What a job costs that a lane sends on as it is, beside the component and the two switches of thread.
+/// A component that completes in a thread of its own shows what these cost; how often a thread spins
+/// before it sleeps differs from run to run.
+fn jobs() {
+    let count = ["component", "component on thread", "job"].map(instructions_of_all);
+    let [Some(component), Some(thread), Some(job)] = count else {
+        return println!("a job: no valgrind");
+    };
+    println!(
+        "a job: {job:.0} instructions in all threads, {component:.0} of them the component's and {:.0} \
+         two switches of thread; {:.0} beside them",
+        thread - component,
+        job - thread
+    );
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, case, rounds] = arguments.as_slice()
@@ -276,6 +319,9 @@ fn main() {
         return;
     }
 
+    if arguments.iter().any(|a| a == "--jobs") {
+        return jobs();
+    }
     println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
     let (mut base_time, mut base_count) = (0.0, 0.0);
     for case in CASES {
@@ -290,6 +336,7 @@ fn main() {
         println!("{case:16}{time:6.0}  {:6.2}  {counts}", time / base_time);
         let _ = std::io::stdout().flush();
     }
+    jobs();
     for kind in ["memory", "file"] {
         let times = [time(&format!("component on {kind}")), time(&format!("linear on {kind}"))];
         println!(

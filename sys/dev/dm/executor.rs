@@ -19,6 +19,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use core::task::{Context, Waker};
 
@@ -164,7 +165,12 @@ impl Executor {
         });
         let runners = executor.ready.runners();
         let mut all: Vec<Runner> = (0..runners)
-            .map(|number| Runner { number, executor: executor.clone(), lanes: Vec::new() })
+            .map(|number| Runner {
+                number,
+                executor: executor.clone(),
+                lanes: Vec::new(),
+                sleepers: Cell::new(false),
+            })
             .collect();
         for (number, (line, role, buffer)) in roles.into_iter().enumerate() {
             let Some(target) = executor.lines.get(line).map(|line| line.target.clone()) else {
@@ -544,6 +550,8 @@ pub struct Runner {
     number: usize,
     executor: Arc<Executor>,
     lanes: Vec<LaneFuture>,
+    /// `false` if no lane of these sleeps.
+    sleepers: Cell<bool>,
 }
 
 impl Runner {
@@ -557,12 +565,8 @@ impl Runner {
     pub fn run(&mut self) -> Option<u32> {
         loop {
             let next = self.wake_sleepers();
-            let (executor, mut some) = (self.executor.clone(), false);
-            executor.ready.take(self.number, |lane| {
-                some = true;
-                self.poll(lane);
-            });
-            if !some {
+            let Runner { number, executor, lanes, sleepers } = &mut *self;
+            if !executor.ready.take(*number, |lane| poll(executor, lanes, sleepers, lane)) {
                 return next;
             }
         }
@@ -571,6 +575,9 @@ impl Runner {
     /// Has those polled whose moment has come. The answer is in how many milliseconds the next
     /// one's does.
     pub fn wake_sleepers(&self) -> Option<u32> {
+        if !self.sleepers.replace(false) {
+            return None;
+        }
         let runners = self.executor.ready.runners();
         let mut next: Option<u32> = None;
         let mut now = None;
@@ -579,6 +586,7 @@ impl Runner {
             if !state.sleeps.load(Ordering::Relaxed) {
                 continue;
             }
+            self.sleepers.set(true);
             let now = *now.get_or_insert_with(|| self.executor.host.now());
             match state.wakes_in(now) {
                 Some(0) => {
@@ -593,16 +601,25 @@ impl Runner {
 
     /// Polls one lane of this runner.
     pub fn poll(&mut self, lane: usize) {
-        let at = lane.checked_div(self.executor.ready.runners());
-        if let Some(future) = at.and_then(|at| self.lanes.get_mut(at)) {
-            // A lane's own number is all that wakes it: no waker is asked for.
-            let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            debug_assert!(done.is_pending(), "a lane never ends");
-        }
+        poll(&self.executor, &mut self.lanes, &self.sleepers, lane);
     }
 
     /// Its engine.
     pub fn executor(&self) -> &Arc<Executor> {
         &self.executor
+    }
+}
+
+/// Polls one of a runner's lanes, and notes whether it sleeps then.
+fn poll(executor: &Executor, lanes: &mut [LaneFuture], sleepers: &Cell<bool>, lane: usize) {
+    let at = lane.checked_div(executor.ready.runners());
+    if let Some(future) = at.and_then(|at| lanes.get_mut(at)) {
+        // A lane's own number is all that wakes it: no waker is asked for.
+        let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        debug_assert!(done.is_pending(), "a lane never ends");
+        let state = executor.lanes.get(lane);
+        if state.is_some_and(|state| state.sleeps.load(Ordering::Relaxed)) {
+            sleepers.set(true);
+        }
     }
 }

@@ -578,7 +578,13 @@ fn messages_and_geometry() {
     assert_eq!(endless.send(&bench, Command::TargetMsg).err(), Some(libc::EINVAL));
     let none = message().room(abi::SIZE as u32 + 8).send(&bench, Command::TargetMsg);
     assert_eq!(none.err(), Some(libc::EINVAL));
-    // What a target answers comes back as text, if there is room.
+    // What a target of the driver's answers.
+    bench.device("dusty", &[(0, 8, "dust", "7:0 0 512")]);
+    let count = Dm::on("dusty").data(&[&0u64.to_le_bytes()[..], b"countbadblocks\0"].concat());
+    let said = count.send(&bench, Command::TargetMsg).unwrap();
+    assert!(said.has(flag::DATA_OUT));
+    assert_eq!(said.answer(), b"countbadblocks: 0 badblock(s) found\0");
+    // It comes back as text, if there is room.
     let reply = format!(
         "<plist version=\"1.0\"><dict><key>flags</key><integer>0x24</integer><key>minor</key>\
          <integer>0x1</integer><key>{}</key><string>12 bad blocks</string></dict></plist>",

@@ -615,8 +615,8 @@ impl<H: Host> Call<'_, H> {
     }
 }
 
-/// The key under which a target's answer to a message comes.
-pub const REPLY: &str = "reply";
+/// The key under which a target's answer to a message comes (dm.4).
+pub const REPLY: &str = "message_reply";
 
 /// A name or uuid that is taken is EEXIST in NetBSD's protocol.
 fn taken(fault: Fault) -> Fault {

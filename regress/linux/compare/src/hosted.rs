@@ -169,6 +169,7 @@ fn reply_of(request: &Request, dict: &Dict) -> Reply {
             });
             reply.lines = lines.collect();
         }
+        Call::Message => reply.text = dict.string(dm_host::linux::REPLY).map(str::to_owned),
         Call::Deps => {
             let deps = data.iter().filter_map(Object::number).map(units::Dev);
             reply.deps = deps.map(|dev| (dev.major(), dev.minor())).collect();

@@ -240,7 +240,7 @@ impl Session {
             Message { name, sector, text } => {
                 let ask = Ask::name("message", name).with("sector", *sector);
                 let answer = self.ask(&ask.with("message", text.join(" ").as_str()))?;
-                let reply = answer.text("message_reply");
+                let reply = answer.text(dm_host::linux::REPLY);
                 Ok(if reply.is_empty() { String::new() } else { format!("{reply}\n") })
             }
             Setgeometry { name, cylinders, heads, sectors, start } => {

@@ -1,5 +1,6 @@
 //! That `dm_layout.h` notices what it is there for: a kernel in which one field of one structure lies
-//! elsewhere, one structure has another size, or one constant is another.
+//! elsewhere, one structure has another size, one constant is another, or one function has another
+//! prototype.
 //!
 //! Each of these kernels is a block of C with the structure as the assertions have it, and one thing
 //! changed; clang compiles them all at once, and must complain about each.
@@ -141,6 +142,113 @@ fn each_constant_that_changes_is_noticed() {
     let said = compile(&c);
     for n in 0..constants {
         assert!(said.contains(&format!("<{n}>")), "constant {n}");
+    }
+}
+
+/// The parts of a type of a pointer to a function: what it returns, and what it takes.
+fn signature(ty: &str) -> (&str, Vec<&str>) {
+    let (result, rest) = ty.split_once(" (*)(").expect("a pointer to a function");
+    let (mut args, mut start, mut depth) = (Vec::new(), 0, 0usize);
+    let rest = rest.strip_suffix(')').expect("its end");
+    for (at, c) in rest.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                args.push(rest[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    args.push(rest[start..].trim());
+    (result, args)
+}
+
+/// Other types than this one that a careless eye takes for it, and one that nobody does.
+fn others(ty: &str) -> Vec<String> {
+    let mut others = vec!["struct dm_other *".to_owned()];
+    match (ty.strip_prefix("const "), ty.ends_with('*')) {
+        (Some(plain), true) => others.push(plain.to_owned()),
+        (None, true) => others.push(format!("const {ty}")),
+        (_, false) if ty != "void" => others.push(format!("{ty} *")),
+        (_, false) => {}
+    }
+    match ty {
+        "int" => others.push("unsigned int".to_owned()),
+        "unsigned int" | "long" => others.push("unsigned long".to_owned()),
+        _ => {}
+    }
+    others
+}
+
+/// Declares all types that are named, each unlike the others.
+fn declare_types<'t>(types: impl Iterator<Item = &'t str>) -> String {
+    const C: &[&str] = &["void", "char", "short", "int", "long", "unsigned", "signed", "const"];
+    let (mut c, mut seen) = ("struct dm_other;\n".to_owned(), BTreeMap::new());
+    for ty in types {
+        let words = ty.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let words: Vec<_> = words.filter(|w| !w.is_empty()).collect();
+        for (at, word) in words.iter().enumerate() {
+            let tag = at.checked_sub(1).map_or("", |before| words[before]);
+            let is_tag = ["struct", "union", "enum"].contains(&tag);
+            if C.contains(word) || ["struct", "union", "enum"].contains(word) {
+                continue;
+            }
+            if seen.insert((*word, is_tag), ()).is_none() {
+                let _ = match tag {
+                    "enum" => writeln!(c, "enum {word} {{ dm_{word} }};"),
+                    _ if is_tag => writeln!(c, "{tag} {word};"),
+                    _ => writeln!(c, "typedef struct {{ int dm_{word}; }} {word};"),
+                };
+            }
+        }
+    }
+    c
+}
+
+#[test]
+fn each_prototype_that_differs_is_noticed() {
+    let before = "__builtin_types_compatible_p(__typeof__(&";
+    let all: Vec<_> =
+        conditions(before, "), ").map(|(name, ty)| (name, ty.strip_suffix(')').unwrap())).collect();
+    let mut c = declare_types(all.iter().map(|(_, ty)| *ty));
+    let mut expected = Vec::new();
+    for (name, ty) in &all {
+        let (result, args) = signature(ty);
+        let join = |args: &[String]| args.join(", ");
+        let owned: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        // As it is, which is not to be noticed.
+        let mut variants = vec![(result.to_owned(), join(&owned))];
+        variants.extend(others(result).into_iter().map(|other| (other, join(&owned))));
+        for at in (0..args.len()).filter(|at| args[*at] != "void") {
+            for other in others(args[at]) {
+                let mut args = owned.clone();
+                args[at] = other;
+                variants.push((result.to_owned(), join(&args)));
+            }
+            let mut fewer = owned.clone();
+            fewer.remove(at);
+            let fewer = if fewer.is_empty() { "void".to_owned() } else { join(&fewer) };
+            variants.push((result.to_owned(), fewer));
+        }
+        let more = if args == ["void"] { String::new() } else { join(&owned) + ", " };
+        variants.push((result.to_owned(), more + "struct dm_other *"));
+        for (variant, (result, args)) in variants.into_iter().enumerate() {
+            let n = expected.len();
+            let _ = writeln!(
+                c,
+                "extern {result} {name}_{n}({args});\n\
+                 _Static_assert(__builtin_types_compatible_p(__typeof__(&{name}_{n}), {ty}), \"<{n}>\");"
+            );
+            expected.push((format!("{result} {name}({args})"), variant != 0));
+        }
+    }
+    assert!(all.len() > 80 && expected.len() > 500, "{}, {}", all.len(), expected.len());
+    let said = compile(&c);
+    for (n, (declared, differs)) in expected.iter().enumerate() {
+        let noticed = said.contains(&format!("<{n}>"));
+        assert_eq!(noticed, *differs, "{declared}\n{}", &said[..said.len().min(2000)]);
     }
 }
 

@@ -22,9 +22,14 @@ resume d
 info d
 write d 0 8
 image a 8 8
+info d inactive
 load d readonly
   0 64 linear @a 16
+# Asked about the inactive table, the answer is about that.
+info d
+info d inactive
 resume d
+info d inactive
 info d
 write d 0 8
 read d 0 8

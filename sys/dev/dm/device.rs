@@ -80,6 +80,8 @@ pub struct Snapshot<K: Kernel> {
     pub inactive: Option<Arc<LiveTable<K>>>,
     /// Whether it takes no writes.
     pub read_only: bool,
+    /// `true` if there is an inactive table that takes no writes.
+    pub inactive_read_only: bool,
     /// Whether it is suspended, or was never resumed.
     pub suspended: bool,
     /// Which slot is active, 0 or 1.
@@ -292,6 +294,7 @@ impl<K: Kernel> Device<K> {
             active: state.active.as_ref().map(|l| l.table.clone()),
             inactive: state.inactive.as_ref().map(|l| l.table.clone()),
             read_only,
+            inactive_read_only: state.inactive.as_ref().is_some_and(|l| l.read_only),
             suspended: state.suspended,
             slot: state.slot,
             event_nr: state.event_nr,

@@ -341,12 +341,15 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     /// Tells all there is to tell about a device.
     fn reply(&mut self, found: &Found<K>) -> Result<(), Errno> {
         let now = found.device.snapshot();
-        let about = if self.has(flags::QUERY_INACTIVE_TABLE) { &now.inactive } else { &now.active };
+        let (about, read_only) = match self.has(flags::QUERY_INACTIVE_TABLE) {
+            true => (&now.inactive, now.inactive_read_only),
+            false => (&now.active, now.read_only),
+        };
         let lines = about.as_ref().map_or(0, |table| table.len());
         let truth = [
             (true, flags::EXISTS),
             (now.suspended, flags::SUSPEND),
-            (now.read_only, flags::READONLY),
+            (read_only, flags::READONLY),
             (now.active.is_some(), flags::ACTIVE_PRESENT),
             (now.inactive.is_some(), flags::INACTIVE_PRESENT),
             (now.remove_at_close, flags::DEFERRED_REMOVE),

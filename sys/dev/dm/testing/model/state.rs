@@ -454,7 +454,10 @@ impl Model {
         let sent = op.command().1;
         let inactive = sent & flags::QUERY_INACTIVE_TABLE != 0;
         let chosen = if inactive { &device.inactive } else { &device.active };
-        let read_only = device.active.as_ref().map_or(device.created_read_only, |t| t.read_only);
+        let read_only = match inactive {
+            true => device.inactive.as_ref().is_some_and(|t| t.read_only),
+            false => device.active.as_ref().map_or(device.created_read_only, |t| t.read_only),
+        };
         let bits = [
             (true, flags::EXISTS),
             (device.suspended, flags::SUSPEND),

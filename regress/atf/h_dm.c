@@ -17,7 +17,10 @@
 #include <sys/dkio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sysctl.h>
 #include <sys/wait.h>
+
+#include <uvm/uvm_extern.h>
 
 #include <prop/plistref.h>
 
@@ -961,6 +964,22 @@ do_fsync(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* memory: megabytes that are free, and pages that have ever been swapped out. */
+static int
+do_memory(int argc __unused, char **argv __unused)
+{
+	int mib[] = { CTL_VM, VM_UVMEXP2 };
+	struct uvmexp_sysctl uvm;
+	size_t size = sizeof(uvm);
+
+	if (sysctl(mib, __arraycount(mib), &uvm, &size, NULL, 0) == -1)
+		err(BROKEN, "vm.uvmexp2");
+	printf("free=%" PRIu64 "\nout=%" PRIu64 "\n",
+	    (uint64_t)uvm.free * (uint64_t)uvm.pagesize >> 20,
+	    (uint64_t)uvm.pgswapout);
+	return EXIT_SUCCESS;
+}
+
 /* hog megabytes rounds: fills memory again and again, and checks it. */
 static int
 do_hog(int argc __unused, char **argv)
@@ -1008,6 +1027,7 @@ static const struct {
 	{ "parts", 4, do_parts, "name more line ..." },
 	{ "replay", 3, do_replay, "log node [mark]" },
 	{ "fsync", 2, do_fsync, "file" },
+	{ "memory", 1, do_memory, "" },
 	{ "hog", 3, do_hog, "megabytes rounds" },
 };
 

@@ -11,7 +11,10 @@ use dm_core::{Errno, errno};
 use super::netbsd::NetBsd;
 use super::slot::Slots;
 use super::stats::FOLDER;
-use super::{Global, devsw, dm_label_guard, dm_legacy_errors, global, set_global, take_global};
+use super::{
+    BACKGROUND_SHARE, Global, devsw, dm_background_share, dm_label_guard, dm_legacy_errors, global,
+    set_global, take_global,
+};
 use crate::kern::callout::Callout;
 use crate::kern::mutex;
 use crate::kern::pool_cache::PoolCache;
@@ -41,6 +44,7 @@ fn init() -> Result<(), Errno> {
     // As a module finds them; in a process machines follow one another.
     dm_legacy_errors.store(0, Ordering::Relaxed);
     dm_label_guard.store(1, Ordering::Relaxed);
+    dm_background_share.store(BACKGROUND_SHARE, Ordering::Relaxed);
     set_global(Box::new(Global {
         driver: Driver::new(NetBsd),
         slots: Slots::new(),

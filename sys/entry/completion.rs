@@ -6,6 +6,8 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
 use dm_core::Errno;
+use dm_core::job::Op;
+use dm_core::units::{DEV_BSIZE, Sector};
 
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
@@ -70,7 +72,7 @@ impl Slot {
                 self.put_child(journey.pass.local(), child);
                 match outcome {
                     Ok(()) => self.finish(io, journey),
-                    Err((moved, errno)) => self.fail(io, journey, moved, errno),
+                    Err((moved, errno)) => self.failed(io, journey, moved, errno),
                 }
             }
             Parent::Piece(split, offset) => {
@@ -86,6 +88,57 @@ impl Slot {
         }
     }
 
+    /// Goes on with an I/O that failed where its table had it sent: fails it, unless its target has
+    /// something else to try.
+    #[cold]
+    fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
+        if journey.again || !self.may_map_again(&io, &journey, io.sector()) {
+            return self.fail(io, journey, done, errno);
+        }
+        journey.again = true;
+        self.dispatch(io, journey);
+    }
+
+    /// `true` if the target at a sector has something else to try for a read that has failed.
+    fn may_map_again(&self, io: &Io, journey: &Journey, sector: Sector) -> bool {
+        // SAFETY: the journey began at this slot (invariant).
+        let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
+        let asked = table.filter(|table| !io.is_write() && !table.serving().is_empty());
+        asked.is_some_and(|table| table.map_failed(sector, Sector(1), Op::Read).is_some())
+    }
+
+    /// Sends all of a split again, of which a piece has failed at byte `at`, if the target there has
+    /// something else to try.
+    ///
+    /// # Safety
+    /// The caller has dropped the last count of the split.
+    #[cold]
+    unsafe fn split_failed(&'static self, split: NonNull<Split>, at: u32) -> bool {
+        // SAFETY: the split is the caller's alone.
+        let again = unsafe {
+            let raw = split.as_ptr();
+            let sector = Sector((*raw).start.0.wrapping_add(u64::from(at / DEV_BSIZE)));
+            match &mut (*raw).whole {
+                Some((io, journey)) if !journey.again => {
+                    journey.again = self.may_map_again(io, journey, sector);
+                    journey.again
+                }
+                _ => false,
+            }
+        };
+        if again {
+            // SAFETY: as above; `advance` sends its pieces as it did at first.
+            unsafe {
+                let raw = split.as_ptr();
+                (*raw).sent = 0;
+                (*raw).failed.store(false, Ordering::Relaxed);
+                (*raw).pending.store(1, Ordering::Relaxed);
+            }
+            self.advance(split, None);
+        }
+        again
+    }
+
     /// Drops one count of a split; the last completes the I/O.
     pub(super) fn release(&'static self, split: NonNull<Split>) {
         // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
@@ -95,8 +148,12 @@ impl Slot {
                 return;
             }
             let failed = (*raw).failed.load(Ordering::Relaxed);
+            let given_back = (*raw).again.load(Ordering::Relaxed);
+            if failed && !given_back && self.split_failed(split, (*raw).bad.0) {
+                return;
+            }
             let result = if failed { Err((*raw).bad) } else { Ok(()) };
-            ((*raw).whole.take(), (*raw).again.load(Ordering::Relaxed), result)
+            ((*raw).whole.take(), given_back, result)
         };
         let Some((io, journey)) = whole else { return };
         self.put_split(journey.pass.local(), split);

@@ -15,13 +15,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
 use dm_core::executor::{Executor, Runner};
 use dm_core::host::{Answer, Host, Plan, Ready, Request};
 use dm_core::job::{JobInfo, Op, Place};
+use dm_core::lane::Outcome;
 use dm_core::table::Taken;
 use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
@@ -57,6 +58,8 @@ pub struct TableIo {
     ready: Arc<Ready>,
     /// By [`ComponentIndex`].
     disks: Box<[Arc<Disk>]>,
+    /// For each of them, `true` if its driver does what B_MEDIA_FUA asks for.
+    keeps_fua: Box<[bool]>,
     jobs: Box<[JobCell]>,
     lanes: Box<[LaneCell]>,
     /// For each line, splits that wait for the number of a job.
@@ -150,7 +153,14 @@ struct JobCell {
     held: Handed<Held>,
     /// While the job is forwarded: its engine, and what there is to know about it.
     forwarded: Handed<Option<(Arc<Executor>, JobInfo)>>,
-    nested: Nested,
+    /// Places of [`Host::forward_each`] that have not answered. 0: the job is forwarded to one, and
+    /// its target is not told.
+    pending: AtomicUsize,
+    /// A bit for each place that failed.
+    failed: AtomicU32,
+    /// Why the first failed; 0 for not at all.
+    errno: AtomicI32,
+    nested: Box<[Nested]>,
 }
 
 /// Keeps a table for a completion, or for who handed it what kept it until then: whoever drops the
@@ -179,10 +189,13 @@ impl TableIo {
         ready: Arc<Ready>,
         disks: Box<[Arc<Disk>]>,
     ) -> Arc<TableIo> {
-        let job = |number| JobCell {
+        let job = |(number, fan): (usize, &usize)| JobCell {
             held: Handed::new(Held::Nothing),
             forwarded: Handed::new(None),
-            nested: Nested::new(number, 0),
+            pending: AtomicUsize::new(0),
+            failed: AtomicU32::new(0),
+            errno: AtomicI32::new(0),
+            nested: Nested::row(number, *fan),
         };
         let lane = |(number, width): (usize, &usize)| LaneCell::new(number, *width);
         let parkers = (0..ready.runners()).map(|_| Parker::new(c"dmlane")).collect();
@@ -190,8 +203,9 @@ impl TableIo {
             slot,
             minor,
             ready,
+            keeps_fua: disks.iter().map(|disk| disk.device().keeps_fua()).collect(),
             disks,
-            jobs: (0..plan.jobs).map(job).collect(),
+            jobs: plan.jobs.iter().enumerate().map(job).collect(),
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
             waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
             parkers,
@@ -204,7 +218,7 @@ impl TableIo {
             wanting: AtomicUsize::new(0),
         });
         let all = table.lanes.iter().flat_map(|lane| lane.nested.iter());
-        for nested in all.chain(table.jobs.iter().map(|job| &job.nested)) {
+        for nested in all.chain(table.jobs.iter().flat_map(|job| job.nested.iter())) {
             nested.belong_to(Arc::as_ptr(&table));
         }
         table
@@ -453,10 +467,47 @@ impl Host for TableIo {
                 return self.answer_held(held, Err((0, Errno::EIO)));
             };
             let Some((io, _)) = &(*split.as_ptr()).whole else { return };
-            buf::nest(cell.nested.buf(), io, *offset, *bytes, to.sector, job_done);
+            let Some(nested) = cell.nested.first() else { return };
+            buf::nest(nested.buf(), io, *offset, *bytes, to.sector, job_done);
             *cell.forwarded.get() = Some((engine, *job));
-            device.vnode().strategy(cell.nested.buf());
+            device.vnode().strategy(nested.buf());
         }
+    }
+
+    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
+        let wrong = Outcome { failed: u32::MAX, errno: Errno::EIO };
+        let Some(cell) = self.jobs.get(job.number).filter(|_| !to.is_empty()) else {
+            return engine.answered(*job, wrong);
+        };
+        // SAFETY: the job is ours, and with it its cell, its nested buffers, its piece and the I/O,
+        // until the last place has answered: after the last is sent nothing here is touched.
+        unsafe {
+            let Held::Piece(split, offset, bytes) = *cell.held.get() else {
+                return engine.answered(*job, wrong);
+            };
+            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
+            *cell.forwarded.get() = Some((engine, *job));
+            cell.failed.store(0, Ordering::Relaxed);
+            cell.errno.store(0, Ordering::Relaxed);
+            cell.pending.store(to.len(), Ordering::Relaxed);
+            for (at, place) in to.iter().enumerate() {
+                match cell.nested.get(at).zip(self.device(place.component)) {
+                    Some((nested, device)) => {
+                        let buf = nested.buf();
+                        buf::nest(buf, io, offset, bytes, place.sector, job_done);
+                        device.vnode().strategy(buf);
+                    }
+                    None => {
+                        let bit = 1u32.checked_shl(at as u32).unwrap_or(0);
+                        self.job_answered(job.number, bit, Err(Errno::EIO));
+                    }
+                }
+            }
+        }
+    }
+
+    fn keeps_fua(&self, component: ComponentIndex) -> bool {
+        self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
     }
 
     fn freed(&self, line: usize) -> bool {
@@ -468,6 +519,10 @@ impl Host for TableIo {
             self.announce();
         }
         split.is_some()
+    }
+
+    fn background_share(&self) -> u32 {
+        super::dm_background_share.load(Ordering::Relaxed).unsigned_abs()
     }
 
     fn now(&self) -> u32 {
@@ -502,6 +557,33 @@ fn name(minor: Minor) -> alloc::ffi::CString {
     alloc::ffi::CString::new(alloc::format!("dm{minor}")).unwrap_or_default()
 }
 
+impl TableIo {
+    /// One place of a job that was forwarded to each has answered; after the last the target is told.
+    ///
+    /// # Safety
+    /// The job is forwarded, and the place had not answered. Something other than the job keeps the
+    /// table: the sender's count of the split, or [`Completing`].
+    unsafe fn job_answered(&self, number: usize, place: u32, result: Result<(), Errno>) {
+        let Some(cell) = self.jobs.get(number) else { return };
+        if let Err(errno) = result {
+            cell.failed.fetch_or(place, Ordering::Relaxed);
+            let (none, errno) = (0, errno.raw());
+            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if cell.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // SAFETY: the last one has the cell to itself.
+        let forwarded = unsafe { (*cell.forwarded.get()).take() };
+        let errno = cell.errno.load(Ordering::Relaxed);
+        let errno = Errno::from_raw(errno).unwrap_or(Errno::EIO);
+        let outcome = Outcome { failed: cell.failed.load(Ordering::Relaxed), errno };
+        if let Some((engine, info)) = forwarded {
+            engine.answered(info, outcome);
+        }
+    }
+}
+
 /// b_iodone of a forwarded job's nested buffer.
 ///
 /// # Safety
@@ -516,6 +598,10 @@ unsafe extern "C" fn job_done(buf: *mut sys::buf) {
         let _kept = Completing::new((*(*inner).table).slot);
         let (table, number) = (&*(*inner).table, (*inner).number);
         let Some(cell) = table.jobs.get(number) else { return };
+        if cell.pending.load(Ordering::Relaxed) != 0 {
+            let result = outcome.map_err(|(_, errno)| errno);
+            return table.job_answered(number, (*inner).place, result);
+        }
         let forwarded = (*cell.forwarded.get()).take();
         let held = table.take_held(number);
         if let Some((engine, info)) = forwarded {

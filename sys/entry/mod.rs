@@ -74,6 +74,14 @@ pub static dm_legacy_errors: AtomicI32 = AtomicI32::new(0);
 #[allow(non_upper_case_globals, reason = "a C name")]
 pub static dm_label_guard: AtomicI32 = AtomicI32::new(1);
 
+/// sysctl hw.dm.background_share, in percent.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals, reason = "a C name")]
+pub static dm_background_share: AtomicI32 = AtomicI32::new(BACKGROUND_SHARE);
+
+/// What [`dm_background_share`] is at first.
+pub(crate) const BACKGROUND_SHARE: i32 = 25;
+
 /// sysctl hw.dm.devices.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "a C name")]

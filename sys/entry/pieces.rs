@@ -55,13 +55,15 @@ pub(crate) struct Journey {
     pub(super) came: i32,
     /// `true` for an I/O that is not to wait at a gate, here or below, but fails with EAGAIN there.
     pub(super) impatient: bool,
+    /// `true` once it has failed, and was mapped again as targets say that have something else to try.
+    pub(super) again: bool,
 }
 
 impl Journey {
     /// What an I/O carries along that is sent to the slot whose gate gave this pass.
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
-        Journey { pass, came: cpu::ticks(), impatient: false }
+        Journey { pass, came: cpu::ticks(), impatient: false, again: false }
     }
 
     /// The same for an I/O that does not wait.

@@ -125,6 +125,9 @@ impl Slot {
             Err(errno) => return self.fail(io, journey, 0, errno),
         };
         let (bytes, write) = (io.bytes(), io.is_write());
+        if journey.again {
+            return self.send_again(io, journey, start, length);
+        }
         match table.map(start, length, Op::rw(write)) {
             Some(Piece::Send(component, sector, found)) if found == length => {
                 let Some(disk) = component.disk() else {
@@ -157,6 +160,16 @@ impl Slot {
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
+    }
+
+    /// Sends a read that has failed, as targets say that have something else to try.
+    #[cold]
+    fn send_again(&'static self, io: Io, journey: Journey, start: Sector, length: Sector) {
+        // SAFETY: the journey began at this slot (invariant).
+        let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
+        let piece = table.and_then(|table| map_again(table, start, length));
+        let (first, found) = piece.map_or((Place::Fail(Errno::EIO), length), Place::of);
+        self.split(io, journey, start, first, found);
     }
 
     /// What an I/O is about: the table and the range, cut at the device's end. `None` when there
@@ -234,7 +247,10 @@ impl Slot {
                 let (place, found) = next.take().unwrap_or_else(|| {
                     let start = (*raw).start.0.wrapping_add(u64::from(offset / DEV_BSIZE));
                     let length = Sector(u64::from(left / DEV_BSIZE));
-                    let piece = table.map(Sector(start), length, Op::rw(write));
+                    let piece = match journey.again {
+                        true => map_again(table, Sector(start), length),
+                        false => table.map(Sector(start), length, Op::rw(write)),
+                    };
                     piece.map_or((Place::Fail(Errno::EIO), length), Place::of)
                 });
                 // A target that found nothing, which is a mistake, must not stop the loop.
@@ -279,6 +295,16 @@ impl Slot {
         }
         self.release(split);
     }
+}
+
+/// Maps a read that has failed.
+#[cold]
+fn map_again(
+    table: &LiveTable<NetBsd>,
+    start: Sector,
+    length: Sector,
+) -> Option<Piece<'_, Pdev<NetBsd>>> {
+    table.map_failed(start, length, Op::Read).or_else(|| table.map(start, length, Op::Read))
 }
 
 /// Looks closer at an I/O that is not some whole sectors on the device. Cuts it at the device's

@@ -31,7 +31,7 @@ int	dm_detach(device_t, int);
 int	dm_module_init(void);
 int	dm_module_fini(void);
 void	dm_minphys(struct buf *);
-extern int dm_legacy_errors, dm_label_guard, dm_device_count;
+extern int dm_legacy_errors, dm_label_guard, dm_background_share, dm_device_count;
 size_t	dm_counters(char *, size_t);
 #ifdef DM_HOSTED
 void	dm_host_frugal(bool);
@@ -467,6 +467,22 @@ dm_sysctl_guard(SYSCTLFN_ARGS)
 }
 
 static int
+dm_sysctl_share(SYSCTLFN_ARGS)
+{
+	struct sysctlnode node = *rnode;
+	int value = dm_background_share, error;
+
+	node.sysctl_data = &value;
+	error = sysctl_lookup(SYSCTLFN_CALL(&node));
+	if (error || newp == NULL)
+		return error;
+	if (value < 1 || value > 100)
+		return EINVAL;
+	dm_background_share = value;
+	return 0;
+}
+
+static int
 dm_sysctl_counters(SYSCTLFN_ARGS)
 {
 	struct sysctlnode node = *rnode;
@@ -501,6 +517,11 @@ dm_shim_sysctl_attach(void)
 		    CTLFLAG_READWRITE, CTLTYPE_INT, "label_guard",
 		    SYSCTL_DESCR("0: none, 1: guard components' labels, 2: refuse tables"),
 		    dm_sysctl_guard, 0, NULL, 0, CTL_CREATE, CTL_EOL);
+	if (error == 0)
+		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
+		    CTLFLAG_READWRITE, CTLTYPE_INT, "background_share",
+		    SYSCTL_DESCR("percent of time for copying while there is other I/O"),
+		    dm_sysctl_share, 0, NULL, 0, CTL_CREATE, CTL_EOL);
 	if (error == 0)
 		error = sysctl_createv(&dm_sysctllog, 0, &dm, NULL,
 		    CTLFLAG_READONLY, CTLTYPE_STRING, "version",

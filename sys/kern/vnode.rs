@@ -207,6 +207,15 @@ impl BlockDevice {
         }
     }
 
+    /// `true` if its driver puts a write with B_MEDIA_FUA on stable storage before it answers, or has
+    /// no cache to lose (DIOCGCACHE).
+    pub fn keeps_fua(&self) -> bool {
+        let mut bits: c_int = 0;
+        // SAFETY: DIOCGCACHE gives an int.
+        let known = unsafe { self.ioctl(sys::DIOCGCACHE as u32, &mut bits) };
+        known.is_ok() && bits & sys::DKCACHE_FUA as c_int != 0
+    }
+
     /// Frees a range of it (TRIM).
     ///
     /// # Errors

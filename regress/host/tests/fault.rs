@@ -208,7 +208,7 @@ fn a_module_that_fails_to_load_leaves_nothing() {
         }
         assert!(machine.drivers().iter().any(|driver| driver.name == "dm"), "{site:?}");
         let nodes = machine.sysctl_names().into_iter().filter(|name| name.starts_with("hw.dm."));
-        assert_eq!(nodes.count(), 5, "{site:?}: all of them or none");
+        assert_eq!(nodes.count(), 6, "{site:?}: all of them or none");
         assert_eq!(machine.shutdown(), Vec::<String>::new(), "{site:?}");
         if site.is_none() {
             break;

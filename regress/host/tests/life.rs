@@ -273,6 +273,10 @@ fn sysctl_nodes() {
         assert_eq!(machine.sysctl_set("hw.dm.label_guard", &Value::Int(value)), wanted);
     }
     assert_eq!(machine.sysctl_int("hw.dm.label_guard"), Ok(1));
+    let wanted = Err(Errno::EINVAL);
+    for (value, wanted) in [(0, wanted), (1, Ok(())), (100, Ok(())), (101, wanted), (-1, wanted)] {
+        assert_eq!(machine.sysctl_set("hw.dm.background_share", &Value::Int(value)), wanted);
+    }
     let set = machine.as_user(1000, || machine.sysctl_set("hw.dm.label_guard", &Value::Int(0)));
     assert_eq!(set, Err(Errno::EPERM));
     // Reads, writes, splits, held, failed.
@@ -396,7 +400,11 @@ fn a_component_in_use_by_someone_else_is_busy() {
 fn sysctl_variables_are_each_machines_own() {
     for _ in 0..2 {
         let bench = Bench::new();
-        for (name, default, other) in [("hw.dm.legacy_errors", 0, 1), ("hw.dm.label_guard", 1, 2)] {
+        for (name, default, other) in [
+            ("hw.dm.legacy_errors", 0, 1),
+            ("hw.dm.label_guard", 1, 2),
+            ("hw.dm.background_share", 25, 50),
+        ] {
             assert_eq!(bench.machine.sysctl_int(name), Ok(default), "{name}");
             bench.machine.sysctl_set(name, &dm_host::Value::Int(other)).unwrap();
         }

@@ -28,7 +28,7 @@ use dm_sync::Spin;
 use crate::Errno;
 use crate::host::{Host, Plan, Ready};
 use crate::job::{Job, JobInfo, Op};
-use crate::lane::Lane;
+use crate::lane::{Aside, Lane, Outcome};
 use crate::units::Sector;
 use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
 
@@ -104,12 +104,15 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
     let mut plan = Plan { threads: 1, ..Plan::default() };
     for (_, target) in lines {
         let needs = target.needs();
-        if needs.lanes() > LANES || needs.width > u32::BITS as usize || needs.jobs == 0 {
+        if needs.lanes() > LANES
+            || needs.width.max(needs.fan) > u32::BITS as usize
+            || needs.jobs == 0
+        {
             return Err(Errno::E2BIG);
         }
         plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
         plan.lines = plan.lines.saturating_add(1);
-        plan.jobs = plan.jobs.saturating_add(needs.jobs);
+        plan.jobs.extend((0..needs.jobs).map(|_| needs.fan.max(1)));
         plan.threads = plan.threads.max(needs.threads);
     }
     Ok(plan)
@@ -259,14 +262,28 @@ impl Executor {
         if self.state.load(Ordering::Acquire) == STOPPED {
             return job.fail(Errno::EIO);
         }
-        let line = self.lines.get(info.line);
-        let Some((line, queue)) = line.and_then(|l| l.queues.get(info.queue).map(|q| (l, q)))
-        else {
+        let Some(line) = self.lines.get(info.line) else { return job.fail(Errno::EIO) };
+        if let Some(job) = line.target.at_once(job) {
+            self.queue(line, job);
+        }
+    }
+
+    /// All places of a job that was forwarded to each of them have answered.
+    pub fn answered(self: Arc<Self>, info: JobInfo, outcome: Outcome) {
+        let job = Job { info, executor: Some(self.clone()) };
+        let Some(line) = self.lines.get(info.line) else { return job.fail(Errno::EIO) };
+        if let Some(job) = line.target.answered(job, outcome) {
+            self.queue(line, job);
+        }
+    }
+
+    /// Puts a job at the end of its queue, and has a lane take it.
+    fn queue(&self, line: &Line, job: Job) {
+        let Some(queue) = line.queues.get(job.info.queue) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
             debug_assert!(false, "no such queue");
             return job.fail(Errno::EIO);
         };
-        line.target.came(&job.info);
         let mut queue = queue.lock();
         debug_assert!(queue.jobs.len() < queue.jobs.capacity());
         queue.jobs.push_back(job);
@@ -290,6 +307,13 @@ impl Executor {
             queue.idle &= idle.wrapping_sub(1);
             drop(queue);
             self.wake_all(line, idle & idle.wrapping_neg());
+        }
+    }
+
+    /// The same for all that were set aside in one place.
+    pub(crate) fn resubmit_all(&self, jobs: &Aside) {
+        while let Some(job) = jobs.pop_last() {
+            self.resubmit(core::iter::once(job));
         }
     }
 

@@ -21,8 +21,9 @@ mod tests;
 pub struct Plan {
     /// For each lane, to how many places at most it sends one request.
     pub lanes: Vec<usize>,
-    /// The number of jobs at one time, over all lines.
-    pub jobs: usize,
+    /// For each job that there may be at one time, over all lines, to how many places at most it is
+    /// forwarded.
+    pub jobs: Vec<usize>,
     /// The number of lines.
     pub lines: usize,
     /// The number of threads that poll lanes.
@@ -120,8 +121,19 @@ pub trait Host: Any + Send + Sync {
     /// it is what keeps the table.
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place);
 
+    /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's
+    /// own. When all have answered the host calls [`Executor::answered`], from anywhere.
+    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
+
     /// A job's number is free: the first I/O that waits for one goes on. `false` if none waits.
     fn freed(&self, line: usize) -> bool;
+
+    /// `true` if a component puts a write with FUA on stable storage before it answers; what others
+    /// were sent is there after a flush only.
+    fn keeps_fua(&self, component: ComponentIndex) -> bool;
+
+    /// The share of time, in percent, that work in the background may take of a table's components.
+    fn background_share(&self) -> u32;
 
     /// Milliseconds since some moment; they wrap around.
     fn now(&self) -> u32;

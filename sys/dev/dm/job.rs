@@ -5,6 +5,7 @@ use core::fmt;
 
 use crate::Errno;
 use crate::executor::Executor;
+use crate::lane::{Aside, Signal};
 use crate::target::ComponentIndex;
 use crate::units::Sector;
 
@@ -157,6 +158,36 @@ impl Job {
             let host = executor.shared_host();
             host.forward(executor, &self.info, to);
         }
+    }
+
+    /// Sends a read or a write to several places at once, a read to one. When all have answered, the
+    /// target is told with [`Worker::answered`](crate::worker::Worker::answered). No lane waits for
+    /// it. At most as many places as [`Needs::fan`](crate::worker::Needs::fan) says, and at least one.
+    pub fn forward_each(mut self, to: &[Place]) {
+        if let Some(executor) = self.executor.take() {
+            let host = executor.shared_host();
+            host.forward_each(executor, &self.info, to);
+        }
+    }
+
+    /// Has the lanes of the job's line that wait for a signal look again.
+    pub fn raise(&self, signal: &Signal) {
+        if let Some(executor) = &self.executor {
+            executor.wake_all(self.info.line, signal.take());
+        }
+    }
+
+    /// Puts jobs of the same line that were set aside at the front of their queue again, in their
+    /// order.
+    pub fn resubmit(&self, jobs: &Aside) {
+        if let Some(executor) = &self.executor {
+            executor.resubmit_all(jobs);
+        }
+    }
+
+    /// `true` while new I/O is held and the jobs there are must end.
+    pub fn suspending(&self) -> bool {
+        self.executor.as_ref().is_some_and(|executor| executor.is_suspending())
     }
 
     /// Returns the job to the device, to be mapped again: by the table that comes next when the

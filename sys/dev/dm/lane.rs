@@ -138,7 +138,15 @@ impl Lane {
         fua: bool,
     ) -> Outcome {
         let request = |data, at, bytes| Request::Write { data, at, bytes, fua };
-        self.transfer(to, length, skip, request).await
+        let mut outcome = self.transfer(to, length, skip, request).await;
+        for (at, place) in to.iter().enumerate().filter(|_| fua) {
+            if !outcome.has_failed(at) && !self.executor.host().keeps_fua(place.component) {
+                let flushed = self.flush(&[place.component]).await;
+                let failed = flushed.failed.checked_shl(at as u32).unwrap_or(0);
+                outcome.merge(Outcome { failed, ..flushed });
+            }
+        }
+        outcome
     }
 
     /// Moves sectors of the buffer in requests that the components take.
@@ -242,6 +250,12 @@ impl Lane {
     /// Milliseconds since some moment; they wrap around.
     pub fn now(&self) -> u32 {
         self.executor.host().now()
+    }
+
+    /// The share of time, in percent from 1 to 100, that work in the background may take of its
+    /// components while there is other I/O.
+    pub fn background_share(&self) -> u32 {
+        self.executor.host().background_share().clamp(1, 100)
     }
 
     /// Sleeps until a moment of [`Lane::now`]'s clock, at most half round it ahead, or until the
@@ -369,15 +383,12 @@ impl Lane {
 
     /// Has the lanes that wait for a signal look again.
     pub fn raise(&self, signal: &Signal) {
-        let waiting = signal.waiting.swap(0, Ordering::SeqCst);
-        self.executor.wake_all(self.line, waiting);
+        self.executor.wake_all(self.line, signal.take());
     }
 
     /// Puts jobs that were set aside at the front of their queue again, in their order.
     pub fn resubmit(&self, jobs: &Aside) {
-        while let Some(job) = jobs.pop_last() {
-            self.executor.resubmit(core::iter::once(job));
-        }
+        self.executor.resubmit_all(jobs);
     }
 
     /// Puts those of the jobs that `which` names at the front of their queue again.
@@ -451,6 +462,11 @@ impl Signal {
     /// A signal that nobody waits for.
     pub const fn new() -> Signal {
         Signal { waiting: AtomicU32::new(0) }
+    }
+
+    /// The lanes that waited, a bit each; they wait no more.
+    pub(crate) fn take(&self) -> u32 {
+        self.waiting.swap(0, Ordering::SeqCst)
     }
 }
 

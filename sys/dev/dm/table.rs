@@ -651,7 +651,26 @@ impl<C> Table<C> {
         // Neither can wrap: the line holds `start`.
         let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
         let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
-        Some(match target.map(within, length, op) {
+        Some(self.piece(target.map(within, length, op), index, within))
+    }
+
+    /// The same for I/O that failed where [`Table::map`] had it sent: `None` if its target has
+    /// nothing else to try.
+    #[cold]
+    pub fn map_failed(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
+        let index = self.find(start);
+        let end = self.ends.get(index)?;
+        let line = index.checked_sub(1).and_then(|i| self.ends.get(i));
+        // Neither can wrap: the line holds `start`.
+        let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
+        let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
+        let io = IoRange { start: within, length, op };
+        Some(self.piece(self.targets.get(index)?.target().map_failed(&io)?, index, within))
+    }
+
+    #[inline(always)]
+    fn piece(&self, mapping: Mapping, index: usize, within: Sector) -> Piece<'_, C> {
+        match mapping {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
                     Some(component) => Piece::Send(component, start, length),
@@ -663,7 +682,7 @@ impl<C> Table<C> {
             Mapping::Take { length, queue } => {
                 Piece::Take(length, Taken { line: index, queue, start: within })
             }
-        })
+        }
     }
 
     /// Asks every target before a flush.

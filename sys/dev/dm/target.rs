@@ -134,6 +134,13 @@ pub trait Target: Send + Sync {
     /// What becomes of the first sectors of `io`.
     fn map(&self, io: &IoRange) -> Mapping;
 
+    /// What becomes of I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
+    /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
+    /// in the line, those that have not failed among them.
+    fn map_failed(&self, _io: &IoRange) -> Option<Mapping> {
+        None
+    }
+
     /// Writes its parameters as `table` shows them; loading them makes the same target again.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use core::future::Future;
 use core::pin::Pin;
 
 use crate::Errno;
-use crate::job::{Job, JobInfo};
-use crate::lane::Lane;
+use crate::job::Job;
+use crate::lane::{Lane, Outcome};
 use crate::target::Target;
 
 /// Everything that a line of such a target needs while its table is loaded. All of it is taken
@@ -22,6 +22,8 @@ pub struct Needs {
     pub background: usize,
     /// The number of jobs at one time; I/O beyond that waits outside.
     pub jobs: usize,
+    /// To how many places at most a job is forwarded.
+    pub fan: usize,
     /// To how many places at most a lane sends one request.
     pub width: usize,
     /// Bytes of each serving lane's buffer.
@@ -41,6 +43,7 @@ impl Default for Needs {
             queues: alloc::vec![8],
             background: 0,
             jobs: 32,
+            fan: 1,
             width: 1,
             buffer: 0,
             background_buffer: 0,
@@ -72,7 +75,8 @@ impl Needs {
             .saturating_mul(self.buffer)
             .saturating_add(self.background.saturating_mul(self.background_buffer))
             .saturating_add(self.control_buffer);
-        let jobs = nested.saturating_add(JOB).saturating_mul(self.jobs);
+        let job = nested.saturating_mul(self.fan.max(1)).saturating_add(JOB);
+        let jobs = job.saturating_mul(self.jobs);
         lanes.saturating_add(buffers).saturating_add(jobs)
     }
 }
@@ -102,8 +106,20 @@ pub trait Worker: Target + Sized + 'static {
     /// Everything that the line needs.
     fn needs(&self) -> Needs;
 
-    /// Told of each job that comes, before a lane serves it. From anywhere; must not sleep.
-    fn came(&self, _job: &JobInfo) {}
+    /// Looks at each job that comes, in the thread of whoever sent it. The target may end it or
+    /// forward it, which is quicker than a lane; what it returns waits in its queue for one. Must
+    /// not sleep, but for what forwarding does.
+    fn at_once(&self, job: Job) -> Option<Job> {
+        Some(job)
+    }
+
+    /// All places of [`Job::forward_each`] have answered, of which some may have failed. The target
+    /// ends the job, or returns it to wait in its queue for a lane. From anywhere, also from a
+    /// soft interrupt: must not sleep, nor forward.
+    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
+        job.end(outcome.ok());
+        None
+    }
 
     /// Serves one job, and ends it.
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
@@ -157,8 +173,15 @@ pub(crate) enum Role {
 pub trait Lanes: Send + Sync {
     /// [`Worker::needs`].
     fn needs(&self) -> Needs;
-    /// [`Worker::came`].
-    fn came(&self, _job: &JobInfo) {}
+    /// [`Worker::at_once`].
+    fn at_once(&self, job: Job) -> Option<Job> {
+        Some(job)
+    }
+    /// [`Worker::answered`].
+    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
+        job.end(outcome.ok());
+        None
+    }
     /// [`Worker::suspending`].
     fn suspending(&self, how: Quiesce);
     /// A lane's future.
@@ -171,8 +194,12 @@ impl<T: Worker> Lanes for T {
         Worker::needs(self)
     }
 
-    fn came(&self, job: &JobInfo) {
-        Worker::came(self, job);
+    fn at_once(&self, job: Job) -> Option<Job> {
+        Worker::at_once(self, job)
+    }
+
+    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
+        Worker::answered(self, job, outcome)
     }
 
     fn suspending(&self, how: Quiesce) {

@@ -40,7 +40,6 @@ const DONE: u8 = 2;
 impl LaneCell {
     /// The record of lane `number`, which sends a request to `width` places at most.
     pub(super) fn new(number: usize, width: usize) -> LaneCell {
-        let bit = |place: usize| 1u32.checked_shl(place as u32).unwrap_or(0);
         LaneCell {
             state: AtomicU8::new(IDLE),
             pending: AtomicUsize::new(0),
@@ -48,7 +47,7 @@ impl LaneCell {
             errno: AtomicI32::new(0),
             data: Handed::new(None),
             errand: Handed::new(None),
-            nested: (0..width).map(|place| Nested::new(number, bit(place))).collect(),
+            nested: Nested::row(number, width),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::TableIo;
 use crate::kern::fixed::Fixed;
 use crate::kern::sys;
+use alloc::boxed::Box;
 
 /// A nested buffer of a table's own. Built once, as a `Child` is.
 pub(super) struct Nested(Fixed<Inner>);
@@ -20,13 +21,18 @@ pub(super) struct Inner {
     pub(super) table: *const TableIo,
     /// The lane, or the job.
     pub(super) number: usize,
-    /// A lane's place, as a bit; 0 for a job.
+    /// The lane's or the job's place, as a bit.
     pub(super) place: u32,
 }
 
 impl Nested {
-    /// A buffer for a lane's place (a bit) or for a job (0).
-    pub(super) fn new(number: usize, place: u32) -> Nested {
+    /// Buffers for as many places of a lane or a job.
+    pub(super) fn row(number: usize, places: usize) -> Box<[Nested]> {
+        let bit = |place: usize| 1u32.checked_shl(place as u32).unwrap_or(0);
+        (0..places).map(|place| Nested::new(number, bit(place))).collect()
+    }
+
+    fn new(number: usize, place: u32) -> Nested {
         // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
         let inner: Fixed<Inner> = Fixed::new(unsafe { core::mem::zeroed() });
         // SAFETY: fresh memory, which stays where it is.

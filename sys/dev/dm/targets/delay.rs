@@ -6,7 +6,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Sector;
-use crate::job::{Job, JobInfo, Op, Place};
+use crate::job::{Job, Op, Place};
 use crate::lane::Lane;
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
@@ -149,8 +149,9 @@ impl Worker for Delay {
         Needs { queues: vec![1, 1, 1], jobs: 64, ..Needs::default() }
     }
 
-    fn came(&self, job: &JobInfo) {
-        self.class(job.op).0.waiting.fetch_add(1, Ordering::Relaxed);
+    fn at_once(&self, job: Job) -> Option<Job> {
+        self.class(job.op()).0.waiting.fetch_add(1, Ordering::Relaxed);
+        Some(job)
     }
 
     async fn serve(&self, job: Job, lane: &mut Lane) {

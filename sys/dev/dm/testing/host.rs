@@ -11,6 +11,7 @@ use crate::Errno;
 use crate::executor::{Executor, Runner};
 use crate::host::{Answer, Host, Plan, Ready, Request};
 use crate::job::{JobInfo, Place};
+use crate::lane::Outcome;
 use crate::pdev::Pdev;
 use crate::table::Component;
 use crate::target::ComponentIndex;
@@ -79,6 +80,18 @@ impl Host for FakeHost {
 
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, _: Place) {
         engine.forwarded(job);
+    }
+
+    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, _: &[Place]) {
+        engine.answered(*job, Outcome::OK);
+    }
+
+    fn background_share(&self) -> u32 {
+        25
+    }
+
+    fn keeps_fua(&self, _: ComponentIndex) -> bool {
+        false
     }
 
     fn freed(&self, _: usize) -> bool {

@@ -110,6 +110,8 @@ struct Cached {
 pub struct Disk {
     /// Bytes that are written together or not at all: 512 or 4096.
     pub sector_size: u32,
+    /// `true` if a write with FUA is on the medium when it is answered.
+    pub keeps_fua: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// What was done.
@@ -139,6 +141,7 @@ impl Disk {
         let sectors = content.len() / SECTOR;
         Disk {
             sector_size: SECTOR as u32,
+            keeps_fua: true,
             faults: Faults::default(),
             counts: Counts::default(),
             off: false,
@@ -232,7 +235,7 @@ impl Disk {
             self.take_effect(transfer, rng);
         }
         match transfer.command {
-            Command::Write { fua: true } if !self.faults.lies => {
+            Command::Write { fua: true } if self.keeps_fua && !self.faults.lies => {
                 let number = transfer.covers;
                 self.bring(|cached| cached.number == number);
             }

@@ -46,6 +46,15 @@ pub trait Game {
     /// now on. The devices may be suspended.
     fn heal(&mut self, _world: &World) {}
 
+    /// `true` if I/O that a failed disk has spoilt may wait until the disks work and the device has been
+    /// given its table anew.
+    fn heals_by_reload(&self) -> bool {
+        false
+    }
+
+    /// Called after a power cut when the disks are up again, and before tables are loaded.
+    fn powered(&mut self, _world: &World) {}
+
     /// Called after each boot, when the devices are running and before there is I/O on them.
     fn booted(&mut self, _world: &World) {}
 
@@ -256,6 +265,7 @@ impl<'g> Player<'g> {
         while self.world.is_off() {
             self.world.take_down(Quiesce::Remove);
             self.world.power_up();
+            self.game.powered(self.world);
             // It may be cut again while all comes up.
             let again = self.rng.chance(1, 4).then(|| self.rng.below(100));
             if let Some(events) = again.filter(|_| !last) {
@@ -294,7 +304,7 @@ impl<'g> Player<'g> {
                 assert!(resumed.is_ok(), "device {device} does not resume: {resumed:?}");
                 self.game.heal(self.world);
             }
-            self.world.settle(device);
+            self.settle(device);
             self.world.read_all(device);
             self.world.read_all(device);
         }
@@ -314,7 +324,7 @@ impl<'g> Player<'g> {
         match step.map_or(Step::Io, |(_, step)| *step) {
             Step::Io => self.io(device),
             Step::Burst => (0..self.rng.between(2, 40)).for_each(|_| self.io(device)),
-            Step::Settle => self.world.settle(device),
+            Step::Settle => self.settle(device),
             Step::Pass => self.world.pass(*self.rng.clone().pick(&[1, 7, 50, 1000])),
             Step::Suspend | Step::Interrupt | Step::Reload if suspended => {
                 // One that does not start goes on waiting.
@@ -356,6 +366,20 @@ impl<'g> Player<'g> {
         self.world.suspend(device, how);
         if !self.world.is_off() {
             self.game.stopped(self.world, device);
+        }
+    }
+
+    /// Waits until all I/O on a device has been answered.
+    fn settle(&mut self, device: usize) {
+        if !self.game.heals_by_reload() {
+            return self.world.settle(device);
+        }
+        while !self.world.settles(device) {
+            self.heal();
+            let text = self.game.table(device, &mut self.rng);
+            let loaded = self.world.load(device, &text);
+            self.suspend(device, Quiesce::NoFlush);
+            let _ = self.world.swap(device, loaded);
         }
     }
 

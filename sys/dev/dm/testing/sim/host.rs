@@ -17,6 +17,7 @@ use super::shared::{Answered, Shared, State};
 use crate::executor::{Executor, Runner};
 use crate::host::{self, Answer, Plan, Ready, Request};
 use crate::job::{JobInfo, Op, Place};
+use crate::lane::Outcome;
 use crate::target::ComponentIndex;
 use crate::{Errno, Sector};
 
@@ -42,6 +43,8 @@ pub(super) struct HostState {
     lanes: Vec<LaneState>,
     /// The I/O of each job that is in use.
     jobs: Vec<Option<Stretch>>,
+    /// What each job was forwarded to several places for.
+    forwarded: Vec<LaneState>,
     /// For each runner, `true` from when it is woken until none of its lanes is ready.
     awake: Vec<bool>,
     announced: bool,
@@ -90,7 +93,8 @@ impl Host {
             executor: Weak::new(),
             started: false,
             lanes: plan.lanes.iter().map(lane).collect(),
-            jobs: (0..plan.jobs).map(|_| None).collect(),
+            jobs: plan.jobs.iter().map(|_| None).collect(),
+            forwarded: plan.jobs.iter().map(lane).collect(),
             awake: (0..host.ready.runners()).map(|_| false).collect(),
             announced: false,
         }));
@@ -187,7 +191,47 @@ impl HostState {
         transfer: &Transfer,
         result: Result<(), Errno>,
     ) {
-        let state = &mut self.lanes[lane];
+        if self.lanes[lane].answered(place, transfer, result) {
+            self.wake(lane);
+        }
+    }
+
+    /// A disk has answered to a job that was forwarded to several; the outcome when all have.
+    pub fn job_answered(
+        &mut self,
+        job: usize,
+        place: usize,
+        transfer: &Transfer,
+        result: Result<(), Errno>,
+    ) -> Option<Outcome> {
+        let state = &mut self.forwarded[job];
+        let over = state.answered(place, transfer, result);
+        let answer = state.answer.take().filter(|_| over)?;
+        Some(Outcome { failed: answer.failed, errno: answer.errno })
+    }
+
+    /// Has some lane polled, which is allowed at any time.
+    pub fn poll_for_nothing(&mut self, rng: &mut Rng) {
+        let lane = rng.index(self.lanes.len());
+        self.wake(lane);
+    }
+
+    fn wake(&mut self, lane: usize) {
+        if let Some(runner) = self.host.ready.set(lane) {
+            self.awake[runner] = true;
+        }
+    }
+
+    /// Nothing of the table is under way.
+    pub fn idle(&self) -> bool {
+        self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(|lane| lane.left == 0)
+    }
+}
+
+impl LaneState {
+    /// A place has answered. `true` if it is the last.
+    fn answered(&mut self, place: usize, transfer: &Transfer, result: Result<(), Errno>) -> bool {
+        let state = self;
         match result {
             Err(errno) => {
                 state.failed |= 1 << place;
@@ -206,25 +250,8 @@ impl HostState {
         state.left -= 1;
         if state.left == 0 {
             state.end();
-            self.wake(lane);
         }
-    }
-
-    /// Has some lane polled, which is allowed at any time.
-    pub fn poll_for_nothing(&mut self, rng: &mut Rng) {
-        let lane = rng.index(self.lanes.len());
-        self.wake(lane);
-    }
-
-    fn wake(&mut self, lane: usize) {
-        if let Some(runner) = self.host.ready.set(lane) {
-            self.awake[runner] = true;
-        }
-    }
-
-    /// Nothing of the table is under way.
-    pub fn idle(&self) -> bool {
-        self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(|lane| lane.left == 0)
+        state.left == 0
     }
 }
 
@@ -371,6 +398,47 @@ impl host::Host for Host {
             state.at_once(first)
         });
         self.finish_from(first);
+    }
+
+    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
+        let first = self.with(|state, number| {
+            let host = state.host(number);
+            let stretch = host.jobs[job.number].clone().expect("a job in use");
+            let slot = &mut host.forwarded[job.number];
+            assert!(slot.left == 0 && slot.answer.is_none(), "a job is forwarded twice");
+            assert!((1..=slot.width).contains(&to.len()), "a job goes to {} places", to.len());
+            slot.left = to.len();
+            let command = match job.op {
+                Op::Read if to.len() == 1 => Command::Read,
+                Op::Write => Command::Write { fua: job.fua },
+                op => panic!("a {op:?} is forwarded to {} places", to.len()),
+            };
+            let data = match job.op {
+                Op::Write => state.data_of(&stretch).to_vec(),
+                _ => Vec::new(),
+            };
+            let first = state.flights.len();
+            for (place, to) in to.iter().enumerate() {
+                let disk = self.disks[to.component.0 as usize];
+                let range = (to.sector.0, job.length.0);
+                assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
+                let (engine, stretch) = (engine.clone(), stretch.clone());
+                let owner = Owner::Each { host: number, engine, info: *job, place, stretch };
+                state.send(disk, command, range, data.clone(), owner);
+            }
+            state.at_once(first)
+        });
+        drop(engine);
+        self.finish_from(first);
+    }
+
+    fn background_share(&self) -> u32 {
+        25
+    }
+
+    fn keeps_fua(&self, component: ComponentIndex) -> bool {
+        let disk = self.disks[component.0 as usize];
+        self.with(|state, _| state.disks[disk].keeps_fua)
     }
 
     fn freed(&self, line: usize) -> bool {

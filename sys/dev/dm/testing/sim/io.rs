@@ -124,12 +124,14 @@ pub(super) struct Stretch {
     length: u64,
     /// For a flush that waits for a job: of this one among the lines that serve.
     line: Option<usize>,
+    /// `true` once it has failed where the table had it sent, and was mapped again.
+    again: bool,
 }
 
 impl Stretch {
     /// Some of its sectors, counted from its first.
     pub fn part(&self, skip: u64, length: u64) -> Stretch {
-        Stretch { io: self.io, skip: self.skip + skip, length, line: self.line }
+        Stretch { skip: self.skip + skip, length, ..self.clone() }
     }
 
     fn bytes(&self) -> Range<usize> {
@@ -150,6 +152,8 @@ pub(super) enum Owner {
     Stretch(Stretch),
     /// A lane; with the I/O, where its data is to be read.
     Lane { host: usize, lane: usize, place: usize, job: Option<Stretch> },
+    /// A target, for a job that it forwarded to several places.
+    Each { host: usize, engine: Arc<Executor>, info: JobInfo, place: usize, stretch: Stretch },
     /// A target, for a job that it forwarded.
     Forward { host: usize, engine: Arc<Executor>, info: JobInfo, stretch: Stretch },
 }
@@ -158,7 +162,9 @@ impl Owner {
     pub fn host(&self) -> Option<usize> {
         match *self {
             Owner::Stretch(_) => None,
-            Owner::Lane { host, .. } | Owner::Forward { host, .. } => Some(host),
+            Owner::Lane { host, .. } | Owner::Each { host, .. } | Owner::Forward { host, .. } => {
+                Some(host)
+            }
         }
     }
 }
@@ -168,12 +174,29 @@ impl fmt::Display for Owner {
         match self {
             Owner::Stretch(stretch) => write!(f, "{stretch}"),
             Owner::Lane { host, lane, .. } => write!(f, "lane {lane} of table {host}"),
+            Owner::Each { stretch, place, .. } => write!(f, "{stretch}, forwarded as {place}"),
             Owner::Forward { stretch, .. } => write!(f, "{stretch}, forwarded"),
         }
     }
 }
 
 impl State {
+    /// The table and the range of a stretch that a table had sent and that may be tried once more.
+    pub fn may_try_again(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
+        let io = self.ios.get(&stretch.io).expect("an I/O under way");
+        let start = io.start + stretch.skip;
+        let table = self.devices[io.device].table.clone();
+        let may = !stretch.again && io.op == Op::Read;
+        table.filter(|_| may).map(|table| (table, start..start + stretch.length))
+    }
+
+    /// Has a stretch that has failed mapped once more.
+    pub fn try_again(&mut self, stretch: Stretch) {
+        let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
+        self.tell(|| format!("  {stretch} is tried again"));
+        self.todo.push(Todo::Again(device, Stretch { again: true, ..stretch }));
+    }
+
     /// The bytes of a stretch's I/O; none for a flush or a discard.
     pub fn data_of(&mut self, stretch: &Stretch) -> &mut [u8] {
         let io = self.ios.get_mut(&stretch.io).expect("an I/O under way");
@@ -222,7 +245,7 @@ impl State {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
         let (number, device) = (device, &mut self.devices[device]);
         // A flush begins anew: the next table's lines are others.
-        let stretch = Stretch { line: None, ..stretch };
+        let stretch = Stretch { line: None, again: false, ..stretch };
         if device.held {
             device.active -= 1;
             device.queue.push_back(stretch);
@@ -255,7 +278,7 @@ impl State {
             Ok(()) => assert!(!must_fail, "#{number} succeeded, where I/O must fail"),
             Err(_) => {}
         }
-        let durable = result.is_ok() && io.fua;
+        let durable = result.is_ok() && io.fua && self.disks.iter().all(|disk| disk.keeps_fua);
         match (io.op, result) {
             (Op::Write | Op::Discard, _) => {
                 let range = (io.start, io.length);
@@ -322,7 +345,7 @@ impl Shared {
         if matches!(op, Op::Write | Op::Discard) && !off {
             here.model.begin(start, length, from, value);
         }
-        let stretch = Stretch { io: number, skip: 0, length, line: None };
+        let stretch = Stretch { io: number, skip: 0, length, line: None, again: false };
         let held = here.held;
         match held {
             true => here.queue.push_back(stretch.clone()),
@@ -395,7 +418,9 @@ impl Shared {
         while done < stretch.length {
             let (at, left) = (start + done, stretch.length - done);
             // The target's code: no lock is held.
-            let piece = table.map(Sector(at), Sector(left), op);
+            let (from, all) = (Sector(at), Sector(left));
+            let failed = stretch.again.then(|| table.map_failed(from, all, op)).flatten();
+            let piece = failed.or_else(|| table.map(from, all, op));
             let length = piece.as_ref().map_or(left, |piece| piece.length().0);
             assert!((1..=left).contains(&length), "{length} of {left} sectors mapped");
             let part = stretch.part(done, length);
@@ -539,20 +564,28 @@ impl Shared {
         }
     }
 
-    /// Runs until something is so.
-    ///
-    /// # Panics
-    /// When it never is.
-    pub fn run_until(self: &Arc<Self>, what: &str, mut is: impl FnMut(&mut State) -> bool) {
+    /// Runs until something is so; `false` if it never is.
+    pub fn runs_until(self: &Arc<Self>, mut is: impl FnMut(&mut State) -> bool) -> bool {
         // Enough for every lane to finish what it has, many times over.
         const EVENTS: u64 = 200_000;
         for _ in 0..EVENTS {
             if is(&mut self.lock()) {
-                return;
+                return true;
             }
             if !self.step() {
                 break;
             }
+        }
+        false
+    }
+
+    /// Runs until something is so.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub fn run_until(self: &Arc<Self>, what: &str, is: impl FnMut(&mut State) -> bool) {
+        if self.runs_until(is) {
+            return;
         }
         let state = self.lock();
         let ios: Vec<String> = state.ios.keys().map(ToString::to_string).collect();

@@ -12,7 +12,8 @@ use super::host::{Host, HostState};
 use super::io::{Device, Io, Owner, Stretch};
 use super::model::Moment;
 use super::rng::Rng;
-use crate::Errno;
+use crate::job::Op;
+use crate::{Errno, Sector};
 
 /// Stretches of I/O that wait: for a resume, or for a job.
 pub(super) type Waiting = VecDeque<Stretch>;
@@ -330,13 +331,37 @@ impl Shared {
             format!("    d{disk} {command:?} {sector}+{length} for {owner}: {result}")
         });
         match owner {
-            Owner::Stretch(stretch) => state.stretch_answered(&stretch, &transfer, result),
+            Owner::Stretch(stretch) => {
+                let again = state.may_try_again(&stretch).filter(|_| result.is_err());
+                drop(state);
+                // The target's code: no lock is held.
+                let again = again.is_some_and(|(table, range)| {
+                    let (start, length) = (Sector(range.start), Sector(range.end - range.start));
+                    table.map_failed(start, length, Op::Read).is_some()
+                });
+                let mut state = self.lock();
+                match again {
+                    true => state.try_again(stretch),
+                    false => state.stretch_answered(&stretch, &transfer, result),
+                }
+            }
             Owner::Lane { host, lane, place, job } => {
                 if let Some(stretch) = job.filter(|_| result.is_ok()) {
                     state.take_data(&stretch, &transfer);
                 }
                 if let Some(host) = state.hosts.get_mut(host).and_then(Option::as_mut) {
                     host.answered(lane, place, &transfer, result);
+                }
+            }
+            Owner::Each { host, engine, info, place, stretch } => {
+                if result.is_ok() {
+                    state.take_data(&stretch, &transfer);
+                }
+                let host = state.hosts.get_mut(host).and_then(Option::as_mut);
+                let over = host.and_then(|h| h.job_answered(info.number, place, &transfer, result));
+                drop(state);
+                if let Some(outcome) = over {
+                    engine.answered(info, outcome);
                 }
             }
             Owner::Forward { host, engine, info, .. } => {

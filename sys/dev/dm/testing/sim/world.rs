@@ -99,11 +99,14 @@ impl World {
     pub fn new(
         seed: u64,
         types: &'static [&'static TargetType],
-        disks: Vec<Disk>,
+        mut disks: Vec<Disk>,
         devices: usize,
         story: bool,
     ) -> World {
         let mut rng = Rng::new(seed);
+        for disk in &mut disks {
+            disk.keeps_fua &= rng.chance(3, 4);
+        }
         let unit = disks.iter().map(|disk| disk.sector_size as usize).fold(SECTOR, usize::max);
         let state = State {
             temper: Temper::random(&mut rng),
@@ -461,6 +464,13 @@ impl World {
         self.shared.run_until("I/O", |state| {
             state.off() || state.devices[device].held || state.devices[device].is_idle()
         });
+    }
+
+    /// The same, but `false` when nothing more can happen and I/O is still under way.
+    pub fn settles(&self, device: usize) -> bool {
+        self.shared.runs_until(|state| {
+            state.off() || state.devices[device].held || state.devices[device].is_idle()
+        })
     }
 
     /// Reads all of a device, and waits for it. The content is checked as ever.

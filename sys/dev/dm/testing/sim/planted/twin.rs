@@ -319,6 +319,7 @@ impl Worker for Twin {
             queues: vec![2, 3],
             background: 1,
             jobs: JOBS,
+            fan: 1,
             width: 2,
             buffer: REGION as usize * SECTOR,
             background_buffer: SECTOR,

@@ -253,14 +253,19 @@ fn waiters_keep_nothing_from_ending() {
     let (mut gone, mut stays, mut woken) = (waiter(), waiter(), waiter());
     gone.kill().expect("it runs");
     gone.wait().expect("it ends");
-    // Those that come after it find the name that they know, and an event that has been.
-    server.ctl(&["rename", "vol", "other"]).ok();
-    server.ctl(&["rename", "other", "vol"]).ok();
+    // A mirror whose legs are the same raises an event when it starts. Those that come after it find
+    // one that has been.
+    for leg in ["a", "b"] {
+        server.ctl(&["create", leg, "--table", "0 8 zero"]).ok();
+    }
+    let table = "0 8 mirror core 2 8 nosync 2 /dev/mapper/a 0 /dev/mapper/b 0";
+    server.ctl(&["reload", "vol", "--table", table]).ok();
+    server.ctl(&["resume", "vol"]).ok();
     assert!(woken.wait().expect("it ends").success());
     assert!(stays.wait().expect("it ends").success());
     // This one is still waiting when the server ends.
     let mut last = Command::new(tool::TOOL);
-    last.arg("ctl").arg("--socket").arg(&control).args(["wait", "vol", "2"]);
+    last.arg("ctl").arg("--socket").arg(&control).args(["wait", "vol", "1"]);
     let mut last = last.stderr(Stdio::null()).spawn().expect("the tool");
     // Or is about to: both must do.
     server.ctl(&["shutdown"]).ok();

@@ -21,6 +21,12 @@ pub const HELD_WRITES: usize = 2048;
 /// Marks that wait for a log-writes line's log.
 pub const MARKS: usize = 16;
 
+/// Legs of a mirror line, as lvm has them.
+pub const MIRROR_LEGS: usize = 9;
+
+/// Regions of a mirror line, two and a half bytes each.
+pub const MIRROR_REGIONS: u64 = 1 << 26;
+
 /// Bytes of a component's path, as PATH_MAX less its NUL.
 pub const PATH: usize = 1023;
 

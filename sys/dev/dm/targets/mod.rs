@@ -7,6 +7,7 @@ pub mod error;
 pub mod flakey;
 pub mod linear;
 pub mod log_writes;
+pub mod mirror;
 pub mod striped;
 pub mod switch;
 pub mod unstriped;
@@ -31,6 +32,7 @@ pub const TARGETS: &[&TargetType] = &[
     &flakey::TYPE,
     &delay::TYPE,
     &log_writes::TYPE,
+    &mirror::TYPE,
 ];
 
 /// The names of all kinds, for messages.

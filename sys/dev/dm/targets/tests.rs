@@ -104,6 +104,30 @@ const SAMPLES: &[Sample] = &[
     .takes_more()
     .least(4),
     sample("log-writes", 100, "/dev/a /dev/b", "19:3 19:19", "0 0").takes_more(),
+    sample(
+        "mirror",
+        100,
+        "core 1 64 2 /dev/a 0 /dev/b 7 0",
+        "core 1 64 2 19:3 0 19:19 7",
+        "2 19:3 19:19 0/2 1 AA 1 core",
+    )
+    .least(8),
+    sample(
+        "mirror",
+        100,
+        "core 3 16 nosync block_on_error 3 /dev/a 0 /dev/b 0 /dev/a 500 2 handle_errors keep_log",
+        "core 2 16 nosync 3 19:3 0 19:19 0 19:3 500 2 handle_errors keep_log",
+        "3 19:3 19:19 19:3 7/7 1 AAA 1 core",
+    )
+    .least(12),
+    sample(
+        "mirror",
+        1000,
+        "disk 3 /dev/big 8 sync 2 /dev/a 0 19:19 0 1 handle_errors",
+        "disk 3 19:35 8 sync 2 19:3 0 19:19 0 1 handle_errors",
+        "2 19:3 19:19 0/125 1 AA 3 disk 19:35 A",
+    )
+    .least(10),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];
@@ -117,7 +141,7 @@ impl Opener for Disks {
         match path {
             "/dev/a" | "19:3" => Ok(Disk::new(19, 3, 1000)),
             "/dev/b" | "19:19" => Ok(Disk::new(19, 19, 1000)),
-            "/dev/big" => Ok(Disk::new(19, 35, 100_000)),
+            "/dev/big" | "19:35" => Ok(Disk::new(19, 35, 100_000)),
             _ => Err(Errno::ENOENT),
         }
     }

@@ -8,8 +8,11 @@ use super::*;
 use alloc::collections::BTreeMap;
 
 /// Seeds of games that were lost once.
-const SEEDS: &[(&str, &str)] =
-    &[("twin", include_str!("seeds/twin")), ("log-writes", include_str!("seeds/log-writes"))];
+const SEEDS: &[(&str, &str)] = &[
+    ("twin", include_str!("seeds/twin")),
+    ("log-writes", include_str!("seeds/log-writes")),
+    ("mirror", include_str!("seeds/mirror")),
+];
 
 /// Games of 200 steps of each kind; `cargo xtask simulate` plays on.
 const GAMES_EACH: u64 = 20;

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 
 pub mod log_writes;
 mod maps;
+mod mirror;
 
 use super::game::Make;
 
@@ -19,6 +20,8 @@ pub const GAMES: &[(&str, Make)] = &[
     ("dust", || Box::new(maps::Maps::new(&["dust", "linear"]))),
     ("delay", || Box::new(maps::Maps::new(&["delay", "striped"]))),
     ("flakey", || Box::new(maps::Maps::new(&["flakey", "linear"]))),
+    ("mirror", || Box::new(mirror::Mirror::new(true))),
+    ("mirror-core", || Box::new(mirror::Mirror::new(false))),
     ("log-writes", || Box::new(log_writes::LogWrites::own())),
     ("mixed", || {
         Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))

@@ -1,0 +1,589 @@
+//! `mirror LOG #ARGS ARG… #LEGS (DEV OFFSET)… [#FEATURES FEATURE…]`: the same content on several components,
+//! its *legs*.
+//!
+//! The line is cut into *regions*. A region is *in sync* when all legs have the same content there; elsewhere only
+//! one leg, the *source*, is right. Reads of regions in sync are spread over the legs, others go to the source. A write
+//! goes to all legs at once, or in a region that is not in sync to the source alone.
+//!
+//! A crash in the middle of a write leaves legs that differ. So a region is *marked* in the log before the first write
+//! to it, and the mark is taken away when the region has not been written for a while and the legs were flushed. A
+//! table that starts takes regions without a mark for in sync, and copies the others from the source, in order and in
+//! the background. With the log `core` marks are in memory only: each table begins with all regions out of sync, or
+//! with `nosync` in sync.
+//!
+//! | a region | sync bit | clean bit, in memory | clean bit, in the log | read from | written to |
+//! |---|---|---|---|---|---|
+//! | clean | 1 | 1 | 1 | any leg | nothing, before it is marked |
+//! | being marked | 1 | 0 | 1 | any leg | nothing |
+//! | dirty | 1 | 0 | 0 | any leg | all legs |
+//! | out of sync | 0 | 0 | 0 | the source | the source |
+//! | being recovered | 0 | 0 | 0 | the source | nothing |
+//!
+//! A write that a leg does not take puts its region out of sync. What becomes of the write: `failure.rs`. The log: `log.rs`,
+//! `format.rs`. Copying: `recovery.rs`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use dm_sync::Spin;
+
+use crate::job::{Job, Op, Place};
+use crate::lane::{Aside, Lane, Outcome, Signal};
+use crate::table::{LineSpec, Mistake};
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::units::DEV_BSIZE;
+use crate::worker::{Needs, Quiesce, Worker};
+use crate::{Errno, Sector, limits};
+
+mod bits;
+mod failure;
+mod format;
+mod log;
+mod recovery;
+mod write;
+
+use bits::{Bits, SharedBits};
+use failure::{Errors, Kind};
+
+/// What a table calls `mirror`.
+pub static TYPE: TargetType = TargetType { name: "mirror", version: [1, 14, 0], new };
+
+/// Jobs of a line.
+const JOBS: usize = 64;
+
+/// The queue of writes, flushes and discards, and that of reads that have failed.
+const WRITES: usize = 0;
+const READS: usize = 1;
+
+/// Bytes that recovery copies at once.
+const COPY: usize = 64 * 1024;
+
+/// Bytes of the log that are read or written at once, at least.
+const LOG_BYTES: usize = 4096;
+
+/// Reads of so many sectors in a row go to one leg, the next ones to the next.
+const SPREAD: u64 = 2048;
+
+struct Mirror {
+    legs: Box<[Leg]>,
+    log: Log,
+    /// Sectors in the line.
+    length: Sector,
+    /// Sectors in a region, as a power of two.
+    shift: u32,
+    /// The number of regions.
+    regions: u64,
+    features: Features,
+    /// A bit for each region, 1 if it is in sync. Written with `state` held.
+    sync: SharedBits,
+    /// `true` while all regions are in sync and no leg has failed. Written with `state` held.
+    whole: AtomicBool,
+    /// The leg that is right where the legs differ. Written with `state` held.
+    source: AtomicU32,
+    /// `true` if there was I/O since recovery has last looked.
+    used: AtomicBool,
+    state: Spin<State>,
+    /// Jobs that wait for other writes or for recovery.
+    waiting: Aside,
+    /// Jobs that wait for the log.
+    marking: Aside,
+    /// Flushes that wait for another.
+    flushes: Aside,
+    /// Writes and flushes that failed on some leg, and wait for another table.
+    held: Aside,
+    /// Raised when a region has no write any more, or the log is free.
+    changed: Signal,
+    /// Raised when a region was marked.
+    dirtied: Signal,
+}
+
+/// A component that has all of the content.
+#[derive(Clone, Copy)]
+struct Leg {
+    component: ComponentIndex,
+    offset: Sector,
+}
+
+impl Leg {
+    fn place(&self, sector: Sector) -> Place {
+        // The sum cannot wrap: the line was checked against the component's end.
+        let sector = Sector(self.offset.0.wrapping_add(sector.0));
+        Place { component: self.component, sector }
+    }
+}
+
+/// The log that the table names.
+struct Log {
+    /// `None` for a log in memory (`core`).
+    disk: Option<ComponentIndex>,
+    /// Sectors of the log, and of one of its device's sectors.
+    sectors: Sector,
+    unit: Sector,
+    word: Option<Word>,
+}
+
+/// What the table says about the content that it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// `sync`: all is to be copied.
+    Sync,
+    /// `nosync`: nothing need be.
+    NoSync,
+}
+
+/// The features that the table names.
+#[derive(Clone, Copy, Default)]
+struct Features {
+    handle_errors: bool,
+    keep_log: bool,
+}
+
+/// Everything that changes about a mirror and is not read by [`Target::map`].
+struct State {
+    /// A bit for each region: 1 if it is clean, or to be so.
+    clean: Bits,
+    /// What the log's bitmap has for certain: 1 unless a region is known to be marked.
+    logged: Bits,
+    /// Regions that were not written since the bit was set.
+    idle: Bits,
+    /// Writes under way in each region.
+    writes: Box<[u16]>,
+    blocks: Blocks,
+    /// The region that is being recovered.
+    recovering: Option<u64>,
+    /// The number of regions in sync.
+    synced: u64,
+    /// `true` once all regions were in sync, until a write fails.
+    in_sync: bool,
+    /// `true` once the target has been started.
+    started: bool,
+    /// `true` if there may be regions that are in sync and not clean.
+    marked: bool,
+    /// A lane writes the log.
+    log_busy: bool,
+    /// A lane flushes the legs.
+    flushing: bool,
+    log_failed: Option<Kind>,
+    /// What has failed on each leg.
+    errors: Box<[Errors]>,
+    /// Jobs in `waiting`.
+    waiters: usize,
+}
+
+/// Which sectors are being written, roughly: a count for each remainder of their number. Writes that
+/// overlap wait for one another, or they could reach the legs in different orders.
+struct Blocks(Box<[u8; BLOCKS]>);
+
+const BLOCKS: usize = 1024;
+
+/// Sectors that share a count.
+const BLOCK: u64 = 8;
+
+impl Blocks {
+    fn of(start: Sector, length: Sector) -> impl Iterator<Item = usize> {
+        let (first, last) =
+            (start.0 / BLOCK, start.0.saturating_add(length.0.max(1)).wrapping_sub(1) / BLOCK);
+        let count = last.wrapping_sub(first).saturating_add(1).min(BLOCKS as u64);
+        (0..count).map(move |n| (first.wrapping_add(n) % BLOCKS as u64) as usize)
+    }
+
+    /// Counts a write, if no other may overlap it.
+    fn enter(&mut self, start: Sector, length: Sector) -> bool {
+        let free = |at: usize| self.0.get(at) == Some(&0);
+        if !Blocks::of(start, length).all(free) {
+            return false;
+        }
+        Blocks::of(start, length).for_each(|at| self.0[at % BLOCKS] = 1);
+        true
+    }
+
+    fn leave(&mut self, start: Sector, length: Sector) {
+        Blocks::of(start, length).for_each(|at| self.0[at % BLOCKS] = 0);
+    }
+}
+
+fn invalid(why: &'static str) -> Mistake {
+    Mistake::new(Errno::EINVAL, why)
+}
+
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    let (mut log, region, mut features) = new_log(line)?;
+    let regions = line.length.0.div_ceil(region);
+    if regions > limits::MIRROR_REGIONS {
+        return Err(invalid("too many regions")
+            .about(format_args!("{regions}, of {} at most", limits::MIRROR_REGIONS)));
+    }
+    log.sectors = format::sectors(regions, (log.unit.0 as u32).wrapping_mul(DEV_BSIZE))
+        .ok_or(invalid("too many regions"))?;
+    if let Some(disk) = log.disk
+        && line.size(disk) < log.sectors
+    {
+        return Err(invalid("the log's device is too small").about(format_args!(
+            "{} sectors, of {} that {regions} regions take",
+            line.size(disk),
+            log.sectors
+        )));
+    }
+    let legs = new_legs(line, region)?;
+    features.add(line)?;
+    line.params.end()?;
+    // Two bytes and four bits for each region.
+    let bytes = usize::try_from(regions).unwrap_or(usize::MAX).saturating_mul(5) / 2;
+    line.reserve(bytes.saturating_add(size_of::<State>()).saturating_add(BLOCKS))?;
+    let state = State {
+        clean: Bits::new(regions),
+        logged: Bits::new(regions),
+        idle: Bits::new(regions),
+        writes: (0..regions).map(|_| 0).collect(),
+        blocks: Blocks(Box::new([0; BLOCKS])),
+        recovering: None,
+        synced: 0,
+        in_sync: false,
+        started: false,
+        marked: false,
+        log_busy: false,
+        flushing: false,
+        log_failed: None,
+        errors: legs.iter().map(|_| Errors::default()).collect(),
+        waiters: 0,
+    };
+    let mirror = Mirror {
+        legs,
+        log,
+        length: line.length,
+        shift: region.trailing_zeros(),
+        regions,
+        features,
+        sync: SharedBits::new(regions),
+        whole: AtomicBool::new(false),
+        source: AtomicU32::new(0),
+        used: AtomicBool::new(false),
+        state: Spin::new(state),
+        waiting: Aside::new(JOBS),
+        marking: Aside::new(JOBS),
+        flushes: Aside::new(JOBS),
+        held: Aside::new(JOBS),
+        changed: Signal::new(),
+        dirtied: Signal::new(),
+    };
+    // What a status shows before the table is started.
+    mirror.state.lock().synced = mirror.first_sync();
+    Ok(Made::serves(mirror))
+}
+
+/// Reads the log's type and arguments, and sectors in a region.
+fn new_log(line: &mut LineSpec<'_>) -> Result<(Log, u64, Features), Mistake> {
+    let kind = line.params.word("the log's type is missing")?;
+    let mut left = line.params.number("the number of log arguments is no number")?;
+    let take = |left: u64, why| left.checked_sub(1).ok_or(invalid(why));
+    let disk = match kind {
+        "core" => None,
+        "disk" => {
+            left = take(left, "the log's device is missing")?;
+            let path = line.params.path()?;
+            Some(line.component(path, Sector::ZERO, Sector::ZERO)?)
+        }
+        _ => return Err(invalid("no such log type").about(format_args!("core or disk"))),
+    };
+    left = take(left, "the region size is missing")?;
+    let region = u64::from(line.params.small_number("the region size is not a number of sectors")?);
+    if !region.is_power_of_two() || region < 2 || region > line.length.0 {
+        return Err(invalid("the region size is wrong").about(format_args!(
+            "{region} sectors, where a power of two is wanted from 2 to the line's length"
+        )));
+    }
+    let (mut word, mut features) = (None, Features::default());
+    while left > 0 {
+        left = left.wrapping_sub(1);
+        let named = line.params.word("a log argument is missing")?;
+        match named {
+            "sync" if word.is_none() => word = Some(Word::Sync),
+            "nosync" if word.is_none() => word = Some(Word::NoSync),
+            // As lvm writes it that knows no features.
+            "block_on_error" if !features.handle_errors => features.handle_errors = true,
+            _ => return Err(invalid("the log takes no such argument")),
+        }
+    }
+    let unit = disk.map_or(DEV_BSIZE, |disk| line.sector_size(disk));
+    let unit = Sector(u64::from(unit / DEV_BSIZE).max(1));
+    Ok((Log { disk, sectors: Sector::ZERO, unit, word }, region, features))
+}
+
+fn new_legs(line: &mut LineSpec<'_>, region: u64) -> Result<Box<[Leg]>, Mistake> {
+    let count = line.params.number("the number of legs is no number")?;
+    if !(2..=limits::MIRROR_LEGS as u64).contains(&count) {
+        return Err(invalid("the number of legs is wrong")
+            .about(format_args!("{count}, where 2 to {} can be", limits::MIRROR_LEGS)));
+    }
+    let mut legs = Vec::new();
+    for _ in 0..count {
+        let path = line.params.path()?;
+        let offset = Sector(line.params.number("an offset is not a number of sectors")?);
+        let component = line.component(path, offset, line.length)?;
+        line.aligned(component, Sector(region))?;
+        legs.push(Leg { component, offset });
+    }
+    Ok(legs.into())
+}
+
+impl Features {
+    /// Adds those that the table names at its end.
+    fn add(&mut self, line: &mut LineSpec<'_>) -> Result<(), Mistake> {
+        if line.params.left() == 0 {
+            return Ok(());
+        }
+        for _ in 0..line.params.number("the number of features is no number")? {
+            match line.params.word("a feature is missing")? {
+                "handle_errors" => self.handle_errors = true,
+                "keep_log" => self.keep_log = true,
+                _ => return Err(invalid("no such feature")),
+            }
+        }
+        if self.keep_log && !self.handle_errors {
+            return Err(invalid("keep_log is of use with handle_errors only"));
+        }
+        Ok(())
+    }
+
+    /// `true` if writes that some leg has not taken wait for another table.
+    fn hold(self) -> bool {
+        self.handle_errors && !self.keep_log
+    }
+}
+
+impl Mirror {
+    fn region(&self, sector: Sector) -> u64 {
+        sector.0.wrapping_shr(self.shift)
+    }
+
+    /// The sectors from `start` to the end of its region, of which there are `length` at most.
+    fn within_region(&self, start: Sector, length: Sector) -> Sector {
+        let size = 1u64.wrapping_shl(self.shift);
+        let left = size.wrapping_sub(start.0 & size.wrapping_sub(1));
+        Sector(length.0.min(left))
+    }
+
+    fn source(&self) -> usize {
+        self.source.load(Ordering::Acquire) as usize
+    }
+
+    fn send(&self, leg: usize, start: Sector, length: Sector) -> Mapping {
+        match self.legs.get(leg) {
+            Some(leg) => {
+                let Place { component, sector } = leg.place(start);
+                Mapping::Send { component, start: sector, length }
+            }
+            None => Mapping::Fail { length, error: Errno::EIO },
+        }
+    }
+
+    /// The leg that reads of a sector go to while all is well.
+    #[inline]
+    fn near(&self, start: Sector) -> usize {
+        // There are two legs, nearly always.
+        let turn = start.0 / SPREAD;
+        match self.legs.len() {
+            2 => (turn & 1) as usize,
+            legs => turn.checked_rem(legs as u64).unwrap_or(0) as usize,
+        }
+    }
+
+    /// Where a read goes while recovery runs or a leg has failed.
+    #[cold]
+    fn map_degraded(&self, io: &IoRange) -> Mapping {
+        self.used.store(true, Ordering::Relaxed);
+        let length = self.within_region(io.start, io.length);
+        let leg = self.leg_to_read(&self.state.lock(), io.start, 0);
+        self.send(leg.unwrap_or(self.source()), io.start, length)
+    }
+
+    /// The leg to read a sector from, of those whose bit is not set in `tried`.
+    fn leg_to_read(&self, state: &State, start: Sector, tried: u32) -> Option<usize> {
+        let source = self.source();
+        let untried = |leg: &usize| !has(tried, *leg);
+        if !self.sync.get(self.region(start)) {
+            return Some(source).filter(untried);
+        }
+        let near = self.near(start);
+        let all = (near..self.legs.len()).chain(0..near).filter(untried);
+        // One that has failed before is better than none.
+        let sound = |leg: &usize| state.errors.get(*leg).is_some_and(|errors| errors.none());
+        all.clone().find(sound).or(all.min())
+    }
+}
+
+/// `true` if a leg's bit is set.
+fn has(legs: u32, leg: usize) -> bool {
+    legs.checked_shr(leg as u32).unwrap_or(0) & 1 != 0
+}
+
+impl Target for Mirror {
+    fn kind(&self) -> &'static TargetType {
+        &TYPE
+    }
+
+    fn map(&self, io: &IoRange) -> Mapping {
+        if io.is_write() {
+            return Mapping::Take {
+                length: self.within_region(io.start, io.length),
+                queue: WRITES,
+            };
+        }
+        if self.whole.load(Ordering::Acquire) {
+            return self.send(self.near(io.start), io.start, io.length);
+        }
+        self.map_degraded(io)
+    }
+
+    fn map_failed(&self, io: &IoRange) -> Option<Mapping> {
+        let length = self.within_region(io.start, io.length);
+        (!io.is_write()).then_some(Mapping::Take { length, queue: READS })
+    }
+
+    fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
+        let (region, words) = (1u64.wrapping_shl(self.shift), u64::from(self.log.word.is_some()));
+        match self.log.disk {
+            None => write!(out, "core {} {region}", words.wrapping_add(1))?,
+            Some(disk) => {
+                write!(out, "disk {} {} {region}", words.wrapping_add(2), devs.get(disk))?;
+            }
+        }
+        out.write_str(match self.log.word {
+            None => "",
+            Some(Word::Sync) => " sync",
+            Some(Word::NoSync) => " nosync",
+        })?;
+        write!(out, " {}", self.legs.len())?;
+        for leg in &self.legs {
+            write!(out, " {} {}", devs.get(leg.component), leg.offset)?;
+        }
+        out.write_str(match (self.features.handle_errors, self.features.keep_log) {
+            (false, _) => "",
+            (true, false) => " 1 handle_errors",
+            (true, true) => " 2 handle_errors keep_log",
+        })
+    }
+
+    fn status(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
+        let mut health = [' '; limits::MIRROR_LEGS];
+        let (synced, log_failed) = {
+            let state = self.state.lock();
+            for (letter, errors) in health.iter_mut().zip(&state.errors) {
+                *letter = errors.letter();
+            }
+            (state.synced, state.log_failed)
+        };
+        write!(out, "{}", self.legs.len())?;
+        for leg in &self.legs {
+            write!(out, " {}", devs.get(leg.component))?;
+        }
+        write!(out, " {synced}/{} 1 ", self.regions)?;
+        let health = health.iter().take(self.legs.len());
+        health.clone().try_for_each(|letter| out.write_char(*letter))?;
+        match self.log.disk {
+            None => out.write_str(" 1 core"),
+            Some(disk) => {
+                let letter = log_failed.map_or('A', Kind::letter);
+                write!(out, " 3 disk {} {letter}", devs.get(disk))
+            }
+        }
+    }
+
+    fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        for leg in &self.legs {
+            each(Extent { component: leg.component, start: leg.offset, length });
+        }
+        if let Some(component) = self.log.disk {
+            each(Extent { component, start: Sector::ZERO, length: self.log.sectors });
+        }
+    }
+
+    fn locate(
+        &self,
+        component: ComponentIndex,
+        sector: Sector,
+        length: Sector,
+        each: &mut dyn FnMut(Sector),
+    ) {
+        for leg in self.legs.iter().filter(|leg| leg.component == component) {
+            if let Some(at) = sector.checked_sub(leg.offset).filter(|at| *at < length) {
+                each(at);
+            }
+        }
+    }
+}
+
+impl Worker for Mirror {
+    fn needs(&self) -> Needs {
+        let unit = bytes(self.log.unit).max(LOG_BYTES);
+        let log = if self.log.disk.is_some() { unit } else { 0 };
+        Needs {
+            queues: alloc::vec![4, 2],
+            background: 2,
+            jobs: JOBS,
+            fan: self.legs.len(),
+            width: self.legs.len(),
+            buffer: log,
+            background_buffer: COPY,
+            control_buffer: log,
+            threads: 1,
+        }
+    }
+
+    fn at_once(&self, job: Job) -> Option<Job> {
+        match job.op() {
+            Op::Write => self.write_at_once(job),
+            _ => Some(job),
+        }
+    }
+
+    fn answered(&self, mut job: Job, outcome: Outcome) -> Option<Job> {
+        if outcome.failed != 0 {
+            job.set_tag(job.tag() | write::FAILED | u64::from(outcome.failed));
+            return Some(job);
+        }
+        self.write_over(&job);
+        job.done();
+        None
+    }
+
+    async fn serve(&self, job: Job, lane: &mut Lane) {
+        match job.op() {
+            Op::Read => self.read(job, lane).await,
+            Op::Write if job.tag() & write::FAILED != 0 => self.write_failed(job, lane),
+            Op::Write => self.write(job, lane).await,
+            Op::Flush => self.flush(job, lane).await,
+            Op::Discard => self.discard(job, lane).await,
+        }
+    }
+
+    async fn background(&self, number: usize, lane: &mut Lane) {
+        match number {
+            0 => self.recover(lane).await,
+            _ => self.clean(lane).await,
+        }
+    }
+
+    async fn start(&self, lane: &mut Lane) -> Result<(), Errno> {
+        self.open_log(lane).await;
+        Ok(())
+    }
+
+    async fn stop(&self, lane: &mut Lane) {
+        self.close_log(lane).await;
+    }
+
+    fn suspending(&self, _how: Quiesce) {
+        // They are given back, or fail.
+        while let Some(job) = self.held.pop() {
+            job.give_back();
+        }
+    }
+}
+
+/// Bytes in some sectors, of which there are few.
+fn bytes(sectors: Sector) -> usize {
+    sectors.to_bytes().unwrap_or(0) as usize
+}

@@ -1,0 +1,191 @@
+//! Legs that fail: what is remembered of it, and what becomes of the I/O.
+//!
+//! A write that some leg has not taken puts its region out of sync, and the region has a source that took it: the
+//! source as it was, or, if that has failed and all regions were in sync before, another leg. The write is then as the
+//! table's features want it:
+//!
+//! | | some legs took it | no leg did, or the source did not and cannot be another |
+//! |---|---|---|
+//! | no features | done | EIO |
+//! | `handle_errors` | waits for another table | EIO |
+//! | `handle_errors keep_log` | done | EIO |
+//!
+//! A leg's flush that fails is a failure of all writes since its last one.
+
+use super::{Mirror, State, has, write};
+use crate::Errno;
+use crate::job::Job;
+use crate::lane::Lane;
+use core::sync::atomic::Ordering;
+
+/// What has failed on a leg, or on the log's device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A flush.
+    Flush,
+    /// A write.
+    Write,
+    /// A read or a write of recovery.
+    Sync,
+    /// A read.
+    Read,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Flush, Kind::Write, Kind::Sync, Kind::Read];
+
+    /// The letter that a status has for it.
+    pub fn letter(self) -> char {
+        match self {
+            Kind::Flush => 'F',
+            Kind::Write => 'D',
+            Kind::Sync => 'S',
+            Kind::Read => 'R',
+        }
+    }
+}
+
+/// The kinds of failures of one leg.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Errors(u8);
+
+impl Errors {
+    /// Adds a kind. `true` if it is a new one.
+    pub fn add(&mut self, kind: Kind) -> bool {
+        let bit = 1u8.wrapping_shl(kind as u32);
+        let new = self.0 & bit == 0;
+        self.0 |= bit;
+        new
+    }
+
+    /// `true` if nothing has failed.
+    pub fn none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The letter of the worst; `A` if there is none.
+    pub fn letter(self) -> char {
+        let has = |kind: &Kind| self.0 & 1u8.wrapping_shl(*kind as u32) != 0;
+        Kind::ALL.into_iter().find(has).map_or('A', Kind::letter)
+    }
+}
+
+/// What is to become of a write or flush that has been everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is done.
+    Done,
+    /// It waits for another table.
+    Hold,
+    /// It has failed.
+    Fail,
+}
+
+impl Mirror {
+    /// Remembers failures of legs, a bit each. `true` if they are news.
+    fn remember(&self, state: &mut State, failed: u32, kind: Kind) -> bool {
+        let mut news = false;
+        for (leg, errors) in state.errors.iter_mut().enumerate() {
+            news |= has(failed, leg) && errors.add(kind);
+        }
+        self.whole.store(false, Ordering::Release);
+        news
+    }
+
+    /// Legs have not taken a write or a flush: finds the source.
+    fn choose_source(&self, state: &State, failed: u32) {
+        if !has(failed, self.source()) || !state.in_sync {
+            return;
+        }
+        let mut legs = state.errors.iter().enumerate();
+        if let Some((leg, _)) = legs.find(|(leg, errors)| errors.none() && !has(failed, *leg)) {
+            self.source.store(leg as u32, Ordering::Release);
+        }
+    }
+
+    fn out_of_sync(&self, state: &mut State, region: u64) {
+        if self.sync.put(region, false) {
+            state.synced = state.synced.saturating_sub(1);
+        }
+        state.in_sync = false;
+    }
+
+    fn verdict(&self, failed: u32, all: bool) -> Verdict {
+        match () {
+            () if all => Verdict::Fail,
+            () if self.features.hold() => Verdict::Hold,
+            () if has(failed, self.source()) => Verdict::Fail,
+            () => Verdict::Done,
+        }
+    }
+
+    /// A leg has failed, and nothing depends on it.
+    pub(super) fn leg_failed(&self, leg: usize, kind: Kind, lane: &Lane) {
+        let failed = 1u32.wrapping_shl(leg as u32);
+        if self.remember(&mut self.state.lock(), failed, kind) {
+            lane.raise_event();
+        }
+    }
+
+    /// A write that some leg has not taken.
+    pub(super) fn write_failed(&self, job: Job, lane: &Lane) {
+        let (failed, all) = write::failed_legs(&job, self.legs.len());
+        let (news, verdict) = {
+            let mut state = self.state.lock();
+            // Before the region is out of sync, so that whoever reads finds the right leg.
+            self.choose_source(&state, failed);
+            let news = self.remember(&mut state, failed, Kind::Write);
+            self.out_of_sync(&mut state, self.region(job.start()));
+            (news, self.verdict(failed, all))
+        };
+        self.write_over(&job);
+        if news {
+            lane.raise_event();
+        }
+        self.act(job, verdict, lane);
+    }
+
+    /// Legs were flushed, of which these have failed.
+    pub(super) fn flush_failed(&self, failed: u32, lane: &Lane) -> Verdict {
+        if failed == 0 {
+            return Verdict::Done;
+        }
+        let (news, verdict) = {
+            let mut state = self.state.lock();
+            self.choose_source(&state, failed);
+            let news = self.remember(&mut state, failed, Kind::Flush);
+            // Whatever was written since the last flush that reached all.
+            let clean = &state.clean.0;
+            let synced = self.sync.change(|at, word| word & clean.get(at).copied().unwrap_or(0));
+            state.in_sync &= synced == state.synced;
+            state.synced = synced;
+            (news, self.verdict(failed, failed.count_ones() as usize >= self.legs.len()))
+        };
+        if news {
+            lane.raise_event();
+        }
+        verdict
+    }
+
+    /// Does what is to become of a job.
+    pub(super) fn act(&self, job: Job, verdict: Verdict, lane: &Lane) {
+        match verdict {
+            Verdict::Done => job.done(),
+            Verdict::Hold => self.hold(job, lane),
+            Verdict::Fail if lane.keeps_failed() => job.give_back(),
+            Verdict::Fail => job.fail(Errno::EIO),
+        }
+    }
+
+    /// Has a job wait for another table, or for all legs to be well again.
+    pub(super) fn hold(&self, mut job: Job, lane: &Lane) {
+        job.set_tag(0);
+        self.held.push(job);
+        // If the device is being suspended already nobody looks for it there.
+        while lane.suspending()
+            && let Some(job) = self.held.pop()
+        {
+            job.give_back();
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Writes, flushes, discards, and reads that have failed once.
+
+use super::failure::Kind;
+use super::{Mirror, State, has};
+use crate::job::{Job, Place};
+use crate::lane::Lane;
+use crate::limits;
+use crate::target::ComponentIndex;
+use crate::{Errno, Sector};
+
+/// In the tag of a write: some leg has not taken it; the low half has a bit for each place that failed.
+pub(super) const FAILED: u64 = 1 << 63;
+
+/// In the tag of a write: it went to one leg only, whose number is in the byte at [`LEG`].
+const ALONE: u64 = 1 << 62;
+const LEG: u32 = 32;
+
+/// What is to become of a write.
+enum Admit {
+    /// It goes to all legs, and is counted as under way.
+    All,
+    /// It goes to this leg only, and is counted as under way.
+    Alone(usize),
+    /// It waits for another write, or for recovery.
+    Wait,
+    /// Its region is to be marked in the log before.
+    Mark,
+    /// It waits for another table.
+    Hold,
+}
+
+/// The legs that a write did not reach, a bit each, and `true` if there is none that it did.
+pub(super) fn failed_legs(job: &Job, legs: usize) -> (u32, bool) {
+    let tag = job.tag();
+    if tag & ALONE != 0 {
+        return (1u32.wrapping_shl((tag >> LEG) as u32 & 31), true);
+    }
+    let failed = tag as u32;
+    (failed, failed.count_ones() as usize >= legs)
+}
+
+impl Mirror {
+    /// Looks what is to become of a write. `unlogged`: its region cannot be marked, and it goes on
+    /// without.
+    fn admit(&self, state: &mut State, job: &Job, unlogged: bool) -> Admit {
+        let region = self.region(job.start());
+        if state.recovering == Some(region) {
+            return Admit::Wait;
+        }
+        let source = self.source();
+        let synced = self.sync.get(region);
+        // Also where a region went out of sync while it was being marked.
+        if state.clean.get(region) || state.logged.get(region) {
+            state.clean.put(region, false);
+            state.idle.put(region, false);
+            state.marked = true;
+            match self.log.disk {
+                None => state.logged.put(region, false),
+                Some(_) if unlogged => {}
+                Some(_) => return Admit::Mark,
+            }
+        }
+        // The next table takes the first leg for right: what only another has is not safe.
+        if !synced && source != 0 && self.features.hold() {
+            return Admit::Hold;
+        }
+        if !state.blocks.enter(job.start(), job.length()) {
+            return Admit::Wait;
+        }
+        if let Some(writes) = state.writes.get_mut(region as usize) {
+            *writes = writes.saturating_add(1);
+        }
+        state.idle.put(region, false);
+        if synced { Admit::All } else { Admit::Alone(source) }
+    }
+
+    /// A write that has just come, in the thread of its sender: it goes on at once if nothing has to be
+    /// done before.
+    pub(super) fn write_at_once(&self, job: Job) -> Option<Job> {
+        let admit = {
+            let mut state = self.state.lock();
+            match state.waiters {
+                0 => self.admit(&mut state, &job, false),
+                _ => Admit::Wait,
+            }
+        };
+        self.go(job, admit)
+    }
+
+    /// Sends a write where it may go; else the answer is the write.
+    fn go(&self, mut job: Job, admit: Admit) -> Option<Job> {
+        let start = job.start();
+        match admit {
+            Admit::All => {
+                let none = Place { component: ComponentIndex(0), sector: Sector::ZERO };
+                let mut places = [none; limits::MIRROR_LEGS];
+                for (place, leg) in places.iter_mut().zip(&self.legs) {
+                    *place = leg.place(start);
+                }
+                job.forward_each(places.get(..self.legs.len()).unwrap_or(&places));
+                None
+            }
+            Admit::Alone(leg) => {
+                self.used.store(true, core::sync::atomic::Ordering::Relaxed);
+                job.set_tag(ALONE | (leg as u64).wrapping_shl(LEG));
+                match self.legs.get(leg) {
+                    Some(leg) => job.forward_each(&[leg.place(start)]),
+                    None => job.fail(Errno::EIO),
+                }
+                None
+            }
+            Admit::Wait | Admit::Mark | Admit::Hold => Some(job),
+        }
+    }
+
+    /// A write that was counted as under way is over.
+    pub(super) fn write_over(&self, job: &Job) {
+        let region = self.region(job.start());
+        let (waiters, drained) = {
+            let mut state = self.state.lock();
+            state.blocks.leave(job.start(), job.length());
+            let mut left = 0;
+            if let Some(writes) = state.writes.get_mut(region as usize) {
+                *writes = writes.saturating_sub(1);
+                left = *writes;
+            }
+            let drained = left == 0 && state.recovering == Some(region);
+            (core::mem::take(&mut state.waiters), drained)
+        };
+        if waiters != 0 {
+            job.resubmit(&self.waiting);
+        }
+        if drained {
+            job.raise(&self.changed);
+        }
+    }
+
+    /// A write for which something has to be done first. While it waits for what others do it holds no
+    /// lane.
+    pub(super) async fn write(&self, mut job: Job, lane: &mut Lane) {
+        let mut unlogged = false;
+        loop {
+            let admit = {
+                let mut state = self.state.lock();
+                match self.admit(&mut state, &job, unlogged) {
+                    Admit::Wait => {
+                        state.waiters = state.waiters.saturating_add(1);
+                        return self.waiting.push(job);
+                    }
+                    Admit::Mark if state.log_busy => return self.marking.push(job),
+                    Admit::Mark => {
+                        state.log_busy = true;
+                        Admit::Mark
+                    }
+                    admit => admit,
+                }
+            };
+            let marks = matches!(admit, Admit::Mark);
+            if matches!(admit, Admit::Hold) {
+                return self.hold(job, lane);
+            }
+            job = match self.go(job, admit) {
+                Some(job) => job,
+                None => return,
+            };
+            if marks {
+                lane.raise(&self.dirtied);
+                let written = self.write_log(false, lane).await;
+                self.log_is_free(lane);
+                match written {
+                    true => {}
+                    false if self.features.keep_log => return job.fail(Errno::EIO),
+                    false if self.features.handle_errors => return self.hold(job, lane),
+                    false => unlogged = true,
+                }
+            }
+        }
+    }
+
+    /// Has all legs put on stable storage what was written before; one flush at a time.
+    pub(super) async fn flush(&self, job: Job, lane: &mut Lane) {
+        if core::mem::replace(&mut self.state.lock().flushing, true) {
+            // Nobody has let go in between: who flushes looks here afterwards.
+            return self.flushes.push(job);
+        }
+        let failed = self.flush_legs(lane).await;
+        let verdict = self.flush_failed(failed, lane);
+        self.flush_is_over(lane);
+        self.act(job, verdict, lane);
+    }
+
+    /// Flushes the legs. The answer has a bit for each that failed.
+    pub(super) async fn flush_legs(&self, lane: &mut Lane) -> u32 {
+        let mut components = [ComponentIndex(0); limits::MIRROR_LEGS];
+        for (component, leg) in components.iter_mut().zip(&self.legs) {
+            *component = leg.component;
+        }
+        lane.flush(components.get(..self.legs.len()).unwrap_or(&components)).await.failed
+    }
+
+    /// Lets the next flush go on.
+    pub(super) fn flush_is_over(&self, lane: &Lane) {
+        self.state.lock().flushing = false;
+        lane.resubmit(&self.flushes);
+    }
+
+    /// Discards on all legs. What they hold then may differ; a leg that fails is as good as before.
+    pub(super) async fn discard(&self, job: Job, lane: &mut Lane) {
+        let (start, length) = (job.start(), job.length());
+        {
+            let mut state = self.state.lock();
+            if !state.blocks.enter(start, length) {
+                state.waiters = state.waiters.saturating_add(1);
+                return self.waiting.push(job);
+            }
+        }
+        let mut result = Ok(());
+        for leg in &self.legs {
+            result = result.and(lane.discard(leg.place(start), length).await);
+        }
+        let waiters = {
+            let mut state = self.state.lock();
+            state.blocks.leave(start, length);
+            core::mem::take(&mut state.waiters)
+        };
+        if waiters != 0 {
+            lane.resubmit(&self.waiting);
+        }
+        job.end(result);
+    }
+
+    /// A read that has failed on some leg: tries those that are as good, one after the other.
+    pub(super) async fn read(&self, job: Job, lane: &mut Lane) {
+        let (mut tried, mut errno) = (0u32, Errno::EIO);
+        loop {
+            let leg = self.leg_to_read(&self.state.lock(), job.start(), tried);
+            let Some((leg, to)) = leg.and_then(|leg| Some((leg, self.legs.get(leg)?))) else {
+                return if lane.keeps_failed() { job.give_back() } else { job.fail(errno) };
+            };
+            match lane.send(&job, &[to.place(job.start())]).await.ok() {
+                Ok(()) => return job.done(),
+                Err(failed) => errno = failed,
+            }
+            tried |= 1u32.wrapping_shl(leg as u32);
+            self.leg_failed(leg, Kind::Read, lane);
+            debug_assert!(has(tried, leg));
+        }
+    }
+}

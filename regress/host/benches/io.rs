@@ -72,7 +72,7 @@ impl Bed {
     }
 
     /// A machine that has what a case needs, the device to read from, and the sector.
-    fn case(name: &str) -> (Bed, Dev, Vec<File>, i64) {
+    fn case(name: &str) -> (Bed, Dev, Vec<File>, Request) {
         let (name, kind) = name.split_once(" on ").unwrap_or((name, "null"));
         let bed = match kind {
             "memory" => Bed::on(DiskSpec::memory("wd0", SECTORS)),
@@ -88,7 +88,12 @@ impl Bed {
             _ => Bed::new(),
         };
         let (dev, at) = match name {
-            "component" => (bed.component, 0),
+            "component" | "component, write" => (bed.component, 0),
+            // Both legs on one component, and nothing to copy. The write's region is marked by the first.
+            "mirror" | "mirror, write" => {
+                let params = format!("core 2 1024 nosync 2 {0} 0 {0} 1048576", bed.path);
+                (bed.device("a", &[(0, 65_536, "mirror", params.as_str())]), 0)
+            }
             // Bad all the time, and the byte that it changes is behind the read's end: each read is a job
             // that a lane sends on as it is, and ends.
             "job" => {
@@ -117,26 +122,27 @@ impl Bed {
             other => panic!("no case {other}"),
         };
         // A device is open while there is I/O to it.
+        let flags = Flags::READ_WRITE;
         let node = Node::Block(dev);
-        let open =
-            (dev != bed.component).then(|| bed.machine.open(node, Flags::READ).expect("opens"));
+        let open = (dev != bed.component).then(|| bed.machine.open(node, flags).expect("opens"));
         let component = Node::Block(bed.component);
         let held = match open {
             Some(open) => vec![open],
-            None => vec![bed.machine.open(component, Flags::READ).expect("opens")],
+            None => vec![bed.machine.open(component, flags).expect("opens")],
         };
-        (bed, dev, held, at)
+        let write = name.ends_with(", write");
+        (bed, dev, held, if write { Request::write(at) } else { Request::read(at) })
     }
 }
 
 /// The part that callgrind counts: its name is the command line's `--toggle-collect`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn dm_bench_measured(io: *mut Io, dev: Dev, at: i64, rounds: usize) {
+extern "C" fn dm_bench_measured(io: *mut Io, dev: Dev, request: &Request, rounds: usize) {
     // SAFETY: the callers hand over an Io that they do not use meanwhile.
     let io = unsafe { &mut *io };
     for _ in 0..rounds {
-        black_box(io.run(dev, Request::read(at)));
+        black_box(io.run(dev, *request));
     }
 }
 
@@ -149,6 +155,9 @@ const CASES: &[&str] = &[
     "striped, across",
     "zero",
     "stacked",
+    "mirror",
+    "component, write",
+    "mirror, write",
 ];
 
 /// Counts the instructions of one read, with the caches, pools and tables warm.
@@ -190,13 +199,13 @@ fn instructions_of_all(case: &str) -> Option<f64> {
 /// Nanoseconds of one read: the median of rounds.
 fn time(case: &str) -> f64 {
     const ROUNDS: usize = 20_000;
-    let (bed, dev, held, at) = Bed::case(case);
+    let (bed, dev, held, request) = Bed::case(case);
     let mut io = Io::new(BLOCK);
-    dm_bench_measured(&raw mut io, dev, at, ROUNDS);
+    dm_bench_measured(&raw mut io, dev, &request, ROUNDS);
     let mut times: Vec<Duration> = (0..15)
         .map(|_| {
             let start = Instant::now();
-            dm_bench_measured(&raw mut io, dev, at, ROUNDS);
+            dm_bench_measured(&raw mut io, dev, &request, ROUNDS);
             start.elapsed()
         })
         .collect();
@@ -213,7 +222,7 @@ fn throughput(dev: Dev, threads: usize, machine: &Machine) -> f64 {
         .map(|_| {
             machine.spawn(move || {
                 let mut io = Io::new(BLOCK);
-                dm_bench_measured(&raw mut io, dev, 0, ROUNDS);
+                dm_bench_measured(&raw mut io, dev, &Request::read(0), ROUNDS);
             })
         })
         .collect();
@@ -300,21 +309,21 @@ fn main() {
         && flag == "--count"
     {
         let rounds = rounds.parse().expect("a number");
-        let (bed, dev, held, at) = Bed::case(case);
+        let (bed, dev, held, request) = Bed::case(case);
         let mut io = Io::new(BLOCK);
         // Outside the counted function: what is built once is built here.
         for _ in 0..100 {
-            io.run(dev, Request::read(at));
+            io.run(dev, request);
         }
-        dm_bench_measured(&raw mut io, dev, at, rounds);
+        dm_bench_measured(&raw mut io, dev, &request, rounds);
         drop((io, held, bed));
         return;
     }
     // `cargo test --benches` only wants to know that it runs.
     if arguments.iter().any(|a| a == "--test") {
-        let (bed, dev, held, at) = Bed::case("linear");
+        let (bed, dev, held, request) = Bed::case("linear");
         let mut io = Io::new(BLOCK);
-        assert!(io.run(dev, Request::read(at)).is_complete(BLOCK));
+        assert!(io.run(dev, request).is_complete(BLOCK));
         drop((io, held, bed));
         return;
     }
@@ -322,6 +331,7 @@ fn main() {
     if arguments.iter().any(|a| a == "--jobs") {
         return jobs();
     }
+    // A mirror's write is two of the component's.
     println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
     let (mut base_time, mut base_count) = (0.0, 0.0);
     for case in CASES {

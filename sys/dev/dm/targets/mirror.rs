@@ -63,9 +63,6 @@ const COPY: usize = 64 * 1024;
 /// Bytes of the log that are read or written at once, at least.
 const LOG_BYTES: usize = 4096;
 
-/// Reads of so many sectors in a row go to one leg, the next ones to the next.
-const SPREAD: u64 = 2048;
-
 struct Mirror {
     legs: Box<[Leg]>,
     log: Log,
@@ -383,7 +380,7 @@ impl Mirror {
     #[inline]
     fn near(&self, start: Sector) -> usize {
         // There are two legs, nearly always.
-        let turn = start.0 / SPREAD;
+        let turn = self.region(start);
         match self.legs.len() {
             2 => (turn & 1) as usize,
             legs => turn.checked_rem(legs as u64).unwrap_or(0) as usize,

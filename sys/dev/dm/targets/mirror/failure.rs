@@ -63,6 +63,13 @@ impl Errors {
         self.0 == 0
     }
 
+    /// `true` if the leg has not taken something that was written.
+    pub fn lost(self) -> bool {
+        [Kind::Flush, Kind::Write]
+            .into_iter()
+            .any(|kind| self.0 & 1u8.wrapping_shl(kind as u32) != 0)
+    }
+
     /// The letter of the worst; `A` if there is none.
     pub fn letter(self) -> char {
         let has = |kind: &Kind| self.0 & 1u8.wrapping_shl(*kind as u32) != 0;

@@ -60,8 +60,9 @@ impl Mirror {
                 Some(_) => return Admit::Mark,
             }
         }
-        // The next table takes the first leg for right: what only another has is not safe.
-        if !synced && source != 0 && self.features.hold() {
+        // Whoever looks after the device is to know of the leg before more is acknowledged without it.
+        let lost = || source != 0 || state.errors.iter().any(|errors| errors.lost());
+        if !synced && self.features.hold() && lost() {
             return Admit::Hold;
         }
         if !state.blocks.enter(job.start(), job.length()) {

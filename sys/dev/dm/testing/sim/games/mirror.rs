@@ -26,6 +26,16 @@ pub struct Mirror {
     holds: bool,
     features: &'static str,
     discards: bool,
+    /// Disks that acknowledge flushes and do nothing.
+    lie: Lie,
+}
+
+/// The disks of a game that acknowledge flushes and do nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    None,
+    Legs,
+    Log,
 }
 
 impl Mirror {
@@ -41,7 +51,18 @@ impl Mirror {
             holds: false,
             features: "",
             discards: false,
+            lie: Lie::None,
         }
+    }
+
+    /// The same with legs that acknowledge flushes without doing them.
+    pub fn lying_legs(self) -> Mirror {
+        Mirror { lie: Lie::Legs, ..self }
+    }
+
+    /// The same with such a log.
+    pub fn lying_log(self) -> Mirror {
+        Mirror { lie: Lie::Log, ..self }
     }
 
     fn regions(&self) -> Range<u64> {
@@ -102,8 +123,13 @@ impl Game for Mirror {
                 Disk::with(log)
             }
         });
-        for disk in &mut disks {
+        for (at, disk) in (0..).zip(&mut disks) {
             disk.sector_size = (unit * SECTOR as u64) as u32;
+            disk.faults.lies = match self.lie {
+                Lie::None => false,
+                Lie::Legs => at < self.legs,
+                Lie::Log => at == self.legs,
+            };
         }
         disks
     }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 pub mod log_writes;
 mod maps;
-mod mirror;
+pub mod mirror;
 
 use super::game::Make;
 

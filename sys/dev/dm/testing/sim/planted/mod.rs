@@ -9,6 +9,7 @@ mod twin;
 
 use super::game::Make;
 use super::games::log_writes::LogWrites;
+use super::games::mirror::Mirror;
 use shadow::ShadowGame;
 use twin::TwinGame;
 
@@ -32,6 +33,8 @@ pub const WRONG: &[(&str, Make)] = &[
     ("a flush is acknowledged before it is logged", || logged("log-early")),
     ("a flush leaves a write out of the log", || logged("log-behind")),
     ("a log lies on a disk that does not flush", || Box::new(LogWrites::own().lying_log())),
+    ("a mirror's legs do not flush", || Box::new(Mirror::new(true).lying_legs())),
+    ("a mirror's log does not flush", || Box::new(Mirror::new(true).lying_log())),
     ("disks acknowledge flushes and do nothing", || Box::new(TwinGame::new("twin").lying())),
 ];
 

@@ -387,7 +387,7 @@ impl Mirror {
         }
     }
 
-    /// Where a read goes while recovery runs or a leg has failed.
+    /// Maps a read while recovery runs or a leg has failed.
     #[cold]
     fn map_degraded(&self, io: &IoRange) -> Mapping {
         self.used.store(true, Ordering::Relaxed);

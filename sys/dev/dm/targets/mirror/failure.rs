@@ -10,6 +10,8 @@
 //! | `handle_errors` | waits for another table | EIO |
 //! | `handle_errors keep_log` | done | EIO |
 //!
+//! With `handle_errors` alone, later writes of regions out of sync wait too, until all is in sync again.
+//!
 //! A leg's flush that fails is a failure of all writes since its last one.
 
 use super::{Mirror, State, has, write};
@@ -99,7 +101,8 @@ impl Mirror {
         news
     }
 
-    /// Legs have not taken a write or a flush: finds the source.
+    /// Moves the source to another leg, if it is among those that have not taken a write or a flush and all
+    /// regions were in sync.
     fn choose_source(&self, state: &State, failed: u32) {
         if !has(failed, self.source()) || !state.in_sync {
             return;
@@ -126,7 +129,7 @@ impl Mirror {
         }
     }
 
-    /// A leg has failed, and nothing depends on it.
+    /// Remembers that a leg has failed with something that another can do.
     pub(super) fn leg_failed(&self, leg: usize, kind: Kind, lane: &Lane) {
         let failed = 1u32.wrapping_shl(leg as u32);
         if self.remember(&mut self.state.lock(), failed, kind) {
@@ -134,7 +137,7 @@ impl Mirror {
         }
     }
 
-    /// A write that some leg has not taken.
+    /// Ends a write that some leg has not taken, or holds it.
     pub(super) fn write_failed(&self, job: Job, lane: &Lane) {
         let (failed, all) = write::failed_legs(&job, self.legs.len());
         let (news, verdict) = {
@@ -152,7 +155,7 @@ impl Mirror {
         self.act(job, verdict, lane);
     }
 
-    /// Legs were flushed, of which these have failed.
+    /// Puts what may be lost out of sync, after a flush that failed on these legs, a bit each.
     pub(super) fn flush_failed(&self, failed: u32, lane: &Lane) -> Verdict {
         if failed == 0 {
             return Verdict::Done;

@@ -294,7 +294,7 @@ impl Kernel {
         let dev = makedev(BLOCK_MAJOR, minor);
         let mut nodes = lock(&self.nodes);
         if let Some(shared) = nodes.get(&dev).and_then(Weak::upgrade) {
-            return Ok(Node { kernel: self.clone(), shared, name: name.into() });
+            return Ok(Node { kernel: self.clone(), shared: Some(shared), name: name.into() });
         }
         nodes.retain(|_, node| node.strong_count() > 0);
         let machine = self.machine()?;
@@ -305,7 +305,7 @@ impl Kernel {
         let sector_size = AtomicU64::new(u64::MAX);
         let shared = Arc::new(Shared { file, minor, writable, sector_size });
         nodes.insert(dev, Arc::downgrade(&shared));
-        Ok(Node { kernel: self.clone(), shared, name: name.into() })
+        Ok(Node { kernel: self.clone(), shared: Some(shared), name: name.into() })
     }
 
     /// A device's table as it is now.
@@ -405,18 +405,32 @@ struct Shared {
 /// A connection's use of a block node.
 pub struct Node {
     kernel: Arc<Kernel>,
-    shared: Arc<Shared>,
+    /// Empty only once it is dropped.
+    shared: Option<Arc<Shared>>,
     name: String,
 }
 
+impl Drop for Node {
+    /// The last one closes the node, with others kept from opening it meanwhile: a block node is open
+    /// once, and a close that flushes takes its time.
+    fn drop(&mut self) {
+        let _nodes = lock(&self.kernel.nodes);
+        drop(self.shared.take());
+    }
+}
+
 impl Node {
+    fn shared(&self) -> &Shared {
+        self.shared.as_deref().expect("it is there until the drop")
+    }
+
     /// Bytes.
     ///
     /// # Errors
     /// The driver's.
     pub fn size(&self) -> std::result::Result<u64, Errno> {
         let mut bytes = 0i64;
-        self.shared.file.ioctl(netbsd::DIOCGMEDIASIZE as u32 as u64, &mut bytes)?;
+        self.shared().file.ioctl(netbsd::DIOCGMEDIASIZE as u32 as u64, &mut bytes)?;
         u64::try_from(bytes).map_err(|_| Errno::EIO)
     }
 
@@ -426,21 +440,21 @@ impl Node {
     /// The driver's.
     pub fn sector_size(&self) -> std::result::Result<u32, Errno> {
         let changes = self.kernel.changes.load(Ordering::SeqCst) as u32;
-        let known = self.shared.sector_size.load(Ordering::Relaxed);
+        let known = self.shared().sector_size.load(Ordering::Relaxed);
         if (known >> 32) as u32 == changes && known != u64::MAX {
             return Ok(known as u32);
         }
         let mut size = 0u32;
-        self.shared.file.ioctl(netbsd::DIOCGSECTORSIZE as u32 as u64, &mut size)?;
+        self.shared().file.ioctl(netbsd::DIOCGSECTORSIZE as u32 as u64, &mut size)?;
         let size = size.clamp(512, 65536);
         let known = u64::from(changes) << 32 | u64::from(size);
-        self.shared.sector_size.store(known, Ordering::Relaxed);
+        self.shared().sector_size.store(known, Ordering::Relaxed);
         Ok(size)
     }
 
     /// `true` if writes are taken.
     pub fn is_writable(&self) -> bool {
-        self.shared.writable
+        self.shared().writable
     }
 
     /// Reads whole sectors.
@@ -448,7 +462,7 @@ impl Node {
     /// # Errors
     /// The driver's; EIO for what lies beyond the device's end.
     pub fn read(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), Errno> {
-        self.shared.file.read_blocks(buf, block(offset)?)
+        self.shared().file.read_blocks(buf, block(offset)?)
     }
 
     /// Writes whole sectors; with `fua`, to the medium itself.
@@ -457,7 +471,7 @@ impl Node {
     /// As [`Node::read`].
     pub fn write(&self, buf: &[u8], offset: u64, fua: bool) -> std::result::Result<(), Errno> {
         let flags = if fua { netbsd::B_MEDIA_FUA as u32 } else { 0 };
-        self.shared.file.write_blocks(buf, block(offset)?, flags)
+        self.shared().file.write_blocks(buf, block(offset)?, flags)
     }
 
     /// Brings to the medium what has been written.
@@ -465,11 +479,11 @@ impl Node {
     /// # Errors
     /// The driver's.
     pub fn flush(&self) -> std::result::Result<(), Errno> {
-        if !self.shared.writable {
+        if !self.shared().writable {
             return Ok(());
         }
         let mut force = 1i32;
-        self.shared.file.ioctl(netbsd::DIOCCACHESYNC as u32 as u64, &mut force)
+        self.shared().file.ioctl(netbsd::DIOCCACHESYNC as u32 as u64, &mut force)
     }
 
     /// Says that whole sectors need not be kept. A component that cannot discard keeps them.
@@ -477,7 +491,7 @@ impl Node {
     /// # Errors
     /// The driver's.
     pub fn discard(&self, offset: u64, length: u64) -> std::result::Result<(), Errno> {
-        self.shared.file.fdiscard(offset, length)
+        self.shared().file.fdiscard(offset, length)
     }
 
     /// What is allocated at a byte, for at most `length` bytes.
@@ -485,7 +499,7 @@ impl Node {
     /// # Errors
     /// The driver's.
     pub fn found(&self, offset: u64, length: u64) -> std::result::Result<Found, Errno> {
-        let map = self.kernel.map(self.shared.minor, &self.name)?;
+        let map = self.kernel.map(self.shared().minor, &self.name)?;
         Ok(map.first(offset, length, &|dev, offset, length| {
             self.kernel.found(dev, offset, length, DEPTH)
         }))
@@ -496,7 +510,7 @@ impl Node {
     /// # Errors
     /// The driver's.
     pub fn discards_to_zeroes(&self, offset: u64, length: u64) -> std::result::Result<bool, Errno> {
-        let map = self.kernel.map(self.shared.minor, &self.name)?;
+        let map = self.kernel.map(self.shared().minor, &self.name)?;
         Ok(map.components(offset, length).all(|(dev, start)| {
             // A byte stands for its component: a disk is of one kind everywhere.
             self.kernel.found(dev, start, 512, DEPTH).zeroes

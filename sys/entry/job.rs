@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
@@ -37,9 +37,11 @@ use crate::kern::mutex::{Mutex, SpinMutex};
 use crate::kern::parker::Parker;
 use crate::kern::{cpu, sys};
 
+mod answers;
 mod lane;
 mod nested;
 
+use answers::{Answers, bit};
 use lane::LaneCell;
 use nested::{Inner, Nested};
 
@@ -153,13 +155,9 @@ struct JobCell {
     held: Handed<Held>,
     /// While the job is forwarded: its engine, and what there is to know about it.
     forwarded: Handed<Option<(Arc<Executor>, JobInfo)>>,
-    /// Places of [`Host::forward_each`] that have not answered. 0: the job is forwarded to one, and
-    /// its target is not told.
-    pending: AtomicUsize,
-    /// A bit for each place that failed.
-    failed: AtomicU32,
-    /// Why the first failed; 0 for not at all.
-    errno: AtomicI32,
+    /// Those of [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
+    /// target is not told.
+    answers: Answers,
     nested: Box<[Nested]>,
 }
 
@@ -192,9 +190,7 @@ impl TableIo {
         let job = |(number, fan): (usize, &usize)| JobCell {
             held: Handed::new(Held::Nothing),
             forwarded: Handed::new(None),
-            pending: AtomicUsize::new(0),
-            failed: AtomicU32::new(0),
-            errno: AtomicI32::new(0),
+            answers: Answers::default(),
             nested: Nested::row(number, *fan),
         };
         let lane = |(number, width): (usize, &usize)| LaneCell::new(number, *width);
@@ -485,11 +481,11 @@ impl Host for TableIo {
             let Held::Piece(split, offset, bytes) = *cell.held.get() else {
                 return engine.answered(*job, wrong);
             };
-            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
+            let Some((io, _)) = &(*split.as_ptr()).whole else {
+                return engine.answered(*job, wrong);
+            };
             *cell.forwarded.get() = Some((engine, *job));
-            cell.failed.store(0, Ordering::Relaxed);
-            cell.errno.store(0, Ordering::Relaxed);
-            cell.pending.store(to.len(), Ordering::Relaxed);
+            cell.answers.begin(to.len());
             for (at, place) in to.iter().enumerate() {
                 match cell.nested.get(at).zip(self.device(place.component)) {
                     Some((nested, device)) => {
@@ -497,10 +493,7 @@ impl Host for TableIo {
                         buf::nest(buf, io, offset, bytes, place.sector, job_done);
                         device.vnode().strategy(buf);
                     }
-                    None => {
-                        let bit = 1u32.checked_shl(at as u32).unwrap_or(0);
-                        self.job_answered(job.number, bit, Err(Errno::EIO));
-                    }
+                    None => self.job_answered(job.number, bit(at), Err(Errno::EIO)),
                 }
             }
         }
@@ -565,21 +558,13 @@ impl TableIo {
     /// table: the sender's count of the split, or [`Completing`].
     unsafe fn job_answered(&self, number: usize, place: u32, result: Result<(), Errno>) {
         let Some(cell) = self.jobs.get(number) else { return };
-        if let Err(errno) = result {
-            cell.failed.fetch_or(place, Ordering::Relaxed);
-            let (none, errno) = (0, errno.raw());
-            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        if cell.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+        if !cell.answers.add(place, result) {
             return;
         }
         // SAFETY: the last one has the cell to itself.
         let forwarded = unsafe { (*cell.forwarded.get()).take() };
-        let errno = cell.errno.load(Ordering::Relaxed);
-        let errno = Errno::from_raw(errno).unwrap_or(Errno::EIO);
-        let outcome = Outcome { failed: cell.failed.load(Ordering::Relaxed), errno };
         if let Some((engine, info)) = forwarded {
-            engine.answered(info, outcome);
+            engine.answered(info, cell.answers.outcome());
         }
     }
 }
@@ -598,7 +583,7 @@ unsafe extern "C" fn job_done(buf: *mut sys::buf) {
         let _kept = Completing::new((*(*inner).table).slot);
         let (table, number) = (&*(*inner).table, (*inner).number);
         let Some(cell) = table.jobs.get(number) else { return };
-        if cell.pending.load(Ordering::Relaxed) != 0 {
+        if cell.answers.are_awaited() {
             let result = outcome.map_err(|(_, errno)| errno);
             return table.job_answered(number, (*inner).place, result);
         }

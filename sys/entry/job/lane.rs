@@ -1,13 +1,15 @@
 //! The requests of lanes: nested buffers to components, and errands for what may sleep.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::Errno;
 use dm_core::host::{Answer, Host, Request};
 use dm_core::job::{Op, Place};
+use dm_core::lane::Outcome;
 use dm_core::units::Sector;
 
+use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
 use super::{Completing, Handed, Held, TableIo};
 use crate::kern::{buf, sys};
@@ -15,11 +17,7 @@ use crate::kern::{buf, sys};
 /// A lane's request to its components, and the nested buffers that it goes in.
 pub(super) struct LaneCell {
     state: AtomicU8,
-    /// Nested buffers under way, and one for whoever is sending.
-    pending: AtomicUsize,
-    failed: AtomicU32,
-    /// Why the first failed; 0 for not at all.
-    errno: AtomicI32,
+    answers: Answers,
     /// The lane's own memory, while a request has it.
     data: Handed<Option<Box<[u8]>>>,
     errand: Handed<Option<(Errand, Place)>>,
@@ -42,9 +40,7 @@ impl LaneCell {
     pub(super) fn new(number: usize, width: usize) -> LaneCell {
         LaneCell {
             state: AtomicU8::new(IDLE),
-            pending: AtomicUsize::new(0),
-            failed: AtomicU32::new(0),
-            errno: AtomicI32::new(0),
+            answers: Answers::default(),
             data: Handed::new(None),
             errand: Handed::new(None),
             nested: Nested::row(number, width),
@@ -58,8 +54,6 @@ impl TableIo {
         let Some(cell) = self.lanes.get(lane) else { return };
         debug_assert_eq!(cell.state.load(Ordering::Relaxed), IDLE);
         cell.state.store(BUSY, Ordering::Relaxed);
-        cell.failed.store(0, Ordering::Relaxed);
-        cell.errno.store(0, Ordering::Relaxed);
         match request {
             Request::Read { data, at, bytes } => {
                 let one = places.get(..1).unwrap_or(&[]);
@@ -107,8 +101,7 @@ impl TableIo {
         }
         // SAFETY: the request is over, so that its memory is the lane's again.
         let data = unsafe { (*cell.data.get()).take() };
-        let errno = Errno::from_raw(cell.errno.load(Ordering::Relaxed)).unwrap_or(Errno::EIO);
-        let failed = cell.failed.load(Ordering::Relaxed);
+        let Outcome { failed, errno } = cell.answers.outcome();
         cell.state.store(IDLE, Ordering::Relaxed);
         Some(Answer { failed, errno, data })
     }
@@ -150,7 +143,8 @@ impl TableIo {
         fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
     ) {
         let Some(cell) = self.lanes.get(lane) else { return };
-        cell.pending.store(places.len().saturating_add(1), Ordering::Relaxed);
+        // One more for whoever is sending.
+        cell.answers.begin(places.len().saturating_add(1));
         for (at, place) in places.iter().enumerate() {
             let device = self.device(place.component);
             let begun = match (cell.nested.get(at), device) {
@@ -163,9 +157,7 @@ impl TableIo {
                 // SAFETY: filled in above, with the lane's own callback; the table, and with it the
                 // device, stays while its lanes have requests.
                 Ok((nested, device)) => unsafe { device.vnode().strategy(nested.buf()) },
-                Err(errno) => {
-                    self.place_done(lane, 1u32.checked_shl(at as u32).unwrap_or(0), Err(errno))
-                }
+                Err(errno) => self.place_done(lane, bit(at), Err(errno)),
             }
         }
         self.place_done(lane, 0, Ok(()));
@@ -174,12 +166,7 @@ impl TableIo {
     /// One place of a lane's request is done; the last has the lane polled.
     fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
         let Some(cell) = self.lanes.get(lane) else { return };
-        if let Err(errno) = result {
-            cell.failed.fetch_or(place, Ordering::Relaxed);
-            let (none, errno) = (0, errno.raw());
-            let _ = cell.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        if cell.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if cell.answers.add(place, result) {
             cell.state.store(DONE, Ordering::Release);
             if let Some(runner) = self.ready.set(lane) {
                 self.kick(runner);
@@ -205,7 +192,7 @@ impl TableIo {
 
     fn send_off(&self, lane: usize, errand: Errand, places: &[Place]) {
         let Some(cell) = self.lanes.get(lane) else { return };
-        cell.pending.store(1, Ordering::Relaxed);
+        cell.answers.begin(1);
         let Some(place) = places.first() else {
             return self.place_done(lane, 1, Err(Errno::EINVAL));
         };

@@ -1,6 +1,7 @@
 //! Nested buffers of a table's own, for its lanes and its forwarded jobs.
 
 use super::TableIo;
+use super::answers::bit;
 use crate::kern::fixed::Fixed;
 use crate::kern::sys;
 use alloc::boxed::Box;
@@ -28,7 +29,6 @@ pub(super) struct Inner {
 impl Nested {
     /// Buffers for as many places of a lane or a job.
     pub(super) fn row(number: usize, places: usize) -> Box<[Nested]> {
-        let bit = |place: usize| 1u32.checked_shl(place as u32).unwrap_or(0);
         (0..places).map(|place| Nested::new(number, bit(place))).collect()
     }
 

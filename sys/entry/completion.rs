@@ -96,7 +96,7 @@ impl Slot {
             return self.fail(io, journey, done, errno);
         }
         journey.again = true;
-        self.dispatch(io, journey);
+        self.send_again(io, journey);
     }
 
     /// `true` if the target at a sector has something else to try for a read that has failed.

@@ -125,9 +125,6 @@ impl Slot {
             Err(errno) => return self.fail(io, journey, 0, errno),
         };
         let (bytes, write) = (io.bytes(), io.is_write());
-        if journey.again {
-            return self.send_again(io, journey, start, length);
-        }
         match table.map(start, length, Op::rw(write)) {
             Some(Piece::Send(component, sector, found)) if found == length => {
                 let Some(disk) = component.disk() else {
@@ -164,7 +161,8 @@ impl Slot {
 
     /// Sends a read that has failed, as targets say that have something else to try.
     #[cold]
-    fn send_again(&'static self, io: Io, journey: Journey, start: Sector, length: Sector) {
+    pub(super) fn send_again(&'static self, io: Io, journey: Journey) {
+        let (start, length) = (io.sector(), Sector(u64::from(io.bytes() / DEV_BSIZE)));
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
         let piece = table.and_then(|table| map_again(table, start, length));

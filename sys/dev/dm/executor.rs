@@ -310,7 +310,7 @@ impl Executor {
         }
     }
 
-    /// The same for all that were set aside in one place.
+    /// Puts all jobs that were set aside in one place at the front of their queues again, in their order.
     pub(crate) fn resubmit_all(&self, jobs: &Aside) {
         while let Some(job) = jobs.pop_last() {
             self.resubmit(core::iter::once(job));
@@ -380,7 +380,7 @@ impl Executor {
         }
         self.keeps_failed.store(false, Ordering::Release);
         self.state.store(RUNNING, Ordering::Release);
-        self.wake_background();
+        self.look_again();
         Ok(())
     }
 
@@ -405,7 +405,7 @@ impl Executor {
         let back =
             self.state.compare_exchange(SUSPENDING, RUNNING, Ordering::AcqRel, Ordering::Acquire);
         if back.is_ok() {
-            self.wake_background();
+            self.look_again();
         }
     }
 
@@ -443,10 +443,6 @@ impl Executor {
 
     /// Has every lane look again whether what it waits for has come.
     pub fn look_again(&self) {
-        self.wake_background();
-    }
-
-    fn wake_background(&self) {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);
         }

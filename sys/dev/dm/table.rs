@@ -644,30 +644,34 @@ impl<C> Table<C> {
     /// What becomes of the first of `length` sectors from `start` on, or `None` past the end.
     #[inline(always)]
     pub fn map(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
-        let index = self.find(start);
-        let end = self.ends.get(index)?;
-        let target = self.targets.get(index)?;
-        let line = index.checked_sub(1).and_then(|i| self.ends.get(i));
-        // Neither can wrap: the line holds `start`.
-        let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
-        let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
-        Some(self.piece(target.map(within, length, op), index, within))
+        let (index, within, length) = self.within(start, length)?;
+        let mapping = self.targets.get(index)?.map(within, length, op);
+        Some(self.piece(mapping, index, within))
     }
 
-    /// The same for I/O that failed where [`Table::map`] had it sent: `None` if its target has
-    /// nothing else to try.
+    /// Maps the first of `length` sectors from `start` on whose I/O has failed where
+    /// [`Table::map`] had it sent; `None` if their target has nothing else to try.
     #[cold]
     pub fn map_failed(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
+        let (index, within, length) = self.within(start, length)?;
+        let io = IoRange { start: within, length, op };
+        let mapping = self.targets.get(index)?.target().map_failed(&io)?;
+        Some(self.piece(mapping, index, within))
+    }
+
+    /// The number of the line that holds `start`, `start` counted from the line's first sector, and as many of
+    /// `length` sectors as the line has.
+    #[inline(always)]
+    fn within(&self, start: Sector, length: Sector) -> Option<(usize, Sector, Sector)> {
         let index = self.find(start);
         let end = self.ends.get(index)?;
         let line = index.checked_sub(1).and_then(|i| self.ends.get(i));
         // Neither can wrap: the line holds `start`.
         let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
-        let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
-        let io = IoRange { start: within, length, op };
-        Some(self.piece(self.targets.get(index)?.target().map_failed(&io)?, index, within))
+        Some((index, within, Sector(length.0.min(end.0.wrapping_sub(start.0)))))
     }
 
+    /// The component of a mapping in place of its index, and the line of a job.
     #[inline(always)]
     fn piece(&self, mapping: Mapping, index: usize, within: Sector) -> Piece<'_, C> {
         match mapping {

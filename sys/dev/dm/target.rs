@@ -134,7 +134,7 @@ pub trait Target: Send + Sync {
     /// What becomes of the first sectors of `io`.
     fn map(&self, io: &IoRange) -> Mapping;
 
-    /// What becomes of I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
+    /// Maps I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
     /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
     /// in the line, those that have not failed among them.
     fn map_failed(&self, _io: &IoRange) -> Option<Mapping> {
@@ -161,14 +161,21 @@ pub trait Target: Send + Sync {
     fn extents(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
 
     /// Names every place in a line of `length` sectors where a component's sector shows: one may
-    /// show in several.
+    /// show in several. The default is for targets whose extents each lie under all of the line, sector by
+    /// sector.
     fn locate(
         &self,
-        _component: ComponentIndex,
-        _sector: Sector,
-        _length: Sector,
-        _each: &mut dyn FnMut(Sector),
+        component: ComponentIndex,
+        sector: Sector,
+        length: Sector,
+        each: &mut dyn FnMut(Sector),
     ) {
+        self.extents(length, &mut |extent| {
+            let at = sector.checked_sub(extent.start).filter(|at| *at < extent.length);
+            if let Some(at) = at.filter(|_| extent.component == component) {
+                each(at);
+            }
+        });
     }
 
     /// Asked before a flush (DIOCCACHESYNC) goes to the components.

@@ -128,20 +128,6 @@ impl Target for Delay {
             each(Extent { component: class.component, start: class.offset, length });
         }
     }
-
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        for class in self.named().filter(|class| class.component == component) {
-            if let Some(at) = sector.checked_sub(class.offset).filter(|at| *at < length) {
-                each(at);
-            }
-        }
-    }
 }
 
 impl Worker for Delay {

@@ -251,19 +251,6 @@ impl Target for Dust {
         each(Extent { component: self.component, start: self.offset, length });
     }
 
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        let at = sector.checked_sub(self.offset).filter(|at| *at < length);
-        if let Some(at) = at.filter(|_| component == self.component) {
-            each(at);
-        }
-    }
-
     fn message(&self, text: &str, reply: &mut String) -> Result<(), Errno> {
         let errno = |mistake: Mistake| mistake.errno;
         let mut words = Words::new(text);

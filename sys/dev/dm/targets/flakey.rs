@@ -155,19 +155,6 @@ impl Target for Flakey {
         each(Extent { component: self.component, start: self.offset, length });
     }
 
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        let at = sector.checked_sub(self.offset).filter(|at| *at < length);
-        if let Some(at) = at.filter(|_| component == self.component) {
-            each(at);
-        }
-    }
-
     fn may_flush(&self) -> Result<(), Errno> {
         match self.features.fail_writes() && self.is_down() {
             true => Err(Errno::EIO),

@@ -47,17 +47,4 @@ impl Target for Linear {
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
         each(Extent { component: self.component, start: self.offset, length });
     }
-
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        let at = sector.checked_sub(self.offset).filter(|at| *at < length);
-        if let Some(at) = at.filter(|_| component == self.component) {
-            each(at);
-        }
-    }
 }

@@ -143,24 +143,10 @@ impl Target for Switch {
         self.paths.iter().try_for_each(|p| write!(out, " {} {}", devs.get(p.component), p.offset))
     }
 
+    /// Every path may come to show a sector, so that the default [`Target::locate`] is right.
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
         for p in &self.paths {
             each(Extent { component: p.component, start: p.offset, length });
-        }
-    }
-
-    /// Every path may come to show a sector.
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        for p in self.paths.iter().filter(|p| p.component == component) {
-            if let Some(at) = sector.checked_sub(p.offset).filter(|at| *at < length) {
-                each(at);
-            }
         }
     }
 

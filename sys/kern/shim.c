@@ -450,36 +450,33 @@ dm_modcmd(modcmd_t cmd, void *arg __unused)
 static struct sysctllog *dm_sysctllog;
 static char dm_version_text[] = "4.16.0";
 
+/* Takes values from least to most only. */
 static int
-dm_sysctl_guard(SYSCTLFN_ARGS)
+dm_sysctl_within(SYSCTLFN_ARGS, int *variable, int least, int most)
 {
 	struct sysctlnode node = *rnode;
-	int value = dm_label_guard, error;
+	int value = *variable, error;
 
 	node.sysctl_data = &value;
 	error = sysctl_lookup(SYSCTLFN_CALL(&node));
 	if (error || newp == NULL)
 		return error;
-	if (value < 0 || value > 2)
+	if (value < least || value > most)
 		return EINVAL;
-	dm_label_guard = value;
+	*variable = value;
 	return 0;
+}
+
+static int
+dm_sysctl_guard(SYSCTLFN_ARGS)
+{
+	return dm_sysctl_within(SYSCTLFN_CALL(rnode), &dm_label_guard, 0, 2);
 }
 
 static int
 dm_sysctl_share(SYSCTLFN_ARGS)
 {
-	struct sysctlnode node = *rnode;
-	int value = dm_background_share, error;
-
-	node.sysctl_data = &value;
-	error = sysctl_lookup(SYSCTLFN_CALL(&node));
-	if (error || newp == NULL)
-		return error;
-	if (value < 1 || value > 100)
-		return EINVAL;
-	dm_background_share = value;
-	return 0;
+	return dm_sysctl_within(SYSCTLFN_CALL(rnode), &dm_background_share, 1, 100);
 }
 
 static int

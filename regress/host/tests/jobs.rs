@@ -116,7 +116,7 @@ fn tables_change_under_load() {
         let next = if round % 3 == 0 { &linear } else { &table(2000) };
         bench.reload("d", next).unwrap();
         if round % 2 == 0 {
-            let flags = if round % 4 == 0 { 1 << 11 } else { 0 };
+            let flags = if round % 4 == 0 { flags::NOFLUSH } else { 0 };
             bench.send(&dm_core::testing::Request::on("suspend", "d").flags(flags)).unwrap();
         }
         bench.on("resume", "d").unwrap();
@@ -167,10 +167,8 @@ fn a_flush_and_a_discard_come_as_jobs() {
     bench.end();
 }
 
-#[test]
-fn removal_by_force_ends_what_waits() {
-    let bench = bench();
-    let _disk = bench.disk("wd0", 4000);
+/// A device, and reads of it that wait in its lanes.
+fn waiting(bench: &Bench) -> (common::Mapped, Vec<Io>) {
     // So long that nothing would go by itself before the test gives up.
     let long = "/dev/wd0 0 100000000";
     let device = bench.device("d", &format!("0 3000 delay {long} {long} {long}"));
@@ -178,6 +176,14 @@ fn removal_by_force_ends_what_waits() {
     for io in &mut ios {
         io.start(device.dev(), Request::read(0));
     }
+    (device, ios)
+}
+
+#[test]
+fn removal_by_force_ends_what_waits() {
+    let bench = bench();
+    let _disk = bench.disk("wd0", 4000);
+    let (device, mut ios) = waiting(&bench);
     bench.machine.detach_device(&format!("dm{}", device.minor), 1).unwrap();
     for io in &mut ios {
         // The delay is cut short; what had no number of a job yet finds the device gone.
@@ -190,12 +196,7 @@ fn removal_by_force_ends_what_waits() {
 fn a_suspend_lets_all_go_that_wait() {
     let bench = bench();
     let _disk = bench.disk("wd0", 4000);
-    let long = "/dev/wd0 0 100000000";
-    let device = bench.device("d", &format!("0 3000 delay {long} {long} {long}"));
-    let mut ios: Vec<Io> = (0..50).map(|_| Io::new(512)).collect();
-    for io in &mut ios {
-        io.start(device.dev(), Request::read(0));
-    }
+    let (_, mut ios) = waiting(&bench);
     bench.on("suspend", "d").unwrap();
     for io in &mut ios {
         assert_eq!(io.wait().error, None);

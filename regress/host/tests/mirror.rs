@@ -3,16 +3,13 @@
 mod common;
 
 use common::data::{SECTOR, fill, on_disk, pattern, same, strategy_read, strategy_write};
-use common::{Bench, Mapped, lines};
+use common::{Bench, Mapped, flags, lines};
 use dm_host::netbsd::DIOCCACHESYNC;
 use dm_host::{Disk, Errno, Io, Request};
 
 /// Sectors of a region, and of the device.
 const REGION: u64 = 16;
 const LENGTH: u64 = 3200;
-
-/// Flag NOFLUSH_SUSPEND.
-const NOFLUSH: u32 = 1 << 11;
 
 struct Mirror {
     bench: Bench,
@@ -60,6 +57,13 @@ impl Mirror {
             std::thread::yield_now();
         }
         panic!("it stays {}", self.status());
+    }
+
+    /// Suspends with noflush and resumes: what waits goes by the table that was loaded, or this one again.
+    fn swap(&self) {
+        let suspend = dm_core::testing::Request::on("suspend", "m").flags(flags::NOFLUSH);
+        self.bench.send(&suspend).unwrap();
+        self.bench.on("resume", "m").unwrap();
     }
 
     fn write(&self, seed: u64, sector: u64, sectors: u64) -> Option<Errno> {
@@ -177,9 +181,7 @@ fn writes_that_a_leg_does_not_take_wait_for_the_next_table() {
     assert_eq!(result.error, None);
     same(&data, &pattern(9, 100, 4), "from the leg that took it");
     mirror.bench.reload("m", &format!("0 {LENGTH} linear /dev/wd0 0")).unwrap();
-    let suspend = dm_core::testing::Request::on("suspend", "m").flags(NOFLUSH);
-    mirror.bench.send(&suspend).unwrap();
-    mirror.bench.on("resume", "m").unwrap();
+    mirror.swap();
     held.iter_mut().for_each(|io| assert_eq!(io.wait().error, None));
     same(&on_disk(&mirror.legs[0], 200, 4), &pattern(9, 200, 4), "what waited");
     drop(held);
@@ -194,9 +196,7 @@ fn a_leg_that_comes_back_is_recovered() {
     held.start(mirror.device.dev(), Request::write(320));
     mirror.until(" 199/200 1 DA 3 disk");
     mirror.legs[0].heal();
-    let suspend = dm_core::testing::Request::on("suspend", "m").flags(NOFLUSH);
-    mirror.bench.send(&suspend).unwrap();
-    mirror.bench.on("resume", "m").unwrap();
+    mirror.swap();
     mirror.until(" 200/200 1 AA 3 disk");
     assert_eq!(held.wait().error, None);
     let legs = mirror.legs.each_ref().map(|leg| on_disk(leg, 0, LENGTH));
@@ -237,9 +237,7 @@ fn a_log_that_fails_holds_what_has_no_mark() {
     same(&on_disk(&mirror.legs[0], 160, 16), &pattern(1, 160, 16), "it has not begun");
     let core = format!("0 {LENGTH} mirror core 2 {REGION} nosync 2 /dev/wd0 0 /dev/wd1 0");
     mirror.bench.reload("m", &core).unwrap();
-    let suspend = dm_core::testing::Request::on("suspend", "m").flags(NOFLUSH);
-    mirror.bench.send(&suspend).unwrap();
-    mirror.bench.on("resume", "m").unwrap();
+    mirror.swap();
     assert_eq!(held.wait().error, None);
     drop(held);
     mirror.bench.end();

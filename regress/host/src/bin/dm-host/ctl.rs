@@ -26,9 +26,6 @@ use crate::{say, splitname};
 use ask::{Ask, hint};
 pub use load::parts;
 
-/// DM_NOFLUSH_FLAG.
-const NOFLUSH: u32 = 1 << 11;
-
 /// Carries out a command, and returns what it prints.
 ///
 /// # Errors
@@ -188,7 +185,7 @@ impl Session {
             }
             Resume { devices, .. } => self.changes("resume", devices, 0),
             Suspend { devices, noflush } => {
-                let noflush = if *noflush { NOFLUSH } else { 0 };
+                let noflush = if *noflush { flags::NOFLUSH } else { 0 };
                 self.changes("suspend", devices, flags::SUSPEND | noflush)
             }
             Clear { devices } => self.changes("clear", devices, 0),

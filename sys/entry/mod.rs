@@ -79,7 +79,7 @@ pub static dm_label_guard: AtomicI32 = AtomicI32::new(1);
 #[allow(non_upper_case_globals, reason = "a C name")]
 pub static dm_background_share: AtomicI32 = AtomicI32::new(BACKGROUND_SHARE);
 
-/// What [`dm_background_share`] is at first.
+/// The first value of [`dm_background_share`].
 pub(crate) const BACKGROUND_SHARE: i32 = 25;
 
 /// sysctl hw.dm.devices.

@@ -287,7 +287,7 @@ fn loading(count: u64) -> (f64, f64) {
     (all, own)
 }
 
-/// What a job costs that a lane sends on as it is, beside the component and the two switches of thread.
+/// Prints the cost of a job that a lane sends on as it is, beside the component and the two switches of thread.
 /// A component that completes in a thread of its own shows what these cost; how often a thread spins
 /// before it sleeps differs from run to run.
 fn jobs() {

@@ -141,7 +141,7 @@ struct Features {
 struct State {
     /// A bit for each region: 1 if it is clean, or to be so.
     clean: Bits,
-    /// What the log's bitmap has for certain: 1 unless a region is known to be marked.
+    /// A bit for each region: 0 if the log on its disk is known to have its mark.
     logged: Bits,
     /// Regions that were not written since the bit was set.
     idle: Bits,
@@ -163,19 +163,19 @@ struct State {
     /// A lane flushes the legs.
     flushing: bool,
     log_failed: Option<Kind>,
-    /// What has failed on each leg.
+    /// Each leg's failures.
     errors: Box<[Errors]>,
     /// Jobs in `waiting`.
     waiters: usize,
 }
 
-/// Which sectors are being written, roughly: a count for each remainder of their number. Writes that
-/// overlap wait for one another, or they could reach the legs in different orders.
-struct Blocks(Box<[u8; BLOCKS]>);
+/// The sectors that are being written, roughly: blocks of them that have the same remainder share a flag. Writes
+/// that overlap wait for one another, or they could reach the legs in different orders.
+struct Blocks(Box<[bool; BLOCKS]>);
 
 const BLOCKS: usize = 1024;
 
-/// Sectors that share a count.
+/// Sectors in a block.
 const BLOCK: u64 = 8;
 
 impl Blocks {
@@ -186,18 +186,27 @@ impl Blocks {
         (0..count).map(move |n| (first.wrapping_add(n) % BLOCKS as u64) as usize)
     }
 
-    /// Counts a write, if no other may overlap it.
+    /// Begins a write, if no other that is under way may overlap it.
     fn enter(&mut self, start: Sector, length: Sector) -> bool {
-        let free = |at: usize| self.0.get(at) == Some(&0);
-        if !Blocks::of(start, length).all(free) {
+        let busy = |at: usize| self.0.get(at).is_none_or(|busy| *busy);
+        if Blocks::of(start, length).any(busy) {
             return false;
         }
-        Blocks::of(start, length).for_each(|at| self.0[at % BLOCKS] = 1);
+        self.put(start, length, true);
         true
     }
 
+    /// Ends a write that was begun.
     fn leave(&mut self, start: Sector, length: Sector) {
-        Blocks::of(start, length).for_each(|at| self.0[at % BLOCKS] = 0);
+        self.put(start, length, false);
+    }
+
+    fn put(&mut self, start: Sector, length: Sector, busy: bool) {
+        for at in Blocks::of(start, length) {
+            if let Some(block) = self.0.get_mut(at) {
+                *block = busy;
+            }
+        }
     }
 }
 
@@ -234,7 +243,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         logged: Bits::new(regions),
         idle: Bits::new(regions),
         writes: (0..regions).map(|_| 0).collect(),
-        blocks: Blocks(Box::new([0; BLOCKS])),
+        blocks: Blocks(Box::new([false; BLOCKS])),
         recovering: None,
         synced: 0,
         in_sync: false,
@@ -374,6 +383,17 @@ impl Mirror {
             }
             None => Mapping::Fail { length, error: Errno::EIO },
         }
+    }
+
+    /// The places of a sector on all legs but one, if any is left out, and how many they are.
+    fn places(&self, sector: Sector, but: Option<usize>) -> ([Place; limits::MIRROR_LEGS], usize) {
+        let none = Place { component: ComponentIndex(0), sector };
+        let mut places = [none; limits::MIRROR_LEGS];
+        let legs = self.legs.iter().enumerate().filter(|(leg, _)| Some(*leg) != but);
+        for (place, (_, leg)) in places.iter_mut().zip(legs) {
+            *place = leg.place(sector);
+        }
+        (places, self.legs.len().saturating_sub(usize::from(but.is_some())))
     }
 
     /// The leg that reads of a sector go to while all is well.

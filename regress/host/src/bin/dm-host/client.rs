@@ -179,7 +179,7 @@ impl Client {
         }
     }
 
-    /// What a connection that broke means.
+    /// Turns the error of a connection that broke into a failure, or ends the process as a signal would have.
     fn broken(&mut self, error: &WireError) -> Failure {
         let signal = self.signal.as_ref().map_or(0, |signal| signal.load(Ordering::SeqCst));
         if signal != 0 {

@@ -21,7 +21,7 @@ pub struct Concise {
 /// Reads devices.
 ///
 /// # Errors
-/// What is wrong with them.
+/// The first mistake in the text, in words.
 pub fn parse(text: &str) -> Result<Vec<Concise>, String> {
     let mut devices = vec![vec![String::new()]];
     let mut rest = text.chars();

@@ -20,7 +20,7 @@ use crate::job::Job;
 use crate::lane::Lane;
 use core::sync::atomic::Ordering;
 
-/// What has failed on a leg, or on the log's device.
+/// The kinds of I/O that may fail on a leg, or on the log's device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A flush.
@@ -79,7 +79,7 @@ impl Errors {
     }
 }
 
-/// What is to become of a write or flush that has been everywhere.
+/// The fate of a write or flush that all legs have answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// It is done.

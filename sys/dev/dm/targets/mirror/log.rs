@@ -18,17 +18,13 @@ const REST: u32 = 500;
 /// Words of the bitmaps that are looked at with the lock held.
 const WORDS: usize = 1024;
 
-/// Where in a log to write next: the byte, and how many.
+/// A stretch of a log: its first byte, and how many.
 type Stretch = (usize, usize);
 
 impl Mirror {
     /// The number of regions in sync before a log is read.
     pub(super) fn first_sync(&self) -> u64 {
         if self.log.word == Some(Word::NoSync) { self.regions } else { 0 }
-    }
-
-    fn log_place(&self, disk: ComponentIndex, byte: usize) -> Place {
-        Place { component: disk, sector: Sector(byte as u64 / u64::from(DEV_BSIZE)) }
     }
 
     /// Bytes of the log that are read or written at once: whole sectors of its device.
@@ -110,7 +106,7 @@ impl Mirror {
         while at < all {
             let length = step.min(all.saturating_sub(at));
             let sectors = Sector(length as u64 / u64::from(DEV_BSIZE));
-            lane.read(self.log_place(disk, at), sectors).await?;
+            lane.read(log_place(disk, at), sectors).await?;
             let bytes = lane.buffer().get(..length).unwrap_or(&[]);
             if at == 0 {
                 known = match Header::read(bytes) {
@@ -136,7 +132,7 @@ impl Mirror {
         }
     }
 
-    /// Where the log is to be written from byte `from` on; with `all`, everywhere.
+    /// Finds the next stretch of the log to be written, from byte `from` on; with `all`, all of it is.
     fn next_stretch(&self, state: &State, from: usize, all: bool) -> Option<Stretch> {
         let (size, step) = (bytes(self.log.sectors), self.log_step());
         let unit = bytes(self.log.unit).max(1);
@@ -181,7 +177,7 @@ impl Mirror {
             };
             let Some((start, length)) = next else { break };
             let sectors = Sector(length as u64 / u64::from(DEV_BSIZE));
-            let to = [self.log_place(disk, start)];
+            let to = [log_place(disk, start)];
             let written = lane.write(&to, sectors, true).await.ok().is_ok();
             if !written {
                 self.log_has_failed(lane);
@@ -210,7 +206,7 @@ impl Mirror {
             return;
         }
         loop {
-            let marked = || self.any_marked().then_some(());
+            let marked = || self.state.lock().marked.then_some(());
             if lane.until_stopping(&self.dirtied, marked).await.is_none() {
                 return;
             }
@@ -219,10 +215,6 @@ impl Mirror {
             }
             self.clean_idle(lane).await;
         }
-    }
-
-    fn any_marked(&self) -> bool {
-        self.state.lock().marked
     }
 
     /// Takes away the marks of regions that were not written since the last time.
@@ -301,6 +293,10 @@ impl Mirror {
         }
         self.write_log(false, lane).await;
     }
+}
+
+fn log_place(disk: ComponentIndex, byte: usize) -> Place {
+    Place { component: disk, sector: Sector(byte as u64 / u64::from(DEV_BSIZE)) }
 }
 
 /// A word of each bitmap.

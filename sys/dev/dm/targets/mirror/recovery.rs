@@ -2,11 +2,9 @@
 
 use super::failure::Kind;
 use super::{COPY, Mirror, State};
-use crate::job::Place;
 use crate::lane::Lane;
-use crate::target::ComponentIndex;
 use crate::units::DEV_BSIZE;
-use crate::{Errno, Sector, limits};
+use crate::{Errno, Sector};
 use core::sync::atomic::Ordering;
 
 /// Milliseconds of copying after which recovery lets others have the disks, if there are any.
@@ -131,15 +129,10 @@ impl Mirror {
             self.leg_failed(source, Kind::Sync, lane);
             return Err(errno);
         }
-        let none = Place { component: ComponentIndex(0), sector: at };
-        let mut places = [none; limits::MIRROR_LEGS];
-        let others = || self.legs.iter().enumerate().filter(|(leg, _)| *leg != source);
-        for (place, (_, leg)) in places.iter_mut().zip(others()) {
-            *place = leg.place(at);
-        }
-        let count = self.legs.len().saturating_sub(1);
+        let (places, count) = self.places(at, Some(source));
         let written = lane.write(places.get(..count).unwrap_or(&places), length, false).await;
-        for (place, (leg, _)) in others().enumerate() {
+        let others = (0..self.legs.len()).filter(|leg| *leg != source);
+        for (place, leg) in others.enumerate() {
             if written.has_failed(place) {
                 self.leg_failed(leg, Kind::Sync, lane);
             }

@@ -2,11 +2,11 @@
 
 use super::failure::Kind;
 use super::{Mirror, State, has};
-use crate::job::{Job, Place};
+use crate::Errno;
+use crate::job::Job;
 use crate::lane::Lane;
 use crate::limits;
 use crate::target::ComponentIndex;
-use crate::{Errno, Sector};
 
 /// In the tag of a write: some leg has not taken it; the low half has a bit for each place that failed.
 pub(super) const FAILED: u64 = 1 << 63;
@@ -15,7 +15,7 @@ pub(super) const FAILED: u64 = 1 << 63;
 const ALONE: u64 = 1 << 62;
 const LEG: u32 = 32;
 
-/// What is to become of a write.
+/// The next step of a write.
 enum Admit {
     /// It goes to all legs, and is counted as under way.
     All,
@@ -93,12 +93,8 @@ impl Mirror {
         let start = job.start();
         match admit {
             Admit::All => {
-                let none = Place { component: ComponentIndex(0), sector: Sector::ZERO };
-                let mut places = [none; limits::MIRROR_LEGS];
-                for (place, leg) in places.iter_mut().zip(&self.legs) {
-                    *place = leg.place(start);
-                }
-                job.forward_each(places.get(..self.legs.len()).unwrap_or(&places));
+                let (places, count) = self.places(start, None);
+                job.forward_each(places.get(..count).unwrap_or(&places));
                 None
             }
             Admit::Alone(leg) => {

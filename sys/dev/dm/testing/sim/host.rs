@@ -43,7 +43,7 @@ pub(super) struct HostState {
     lanes: Vec<LaneState>,
     /// The I/O of each job that is in use.
     jobs: Vec<Option<Stretch>>,
-    /// What each job was forwarded to several places for.
+    /// The answers to each job that is forwarded to several places.
     forwarded: Vec<LaneState>,
     /// For each runner, `true` from when it is woken until none of its lanes is ready.
     awake: Vec<bool>,

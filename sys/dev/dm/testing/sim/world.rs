@@ -466,7 +466,7 @@ impl World {
         });
     }
 
-    /// The same, but `false` when nothing more can happen and I/O is still under way.
+    /// Waits until no I/O is under way on a device; `false` when nothing more can happen and some still is.
     pub fn settles(&self, device: usize) -> bool {
         self.shared.runs_until(|state| {
             state.off() || state.devices[device].held || state.devices[device].is_idle()

@@ -39,7 +39,7 @@ pub struct Ctl {
     /// The control socket [default: as `serve`].
     #[arg(long, value_name = "PATH", env = "DM_HOST_CONTROL", global = true)]
     pub socket: Option<PathBuf>,
-    /// Whose words, output and property lists.
+    /// The tool whose words, output and property lists are used.
     #[arg(long, value_enum, default_value_t = Style::Dmsetup, global = true)]
     pub style: Style,
     /// Show the device after each change, as dmsetup -v does.
@@ -193,7 +193,7 @@ pub struct TableText {
     pub table: Option<String>,
 }
 
-/// How `info -c` reports.
+/// Options of reports, as `info -c` makes them.
 #[derive(Args, Default)]
 pub struct Report {
     /// In columns.
@@ -205,7 +205,7 @@ pub struct Report {
     /// Sort by these fields, separated by commas; with - before one, downwards.
     #[arg(short = 'O', long = "sort", value_name = "FIELDS", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// What stands between columns, which are not padded then.
+    /// The text between columns, which are not padded then.
     #[arg(long, value_name = "TEXT")]
     pub separator: Option<String>,
     /// Without the line of headings.
@@ -320,7 +320,7 @@ pub enum CtlCommand {
         /// About the inactive table.
         #[arg(long)]
         inactive: bool,
-        /// How devices are named: `devno` or `blkdevname`.
+        /// The form of devices' names: `devno` or `blkdevname`.
         #[arg(short = 'o', long = "options", value_name = "HOW")]
         how: Option<String>,
     },
@@ -449,7 +449,7 @@ pub enum CtlCommand {
     Splitname {
         /// The name.
         name: String,
-        /// Whose name it is; there is only LVM.
+        /// The subsystem that the name is of; there is only LVM.
         subsystem: Option<String>,
         #[command(flatten)]
         report: Report,

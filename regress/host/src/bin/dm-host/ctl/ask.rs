@@ -48,7 +48,7 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// What errors call it.
+    /// The name that errors use for what the request is about.
     pub fn what(&self) -> String {
         let by = |by: &By| match (&by.uuid, by.minor) {
             (Some(uuid), _) => Some(uuid.clone()),
@@ -105,7 +105,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What to do about an error.
+/// Advice about an error, in words; empty if there is none.
 pub fn hint(command: &str, errno: Errno, reason: &str) -> &'static str {
     match (command, errno) {
         ("create" | "rename", Errno::EEXIST) => "`dm-host ctl info -c` shows all names and uuids",

@@ -18,7 +18,7 @@ use crate::show;
 /// Lines of devices after which the headings come again.
 const PAGE: usize = 20;
 
-/// What a device has done since it was made.
+/// A device's I/O since it was made.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Done {
     reads: u64,
@@ -44,7 +44,7 @@ impl Done {
         Some((minor, Done { reads, bytes_read, writes, bytes_written, now, busy, age }))
     }
 
-    /// What has come since `before`.
+    /// The I/O since `before`.
     fn since(self, before: Done) -> Done {
         Done {
             reads: self.reads.saturating_sub(before.reads),

@@ -17,7 +17,7 @@ pub struct Mirror {
     sectors: u64,
     /// Sectors in a region.
     region: u64,
-    /// Where each leg begins.
+    /// The first sector of each leg.
     offset: u64,
     disk_log: bool,
     /// All legs are the same at first, and the table says so.
@@ -55,12 +55,12 @@ impl Mirror {
         }
     }
 
-    /// The same with legs that acknowledge flushes without doing them.
+    /// This game on legs that acknowledge flushes without doing them.
     pub fn lying_legs(self) -> Mirror {
         Mirror { lie: Lie::Legs, ..self }
     }
 
-    /// The same with such a log.
+    /// This game with a log on a disk that acknowledges flushes without doing them.
     pub fn lying_log(self) -> Mirror {
         Mirror { lie: Lie::Log, ..self }
     }
@@ -69,7 +69,7 @@ impl Mirror {
         0..self.sectors.div_ceil(self.region)
     }
 
-    /// Whether all legs have the same in a region.
+    /// `true` if all legs have the same in a region.
     fn agrees(&self, world: &World, region: u64) -> bool {
         let start = region * self.region;
         let length = self.region.min(self.sectors - start);
@@ -78,7 +78,7 @@ impl Mirror {
         (1..self.legs).all(|n| leg(n) == leg(0))
     }
 
-    /// What the log calls clean is the same on all legs.
+    /// Checks that all legs have the same in the regions that the log calls clean.
     fn check_log(&self, world: &World) {
         // What is discarded may differ.
         if !self.disk_log || self.discards {

@@ -233,6 +233,39 @@ dm_kill()
 	kill $1 2>/dev/null
 }
 
+# dm_use_until_stop n: I/O on device sN, which comes and goes: it may fail in any way
+# but one.  It ends when there is a file stop.
+dm_use_until_stop()
+{
+	while [ ! -f stop ]; do
+		$H ioctl command=create name=${P}s$1 flags:8 \
+		    minor:$((101 + $1))
+		$H read $MAPPER/r${P}s$1 0 65536
+		$H write $MAPPER/r${P}s$1 65536 65536
+		$H sync $MAPPER/r${P}s$1
+	done >/dev/null
+}
+
+# dm_race rounds line seed: create, reload, resume, I/O and remove of devices s0 to s2
+# from all sides.
+dm_race()
+{
+	local n status
+	dm_mknod $MAPPER/r${P}s0 c 101
+	dm_mknod $MAPPER/r${P}s1 c 102
+	for n in 0 1; do
+		dm_start io$n dm_use_until_stop $n
+	done
+	$H storm ${P}s 3 $1 "$2" $3 >storm.out
+	status=$?
+	# A device that was left suspended holds I/O.
+	touch stop
+	for n in 0 1 2; do dmctl resume ${P}s$n >/dev/null 2>&1; done
+	dm_over io0
+	dm_over io1
+	dm_expect 0 $status "storm: $(cat storm.out)"
+}
+
 # dm_pattern file sectors: each sector says which it is.
 dm_pattern()
 {

@@ -225,23 +225,29 @@ wedge_body()
 	atf_check dmctl remove ${P}a
 }
 
-gone_descr="a component that is forced away under I/O, and comes back"
-dm_test_case gone
-gone_body()
+# removable: two disks, of which the second is vnd(4) $vnd and can be forced away.  $part
+# is a partition there: not the one that vnconfig(8) itself has open, which vnd(4) does
+# not revoke, takes I/O for when nobody is there to do it, and panics.
+removable()
 {
-	dm_need
 	dm_disk 1
 	dm_disk 2
 	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
 	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
-	# Not the partition that vnconfig(8) itself has open: vnd(4) does not
-	# revoke that one, takes I/O when nobody is there to do it, and panics.
 	case $(uname -m) in
 	amd64|i386) ;;
 	*) atf_skip "the label is elsewhere on this port" ;;
 	esac
 	$H label $RDISK2 0 20000 || atf_fail "no label written"
 	part=${DISK2%?}a
+}
+
+gone_descr="a component that is forced away under I/O, and comes back"
+dm_test_case gone
+gone_body()
+{
+	dm_need
+	removable
 	dm_make ${P}a "0 8000 linear $DISK1 0" "8000 8000 linear $part 0"
 	dm_start verify $H verify $MAPPER/r${P}a 16000 1000000 5
 	dm_moves 65536 read $MAPPER/r${P}a $((9000 * 512)) 65536
@@ -274,17 +280,7 @@ dm_test_case back
 back_body()
 {
 	dm_need
-	dm_disk 1
-	dm_disk 2
-	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
-	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
-	case $(uname -m) in
-	amd64|i386) ;;
-	*) atf_skip "the label is elsewhere on this port" ;;
-	esac
-	# As in gone, not the partition that vnconfig(8) has open itself.
-	$H label $RDISK2 0 20000 || atf_fail "no label written"
-	part=${DISK2%?}a
+	removable
 	dm_make ${P}a "0 8000 linear $part 0"
 	dm_make ${P}b "0 8000 linear $MAPPER/${P}a 0"
 	dm_moves 65536 write $MAPPER/r${P}b 0 65536 0x11

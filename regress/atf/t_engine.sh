@@ -180,18 +180,6 @@ removal_body()
 	atf_check dmctl remove ${P}a
 }
 
-# I/O on a device that comes and goes: it may fail in any way but one.
-use_until_stop()
-{
-	while [ ! -f stop ]; do
-		$H ioctl command=create name=${P}s$1 flags:8 \
-		    minor:$((101 + $1))
-		$H read $MAPPER/r${P}s$1 0 65536
-		$H write $MAPPER/r${P}s$1 65536 65536
-		$H sync $MAPPER/r${P}s$1
-	done >/dev/null
-}
-
 race_descr="create, reload, resume, I/O and remove from all sides, with lanes"
 dm_test_case race
 race_timeout=900
@@ -199,18 +187,7 @@ race_body()
 {
 	dm_need
 	dm_disk 1
-	dm_mknod $MAPPER/r${P}s0 c 101
-	dm_mknod $MAPPER/r${P}s1 c 102
-	for n in 0 1; do
-		dm_start io$n use_until_stop $n
-	done
-	$H storm ${P}s 3 200 "0 1000 delay $DISK1 5000 1" 9 >storm.out
-	status=$?
-	touch stop
-	for n in 0 1 2; do dmctl resume ${P}s$n >/dev/null 2>&1; done
-	dm_over io0
-	dm_over io1
-	dm_expect 0 $status "storm: $(cat storm.out)"
+	dm_race 200 "0 1000 delay $DISK1 5000 1" 9
 }
 
 flakey_descr="flakey's intervals, and a file system that meets errors"

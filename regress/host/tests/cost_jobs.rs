@@ -41,12 +41,28 @@ fn a_table_that_serves_io_takes_at_most_64_kib_and_a_job_nothing() {
     let device = bench.device("d", table);
 
     // Threads' stacks are not in it.
-    let before = BYTES.load(Ordering::Relaxed);
-    drop(bench.reload("d", table).unwrap());
-    let taken = BYTES.load(Ordering::Relaxed) - before;
+    let takes = |table: &str| {
+        let before = BYTES.load(Ordering::Relaxed);
+        drop(bench.reload("d", table).unwrap());
+        let taken = BYTES.load(Ordering::Relaxed) - before;
+        drop(bench.on("clear", "d").unwrap());
+        taken
+    };
+    let taken = takes(table);
     println!("a table with a delay: {taken} bytes");
     assert!((8 << 10..=64 << 10).contains(&taken), "{taken} bytes");
-    drop(bench.on("clear", "d").unwrap());
+    // Two buffers to copy with are the target's own: 64 KiB each.
+    bench.disk("wd1", 1000);
+    bench.disk("wd2", 100_000);
+    let mirror = |region: u32| {
+        let legs = "2 /dev/wd2 0 /dev/wd2 50000";
+        takes(&format!("0 50000 mirror disk 2 /dev/wd1 {region} {legs}"))
+    };
+    let few = mirror(32_768);
+    let each = (mirror(2) - few) as f64 / 24_998.0;
+    println!("a table with a mirror of two legs: {few} bytes, and {each:.2} for each region");
+    assert!((128 << 10..=320 << 10).contains(&few), "{few} bytes");
+    assert!((0.1..=8.0).contains(&each), "{each} bytes for each region");
 
     // More than it has jobs, so that splits wait for their numbers, too.
     let mut ios: Vec<Io> = (0..200).map(|_| Io::new(512)).collect();

@@ -18,7 +18,7 @@ use rules::{Code, Section, Symbol};
 /// checked arithmetic and panics with their places are what Rust adds. A change that needs more
 /// room says why here.
 ///
-/// The driver of today: amd64 305 KiB, i386 275 KiB. Until its targets could serve I/O themselves it had
+/// The driver of today: amd64 307 KiB, i386 277 KiB. Until its targets could serve I/O themselves it had
 /// 107 KiB; six more targets, lanes (each target's futures are code of its own) and refusals that name
 /// what is wrong with their numbers are 145 KiB of the rest, and mirror 50.
 const BUDGET: u64 = 328 * 1024;

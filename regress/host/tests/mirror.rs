@@ -127,6 +127,25 @@ fn marks_are_written_together() {
 }
 
 #[test]
+fn marks_far_apart_all_reach_the_log() {
+    let bench = Bench::new();
+    let (_legs, log) = (bench.disk("wd0", 200_000), bench.disk("wd1", 64));
+    let table = "0 100000 mirror disk 3 /dev/wd1 2 nosync 2 /dev/wd0 0 /dev/wd0 100000";
+    let device = bench.device("m", table);
+    // The bitmap has 1,563 words, of which 1,024 are looked at with the lock held.
+    let regions = [49_999u64, 0, 32_768, 32_767, 3_200];
+    for (nth, region) in regions.iter().enumerate() {
+        assert_eq!(strategy_write(device.dev(), region * 2, &[7; SECTOR]).error, None);
+        let log = on_disk(&log, 2, 13);
+        let is_marked = |region: u64| log[region as usize / 8] >> (region % 8) & 1 == 0;
+        for (at, region) in regions.iter().enumerate() {
+            assert_eq!(is_marked(*region), at <= nth, "region {region} after write {nth}");
+        }
+    }
+    bench.end();
+}
+
+#[test]
 fn what_a_leg_cannot_read_another_can() {
     let mirror = Mirror::same("");
     mirror.legs[0].fail_range(100..110, Errno::EIO);

@@ -37,7 +37,9 @@ load high
   0 128 zero
 close high
 gone high
-remove lower
+# Linux lets go of what lies below a moment after the name is gone.
+remove lower deferred
+gone lower
 names
 # Opened twice.
 make d

@@ -9,7 +9,8 @@ open d write
 info d
 suspend d
 start first write d 0 16
-start second read d 8 8
+# Not what the first writes: they go on together.
+start second read d 16 8
 pending first
 pending second
 load d

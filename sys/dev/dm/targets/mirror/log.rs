@@ -18,8 +18,15 @@ const REST: u32 = 500;
 /// Words of the bitmaps that are looked at with the lock held.
 const WORDS: usize = 1024;
 
-/// A stretch of a log: its first byte, and how many.
-type Stretch = (usize, usize);
+/// What is next in writing a log.
+enum Next {
+    /// A stretch is to be written: its first byte, and how many.
+    Write(usize, usize),
+    /// Nothing was found before this byte.
+    Look(usize),
+    /// Nothing is left.
+    End,
+}
 
 impl Mirror {
     /// The number of regions in sync before a log is read.
@@ -133,23 +140,30 @@ impl Mirror {
     }
 
     /// Finds the next stretch of the log to be written, from byte `from` on; with `all`, all of it is.
-    fn next_stretch(&self, state: &State, from: usize, all: bool) -> Option<Stretch> {
+    /// Looks at some words at a time, for the lock is not to be held for long.
+    fn next_stretch(&self, state: &State, from: usize, all: bool) -> Next {
         let (size, step) = (bytes(self.log.sectors), self.log_step());
         let unit = bytes(self.log.unit).max(1);
         let down = |byte: usize| byte / unit * unit;
         if all {
-            return (from < size).then(|| (from, step.min(size.saturating_sub(from))));
+            return match size.saturating_sub(from) {
+                0 => Next::End,
+                left => Next::Write(from, step.min(left)),
+            };
         }
+        let word_at = |byte: usize| byte.saturating_sub(BITMAP) / 4;
         let byte_of = |word: usize| word.saturating_mul(4).saturating_add(BITMAP);
-        let skip = from.saturating_sub(BITMAP) / 4;
-        let words = state.clean.0.iter().zip(&state.logged.0).enumerate().skip(skip);
-        let mut differ = words.filter(|(_, (clean, logged))| clean != logged).map(|(at, _)| at);
-        let start = down(byte_of(differ.next()?));
+        let differs = |word: &usize| state.clean.0.get(*word) != state.logged.0.get(*word);
+        let (first, words) = (word_at(from), state.clean.0.len());
+        let end = first.saturating_add(WORDS).min(words);
+        let Some(word) = (first..end).find(differs) else {
+            return if end < words { Next::Look(byte_of(end)) } else { Next::End };
+        };
+        let start = down(byte_of(word));
         let end = start.saturating_add(step).min(size);
-        let last = differ.map(byte_of).take_while(|byte| *byte < end).last().unwrap_or(start);
-        let end = down(last).saturating_add(unit).min(end);
-        // A sector that holds the word that was found, at least.
-        Some((start, end.saturating_sub(start)))
+        let last = (word..word_at(end)).rev().find(differs).unwrap_or(word);
+        let end = down(byte_of(last)).saturating_add(unit).min(end);
+        Next::Write(start, end.saturating_sub(start))
     }
 
     /// Writes the log where it is not as it should be, or all of it. `true` if it is on stable storage.
@@ -167,7 +181,7 @@ impl Mirror {
             let next = {
                 let mut state = self.state.lock();
                 let next = self.next_stretch(&state, from, all);
-                if let Some((start, length)) = next {
+                if let Next::Write(start, length) = next {
                     let buffer = lane.buffer().get_mut(..length).unwrap_or(&mut []);
                     format::write(buffer, start, self.regions, &state.clean.0);
                     // Until it is known which of the two the log has, it may have either.
@@ -175,7 +189,14 @@ impl Mirror {
                 }
                 next
             };
-            let Some((start, length)) = next else { break };
+            let (start, length) = match next {
+                Next::Write(start, length) => (start, length),
+                Next::Look(at) => {
+                    from = at;
+                    continue;
+                }
+                Next::End => break,
+            };
             let sectors = Sector(length as u64 / u64::from(DEV_BSIZE));
             let to = [log_place(disk, start)];
             let written = lane.write(&to, sectors, true).await.ok().is_ok();

@@ -255,7 +255,10 @@ impl Found {
     /// A structure's name in C.
     fn c_name(&self, name: &str) -> String {
         match name {
-            _ if name.ends_with("_t") => name.to_owned(),
+            // Structures without a tag go by their type's name.
+            _ if name.ends_with("_t") || name.ends_with("_CTX") && !name.starts_with('_') => {
+                name.to_owned()
+            }
             _ if self.unions.contains(name) => format!("union {}", c_word(name)),
             _ => format!("struct {}", c_word(name)),
         }
@@ -342,8 +345,9 @@ impl Found {
             return plain.to_owned();
         }
         // An alias without the ending of one is an enum's tag.
-        let is_enum =
-            self.aliases.contains_key(name) && !name.ends_with("_t") && !name.starts_with("u_");
+        let is_enum = self.aliases.get(name).is_some_and(|ty| self.target(ty).is_none())
+            && !name.ends_with("_t")
+            && !name.starts_with("u_");
         match self.structs.contains_key(name) {
             true => self.c_name(name),
             false if is_enum => format!("enum {name}"),

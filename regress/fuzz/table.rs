@@ -4,9 +4,11 @@ use std::cell::Cell;
 
 use dm_core::Sector;
 use dm_core::device;
+use dm_core::hash::Hash;
 use dm_core::job::Op;
 use dm_core::label::{Guard, GuardedRange};
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
+use dm_core::testing::hash;
 use dm_core::units::Dev;
 use dm_core::{Errno, limits};
 
@@ -58,6 +60,14 @@ impl Opener for Disks {
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
         self.0.set(self.0.get().checked_sub(bytes).ok_or(Errno::ENOMEM)?);
         Ok(())
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        hash::find(name)
+    }
+
+    fn read_only(&self) -> bool {
+        true
     }
 }
 

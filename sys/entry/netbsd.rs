@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use dm_core::hash::Hash;
 use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
 use dm_core::label::{Guard, Port};
@@ -18,7 +19,7 @@ use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::kern::condvar::Condvar;
 use crate::kern::mutex::{Guard as Held, Mutex};
 use crate::kern::vnode::{self, BlockDevice};
-use crate::kern::{cpu, sys};
+use crate::kern::{cpu, hash, sys};
 
 /// NetBSD's kernel.
 pub struct NetBsd;
@@ -114,6 +115,10 @@ impl Kernel for NetBsd {
 
     fn clock(&self) -> Clock {
         Clock::new(seconds)
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        hash::find(name)
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod disk;
 pub mod fixed;
 pub mod gate;
+pub mod hash;
 #[cfg(not(feature = "hosted"))]
 pub mod kmem;
 pub mod kthread;

@@ -32,11 +32,15 @@
 #include <sys/kmem.h>
 #include <sys/kthread.h>
 #include <sys/lwp.h>
+#include <sys/md5.h>
 #include <sys/module.h>
 #include <sys/mutex.h>
 #include <sys/namei.h>
 #include <sys/pool.h>
 #include <sys/proc.h>
+#include <sys/rmd160.h>
+#include <sys/sha1.h>
+#include <sys/sha2.h>
 #include <sys/stat.h>
 #include <sys/sysctl.h>
 #include <sys/timevar.h>

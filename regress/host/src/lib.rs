@@ -41,6 +41,7 @@ pub mod errno;
 pub mod fault;
 mod file;
 pub mod frugal;
+mod hash;
 pub mod iostat;
 pub mod kauth;
 pub mod kmem;

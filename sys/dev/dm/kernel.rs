@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::DerefMut;
 
+use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::label::Guard;
 use crate::table::{Clock, Table};
@@ -96,6 +97,9 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 
     /// The same clock, for targets to keep.
     fn clock(&self) -> Clock;
+
+    /// The kernel's hash function of this name, if it has one.
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash>;
 
     /// Tells the console, on a line of its own.
     fn say(&self, what: fmt::Arguments<'_>);

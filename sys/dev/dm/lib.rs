@@ -19,6 +19,7 @@ extern crate std;
 pub mod device;
 pub mod errno;
 pub mod executor;
+pub mod hash;
 pub mod host;
 pub mod ioctl;
 pub mod job;

@@ -10,6 +10,7 @@ use core::any::{Any, TypeId};
 use core::fmt;
 
 use crate::executor::{Executor, Serving};
+use crate::hash::Hash;
 use crate::job::Op;
 use crate::label::Guard;
 use crate::refusal::Shown;
@@ -65,6 +66,16 @@ pub trait Opener {
     /// The clock for the table's targets. The default stands still.
     fn clock(&self) -> Clock {
         Clock::new(|| 0)
+    }
+
+    /// The hash function of this name. The default has none.
+    fn hash(&self, _name: &str) -> Option<&'static dyn Hash> {
+        None
+    }
+
+    /// `true` if the table takes no writes, whatever its lines say.
+    fn read_only(&self) -> bool {
+        false
     }
 }
 
@@ -170,6 +181,16 @@ impl LineSpec<'_> {
         self.components.clock()
     }
 
+    /// The kernel's hash function of this name, if it has one.
+    pub fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        self.components.hash(name)
+    }
+
+    /// `true` if the table takes no writes: it is loaded as a read-only one.
+    pub fn is_read_only(&self) -> bool {
+        self.components.read_only()
+    }
+
     /// Opens the component that `path` names, and checks that sectors `offset` to `offset +
     /// length` lie on it and on its sectors' borders.
     ///
@@ -231,6 +252,8 @@ trait AddComponent {
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
     fn clock(&self) -> Clock;
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash>;
+    fn read_only(&self) -> bool;
     fn shared(
         &self,
         component: ComponentIndex,
@@ -291,6 +314,14 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 
     fn clock(&self) -> Clock {
         self.opener.clock()
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        self.opener.hash(name)
+    }
+
+    fn read_only(&self) -> bool {
+        self.opener.read_only()
     }
 
     fn shared(

@@ -10,6 +10,7 @@ use core::cell::RefCell;
 use super::share::Share;
 use super::{Device, Driver, Loaded};
 use crate::executor::{self, Executor};
+use crate::hash::Hash;
 use crate::host::Ready;
 use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
@@ -374,6 +375,14 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
 
     fn clock(&self) -> Clock {
         self.driver.kernel.clock()
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        self.driver.kernel.hash(name)
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
     }
 
     fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {

@@ -6,10 +6,11 @@ use alloc::vec::Vec;
 
 use super::{TARGETS, lookup};
 use crate::device;
+use crate::hash::Hash;
 use crate::job::Op;
 use crate::table::{Builder, Opener, Table, TableError};
 use crate::target::{Extent, IoRange, Mapping, Target};
-use crate::testing::Disk;
+use crate::testing::{Disk, hash};
 use crate::{Errno, Sector};
 
 /// A line that is right.
@@ -144,6 +145,14 @@ impl Opener for Disks {
             "/dev/big" | "19:35" => Ok(Disk::new(19, 35, 100_000)),
             _ => Err(Errno::ENOENT),
         }
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        hash::find(name)
+    }
+
+    fn read_only(&self) -> bool {
+        true
     }
 }
 

@@ -11,9 +11,11 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
+use super::hash;
 use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
+use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Answer, Condvar, Kernel, LabelGuard, Mutex};
 use crate::label::Guard;
@@ -347,6 +349,10 @@ impl Kernel for Fake {
     fn clock(&self) -> Clock {
         let kernel = self.clone();
         Clock::new(move || kernel.world().seconds)
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        hash::find(name)
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -9,6 +9,7 @@
 //! `testing`.
 
 pub mod bench;
+pub mod hash;
 pub mod host;
 pub mod kernel;
 pub mod model;

@@ -8,6 +8,7 @@ mod text;
 use std::io::{self, IsTerminal};
 use std::{env, fs};
 
+use dm_core::hash::Hash;
 use dm_core::label::Guard;
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
 use dm_core::units::{Dev, Sector};
@@ -116,6 +117,14 @@ impl Opener for Papers {
     fn open(&self, path: &str) -> Result<Paper, Errno> {
         let found = self.0.iter().find(|paper| paper.dev.to_string() == path);
         found.cloned().ok_or(Errno::ENOENT)
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        rustdm::kern::hash::find(name)
+    }
+
+    fn read_only(&self) -> bool {
+        true
     }
 }
 

@@ -16,11 +16,13 @@ use super::model::Model;
 use super::rng::Rng;
 use super::shared::{Shared, State, Temper};
 use crate::executor::{self, Executor};
+use crate::hash::Hash;
 use crate::host::Ready;
 use crate::job::Op;
 use crate::shared::{AnyShared, Registry};
 use crate::table::{Builder, Opener, Table};
 use crate::target::{Target, TargetType};
+use crate::testing::hash;
 use crate::units::Dev;
 use crate::worker::Quiesce;
 use crate::{Errno, Sector};
@@ -91,6 +93,14 @@ impl Opener for Disks<'_> {
 
     fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
         self.0.registry.borrow_mut().get(dev, kind, make)
+    }
+
+    fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
+        hash::find(name)
+    }
+
+    fn read_only(&self) -> bool {
+        true
     }
 }
 

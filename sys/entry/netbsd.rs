@@ -46,11 +46,15 @@ impl Kernel for NetBsd {
     fn ask(&self, disk: &Disk) -> Result<Answer, Errno> {
         let device = disk.device();
         let writable = device.ask_writable()?;
-        let (size, sector_size) = device.size()?;
+        let own = device.dev().major() == self.block_major();
+        let (size, sector_size) = match device.size() {
+            // getdisksize(9) takes no disk of no size.
+            Err(Errno::EINVAL) if own => (Sector::ZERO, DEV_BSIZE),
+            answer => answer?,
+        };
         // Our own devices carry none, or one that belongs to who uses them; labels below them are
         // guarded there. And whoever loads this table may be the one who resumes them.
-        let looked_for =
-            self.label_guard() != LabelGuard::Off && device.dev().major() != self.block_major();
+        let looked_for = self.label_guard() != LabelGuard::Off && !own;
         let guard = if looked_for { guard(device, sector_size)? } else { None };
         Ok(Answer { size, sector_size, writable, guard })
     }

@@ -46,6 +46,40 @@ fn what_stands_on_a_device_that_has_grown_may_grow() {
     bench.end();
 }
 
+/// lvm(8) does it so for pvmove: all tables are loaded before the first device is resumed.
+#[test]
+fn a_table_may_stand_on_a_device_whose_first_table_is_not_active_yet() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 9000);
+    fill(&disk, 1);
+    let lower = Mapped { minor: bench.create("lower") };
+    let upper = Mapped { minor: bench.create("upper") };
+    let only_load = |name: &str, table: &str| bench.reload(name, table).map(drop);
+    assert_eq!(only_load("upper", &on(lower, 1)), Err(Errno::EINVAL), "there is no table at all");
+    only_load("lower", "0 1000 linear /dev/wd0 100").unwrap();
+    assert_eq!(only_load("upper", &on(lower, 1001)), Err(Errno::EINVAL), "it will have 1000");
+    only_load("upper", &on(lower, 1000)).unwrap();
+    assert_eq!(only_load("lower", &on(upper, 1000)), Err(Errno::ELOOP));
+    // The upper one first: until the lower one has its table there is nothing to read.
+    bench.on("resume", "upper").unwrap();
+    assert_eq!(strategy_read(upper.dev(), 0, 10).0.error, Some(Errno::ENXIO));
+    bench.on("resume", "lower").unwrap();
+    same(&strategy_read(upper.dev(), 0, 1000).1, &on_disk(&disk, 100, 1000), "through both");
+    bench.end();
+}
+
+#[test]
+fn a_device_whose_first_table_is_read_only_takes_no_table_that_writes() {
+    let bench = Bench::new();
+    bench.disk("wd0", 9000);
+    let lower = Mapped { minor: bench.create("lower") };
+    bench.send(&reload("lower", "0 1000 linear /dev/wd0 0").flags(flags::READONLY)).unwrap();
+    bench.create("upper");
+    assert_eq!(bench.send(&reload("upper", &on(lower, 8))).map(drop), Err(Errno::EROFS));
+    bench.send(&reload("upper", &on(lower, 8)).flags(flags::READONLY)).unwrap();
+    bench.end();
+}
+
 #[test]
 fn what_stands_on_a_device_that_has_shrunk_must_fit() {
     let bench = Bench::new();

@@ -52,7 +52,8 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     ) -> Result<Arc<dyn Host>, Errno>;
 
     /// Asks an opened block device what it is like now. Its driver may have changed it since it was
-    /// opened: no answer is good for the next table.
+    /// opened: no answer is good for the next table. A device of ours that has no active table has
+    /// no sectors.
     ///
     /// # Errors
     /// What its driver says; EINTR when a signal came.

@@ -164,6 +164,12 @@ impl<K: Kernel> Pdev<K> {
 }
 
 impl<K: Kernel> Pdev<K> {
+    /// Takes the component for what it will be when its table is active: it has none yet.
+    pub(crate) fn will_be(&mut self, size: Sector, sector_size: u32, read_only: bool) {
+        let writable = self.answer.writable && !read_only;
+        self.answer = Answer { size, sector_size, writable, ..self.answer };
+    }
+
     /// The opened component, to be kept by a part of the same table that is dropped before this.
     pub fn share(&self) -> Option<Arc<K::Disk>> {
         self.disk.clone()

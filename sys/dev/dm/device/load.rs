@@ -8,7 +8,7 @@ use core::any::TypeId;
 use core::cell::RefCell;
 
 use super::share::Share;
-use super::{Device, Driver, Loaded};
+use super::{Device, Driver, Loaded, Selector};
 use crate::executor::{self, Executor};
 use crate::hash::Hash;
 use crate::host::Ready;
@@ -331,6 +331,19 @@ impl<K: Kernel> Device<K> {
     }
 }
 
+impl<K: Kernel> Driver<K> {
+    /// Size, bytes in a sector, and READONLY of a device of ours by the table that is to be its first:
+    /// whoever loads tables for several devices resumes them when all are loaded. `None` if there
+    /// is no such table.
+    fn to_come(&self, dev: Dev) -> Option<(Sector, u32, bool)> {
+        let found = self.find(&Selector::Minor(Minor::new(u64::from(dev.minor()))?))?;
+        let state = found.device.state.lock();
+        // Resumed in the meantime, it is the same table.
+        let loaded = state.active.as_ref().or(state.inactive.as_ref())?;
+        Some((loaded.table.size(), loaded.table.sector_size(), loaded.read_only))
+    }
+}
+
 /// Opens the components of a table that is meant for one device.
 struct TableOpener<'d, K: Kernel> {
     driver: &'d Driver<K>,
@@ -357,7 +370,11 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
                 return Err(Errno::ENOTBLK);
             }
         }
-        let pdev = self.driver.pdevs.open(kernel, dev)?;
+        let mut pdev = self.driver.pdevs.open(kernel, dev)?;
+        if dev.major() == kernel.block_major() && pdev.size() == Sector::ZERO {
+            let (size, sector_size, read_only) = self.driver.to_come(dev).ok_or(Errno::EINVAL)?;
+            pdev.will_be(size, sector_size, read_only);
+        }
         if !self.read_only && !pdev.writable() {
             return Err(Errno::EROFS);
         }

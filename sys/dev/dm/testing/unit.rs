@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::kernel::{Disk, Fake};
 use crate::kernel::{Geometry, LiveTable, Unit};
+use crate::units::DEV_BSIZE;
 use crate::{Dev, Errno, Minor, Sector};
 
 /// What the driver told a unit.
@@ -126,21 +127,15 @@ impl FakeUnit {
         self.shared.1.notify_all();
     }
 
-    /// What it is as a component of another device: none without a table, since getdisksize(9)
-    /// does not take a disk of no size.
+    /// What it is as a component of another device: one of no sectors without a table.
     pub(super) fn as_disk(&self, dev: Dev) -> Result<Disk, Errno> {
         let state = self.state();
         if state.detaching {
             return Err(Errno::ENXIO);
         }
-        let table = state.table.as_ref().ok_or(Errno::EINVAL)?;
-        Ok(Disk {
-            dev,
-            size: table.size(),
-            sector_size: table.sector_size(),
-            writable: !state.read_only,
-            guard: None,
-        })
+        let shape = |table: &Arc<LiveTable<Fake>>| (table.size(), table.sector_size());
+        let (size, sector_size) = state.table.as_ref().map_or((Sector::ZERO, DEV_BSIZE), shape);
+        Ok(Disk { dev, size, sector_size, writable: !state.read_only, guard: None })
     }
 }
 

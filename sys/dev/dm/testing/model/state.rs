@@ -323,7 +323,9 @@ impl Model {
             Some((_, disk)) => (disk.size, disk.sector_size, disk.writable),
             None => {
                 let device = self.devices.get(&dev.minor()).ok_or(Errno::ENXIO)?;
-                let table = device.active.as_ref().ok_or(Errno::EINVAL)?;
+                // By the table that is to be its first, if it has none yet.
+                let table = device.active.as_ref().or(device.inactive.as_ref());
+                let table = table.ok_or(Errno::EINVAL)?;
                 (Sector(table.size), table.sector_size, !table.read_only)
             }
         })

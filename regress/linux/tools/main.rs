@@ -10,4 +10,5 @@ mod blocks;
 mod dmsetup;
 mod killed;
 mod lvm;
+mod lvm_mirror;
 mod session;

@@ -64,7 +64,7 @@ pub fn command(options: &[&str], program: &[&str]) -> Command {
     command
 }
 
-/// Disks wd0 and wd1 for sessions.
+/// Disks wd0, wd1 and so on for sessions.
 pub struct Disks {
     /// Where they are, and room for more.
     pub folder: Folder,
@@ -74,13 +74,19 @@ pub struct Disks {
 impl Disks {
     /// Two of so many MiB.
     pub fn new(mib: u64) -> Disks {
+        Disks::several(2, mib)
+    }
+
+    /// So many of so many MiB each.
+    pub fn several(count: usize, mib: u64) -> Disks {
         let folder = Folder::new();
-        let options = ["wd0", "wd1"].map(|name| {
-            let file = folder.disk(name, mib * 2048);
-            format!("--disk={name}={}", file.display())
-        });
+        let option = |nth: usize| {
+            let name = format!("wd{nth}");
+            format!("--disk={name}={}", folder.disk(&name, mib * 2048).display())
+        };
+        let options = (0..count).map(option).collect();
         fs::create_dir(folder.path("mnt")).expect("a folder to mount at");
-        Disks { folder, options: options.to_vec() }
+        Disks { folder, options }
     }
 
     /// A shell script in a session, with options; a command that fails ends it.

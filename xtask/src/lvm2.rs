@@ -15,7 +15,7 @@ use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
 /// How long a script may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// What came of a script, or is expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,7 +166,9 @@ fn prepare(from: &Path) -> Result<PathBuf> {
         link("lvm-wrapper", &name)?;
     }
     let tools = ["check", "dump", "repair", "restore"];
-    let mut paths = String::from("installed_testsuite=1\nDM_UDEV_SYNCHRONISATION=\n");
+    let mut paths = String::from(
+        "installed_testsuite=1\nDM_UDEV_SYNCHRONISATION=\nDMEVENTD_PIDFILE=/run/dmeventd.pid\n",
+    );
     for kind in ["thin", "cache"] {
         for tool in tools {
             paths += &format!(

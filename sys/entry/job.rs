@@ -60,7 +60,7 @@ pub struct TableIo {
     ready: Arc<Ready>,
     /// By [`ComponentIndex`].
     disks: Box<[Arc<Disk>]>,
-    /// For each of them, `true` if its driver does what B_MEDIA_FUA asks for.
+    /// For each of them, `true` if its driver does what B_MEDIA_FUA asks for, whatever happens to it.
     keeps_fua: Box<[bool]>,
     jobs: Box<[JobCell]>,
     lanes: Box<[LaneCell]>,
@@ -179,13 +179,14 @@ impl Drop for Completing {
 }
 
 impl TableIo {
-    /// Takes what a plan names, for a table with these components.
+    /// Takes what a plan names, for a table with these components, and what is known of each of them.
     pub(crate) fn new(
         slot: &'static Slot,
         minor: Minor,
         plan: &Plan,
         ready: Arc<Ready>,
         disks: Box<[Arc<Disk>]>,
+        keeps_fua: Box<[bool]>,
     ) -> Arc<TableIo> {
         let job = |(number, fan): (usize, &usize)| JobCell {
             held: Handed::new(Held::Nothing),
@@ -199,8 +200,8 @@ impl TableIo {
             slot,
             minor,
             ready,
-            keeps_fua: disks.iter().map(|disk| disk.device().keeps_fua()).collect(),
             disks,
+            keeps_fua,
             jobs: plan.jobs.iter().enumerate().map(job).collect(),
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
             waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),

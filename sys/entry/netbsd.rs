@@ -73,9 +73,15 @@ impl Kernel for NetBsd {
         components: &[Pdev<NetBsd>],
     ) -> Result<Arc<dyn Host>, Errno> {
         let slot = global().and_then(|global| global.slots.get(minor.get()));
-        let disks = components.iter().map(Pdev::share).collect::<Option<_>>();
+        let disks = components.iter().map(Pdev::share).collect::<Option<Box<[_]>>>();
         let (slot, disks) = slot.zip(disks).ok_or(Errno::ENXIO)?;
-        Ok(TableIo::new(slot, minor, plan, ready, disks))
+        // A device of ours may be suspended, and answer only when it no longer is; and its next table
+        // may answer otherwise. So it is flushed after a write.
+        let own = self.block_major();
+        let keeps_fua =
+            |disk: &Arc<Disk>| disk.device().dev().major() != own && disk.device().keeps_fua();
+        let keeps_fua = disks.iter().map(keeps_fua).collect();
+        Ok(TableIo::new(slot, minor, plan, ready, disks, keeps_fua))
     }
 
     fn attach(&self, minor: Minor) -> Result<Unit, Errno> {

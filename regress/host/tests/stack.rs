@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::data::{fill, on_disk, same, strategy_read};
+use common::data::{fill, on_disk, same, strategy_read, strategy_write};
 use common::wait::until;
 use common::{Bench, Mapped, flags, reload};
 use dm_host::netbsd::{DIOCGDINFO, DIOCWDINFO, disklabel};
@@ -244,4 +244,50 @@ fn without_the_guard_components_are_not_read() {
         assert_eq!(disk.counters().reads, before, "guard {guard}");
         bench.end();
     }
+}
+
+/// A target that does I/O of its own asks its components more when it is loaded, and reads a log when it is resumed.
+#[test]
+fn a_mirror_over_suspended_devices_is_loaded_and_started_without_waiting() {
+    let bench = Bench::new();
+    let (_, log) = (bench.disk("wd0", 9000), bench.disk("wd1", 64));
+    let legs = [0, 1000].map(|start| {
+        let leg = bench.device(&format!("leg{start}"), &format!("0 1000 linear /dev/wd0 {start}"));
+        bench.on("suspend", &format!("leg{start}")).unwrap();
+        leg
+    });
+    let [first, second] = legs.map(|leg| format!("169:{} 0", leg.minor));
+    let table = format!("0 1000 mirror disk 3 /dev/wd1 16 nosync 2 {first} {second}");
+    bench.device("m", &table);
+    assert_eq!(on_disk(&log, 0, 1)[..4], *b"rRiM");
+    for leg in ["leg0", "leg1000"] {
+        bench.on("resume", leg).unwrap();
+    }
+    bench.end();
+}
+
+/// Of DIOCGCACHE's answer.
+const DKCACHE_FUA: i32 = 0x02_0000;
+
+/// A device of ours may get a table that does not do what B_MEDIA_FUA asks for.
+#[test]
+fn a_log_on_a_device_of_ours_is_flushed_after_each_write() {
+    let bench = Bench::new();
+    bench.disk("wd0", 9000);
+    let log = bench.attach(DiskSpec::memory("wd1", 64).cache(DKCACHE_FUA));
+    let lower = bench.device("lower", "0 64 linear /dev/wd1 0");
+    let table =
+        |log: &str| format!("0 1000 mirror disk 3 {log} 16 nosync 2 /dev/wd0 0 /dev/wd0 1000");
+    let flushes = |log_name: &str, sector: u64| {
+        let upper = bench.device("m", &table(log_name));
+        let before = log.counters().flushes;
+        assert_eq!(strategy_write(upper.dev(), sector, &[1; 512]).error, None);
+        let flushes = log.counters().flushes - before;
+        bench.on("remove", "m").unwrap();
+        flushes
+    };
+    assert_eq!(flushes(&format!("169:{}", lower.minor), 100), 1);
+    bench.on("remove", "lower").unwrap();
+    assert_eq!(flushes("/dev/wd1", 200), 0, "the disk itself does what it is asked");
+    bench.end();
 }

@@ -272,8 +272,8 @@ fn action(verb: &str, words: &mut Words<'_>, line: usize) -> Result<Action, Stri
         "size" => Action::Size(words.next("a disk or device")?.to_owned()),
         "image" => {
             let disk = words.next("a disk")?.to_owned();
-            let sector = words.number("a sector")?;
-            Action::Image { disk, sector, sectors: words.number("sectors")? }
+            let (sector, sectors) = (words.number("a sector")?, words.number("sectors")?);
+            Action::Image { disk, sector, sectors, changed: words.flag("changed") }
         }
         _ => return Err("no such verb".into()),
     })

@@ -26,6 +26,8 @@ pub struct Runner<'a, S: Side> {
     images: PathBuf,
     open: BTreeMap<String, Vec<Box<dyn Node>>>,
     started: BTreeMap<String, Receiver<Vec<String>>>,
+    /// The sums of sectors of the disks, as they were asked last.
+    sums: BTreeMap<(String, u64, u64), u64>,
 }
 
 fn on(call: Call, name: &str) -> Request {
@@ -41,7 +43,13 @@ pub type Said = (Vec<String>, Vec<String>);
 
 impl<'a, S: Side> Runner<'a, S> {
     pub fn new(side: &'a mut S, images: PathBuf) -> Runner<'a, S> {
-        Runner { side, images, open: BTreeMap::new(), started: BTreeMap::new() }
+        Runner {
+            side,
+            images,
+            open: BTreeMap::new(),
+            started: BTreeMap::new(),
+            sums: BTreeMap::new(),
+        }
     }
 
     /// What the driver has said to the system's log since it was asked last.
@@ -139,9 +147,25 @@ impl<'a, S: Side> Runner<'a, S> {
                 }
             }
             Action::Until { request, glob } => self.until(request, glob),
-            Action::Image { disk, sector, sectors } => {
-                let data = image::read(&self.images.join(disk), *sector, *sectors)?;
-                one(&format!("sum {:016x}", data::checksum(&data)))
+            Action::Image { disk, sector, sectors, changed } => {
+                let path = self.images.join(disk);
+                let place = (disk.clone(), *sector, *sectors);
+                let before = self.sums.get(&place).copied();
+                let begun = Instant::now();
+                let mut last = None;
+                let sum = loop {
+                    let sum = data::checksum(&image::read(&path, *sector, *sectors)?);
+                    // The same twice: not in the middle of a write.
+                    if !changed || Some(sum) != before && last.replace(sum) == Some(sum) {
+                        break sum;
+                    }
+                    if begun.elapsed() > PATIENCE {
+                        return one("it does not change");
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                };
+                self.sums.insert(place, sum);
+                one(&format!("sum {sum:016x}"))
             }
             Action::Shell(command) => {
                 let printed = self.side.shell(command)?;

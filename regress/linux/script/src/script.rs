@@ -136,6 +136,8 @@ pub enum Action {
         sector: u64,
         /// Sectors.
         sectors: u64,
+        /// Wait until it is another sum than these sectors had when it was asked last.
+        changed: bool,
     },
     /// A shell command for Linux alone.
     Shell(String),

@@ -90,6 +90,7 @@ const ITEMS: &[Item] = &[
     ),
     item(Need::Tools, Probe::Program("nbdcopy"), &["libnbd-bin"], "copies over NBD"),
     item(Need::Tools, Probe::Program("qemu-img"), &["qemu-utils"], "another client for NBD"),
+    item(Need::Tools, Probe::Program("cryptsetup"), &["cryptsetup-bin"], "makes LUKS images"),
     item(Need::Tools, Probe::Program("makefs"), &["makefs"], "makes an FFS image"),
     item(Need::Tools, Probe::Program("mke2fs"), &["e2fsprogs"], "makes and checks an ext4 image"),
     item(Need::Tools, Probe::Program("valgrind"), &["valgrind"], "looks for errors in memory"),

@@ -1,6 +1,7 @@
 //! The command line: its words, and what `--help` teaches.
 
 mod ctl;
+mod luks;
 mod replay;
 
 use std::path::PathBuf;
@@ -8,13 +9,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ctl::*;
+pub use luks::*;
 pub use replay::ReplayLog;
 
 /// Exit codes, as the help states them.
 pub mod exit {
-    /// The driver said no.
+    /// The driver said no, or no keyslot took the passphrase.
     pub const REFUSED: u8 = 1;
-    /// The command line, a table's text, or a log, makes no sense.
+    /// The command line, a table's text, a log, or a LUKS header, makes no sense.
     pub const USAGE: u8 = 2;
     /// No server answers.
     pub const UNREACHABLE: u8 = 3;
@@ -23,8 +25,8 @@ pub mod exit {
 const AFTER: &str = "\
 Exit codes:
   0  done
-  1  the driver said no; the error and its name are on standard error
-  2  the command line, a table or a log makes no sense
+  1  the driver said no, the error and its name are on standard error; or the passphrase is wrong
+  2  the command line, a table, a log or a LUKS header makes no sense
   3  no server answers at the control socket
 
 Examples:
@@ -55,6 +57,7 @@ pub enum Command {
     Ctl(Box<Ctl>),
     Map(Map),
     Uri(Uri),
+    Luks(Luks),
     ReplayLog(ReplayLog),
     Completion(Completion),
     Linux(crate::linux::args::Linux),

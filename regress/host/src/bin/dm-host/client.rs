@@ -45,6 +45,8 @@ pub enum Failure {
         /// A device was to be changed, and was not.
         kept: bool,
     },
+    /// No keyslot took the passphrase.
+    Locked(String),
     /// No server.
     Unreachable(PathBuf, io::Error),
     /// The server does not speak as it should.
@@ -55,7 +57,7 @@ impl Failure {
     /// The exit code of the program.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Refused { .. } | Failure::NoDevice(_) => exit::REFUSED,
+            Failure::Refused { .. } | Failure::NoDevice(_) | Failure::Locked(_) => exit::REFUSED,
             Failure::Usage(_) | Failure::Table { .. } => exit::USAGE,
             Failure::Unreachable(..) | Failure::Broken(_) => exit::UNREACHABLE,
         }
@@ -88,7 +90,7 @@ impl fmt::Display for Failure {
             Failure::NoDevice(what) => {
                 write!(f, "{}: no such device\n  `dm-host ctl ls` lists the devices", Shown(what))
             }
-            Failure::Usage(why) => f.write_str(why),
+            Failure::Usage(why) | Failure::Locked(why) => f.write_str(why),
             Failure::Table { bad, kept } => {
                 f.write_str("the table makes no sense")?;
                 f.write_str(if *kept { "; nothing was changed" } else { "" })?;

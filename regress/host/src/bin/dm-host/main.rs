@@ -8,6 +8,7 @@ mod ctl;
 mod disk;
 mod image;
 mod linux;
+mod luks;
 mod map;
 mod replay;
 mod serve;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(serve),
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Map(map) => map::run(map),
+        Command::Luks(luks) => luks::run(luks),
         Command::ReplayLog(replay) => replay::run(replay),
         Command::Uri(uri) => Ok(print_uri(uri)),
         Command::Linux(linux) => return linux::run(linux),

@@ -1,0 +1,205 @@
+//! A header, of either version: LUKS1 is one digest and one segment.
+
+use crate::bytes::ReadAt;
+use crate::{Error, Kdf, luks1, luks2};
+
+/// The version of a header's format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// LUKS1: fields of fixed size, up to 8 keyslots.
+    One,
+    /// LUKS2: JSON, twice.
+    Two,
+}
+
+/// What a header says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Its format.
+    pub version: Version,
+    /// The UUID, as text.
+    pub uuid: String,
+    /// The label; empty if there is none.
+    pub label: String,
+    /// The subsystem, a second label; empty if there is none.
+    pub subsystem: String,
+    /// The keyslots in use, by number.
+    pub keyslots: Vec<Keyslot>,
+    /// What keys are known by.
+    pub digests: Vec<Digest>,
+    /// Where the data are.
+    pub segments: Vec<Segment>,
+    /// What else knows how to get a passphrase.
+    pub tokens: Vec<Token>,
+    /// Flags that stay with the disk, such as `allow-discards`.
+    pub flags: Vec<String>,
+    /// What a program has to know about to change or use this disk, such as `online-reencrypt`.
+    pub requirements: Vec<String>,
+    /// The copies of a LUKS2 header, the one at the beginning first; LUKS1 has none.
+    pub copies: Vec<Copy>,
+}
+
+/// A copy of a LUKS2 header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copy {
+    /// Byte at which it stands.
+    pub offset: u64,
+    /// Its bytes, JSON included, and the sequence number that goes up with each change; or what is wrong with
+    /// it.
+    pub state: Result<(u64, u64), String>,
+    /// `true` for the one that was read.
+    pub used: bool,
+}
+
+/// A keyslot that is in use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keyslot {
+    /// Its number.
+    pub number: u32,
+    /// When it is tried.
+    pub priority: Priority,
+    /// What it holds; or the name of its type, if that is none that holds a key.
+    pub slot: Result<Slot, String>,
+}
+
+/// When a keyslot is tried, if none is named.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Priority {
+    /// Never.
+    Ignore,
+    /// After those of high priority.
+    Normal,
+    /// First.
+    High,
+}
+
+/// A key, as a keyslot holds it: split into stripes, encrypted with a key made from a passphrase.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// Bytes of the volume key.
+    pub key_bytes: usize,
+    /// How a passphrase becomes the key of the area.
+    pub kdf: Kdf,
+    /// Where the stripes are.
+    pub area: Area,
+    /// How the volume key was split.
+    pub af: Af,
+}
+
+/// An encrypted area.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Area {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The cipher, such as `aes-xts-plain64`.
+    pub cipher: String,
+    /// Bytes of the cipher's key.
+    pub key_bytes: usize,
+}
+
+/// The anti-forensic splitter's parameters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Af {
+    /// Number of stripes, each as long as the key.
+    pub stripes: u32,
+    /// The hash between them.
+    pub hash: String,
+}
+
+/// A digest of a volume key: PBKDF2 of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Digest {
+    /// Its number.
+    pub number: u32,
+    /// Keyslots that hold this key.
+    pub keyslots: Vec<u32>,
+    /// Segments that this key opens.
+    pub segments: Vec<u32>,
+    /// The hash, such as `sha256`.
+    pub hash: String,
+    /// Iterations of PBKDF2.
+    pub iterations: u32,
+    /// The salt.
+    pub salt: Vec<u8>,
+    /// The digest.
+    pub digest: Vec<u8>,
+}
+
+/// A part of the disk that holds data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Its number.
+    pub number: u32,
+    /// `crypt`, `linear`, or what else there may be.
+    pub kind: String,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes; without, up to the end of the disk.
+    pub bytes: Option<u64>,
+    /// The cipher, such as `aes-xts-plain64`.
+    pub cipher: String,
+    /// The number that the IV of its first sector has, in sectors of 512 bytes.
+    pub iv_offset: u64,
+    /// Bytes in a sector that is encrypted as one.
+    pub sector_bytes: u32,
+    /// How the data are authenticated, if they are.
+    pub integrity: Option<String>,
+    /// Flags, such as `in-reencryption`.
+    pub flags: Vec<String>,
+}
+
+/// A token: where a passphrase can be got.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// Its number.
+    pub number: u32,
+    /// Its type, such as `systemd-tpm2`.
+    pub kind: String,
+    /// Keyslots that it opens.
+    pub keyslots: Vec<u32>,
+}
+
+impl Header {
+    /// Reads the header of a disk. Of the two copies of a LUKS2 header the newer good one is used; nothing is
+    /// repaired.
+    ///
+    /// # Errors
+    /// [`Error::NotLuks`], [`Error::Damaged`], [`Error::Io`], [`Error::Unsupported`] for another version.
+    pub fn read<D: ReadAt + ?Sized>(disk: &D) -> Result<Header, Error> {
+        let size = disk.size()?;
+        let mut first = [0; luks1::BYTES];
+        let here = usize::try_from(size).unwrap_or(usize::MAX).min(first.len());
+        if let Some(first) = first.get_mut(..here) {
+            disk.read_at(0, first)?;
+        }
+        if !first.starts_with(luks1::MAGIC) {
+            // The second copy may be all that is left.
+            return luks2::read(disk, size);
+        }
+        match first.get(6..8) {
+            Some([0, 1]) => luks1::parse(&first),
+            Some([0, 2]) => luks2::read(disk, size),
+            Some(&[high, low]) => match luks2::read(disk, size) {
+                // A flipped bit in the number of the version.
+                Ok(header) => Ok(header),
+                Err(_) => Err(Error::Unsupported(format!(
+                    "LUKS of version {}",
+                    u16::from_be_bytes([high, low])
+                ))),
+            },
+            _ => Err(Error::NotLuks),
+        }
+    }
+
+    /// The keyslot of this number, if it is in use.
+    pub fn keyslot(&self, number: u32) -> Option<&Keyslot> {
+        self.keyslots.iter().find(|slot| slot.number == number)
+    }
+
+    /// The digests of the keys that a keyslot holds.
+    pub fn digests_of(&self, keyslot: u32) -> impl Iterator<Item = &Digest> {
+        self.digests.iter().filter(move |digest| digest.keyslots.contains(&keyslot))
+    }
+}

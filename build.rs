@@ -81,6 +81,7 @@ const FUNCTIONS: &[&str] = &[
     "getticks",
     "iostat_.*",
     "kauth_.*",
+    "kern_reboot",
     "kmem_.*",
     "kpause",
     "kthread_join",

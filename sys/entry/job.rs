@@ -14,13 +14,15 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::ffi::CStr;
+use core::fmt::{self, Write as _};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
 use dm_core::executor::{Executor, Runner};
-use dm_core::host::{Answer, Host, Plan, Ready, Request};
+use dm_core::host::{Answer, End, Host, Plan, Ready, Request};
 use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::table::Taken;
@@ -32,6 +34,7 @@ use super::pieces::Split;
 use super::slot::Slot;
 use crate::kern::buf;
 use crate::kern::condvar::Condvar;
+use crate::kern::cpu::Text;
 use crate::kern::kthread::Thread;
 use crate::kern::mutex::{Mutex, SpinMutex};
 use crate::kern::parker::Parker;
@@ -513,6 +516,20 @@ impl Host for TableIo {
             self.announce();
         }
         split.is_some()
+    }
+
+    fn say(&self, what: fmt::Arguments<'_>) {
+        let mut text = Text::new();
+        // Text takes all that is written to it.
+        let _ = writeln!(text, "dm{}: {what}", self.minor);
+        text.print();
+    }
+
+    fn end_system(&self, end: End, why: &CStr) {
+        match end {
+            End::Restart => cpu::restart(why),
+            End::Panic => cpu::panic(why),
+        }
     }
 
     fn background_share(&self) -> u32 {

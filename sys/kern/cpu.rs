@@ -2,6 +2,7 @@
 
 use alloc::ffi::CString;
 use alloc::string::String;
+use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -81,6 +82,57 @@ impl Drop for Frugal {
     fn drop(&mut self) {
         // SAFETY: as above; the value does not leave its thread.
         unsafe { sys::dm_shim_frugal(false) };
+    }
+}
+
+/// Ends the system, and starts it anew. Nothing is written out first.
+pub fn restart(why: &CStr) -> ! {
+    // SAFETY: a string with its NUL; it does not return.
+    unsafe { sys::dm_shim_restart(why.as_ptr()) }
+}
+
+/// panic(9).
+pub fn panic(why: &CStr) -> ! {
+    // SAFETY: a string with its NUL; panic(9) does not return.
+    unsafe { sys::dm_shim_panic(why.as_ptr()) }
+}
+
+/// Text on the stack, for where nothing may be allocated. What does not fit is cut.
+pub struct Text {
+    bytes: [u8; 160],
+    len: usize,
+}
+
+impl Text {
+    /// Without a word yet.
+    #[allow(clippy::new_without_default, reason = "no text is a default")]
+    pub const fn new() -> Text {
+        Text { bytes: [0; 160], len: 0 }
+    }
+
+    /// Prints it on the console.
+    pub fn print(&self) {
+        // SAFETY: a string with its NUL, which the function only reads.
+        unsafe { sys::dm_shim_print(self.as_ptr()) }
+    }
+
+    /// The text as C has it.
+    pub fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // The last byte stays a NUL.
+        let room = self.bytes.len() - 1;
+        for byte in text.bytes() {
+            if let Some(place) = self.bytes.get_mut(self.len).filter(|_| self.len < room) {
+                *place = byte;
+                self.len += 1;
+            }
+        }
+        Ok(())
     }
 }
 

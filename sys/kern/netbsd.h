@@ -38,6 +38,7 @@
 #include <sys/namei.h>
 #include <sys/pool.h>
 #include <sys/proc.h>
+#include <sys/reboot.h>
 #include <sys/rmd160.h>
 #include <sys/sha1.h>
 #include <sys/sha2.h>

@@ -191,6 +191,14 @@ dm_shim_panic(const char *text)
 }
 
 void
+dm_shim_restart(const char *text)
+{
+
+	aprint_normal("%s\n", text);
+	kern_reboot(RB_AUTOBOOT | RB_NOSYNC, NULL);
+}
+
+void
 dm_shim_mutex_init(kmutex_t *mtx)
 {
 

@@ -24,6 +24,7 @@ void		*dm_shim_pool_get(pool_cache_t, int);
 void		 dm_shim_pool_put(pool_cache_t, void *);
 void		 dm_shim_print(const char *);
 void		 dm_shim_panic(const char *) __dead;
+void		 dm_shim_restart(const char *) __dead;
 void		 dm_shim_mutex_init(kmutex_t *);
 void		 dm_shim_mutex_init_bio(kmutex_t *);
 int		 dm_shim_copyin_dictionary(const struct plistref *, u_long, size_t,

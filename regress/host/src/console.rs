@@ -2,7 +2,7 @@
 
 use std::backtrace::Backtrace;
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,6 +90,13 @@ pub fn print(text: &str) {
 unsafe extern "C" fn dm_host_print(text: *const c_char) {
     // SAFETY: the caller's promise.
     print(&unsafe { CStr::from_ptr(text) }.to_string_lossy());
+}
+
+/// kern_reboot: the process is the machine. Nothing is left of it, as after a panic, since the next machine is
+/// the next process.
+#[unsafe(no_mangle)]
+extern "C" fn kern_reboot(_howto: c_int, _bootstr: *mut c_char) -> ! {
+    stop("the machine restarts")
 }
 
 /// panic(9), its message formatted.

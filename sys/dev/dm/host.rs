@@ -5,6 +5,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::ffi::CStr;
+use core::fmt;
 
 use crate::Errno;
 use crate::executor::{Executor, Runner};
@@ -28,6 +30,15 @@ pub struct Plan {
     pub lines: usize,
     /// The number of threads that poll lanes.
     pub threads: usize,
+}
+
+/// The ways to end the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The machine starts anew, without writing out what is in memory.
+    Restart,
+    /// panic(9).
+    Panic,
 }
 
 /// A lane's request to the host. Data moves in with the request and comes back with the answer,
@@ -134,6 +145,13 @@ pub trait Host: Any + Send + Sync {
 
     /// The share of time, in percent, that work in the background may take of a table's components.
     fn background_share(&self) -> u32;
+
+    /// Tells the console, on a line of its own that names the device. Asks for no memory.
+    fn say(&self, what: fmt::Arguments<'_>);
+
+    /// Ends the system, for which a table has asked, and starts it anew or panics, as `end` says. In a kernel
+    /// it does not return.
+    fn end_system(&self, end: End, why: &CStr);
 
     /// Milliseconds since some moment; they wrap around.
     fn now(&self) -> u32;

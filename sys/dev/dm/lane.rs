@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec;
+use core::ffi::CStr;
+use core::fmt;
 use core::future::poll_fn;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +15,7 @@ use dm_sync::Spin;
 
 use crate::Errno;
 use crate::executor::Executor;
-use crate::host::{Answer, Request};
+use crate::host::{Answer, End, Request};
 use crate::job::{Job, Place};
 use crate::target::ComponentIndex;
 use crate::units::{DEV_BSIZE, Sector};
@@ -303,6 +305,16 @@ impl Lane {
     /// Raises an event of the device: who waits for one (`dmsetup wait`) looks at its status.
     pub fn raise_event(&self) {
         self.executor.raise_event();
+    }
+
+    /// Tells the console, on a line of its own that names the device. What is longer than a line or two is cut.
+    pub fn say(&self, what: fmt::Arguments<'_>) {
+        self.executor.host().say(what);
+    }
+
+    /// Ends the system, because the table says so. In a kernel it does not return.
+    pub fn end_system(&self, end: End, why: &CStr) {
+        self.executor.host().end_system(end, why);
     }
 
     /// Lets other lanes that are ready run first.

@@ -27,6 +27,12 @@ pub const MIRROR_LEGS: usize = 9;
 /// Regions of a mirror line, two and a half bytes each.
 pub const MIRROR_REGIONS: u64 = 1 << 26;
 
+/// Bytes in a data block or a hash block of a verity line, as veritysetup has them.
+pub const VERITY_BLOCK: u32 = 512 * 1024;
+
+/// Bytes of verified hash blocks that a verity line keeps, or eight blocks.
+pub const VERITY_CACHE: usize = 4 << 20;
+
 /// Bytes of a component's path, as PATH_MAX less its NUL.
 pub const PATH: usize = 1023;
 

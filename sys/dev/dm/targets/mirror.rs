@@ -37,7 +37,7 @@ use crate::units::DEV_BSIZE;
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector, limits};
 
-mod bits;
+pub(crate) mod bits;
 mod failure;
 mod format;
 mod log;

@@ -11,6 +11,7 @@ pub mod mirror;
 pub mod striped;
 pub mod switch;
 pub mod unstriped;
+pub mod verity;
 pub mod zero;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub const TARGETS: &[&TargetType] = &[
     &delay::TYPE,
     &log_writes::TYPE,
     &mirror::TYPE,
+    &verity::TYPE,
 ];
 
 /// The names of all kinds, for messages.

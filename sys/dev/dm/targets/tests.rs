@@ -129,6 +129,14 @@ const SAMPLES: &[Sample] = &[
         "2 19:3 19:19 0/125 1 AA 3 disk 19:35 A",
     )
     .least(10),
+    sample(
+        "verity",
+        80,
+        "1 /dev/a /dev/big 4096 4096 10 1 sha1 000102030405060708090A0b0c0d0e0f10111213 - 1 Ignore_Corruption",
+        "1 19:3 19:35 4096 4096 10 1 sha1 000102030405060708090a0b0c0d0e0f10111213 - 1 ignore_corruption",
+        "V",
+    )
+    .least(10),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];
@@ -316,7 +324,7 @@ fn a_wrong_word_in_any_place_is_refused() {
         let words: Vec<&str> = sample.params.split_whitespace().collect();
         for at in 0..words.len() {
             for wrong in
-                ["x", "-1", "+1", "1.5", "0x8", "18446744073709551616", "%n", "/dev/nosuch"]
+                ["x", "-1", "+1", "1.5", "0x8", "184467440737095516160", "%n", "/dev/nosuch"]
             {
                 let mut words = words.clone();
                 words[at] = wrong;

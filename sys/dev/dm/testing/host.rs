@@ -3,13 +3,15 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::kernel::Fake;
 use crate::Errno;
 use crate::executor::{Executor, Runner};
-use crate::host::{Answer, Host, Plan, Ready, Request};
+use crate::host::{Answer, End, Host, Plan, Ready, Request};
 use crate::job::{JobInfo, Place};
 use crate::lane::Outcome;
 use crate::pdev::Pdev;
@@ -88,6 +90,12 @@ impl Host for FakeHost {
 
     fn background_share(&self) -> u32 {
         25
+    }
+
+    fn say(&self, _: fmt::Arguments<'_>) {}
+
+    fn end_system(&self, end: End, why: &CStr) {
+        panic!("{end:?}: {why:?}");
     }
 
     fn keeps_fua(&self, _: ComponentIndex) -> bool {

@@ -20,6 +20,7 @@ pub mod request;
 pub mod sim;
 pub mod thread;
 pub mod unit;
+pub mod verity;
 
 #[cfg(test)]
 mod tests;

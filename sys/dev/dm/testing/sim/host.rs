@@ -8,6 +8,8 @@ use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
+use core::ffi::CStr;
+use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use super::disk::{Command, SECTOR, Transfer};
@@ -434,6 +436,14 @@ impl host::Host for Host {
 
     fn background_share(&self) -> u32 {
         25
+    }
+
+    fn say(&self, what: fmt::Arguments<'_>) {
+        self.with(|state, _| state.tell(|| format!("the console is told: {what}")));
+    }
+
+    fn end_system(&self, end: host::End, why: &CStr) {
+        panic!("a target ends the system ({end:?}): {why:?}");
     }
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {

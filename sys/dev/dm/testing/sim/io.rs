@@ -49,6 +49,9 @@ impl Component for Attached {
     }
 }
 
+/// The bytes of a read that has given nothing.
+const UNREAD: u8 = 0xa5;
+
 /// A device of the game.
 pub(super) struct Device {
     /// None only before the first boot and while the power is off.
@@ -68,6 +71,8 @@ pub(super) struct Device {
     pub failing: Vec<Range<u64>>,
     /// `true` if I/O may fail though no disk has.
     pub may_fail: bool,
+    /// `true` if writes and discards must fail, and a read gives nothing that it may not, not even one that fails.
+    pub read_only: bool,
     /// Events that targets raised.
     pub raised: u64,
 }
@@ -84,6 +89,7 @@ impl Device {
             model: Model::new(0),
             failing: Vec::new(),
             may_fail: false,
+            read_only: false,
             raised: 0,
         }
     }
@@ -267,8 +273,10 @@ impl State {
         let (failed, oldest) = (self.failed(), self.oldest_read(io.device));
         let device = &mut self.devices[io.device];
         let range = io.start..io.start + io.length;
-        let must_fail = io.op != Op::Flush
-            && device.failing.iter().any(|f| f.start < range.end && range.start < f.end);
+        let refused = device.read_only && matches!(io.op, Op::Write | Op::Discard);
+        let must_fail = refused
+            || io.op != Op::Flush
+                && device.failing.iter().any(|f| f.start < range.end && range.start < f.end);
         match result {
             Err(errno) if failed == 0 && !must_fail && !device.may_fail => {
                 // Some disks take no discards.
@@ -287,6 +295,15 @@ impl State {
             (Op::Read, Ok(())) => {
                 if let Err(wrong) = device.model.read(io.start, io.from, &io.data) {
                     panic!("#{number}, a read begun at {}: {wrong}", io.from);
+                }
+            }
+            (Op::Read, Err(_)) if device.read_only => {
+                for (at, sector) in (io.start..).zip(io.data.chunks_exact(SECTOR)) {
+                    if sector.iter().any(|byte| *byte != UNREAD)
+                        && let Err(wrong) = device.model.read(at, io.from, sector)
+                    {
+                        panic!("#{number}, a read that failed: {wrong}");
+                    }
                 }
             }
             (Op::Flush, Ok(())) => device.model.flushed(io.from, oldest),
@@ -327,7 +344,7 @@ impl Shared {
             _ => Value::ANY,
         };
         match op {
-            Op::Read => data = vec![0xa5; length as usize * SECTOR],
+            Op::Read => data = vec![UNREAD; length as usize * SECTOR],
             Op::Write => {
                 data = vec![0; length as usize * SECTOR];
                 for (at, sector) in (start..).zip(data.chunks_exact_mut(SECTOR)) {
@@ -342,7 +359,7 @@ impl Shared {
         });
         let off = state.off();
         let here = &mut state.devices[device];
-        if matches!(op, Op::Write | Op::Discard) && !off {
+        if matches!(op, Op::Write | Op::Discard) && !off && !here.read_only {
             here.model.begin(start, length, from, value);
         }
         let stretch = Stretch { io: number, skip: 0, length, line: None, again: false };

@@ -112,6 +112,14 @@ impl Model {
         self.zeroes.push(range);
     }
 
+    /// The device holds this, from its first sector on.
+    pub fn holds(&mut self, content: &[u8]) {
+        let cells = self.cells.iter_mut();
+        for (cell, sector) in cells.zip(content.chunks_exact(SECTOR)) {
+            *cell = vec![Version::left(Value::read(sector), 0)];
+        }
+    }
+
     /// How many sectors the device has.
     pub fn sectors(&self) -> u64 {
         self.cells.len() as u64

@@ -209,6 +209,11 @@ impl World {
         self.with(|state| state.devices[device].may_fail = may);
     }
 
+    /// Writes and discards on the device must fail, and reads that fail give nothing wrong either.
+    pub fn read_only(&self, device: usize) {
+        self.with(|state| state.devices[device].read_only = true);
+    }
+
     /// `true` if a disk has failed a command since the disks came up.
     pub fn has_failed(&self) -> bool {
         self.with(|state| state.failed() > 0)

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 pub mod log_writes;
 mod maps;
 pub mod mirror;
+mod verity;
 
 use super::game::Make;
 
@@ -23,6 +24,7 @@ pub const GAMES: &[(&str, Make)] = &[
     ("mirror", || Box::new(mirror::Mirror::new(true))),
     ("mirror-core", || Box::new(mirror::Mirror::new(false))),
     ("log-writes", || Box::new(log_writes::LogWrites::own())),
+    ("verity", || Box::new(verity::Verity::default())),
     ("mixed", || {
         Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))
     }),

@@ -154,6 +154,7 @@ const VARS: &[&str] = &[
     "DKTYPE_.*",
     "dm_shim_.*",
     "(MD5|RMD160|SHA1|SHA[0-9]+)_(DIGEST|BLOCK)_LENGTH",
+    "DM_AES_.*",
     "BLKDEV_IOSIZE",
     "MUTEX_DEFAULT",
 ];
@@ -170,6 +171,7 @@ fn main() {
     println!("cargo::rerun-if-changed=sys/kern/netbsd.h");
     println!("cargo::rerun-if-changed=sys/kern/shim.c");
     println!("cargo::rerun-if-changed=sys/kern/shim.h");
+    println!("cargo::rerun-if-changed=sys/kern/ciphers.h");
     println!("cargo::rerun-if-changed=sys/kern/include");
     println!("cargo::rerun-if-env-changed=NETBSDSRCDIR");
     println!("cargo::rerun-if-env-changed=DM_NETBSD_HEADERS");

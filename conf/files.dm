@@ -9,11 +9,11 @@
 #	include "@DIR@/files.dm"
 #
 # where @DIR@ is the folder that `cargo xtask kernel' makes; it writes this file
-# there with the path filled in.
+# there with the path filled in. `aes' is for the target crypt: see files.rustdm.
 
 prefix	"@DIR@"
 
-defpseudodev	dm
+defpseudodev	dm: aes
 
 file	dm_pseudo.c	dm
 object	rustdm.o	dm

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use dm_core::aes::Aes;
 use dm_core::hash::Hash;
 use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
@@ -19,7 +20,7 @@ use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::kern::condvar::Condvar;
 use crate::kern::mutex::{Guard as Held, Mutex};
 use crate::kern::vnode::{self, BlockDevice};
-use crate::kern::{cpu, hash, sys};
+use crate::kern::{aes, cpu, hash, sys};
 
 /// NetBSD's kernel.
 pub struct NetBsd;
@@ -129,6 +130,14 @@ impl Kernel for NetBsd {
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
         hash::find(name)
+    }
+
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        aes::find()
+    }
+
+    fn cpus(&self) -> usize {
+        cpu::count()
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -2,6 +2,7 @@
 //!
 //! Raw pointers and error integers do not leave this module and [`crate::entry`].
 
+pub mod aes;
 pub mod buf;
 pub mod callout;
 pub mod condvar;

@@ -242,10 +242,12 @@ impl proplib::Dictionary for Dictionary {
     }
 
     fn set_string(&mut self, key: &CStr, value: &str) -> Result<(), Errno> {
-        let value = CString::new(value).map_err(|_| Errno::EINVAL)?;
+        let text = CString::new(value).map_err(|_| Errno::EINVAL)?;
         // SAFETY: makes a new object of a copy of the string.
-        let value = Object::own(unsafe { sys::prop_string_create_copy(value.as_ptr()) }.cast())?;
-        self.set(key, value)
+        let value = Object::own(unsafe { sys::prop_string_create_copy(text.as_ptr()) }.cast());
+        // It may hold a key.
+        dm_sync::wipe(&mut text.into_bytes_with_nul());
+        self.set(key, value?)
     }
 
     fn set_array(&mut self, key: &CStr, value: Array) -> Result<(), Errno> {

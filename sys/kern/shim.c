@@ -14,6 +14,7 @@
 #define	DM_LAYOUT(cond, what)						\
 	_Static_assert(cond, "the Rust object is for another NetBSD: " what)
 #include "dm_layout.h"
+#include "ciphers.h"
 
 /* sys/entry */
 extern dev_type_open(dmopen);

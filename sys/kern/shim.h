@@ -37,6 +37,20 @@ void		 dm_shim_barrier(void);
 void		 dm_shim_frugal(bool);
 int		 dm_shim_thread(void *, const char *, struct lwp **);
 
+/* The kernel's AES (ciphers.h).  Keys are DM_AES_KEYS bytes at a multiple of DM_AES_ALIGN. */
+#define	DM_AES_KEYS	240
+#define	DM_AES_ALIGN	16
+bool		 dm_shim_aes(void);
+unsigned int	 dm_shim_aes_setkey(bool, void *, const unsigned char *, size_t);
+void		 dm_shim_aes_block(bool, void *, unsigned int,
+		    const unsigned char *, unsigned char *);
+void		 dm_shim_aes_cbc(bool, void *, unsigned int,
+		    const unsigned char *, unsigned char *, size_t,
+		    unsigned char *);
+void		 dm_shim_aes_xts(bool, void *, unsigned int,
+		    const unsigned char *, unsigned char *, size_t,
+		    unsigned char *);
+
 /* The driver's tables (devsw(9), autoconf(9), sysctl(9)), defined in shim.c. */
 int		 dm_shim_devsw_attach(void);
 void		 dm_shim_devsw_detach(void);

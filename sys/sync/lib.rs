@@ -10,11 +10,17 @@
 
 #![no_std]
 
+extern crate alloc;
+
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+mod wipe;
+
+pub use wipe::{Number, wipe};
 
 /// The kernel's spin mutexes: `alloc` makes one that is free, the others take the pointer it gave.
 pub struct Calls {

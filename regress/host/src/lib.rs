@@ -26,6 +26,7 @@
 //!
 //! Only one machine runs at a time in a process; [`Machine::boot`] waits for its turn.
 
+pub mod aes;
 pub mod autoconf;
 pub mod buf;
 pub mod callout;

@@ -15,7 +15,8 @@ use crate::specfs::{self, Entry};
 use crate::strategy;
 use crate::sysctl;
 use crate::{
-    Dev, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, kthread, makedev, module,
+    Dev, aes, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, kthread, makedev,
+    module,
 };
 use crate::{mutex, pool_cache, proplib, xcall};
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub quiet: bool,
     /// Initialise the modules that are linked in.
     pub modules: bool,
+    /// The kernel has AES; one whose configuration asks for nothing that wants it has none.
+    pub aes: bool,
 }
 
 impl Default for Config {
@@ -59,6 +62,7 @@ impl Default for Config {
             trace_memory: false,
             quiet: true,
             modules: true,
+            aes: true,
         }
     }
 }
@@ -137,6 +141,7 @@ impl Machine {
         console::set_quiet(config.quiet);
         kmem::configure(config.pattern, config.trace_memory);
         lwp::reset_cpus(config.ncpu);
+        aes::configure(config.aes);
         lwp::current().uid.set(0);
         specfs::start();
         let machine = Machine {

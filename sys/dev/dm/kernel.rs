@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::DerefMut;
 
+use crate::aes::Aes;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::label::Guard;
@@ -101,6 +102,12 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 
     /// The kernel's hash function of this name, if it has one.
     fn hash(&self, name: &str) -> Option<&'static dyn Hash>;
+
+    /// The kernel's AES, if it has one.
+    fn aes(&self) -> Option<&'static dyn Aes>;
+
+    /// The number of CPUs.
+    fn cpus(&self) -> usize;
 
     /// Tells the console, on a line of its own.
     fn say(&self, what: fmt::Arguments<'_>);

@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "testing"))]
 extern crate std;
 
+pub mod aes;
 pub mod device;
 pub mod errno;
 pub mod executor;

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::any::{Any, TypeId};
 use core::fmt;
 
+use crate::aes::Aes;
 use crate::executor::{Executor, Serving};
 use crate::hash::Hash;
 use crate::job::Op;
@@ -61,6 +62,16 @@ pub trait Opener {
     /// [`Registry`](crate::shared::Registry). The default shares nothing.
     fn shared(&self, _dev: Dev, _kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
         make()
+    }
+
+    /// The kernel's AES, if it has one. The default has none.
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        None
+    }
+
+    /// The number of CPUs. The default has one.
+    fn cpus(&self) -> usize {
+        1
     }
 
     /// The clock for the table's targets. The default stands still.
@@ -191,6 +202,21 @@ impl LineSpec<'_> {
         self.components.read_only()
     }
 
+    /// The kernel's AES, if it has one.
+    pub fn aes(&self) -> Option<&'static dyn Aes> {
+        self.components.aes()
+    }
+
+    /// The number of CPUs.
+    pub fn cpus(&self) -> usize {
+        self.components.cpus()
+    }
+
+    /// Has the device's sectors be at least this large, in bytes: a power of two, as those of a component.
+    pub fn needs_sectors_of(&mut self, bytes: u32) {
+        self.components.needs_sectors_of(bytes);
+    }
+
     /// Opens the component that `path` names, and checks that sectors `offset` to `offset +
     /// length` lie on it and on its sectors' borders.
     ///
@@ -254,6 +280,9 @@ trait AddComponent {
     fn clock(&self) -> Clock;
     fn hash(&self, name: &str) -> Option<&'static dyn Hash>;
     fn read_only(&self) -> bool;
+    fn aes(&self) -> Option<&'static dyn Aes>;
+    fn cpus(&self) -> usize;
+    fn needs_sectors_of(&mut self, bytes: u32);
     fn shared(
         &self,
         component: ComponentIndex,
@@ -266,6 +295,8 @@ struct Components<'k, O: Opener> {
     opener: &'k O,
     by_path: BTreeMap<String, ComponentIndex>,
     opened: Vec<O::Component>,
+    /// Bytes of the largest sectors that a target has asked for.
+    sector_size: u32,
 }
 
 impl<O: Opener> AddComponent for Components<'_, O> {
@@ -324,6 +355,18 @@ impl<O: Opener> AddComponent for Components<'_, O> {
         self.opener.read_only()
     }
 
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        self.opener.aes()
+    }
+
+    fn cpus(&self) -> usize {
+        self.opener.cpus()
+    }
+
+    fn needs_sectors_of(&mut self, bytes: u32) {
+        self.sector_size = self.sector_size.max(bytes);
+    }
+
     fn shared(
         &self,
         component: ComponentIndex,
@@ -332,6 +375,16 @@ impl<O: Opener> AddComponent for Components<'_, O> {
     ) -> AnyShared {
         let (dev, ..) = self.size(component);
         self.opener.shared(dev, kind, make)
+    }
+}
+
+/// The number of bytes that are written to it.
+struct Length(usize);
+
+impl fmt::Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.saturating_add(text.len());
+        Ok(())
     }
 }
 
@@ -412,7 +465,8 @@ impl<'k, O: Opener> Builder<'k, O> {
 
     /// The same, for lines with targets of these kinds only.
     pub fn with_types(opener: &'k O, types: &'static [&'static TargetType]) -> Self {
-        let components = Components { opener, by_path: BTreeMap::new(), opened: Vec::new() };
+        let (by_path, opened) = (BTreeMap::new(), Vec::new());
+        let components = Components { opener, by_path, opened, sector_size: DEV_BSIZE };
         Builder { components, lines: BTreeMap::new(), given: 0, types }
     }
 
@@ -482,11 +536,11 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// # Errors
     /// EINVAL when the lines do not cover the device from sector 0 on, without a gap and without
     /// an overlap, or cut in two a sector of the device, whose sectors are as large as the
-    /// largest of its components'.
+    /// largest of its components', or as a target asks for.
     #[inline(never)]
     pub fn build(self) -> Result<Table<O::Component>, TableError> {
-        let sector_size =
-            self.components.opened.iter().map(Component::sector_size).fold(DEV_BSIZE, u32::max);
+        let sizes = self.components.opened.iter().map(Component::sector_size);
+        let sector_size = sizes.fold(self.components.sector_size, u32::max);
         let mut end = Sector::ZERO;
         for ((start, number), line) in &self.lines {
             let invalid = |why, about: fmt::Arguments<'_>| {
@@ -615,7 +669,7 @@ impl<C> Table<C> {
         self.size
     }
 
-    /// Bytes in the device's sectors: as large as the largest of its components'.
+    /// Bytes in the device's sectors: as large as the largest of its components', or as a target asks for.
     pub fn sector_size(&self) -> u32 {
         self.sector_size
     }
@@ -770,14 +824,29 @@ impl<C> Table<C> {
         self.guards.get(at).is_some_and(|sector| sector.0 < start.0.saturating_add(length.0))
     }
 
-    /// Prints line `target`'s parameters (`true`) or its state (`false`).
+    /// Prints line `target`'s parameters (`true`) or its state (`false`), without secrets.
     pub fn describe(&self, target: &dyn Target, parameters: bool) -> String {
-        let (mut text, devs) = (String::new(), Devs(&self.devs));
-        // A String takes all that is written to it.
-        let _ = match parameters {
-            true => target.table(&mut text, &devs),
-            false => target.status(&mut text, &devs),
+        self.print(target, parameters, false)
+    }
+
+    /// Prints line `target`'s parameters, keys and all: loading them makes the same target. To be wiped
+    /// (`dm_sync::wipe_text`).
+    pub fn secrets(&self, target: &dyn Target) -> String {
+        self.print(target, true, true)
+    }
+
+    fn print(&self, target: &dyn Target, parameters: bool, secrets: bool) -> String {
+        let devs = Devs { devs: &self.devs, secrets };
+        let tell = |out: &mut dyn fmt::Write| match parameters {
+            true => target.table(out, &devs),
+            false => target.status(out, &devs),
         };
+        // Whole at once: a text that grows leaves what it had behind.
+        let mut length = Length(0);
+        // Neither refuses what is written to it.
+        let _ = tell(&mut length);
+        let mut text = String::with_capacity(length.0);
+        let _ = tell(&mut text);
         text
     }
 }

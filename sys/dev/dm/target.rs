@@ -195,13 +195,21 @@ pub trait Target: Send + Sync {
     }
 }
 
-/// The device numbers of a table's components, for a target to print.
-pub struct Devs<'a>(pub(crate) &'a [Dev]);
+/// The device numbers of a table's components, for a target to print, and whether it may print secrets.
+pub struct Devs<'a> {
+    pub(crate) devs: &'a [Dev],
+    pub(crate) secrets: bool,
+}
 
 impl Devs<'_> {
     /// Prints a component as `major:minor`.
     pub fn get(&self, component: ComponentIndex) -> impl fmt::Display + use<> {
-        self.0.get(component.0 as usize).copied().unwrap_or(Dev(0))
+        self.devs.get(component.0 as usize).copied().unwrap_or(Dev(0))
+    }
+
+    /// `true` if who asks may see keys: who may change devices.
+    pub fn shows_secrets(&self) -> bool {
+        self.secrets
     }
 }
 

@@ -9,6 +9,7 @@ use core::cell::RefCell;
 
 use super::share::Share;
 use super::{Device, Driver, Loaded, Selector};
+use crate::aes::Aes;
 use crate::executor::{self, Executor};
 use crate::hash::Hash;
 use crate::host::Ready;
@@ -63,6 +64,13 @@ pub struct Line {
     pub kind: String,
     /// Its parameters.
     pub params: String,
+}
+
+/// Parameters may hold keys.
+impl Drop for Line {
+    fn drop(&mut self) {
+        dm_sync::wipe_text!(&mut self.params);
+    }
 }
 
 impl Line {
@@ -390,6 +398,14 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
         Ok(())
     }
 
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        self.driver.kernel.aes()
+    }
+
+    fn cpus(&self) -> usize {
+        self.driver.kernel.cpus()
+    }
+
     fn clock(&self) -> Clock {
         self.driver.kernel.clock()
     }
@@ -427,7 +443,7 @@ pub fn lines<C>(table: &Table<C>) -> Vec<Line> {
         start: start.0,
         length: length.0,
         kind: target.kind().name.into(),
-        params: table.describe(target, true),
+        params: table.secrets(target),
     };
     table.lines().map(line).collect()
 }

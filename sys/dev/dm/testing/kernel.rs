@@ -11,10 +11,12 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
+use super::aes;
 use super::hash;
 use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
+use crate::aes::Aes;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Answer, Condvar, Kernel, LabelGuard, Mutex};
@@ -96,6 +98,7 @@ pub(super) struct World {
     seconds: u32,
     process: u64,
     unprivileged: bool,
+    lacks_aes: bool,
     legacy_errors: bool,
     label_guard: Option<LabelGuard>,
     last_close: Option<LastClose>,
@@ -180,6 +183,11 @@ impl Fake {
     /// Takes KAUTH_SYSTEM_DEVMAPPER away from who asks, or gives it back.
     pub fn privileged(&self, privileged: bool) {
         self.world().unprivileged = !privileged;
+    }
+
+    /// Takes the kernel's AES away.
+    pub fn without_aes(&self) {
+        self.world().lacks_aes = true;
     }
 
     /// Sets sysctl hw.dm.legacy_errors.
@@ -353,6 +361,15 @@ impl Kernel for Fake {
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
         hash::find(name)
+    }
+
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        let lacks = self.world().lacks_aes;
+        (!lacks).then_some(&aes::RUST)
+    }
+
+    fn cpus(&self) -> usize {
+        2
     }
 
     fn say(&self, what: fmt::Arguments<'_>) {

@@ -8,6 +8,7 @@
 //! Nothing here goes into a kernel: the module is there under test, or with the feature
 //! `testing`.
 
+pub mod aes;
 pub mod bench;
 pub mod hash;
 pub mod host;

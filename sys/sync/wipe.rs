@@ -1,0 +1,39 @@
+//! Wiping: what no optimiser may leave out.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+/// A plain number, for which zero is a value like any other.
+pub trait Number: Copy {
+    /// Zero.
+    const ZERO: Self;
+}
+
+impl Number for u8 {
+    const ZERO: u8 = 0;
+}
+
+impl Number for u64 {
+    const ZERO: u64 = 0;
+}
+
+/// Overwrites memory with zeroes, even if nobody looks at it again: for keys.
+#[inline(never)]
+pub fn wipe<T: Number>(memory: &mut [T]) {
+    for at in memory {
+        // SAFETY: a reference may be written through.
+        unsafe { core::ptr::write_volatile(at, T::ZERO) };
+    }
+    // What follows, such as giving the memory back, stays behind it.
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Overwrites a text with zeroes, as far as it was ever written to, and empties it.
+#[macro_export]
+macro_rules! wipe_text {
+    ($text:expr) => {{
+        let mut bytes = core::mem::take($text).into_bytes();
+        let room = bytes.capacity();
+        bytes.resize(room, 0);
+        $crate::wipe(&mut bytes);
+    }};
+}

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 
 use dm_core::Sector;
+use dm_core::aes::Aes;
 use dm_core::device;
 use dm_core::hash::Hash;
 use dm_core::job::Op;
 use dm_core::label::{Guard, GuardedRange};
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
-use dm_core::testing::hash;
+use dm_core::testing::{aes, hash};
 use dm_core::units::Dev;
 use dm_core::{Errno, limits};
 
@@ -60,6 +61,10 @@ impl Opener for Disks {
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
         self.0.set(self.0.get().checked_sub(bytes).ok_or(Errno::ENOMEM)?);
         Ok(())
+    }
+
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        Some(&aes::RUST)
     }
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {

@@ -538,7 +538,8 @@ impl Needs {
     fn roles(&self) -> Vec<(Role, usize)> {
         let mut roles = Vec::new();
         for (queue, lanes) in self.queues.iter().enumerate() {
-            roles.extend((0..*lanes).map(|_| (Role::Serve(queue), self.buffer)));
+            let buffer = if queue < self.buffered { self.buffer } else { 0 };
+            roles.extend((0..*lanes).map(|_| (Role::Serve(queue), buffer)));
         }
         let background = |n| (Role::Background(n), self.background_buffer);
         roles.extend((0..self.background).map(background));

@@ -5,12 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use dm_sync::wipe_text;
+
 use crate::device::{Device, Driver, Found, Line, Load, Selector, Snapshot};
 use crate::kernel::{Geometry, Kernel};
 use crate::name::{Name, Uuid};
 use crate::proplib::{Array, Dictionary, Value};
 use crate::refusal::Shown;
-use crate::targets::TARGETS;
+use crate::targets::{self, TARGETS};
 use crate::units::{Minor, Sector};
 use crate::worker::Quiesce;
 use crate::{Errno, Refusal, limits};
@@ -129,8 +131,8 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
     dict: &mut D,
     writable: bool,
 ) -> Result<(), Errno> {
-    let mut request = Request { driver, dict: &mut *dict, flags: 0, warning: None };
-    let result = request.run(writable);
+    let mut request = Request { driver, dict: &mut *dict, flags: 0, writable, warning: None };
+    let result = request.run();
     let warning = request.warning.take();
     let legacy = driver.kernel().legacy_errors();
     if legacy && result.as_ref().is_err_and(|refusal| refusal.errno == Errno::ENXIO) {
@@ -179,12 +181,14 @@ struct Request<'a, K: Kernel, D: Dictionary> {
     driver: &'a Driver<K>,
     dict: &'a mut D,
     flags: u32,
+    /// The descriptor that the request came through is open for writing.
+    writable: bool,
     /// What is to be told of a command that was carried out all the same.
     warning: Option<String>,
 }
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
-    fn run(&mut self, writable: bool) -> Result<(), Refusal> {
+    fn run(&mut self) -> Result<(), Refusal> {
         self.check_version()?;
         let word = string(&*self.dict, c"command")?
             .ok_or_else(|| Errno::EINVAL.because(format_args!("there is no command")))?;
@@ -199,7 +203,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             self.driver.kernel().authorize().map_err(|errno| {
                 errno.because(format_args!("only the super-user may change devices"))
             })?;
-            if !writable {
+            if !self.writable {
                 return Err(
                     Errno::EBADF.because(format_args!("the control node is not open for writing"))
                 );
@@ -383,7 +387,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
 
     fn targets(&mut self) -> Result<(), Errno> {
         let mut list = D::Array::new()?;
-        for kind in TARGETS {
+        let has_aes = self.driver.kernel().aes().is_some();
+        for kind in TARGETS.iter().filter(|kind| has_aes || !targets::needs_aes(kind)) {
             let (mut entry, mut version) = (D::new()?, D::Array::new()?);
             entry.set_string(c"name", kind.name)?;
             kind.version.iter().try_for_each(|n| version.push_signed(i64::from(*n)))?;
@@ -527,6 +532,10 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
 
     fn status(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
         let mut list = D::Array::new()?;
+        // Keys are for those who could have loaded them.
+        let secrets = self.has(flags::STATUS_TABLE)
+            && self.writable
+            && self.driver.kernel().authorize().is_ok();
         if let Some(table) = self.chosen(now) {
             for (start, length, target) in table.lines() {
                 let mut line = D::new()?;
@@ -534,8 +543,13 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 line.set_unsigned(c"length", length.0)?;
                 line.set_string(c"type", target.kind().name)?;
                 line.set_signed(c"status", i64::from(now.slot))?;
-                let params = table.describe(target, self.has(flags::STATUS_TABLE));
-                line.set_string(c"params", &params)?;
+                let mut params = match secrets {
+                    true => table.secrets(target),
+                    false => table.describe(target, self.has(flags::STATUS_TABLE)),
+                };
+                let set = line.set_string(c"params", &params);
+                wipe_text!(&mut params);
+                set?;
                 list.push_dictionary(line)?;
             }
         }

@@ -28,6 +28,8 @@ pub struct Needs {
     pub width: usize,
     /// Bytes of each serving lane's buffer.
     pub buffer: usize,
+    /// How many queues, from the first, have lanes with buffers. The lanes of others have none.
+    pub buffered: usize,
     /// Bytes of each background lane's buffer.
     pub background_buffer: usize,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
@@ -46,6 +48,7 @@ impl Default for Needs {
             fan: 1,
             width: 1,
             buffer: 0,
+            buffered: usize::MAX,
             background_buffer: 0,
             control_buffer: 0,
             threads: 1,
@@ -68,10 +71,11 @@ impl Needs {
     pub fn bytes(&self, nested: usize) -> usize {
         const LANE: usize = 1024;
         const JOB: usize = 2 * size_of::<Job>();
-        let serving = self.queues.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
         let lane = nested.saturating_mul(self.width).saturating_add(LANE);
         let lanes = lane.saturating_mul(self.lanes());
-        let buffers = serving
+        let buffered = self.queues.iter().take(self.buffered);
+        let buffers = buffered
+            .fold(0usize, |sum, n| sum.saturating_add(*n))
             .saturating_mul(self.buffer)
             .saturating_add(self.background.saturating_mul(self.background_buffer))
             .saturating_add(self.control_buffer);

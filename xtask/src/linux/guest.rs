@@ -27,6 +27,8 @@ const MORE: &[&str] = &[
     "ecb",
     "essiv",
     "aes_generic",
+    "crypto_null",
+    "md5",
     "cryptd",
     "af_alg",
     "algif_skcipher",

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::{Builder, Component, Opener, Piece, Table, TableError};
+use crate::aes::Aes;
 use crate::device;
 use crate::hash::Hash;
 use crate::job::Op;
 use crate::label::{Guard, GuardedRange};
 use crate::target::ComponentIndex;
-use crate::testing::{Disk, hash};
+use crate::testing::{Disk, aes, hash};
 use crate::{Dev, Errno, Sector, limits};
 
 /// Disks that a table can be built on, by `major:minor` or as `/dev/N`.
@@ -29,6 +30,10 @@ impl Opener for Disks {
         let disks = self.0.iter().enumerate();
         let mut found = disks.filter(|(at, d)| by_name(*at) || path == format!("{}", d.dev));
         found.next().map(|(_, disk)| disk.clone()).ok_or(Errno::ENOENT)
+    }
+
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        Some(&aes::RUST)
     }
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {

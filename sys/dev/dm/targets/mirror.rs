@@ -546,6 +546,7 @@ impl Worker for Mirror {
             background_buffer: COPY,
             control_buffer: log,
             threads: 1,
+            ..Needs::default()
         }
     }
 

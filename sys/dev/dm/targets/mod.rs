@@ -1,6 +1,7 @@
 //! The targets. To add one: write its file here, and add a line to [`TARGETS`], which also enrols
 //! it in the tests that hold for every target (`tests.rs`).
 
+pub mod crypt;
 pub mod delay;
 pub mod dust;
 pub mod error;
@@ -35,6 +36,7 @@ pub const TARGETS: &[&TargetType] = &[
     &log_writes::TYPE,
     &mirror::TYPE,
     &verity::TYPE,
+    &crypt::TYPE,
 ];
 
 /// The names of all kinds, for messages.
@@ -47,6 +49,11 @@ impl fmt::Display for Names {
             f.write_str(kind.name)
         })
     }
+}
+
+/// `true` if there can be no target of this kind in a kernel without AES.
+pub fn needs_aes(kind: &TargetType) -> bool {
+    core::ptr::eq(kind, &crypt::TYPE)
 }
 
 /// The kind of target that a table calls `name`.

@@ -53,7 +53,10 @@ pub struct Device {
 }
 
 fn table(table: &LiveTable<Fake>) -> Vec<Line> {
-    lines(table).into_iter().map(|l| (l.start, l.length, l.kind, l.params)).collect()
+    lines(table)
+        .into_iter()
+        .map(|l| (l.start, l.length, l.kind.clone(), l.params.clone()))
+        .collect()
 }
 
 /// Takes one.

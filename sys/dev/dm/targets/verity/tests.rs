@@ -160,7 +160,7 @@ fn every_option_is_printed_as_linux_does() {
         let upper = ROOT.to_uppercase();
         let params = format!("0 a big 512 1024 80 3 sha256 {upper} 00Ff {given}");
         let table = build(80, &params).unwrap();
-        let line = device::lines(&table).remove(0).params;
+        let line = device::lines(&table).remove(0).params.clone();
         assert_eq!(line, format!("0 19:3 19:35 512 1024 80 3 sha256 {ROOT} 00ff{printed}"));
         let target = table.target(Sector::ZERO).unwrap();
         assert_eq!(table.describe(target, false), "V");

@@ -25,6 +25,11 @@ pub trait Game {
     /// The disks at the start.
     fn disks(&mut self, rng: &mut Rng) -> Vec<Disk>;
 
+    /// Bytes of the largest sectors that its devices may have, beside those of the disks.
+    fn largest_sector(&self) -> usize {
+        SECTOR
+    }
+
     /// How many devices there are on them.
     fn devices(&self) -> usize {
         1
@@ -142,6 +147,7 @@ fn play_once(
     let mut rng = Rng::new(seed);
     let disks = game.disks(&mut rng);
     let world = World::new(rng.bits(), game.types(), disks, game.devices(), story);
+    world.take_io_of(3 * game.largest_sector());
     let mut player = Player::new(game.as_mut(), &world, rng);
     let played = catch_unwind(AssertUnwindSafe(|| player.play(steps)));
     match played {

@@ -15,6 +15,7 @@ use super::io::{Attached, Device};
 use super::model::Model;
 use super::rng::Rng;
 use super::shared::{Shared, State, Temper};
+use crate::aes::Aes;
 use crate::executor::{self, Executor};
 use crate::hash::Hash;
 use crate::host::Ready;
@@ -22,7 +23,7 @@ use crate::job::Op;
 use crate::shared::{AnyShared, Registry};
 use crate::table::{Builder, Opener, Table};
 use crate::target::{Target, TargetType};
-use crate::testing::hash;
+use crate::testing::{aes, hash};
 use crate::units::Dev;
 use crate::worker::Quiesce;
 use crate::{Errno, Sector};
@@ -89,6 +90,14 @@ impl Opener for Disks<'_> {
         let state = self.0.shared.lock();
         let found = state.disks.get(disk).ok_or(Errno::ENXIO)?;
         Ok(Attached { disk, size: found.sectors(), sector_size: found.sector_size })
+    }
+
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        Some(&aes::RUST)
+    }
+
+    fn cpus(&self) -> usize {
+        2
     }
 
     fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
@@ -222,6 +231,11 @@ impl World {
     /// How many events the targets of a device have raised.
     pub fn raised(&self, device: usize) -> u64 {
         self.with(|state| state.devices[device].raised)
+    }
+
+    /// Has the largest I/O be of so many bytes at least.
+    pub fn take_io_of(&self, bytes: usize) {
+        self.with(|state| state.max_io = state.max_io.max(bytes));
     }
 
     /// Bytes in the largest I/O.

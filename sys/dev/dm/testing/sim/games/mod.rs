@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 
+mod crypt;
 pub mod log_writes;
 mod maps;
 pub mod mirror;
@@ -23,6 +24,7 @@ pub const GAMES: &[(&str, Make)] = &[
     ("flakey", || Box::new(maps::Maps::new(&["flakey", "linear"]))),
     ("mirror", || Box::new(mirror::Mirror::new(true))),
     ("mirror-core", || Box::new(mirror::Mirror::new(false))),
+    ("crypt", || Box::new(crypt::Crypt::default())),
     ("log-writes", || Box::new(log_writes::LogWrites::own())),
     ("verity", || Box::new(verity::Verity::default())),
     ("mixed", || {

@@ -325,6 +325,7 @@ impl Worker for Twin {
             background_buffer: SECTOR,
             control_buffer: REGION as usize * SECTOR,
             threads: 2,
+            ..Needs::default()
         }
     }
 

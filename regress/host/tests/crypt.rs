@@ -1,0 +1,192 @@
+//! Encrypted devices in the hosted kernel: what is on the disk, who computes, what a page-out needs, keys
+//! taken away under load.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::data::{Random, SECTOR, fill, on_disk, pattern, same, strategy_read, strategy_write};
+use common::{Bench, Mapped};
+use dm_ciphers::{BLOCK, Way, ecb, xts};
+use dm_core::testing::Request as Command;
+use dm_host::netbsd::{B_MEDIA_FUA, DIOCCACHESYNC};
+use dm_host::{Config, Disk, Errno, Io, Request};
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
+                   202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f";
+
+/// Sectors of a device, and where it begins on its disk.
+const LENGTH: u64 = 3000;
+const OFFSET: u64 = 100;
+
+fn line(key: &str) -> String {
+    format!("0 {LENGTH} crypt aes-xts-plain64 {key} 7 /dev/wd0 {OFFSET}")
+}
+
+fn start() -> (Bench, Disk, Mapped) {
+    let bench = Bench::with(Config::default());
+    let disk = bench.disk("wd0", 4000);
+    fill(&disk, 1);
+    let device = bench.device("d", &line(KEY));
+    (bench, disk, device)
+}
+
+/// Encrypts sectors from `first` on as the device should: two keys, the number in the tweak.
+fn encrypted(first: u64, data: &[u8]) -> Vec<u8> {
+    let key: Vec<u8> = (0..64).collect();
+    let sector = |(at, data): (u64, &[u8])| {
+        let mut tweak = [0; BLOCK];
+        tweak[..8].copy_from_slice(&(first + at + 7).to_le_bytes());
+        ecb(Way::Encrypt, &key[32..], &mut tweak);
+        let mut data = data.to_vec();
+        xts(Way::Encrypt, &key[..32], &mut data, &mut tweak);
+        data
+    };
+    (0..).zip(data.chunks(SECTOR)).flat_map(sector).collect()
+}
+
+#[test]
+fn what_is_written_is_on_the_disk_encrypted_and_comes_back() {
+    let (bench, disk, device) = start();
+    for (sector, sectors) in [(0, 1), (7, 9), (LENGTH - 8, 8), (1000, 128)] {
+        let plain = pattern(2, sector, sectors);
+        let mut io = Io::with_data(plain.clone());
+        assert_eq!(io.run(device.dev(), Request::write(sector as i64)).error, None);
+        same(io.data(), &plain, "the sender's data stays");
+        same(&on_disk(&disk, OFFSET + sector, sectors), &encrypted(sector, &plain), "on the disk");
+        let (result, data) = strategy_read(device.dev(), sector, sectors);
+        assert_eq!(result.error, None);
+        same(&data, &plain, "what was read");
+    }
+    // What was there before is what it decrypts to.
+    let (_, found) = strategy_read(device.dev(), 500, 4);
+    same(&encrypted(500, &found), &pattern(1, OFFSET + 500, 4), "what nobody wrote");
+    // Across the device's end it is cut, as on any disk.
+    let (result, _) = strategy_read(device.dev(), LENGTH - 4, 8);
+    assert_eq!((result.error, result.count - result.resid), (None, 4 * SECTOR));
+    same(&on_disk(&disk, 0, OFFSET), &pattern(1, 0, OFFSET), "what is before");
+    bench.end();
+}
+
+#[test]
+fn failures_flushes_and_discards_are_the_components() {
+    let (bench, disk, device) = start();
+    disk.fail_range(OFFSET + 50..OFFSET + 51, Errno::EIO);
+    assert_eq!(strategy_read(device.dev(), 48, 8).0.error, Some(Errno::EIO));
+    assert_eq!(strategy_write(device.dev(), 48, &pattern(3, 0, 8)).error, Some(Errno::EIO));
+    assert_eq!(strategy_read(device.dev(), 60, 8).0.error, None);
+    let file = bench.raw(device);
+    let before = disk.counters().flushes;
+    file.ioctl(DIOCCACHESYNC as u64, &mut 0i32).unwrap();
+    assert_eq!(disk.counters().flushes, before + 1);
+    let fua = Request::write(8).flags(B_MEDIA_FUA as u32);
+    let mut io = Io::with_data(pattern(4, 0, 8));
+    assert_eq!(io.run(device.dev(), fua).error, None);
+    drop(file);
+    bench.end();
+}
+
+#[test]
+fn page_outs_go_on_without_memory() {
+    let (bench, disk, device) = start();
+    bench.machine.faults().exhaust_memory(true);
+    let mut ios: Vec<Io> = (0..200).map(|n| Io::with_data(pattern(9, n * 8, 8))).collect();
+    for (n, io) in ios.iter_mut().enumerate() {
+        io.start(device.dev(), Request::write(n as i64 * 8));
+    }
+    for io in &mut ios {
+        assert_eq!(io.wait().error, None);
+    }
+    let mut ins: Vec<Io> = (0..200).map(|_| Io::new(8 * SECTOR)).collect();
+    for (n, io) in ins.iter_mut().enumerate() {
+        io.start(device.dev(), Request::read(n as i64 * 8));
+    }
+    for (n, io) in (0..).zip(&mut ins) {
+        assert_eq!(io.wait().error, None);
+        same(io.data(), &pattern(9, n * 8, 8), "a page that comes back");
+    }
+    bench.machine.faults().reset();
+    same(&on_disk(&disk, OFFSET, 1600), &encrypted(0, &pattern(9, 0, 1600)), "200 page-outs");
+    bench.end();
+}
+
+fn message(bench: &Bench, text: &str) -> Result<(), Errno> {
+    bench.send(&Command::on("message", "d").with("message", text)).map(drop)
+}
+
+/// Threads that write and read, each in a region of its own, until told to stop.
+fn load(bench: &Bench, device: Mapped, stop: &Arc<AtomicBool>) -> Vec<dm_host::Kthread<u64>> {
+    let thread = |region: u64| {
+        let stop = stop.clone();
+        bench.machine.spawn(move || {
+            let (mut random, mut rounds) = (Random(region), 0);
+            let start = region * 200;
+            // One of them with requests as large as a lane's buffer.
+            let most = if region == 0 { 128 } else { 16 };
+            while !stop.load(Ordering::Relaxed) {
+                rounds += 1;
+                let (at, sectors) = (random.below(200 - most), 1 + random.below(most));
+                let data = pattern(rounds, start + at, sectors);
+                assert_eq!(strategy_write(device.dev(), start + at, &data).error, None);
+                let (result, found) = strategy_read(device.dev(), start + at, sectors);
+                assert_eq!(result.error, None);
+                same(&found, &data, "this thread's own");
+            }
+            rounds
+        })
+    };
+    (0..4).map(thread).collect()
+}
+
+#[test]
+fn keys_go_and_come_under_load() {
+    let (bench, _disk, device) = start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = load(&bench, device, &stop);
+    for round in 0..40 {
+        assert_eq!(message(&bench, "key wipe"), Err(Errno::EINVAL), "while it runs");
+        bench.on("suspend", "d").unwrap();
+        message(&bench, "key wipe").unwrap();
+        assert_eq!(bench.on("resume", "d").err(), Some(Errno::EAGAIN));
+        message(&bench, &format!("key set {KEY}")).unwrap();
+        if round % 3 == 0 {
+            bench.reload("d", &line(KEY)).unwrap();
+        }
+        bench.on("resume", "d").unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(threads.into_iter().map(|thread| thread.join()).sum::<u64>() > 0);
+    bench.end();
+}
+
+#[test]
+fn a_kernel_without_aes_says_so_and_has_everything_else() {
+    let bench = Bench::with(Config { aes: false, ..Config::test() });
+    let _disk = bench.disk("wd0", 4000);
+    let targets = format!("{:?}", bench.send(&Command::new("targets")).unwrap());
+    assert!(!targets.contains("crypt") && targets.contains("mirror"));
+    bench.create("d");
+    assert_eq!(bench.reload("d", &line(KEY)).err(), Some(Errno::ENOENT));
+    bench.load("d", "0 100 linear /dev/wd0 0").unwrap();
+    bench.end();
+}
+
+#[test]
+fn stacks_of_encrypted_devices_work() {
+    let (bench, disk, lower) = start();
+    let below = format!("169:{}", lower.minor);
+    let table = format!("0 2000 crypt aes-cbc-essiv:sha256 {} 0 {below} 8", &KEY[..64]);
+    let upper = bench.device("u", &table);
+    let plain = pattern(5, 0, 256);
+    for part in [0, 128] {
+        let data = &plain[part * SECTOR..(part + 128) * SECTOR];
+        assert_eq!(strategy_write(upper.dev(), part as u64, data).error, None);
+    }
+    let (_, once) = strategy_read(lower.dev(), 8, 128);
+    assert!(once != plain[..128 * SECTOR], "one layer is not enough");
+    same(&on_disk(&disk, OFFSET + 8, 128), &encrypted(8, &once), "two layers");
+    let (_, found) = strategy_read(upper.dev(), 128, 128);
+    same(&found, &plain[128 * SECTOR..], "through both");
+    bench.end();
+}

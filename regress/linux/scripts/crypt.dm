@@ -1,0 +1,131 @@
+# crypt: each cipher and way to count sectors, what `table` and `status` show, and what is on the disk
+# then, byte for byte; what one side wrote the other reads.
+needs crypt
+disk a 1024
+disk b 1024
+disk c 1024
+disk e 1024
+disk big 8192
+
+# As LUKS has them. Keys in capitals come back small.
+make d
+  0 100 crypt aes-xts-plain64 000102030405060708090A0B0C0D0E0F101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f 0 @a 0
+  100 100 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 7 @a 100
+  200 96 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627fffefdfcfbfaf9f8 4294967290 @a 200
+  296 100 crypt aes-xts-plain 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 4294967290 @a 296
+  396 100 crypt aes-xts-plain64be 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 18446744073709551 @a 396
+  496 100 crypt aes-xts-benbi 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 3 @a 496
+  596 100 crypt aes-xts-null 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 3 @a 596
+  696 100 crypt aes-xts-eboiv 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 3 @a 696
+table d
+status d
+deps d
+read d 0 796 by 16
+read d 95 10
+write d 3 400 by 7
+write d 403 390 by 30
+read d 0 796 by 64
+flush d
+image a 0 1024
+remove d
+
+make d
+  0 100 crypt aes-cbc-essiv:sha256 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 0 @b 0
+  100 100 crypt aes-cbc-plain 000102030405060708090a0b0c0d0e0f 4294967290 @b 100
+  200 100 crypt aes-cbc-plain64 000102030405060708090a0b0c0d0e0f1011121314151617 4294967290 @b 200
+  300 100 crypt aes-cbc-plain64be 000102030405060708090a0b0c0d0e0f 5 @b 300
+  400 100 crypt aes-cbc-benbi 000102030405060708090a0b0c0d0e0f 5 @b 400
+  500 100 crypt aes-cbc-null 000102030405060708090a0b0c0d0e0f 5 @b 500
+  600 100 crypt aes-cbc-eboiv 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 5 @b 600
+  700 100 crypt aes-ecb 000102030405060708090a0b0c0d0e0f 5 @b 700
+  800 100 crypt aes 000102030405060708090a0b0c0d0e0f 5 @b 800
+  900 60 crypt aes-cbc-essiv:md5 000102030405060708090a0b0c0d0e0f 5 @b 900
+table d
+read d 0 960 by 16
+write d 3 950 by 11
+read d 0 960 by 64
+image b 0 1024
+remove d
+
+# The cipher that changes nothing, and keys that are shared out over the sectors.
+make d
+  0 100 crypt cipher_null-ecb - 0 @c 0
+  100 100 crypt cipher_null-ecb-null - 0 @c 100
+  200 100 linear @c 200
+  300 100 crypt aes:2-cbc-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 3 @c 300
+  400 100 crypt aes:4-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f 3 @c 400
+table d
+read d 0 500 by 16
+write d 3 450 by 11
+read d 0 500 by 64
+image c 0 1024
+remove d
+
+make d
+  0 100 crypt cipher_null-ecb - 0 @c 0
+table d
+write d 3 50
+image c 0 100
+remove d
+
+# The kernel's own names of the same.
+make d
+  0 100 crypt capi:xts(aes)-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 9 @e 0
+  100 100 crypt capi:cbc(aes)-essiv:sha256 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 9 @e 100
+  200 100 crypt capi:cbc(aes)-plain64 000102030405060708090a0b0c0d0e0f 9 @e 200
+  300 100 crypt capi:xts(aes)-plain 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 9 @e 300
+  400 100 crypt capi:cbc(aes)-benbi 000102030405060708090a0b0c0d0e0f 9 @e 400
+table d
+status d
+read d 0 500 by 16
+write d 3 450 by 11
+image e 0 1024
+remove d
+
+# Sectors of other sizes.
+make d
+  0 1024 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 8 @big 0 1 sector_size:4096
+  1024 1024 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 8 @big 1024 2 iv_large_sectors sector_size:4096
+  2048 1024 crypt aes-cbc-essiv:sha256 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 4 @big 2048 2 sector_size:2048 iv_large_sectors
+  3072 1024 crypt aes-cbc-eboiv 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 4 @big 3072 1 sector_size:1024
+  4096 1024 crypt aes-cbc-eboiv 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 4 @big 4096 2 sector_size:1024 iv_large_sectors
+  5120 1024 crypt aes-xts-benbi 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 8 @big 5120 2 sector_size:4096 iv_large_sectors
+  6144 1024 crypt aes-xts-plain 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 4294967288 @big 6144 2 sector_size:4096 iv_large_sectors
+  7168 1024 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 8 @big 7168 2 sector_size:512 iv_large_sectors
+table d
+size d
+read d 0 8192 by 64
+write d 8 8000 by 40
+read d 0 8192 by 128
+image big 0 8192
+remove d
+
+# The words that say who shall do the work, and those that may be said twice.
+make d
+  0 100 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 0 @a 0 6 SUBMIT_from_crypt_cpus no_write_workqueue same_cpu_crypt no_read_workqueue allow_discards sector_size:512
+table d
+read d 0 100 by 16
+write d 0 50
+image a 0 100
+discard d 10 20
+remove d
+make d
+  0 100 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 0 @a 0 2 allow_discards allow_discards
+table d
+remove d
+make d
+  0 100 crypt aes-xts-plain64 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 0 @a 0 0
+table d
+discard d 10 20
+remove d
+swap
+
+make d
+  0 100 crypt aes-xts-plain64 000102030405060708090A0B0C0D0E0F101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f 0 @a 0
+  100 100 crypt aes-cbc-essiv:sha256 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 0 @b 0
+  200 100 crypt capi:cbc(aes)-essiv:sha256 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 9 @e 100
+read d 0 300 by 16
+write d 20 250 by 50
+image a 0 1024
+image b 0 1024
+image e 0 1024

@@ -1,0 +1,352 @@
+//! `crypt CIPHER KEY IVOFFSET DEV OFFSET [#FEATURES FEATURE...]`: a component whose sectors are
+//! encrypted, as Linux's dm-crypt has them.
+//!
+//! # Where the work is done
+//!
+//! *Reads* go to the component from their sender's thread, into the sender's own memory
+//! ([`Worker::at_once`]). Their answer comes in any context, where no cipher may run, so that it only
+//! puts the job into the queue [`READS`]; a lane decrypts the data where it lies and ends the job. It
+//! never waits for anything. So reads need no memory of ours, and no lane while the component is at work.
+//!
+//! *Writes* wait in the queue [`WRITES`] for a lane, which encrypts the sender's data, which stays as it
+//! is, into the lane's buffer, [`AT_ONCE`] at a time, and sends that. The lane is the write's until the
+//! component has answered. Flushes and discards have a lane for as long.
+//!
+//! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
+//! are taken from the first, so that two jobs at one time have two threads. Only they call ciphers, which use
+//! the FPU, a sector a call.
+//!
+//! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits for another
+//! to end, and none waits for more than that, so that a page-out goes on without memory.
+//!
+//! # Who has the key
+//!
+//! [`Keys`] are made by `new` and by the message `key set`, and wiped when the last who has them lets go: a
+//! lane for as long as it encrypts or decrypts a stretch, and the target. The message takes them away only
+//! while no job is there, between [`Worker::stop`] and [`Worker::start`], so that `key wipe` returns
+//! when they are wiped.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use dm_sync::Spin;
+
+use crate::aes::{Aes, Data};
+use crate::job::{Job, Op, Place};
+use crate::lane::{Lane, Outcome};
+use crate::table::{LineSpec, Mistake};
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType, Words,
+};
+use crate::units::DEV_BSIZE;
+use crate::worker::{Needs, Worker};
+use crate::{Errno, Sector};
+
+mod iv;
+mod keys;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use keys::{Digits, Keys, Secret};
+use words::{Chain, Cipher, Features, hidden, wrong};
+
+/// What a table calls `crypt`.
+pub static TYPE: TargetType = TargetType { name: "crypt", version: [1, 17, 0], new };
+
+/// The queues. Flushes and discards always come to the first.
+const WRITES: usize = 0;
+const READS: usize = 1;
+
+/// Bytes that a lane encrypts at once: NetBSD's largest I/O.
+const AT_ONCE: usize = 64 * 1024;
+
+/// Threads of a table at most.
+const THREADS: usize = 8;
+
+/// Jobs at one time.
+const JOBS: usize = 64;
+
+struct Crypt {
+    aes: &'static dyn Aes,
+    cipher: Cipher,
+    features: Features,
+    /// Bytes of the key.
+    key_size: usize,
+    /// Added to each sector's number before its IV is made; the sum wraps.
+    iv_offset: u64,
+    component: ComponentIndex,
+    offset: Sector,
+    threads: usize,
+    /// Empty after `key wipe`.
+    keys: Spin<Option<Arc<Keys>>>,
+    /// `true` from `start` to `stop`: the key stays as it is.
+    running: AtomicBool,
+}
+
+/// Reads a line. No word of it is shown in a refusal, but a component's path: a key may stand in the wrong
+/// place.
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    let missing = "the kernel has no AES: its configuration must say so, or have cgd";
+    let aes = line.aes().ok_or(Mistake::new(Errno::ENOENT, missing))?;
+    if line.params.left() < 5 {
+        return Err(wrong("there are fewer than five parameters"));
+    }
+    let name = line.params.word("the cipher is missing")?;
+    let cipher = Cipher::new(name, line)?;
+    let secret = secret(line.params.word("the key is missing")?)?;
+    let key_size = secret.len();
+    line.reserve(Keys::room(&cipher).saturating_add(key_size))?;
+    let keys = Keys::new(aes, &cipher, secret);
+    let keys = keys.ok_or(wrong("the key is not as long as the cipher's"))?;
+    let iv_offset = hidden(line.params.number("the IV's offset is not a number of sectors"))?;
+    let path = hidden(line.params.path())?;
+    let offset = Sector(hidden(line.params.number("the offset is not a number of sectors"))?);
+    let features = Features::new(line)?;
+    let unit = features.sector_size;
+    if !line.length.is_aligned(unit) {
+        return Err(wrong("the line's length is not whole encrypted sectors"));
+    }
+    if !Sector(iv_offset).is_aligned(unit) {
+        return Err(wrong("the IV's offset is not whole encrypted sectors"));
+    }
+    if !offset.is_aligned(unit) {
+        return Err(wrong("the offset is not whole encrypted sectors"));
+    }
+    let component = match path.starts_with('/') {
+        true => line.component(path, offset, line.length)?,
+        false => hidden(line.component(path, offset, line.length))?,
+    };
+    line.needs_sectors_of(unit);
+    let threads = line.cpus().clamp(1, THREADS);
+    Ok(Made::serves(Crypt {
+        aes,
+        cipher,
+        features,
+        key_size,
+        iv_offset,
+        component,
+        offset,
+        threads,
+        keys: Spin::new(Some(Arc::new(keys))),
+        running: AtomicBool::new(false),
+    }))
+}
+
+/// Reads a key.
+fn secret(text: &str) -> Result<Secret, Mistake> {
+    if text.starts_with(':') {
+        return Err(wrong("there is no keyring: the key must be given in hexadecimal"));
+    }
+    Secret::parse(text).ok_or(wrong("the key is not in hexadecimal"))
+}
+
+impl Crypt {
+    fn place(&self, start: Sector) -> Place {
+        // The sum cannot wrap: the line was checked against the component's end.
+        let sector = Sector(self.offset.0.wrapping_add(start.0));
+        Place { component: self.component, sector }
+    }
+
+    /// The keys, for a stretch of sectors.
+    ///
+    /// # Errors
+    /// EIO if they were taken away, which no job lives to see.
+    fn keys(&self) -> Result<Arc<Keys>, Errno> {
+        self.keys.lock().clone().ok_or(Errno::EIO)
+    }
+
+    /// Encrypts or decrypts whole sectors. `start` is the first, counted from the line's start.
+    fn run<'d>(&self, keys: &Keys, op: Op, start: Sector, sectors: impl Iterator<Item = Data<'d>>) {
+        let Features { sector_size, large, .. } = self.features;
+        let (aes, chain) = (self.aes, self.cipher.chain);
+        let step = u64::from(sector_size / DEV_BSIZE);
+        let mut sector = start.0.wrapping_add(self.iv_offset);
+        for data in sectors {
+            match keys.part(sector) {
+                Some(part) => {
+                    let number = if large { sector / step } else { sector };
+                    let mut iv = self.cipher.iv.of(number, sector_size, (aes, chain, part));
+                    match op {
+                        Op::Write => part.encrypt(aes, chain, data, &mut iv),
+                        _ => part.decrypt(aes, chain, data, &mut iv),
+                    }
+                }
+                None => {
+                    if let Data::Apart(from, to) = data {
+                        from.iter().zip(to).for_each(|(from, to)| *to = *from);
+                    }
+                }
+            }
+            sector = sector.wrapping_add(step);
+        }
+    }
+
+    /// Decrypts what was read, where it lies.
+    fn read(&self, job: &mut Job) -> Result<(), Errno> {
+        let (keys, start) = (self.keys()?, job.start());
+        let unit = self.features.sector_size as usize;
+        job.with_data(|data| {
+            self.run(&keys, Op::Read, start, data.chunks_exact_mut(unit).map(Data::Here));
+        });
+        Ok(())
+    }
+
+    /// Encrypts what is to be written and sends it, as much at once as the buffer holds.
+    async fn write(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+        let unit = self.features.sector_size as usize;
+        let mut done = 0u64;
+        while done < job.length().0 {
+            let left = job.length().0.wrapping_sub(done);
+            let some = Sector(lane.buffer_sectors().0.min(left));
+            let start = Sector(job.start().0.wrapping_add(done));
+            let bytes = |sectors: Sector| sectors.to_bytes().unwrap_or(0) as usize;
+            let (from, keys, buffer) = (bytes(Sector(done)), self.keys()?, lane.buffer());
+            let encrypted = job.with_data(|data| {
+                let data = data.get(from..)?.get(..bytes(some))?;
+                let sectors = data.chunks_exact(unit).zip(buffer.chunks_exact_mut(unit));
+                let sectors = sectors.map(|(from, to)| Data::Apart(from, to));
+                self.run(&keys, Op::Write, start, sectors);
+                Some(())
+            });
+            drop(keys);
+            encrypted.flatten().ok_or(Errno::EIO)?;
+            lane.write(&[self.place(start)], some, job.fua()).await.ok()?;
+            done = done.wrapping_add(some.0);
+        }
+        Ok(())
+    }
+
+    /// `key set KEY`, `key wipe`.
+    fn change_key(&self, words: &mut Words<'_>) -> Result<(), Errno> {
+        let mut word = || words.word("").map_err(|_| Errno::EINVAL);
+        let command = word()?;
+        let keys = match () {
+            () if command.eq_ignore_ascii_case("set") => {
+                let secret = Secret::parse(word()?).ok_or(Errno::EINVAL)?;
+                if secret.len() != self.key_size {
+                    return Err(Errno::EINVAL);
+                }
+                let keys = Keys::new(self.aes, &self.cipher, secret).ok_or(Errno::EINVAL)?;
+                Some(Arc::new(keys))
+            }
+            () if command.eq_ignore_ascii_case("wipe") => None,
+            () => return Err(Errno::EINVAL),
+        };
+        words.end().map_err(|_| Errno::EINVAL)?;
+        if self.running.load(Ordering::SeqCst) {
+            return Err(Errno::EINVAL);
+        }
+        // Wiped after the lock, which is held for a few instructions only.
+        let before = core::mem::replace(&mut *self.keys.lock(), keys);
+        drop(before);
+        Ok(())
+    }
+}
+
+impl Target for Crypt {
+    fn kind(&self) -> &'static TargetType {
+        &TYPE
+    }
+
+    fn map(&self, io: &IoRange) -> Mapping {
+        let length = io.length;
+        let unit = self.features.sector_size;
+        // The device's sectors are as large; but nothing half of a sector may come to be encrypted.
+        if !io.start.is_aligned(unit) || !length.is_aligned(unit) {
+            return Mapping::Fail { length, error: Errno::EIO };
+        }
+        match io.op {
+            Op::Discard if !self.features.allow_discards => {
+                Mapping::Fail { length, error: Errno::EOPNOTSUPP }
+            }
+            Op::Read => Mapping::Take { length, queue: READS },
+            Op::Write | Op::Discard | Op::Flush => Mapping::Take { length, queue: WRITES },
+        }
+    }
+
+    fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
+        let keys = match devs.shows_secrets() {
+            true => self.keys.lock().clone(),
+            false => None,
+        };
+        let key = Digits { keys: keys.as_deref(), bytes: self.key_size };
+        let Crypt { cipher, iv_offset, offset, features, .. } = self;
+        let dev = devs.get(self.component);
+        write!(out, "{cipher} {key} {iv_offset} {dev} {offset}{features}")
+    }
+
+    fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.component, start: self.offset, length });
+    }
+
+    fn message(&self, text: &str, _reply: &mut String) -> Result<(), Errno> {
+        let mut words = Words::new(text);
+        let first = words.word("").map_err(|_| Errno::EINVAL)?;
+        match first.eq_ignore_ascii_case("key") {
+            true => self.change_key(&mut words),
+            false => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl Worker for Crypt {
+    fn needs(&self) -> Needs {
+        let writers = self.threads.saturating_mul(2).max(8);
+        Needs {
+            queues: vec![writers, self.threads],
+            jobs: JOBS,
+            buffer: AT_ONCE,
+            buffered: 1,
+            threads: self.threads,
+            ..Needs::default()
+        }
+    }
+
+    fn at_once(&self, job: Job) -> Option<Job> {
+        match job.op() {
+            Op::Read => {
+                let place = self.place(job.start());
+                job.forward_each(&[place]);
+                None
+            }
+            _ => Some(job),
+        }
+    }
+
+    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
+        match outcome.ok() {
+            // Nothing to decrypt.
+            Ok(()) if self.cipher.chain == Chain::Null => job.done(),
+            Ok(()) => return Some(job),
+            Err(errno) => job.fail(errno),
+        }
+        None
+    }
+
+    async fn serve(&self, mut job: Job, lane: &mut Lane) {
+        let result = match job.op() {
+            Op::Read => self.read(&mut job),
+            Op::Write => self.write(&mut job, lane).await,
+            Op::Flush => lane.flush(&[self.component]).await.ok(),
+            Op::Discard => lane.discard(self.place(job.start()), job.length()).await,
+        };
+        job.end(result);
+    }
+
+    async fn start(&self, _lane: &mut Lane) -> Result<(), Errno> {
+        self.running.store(true, Ordering::SeqCst);
+        if self.keys.lock().is_none() {
+            self.running.store(false, Ordering::SeqCst);
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, _lane: &mut Lane) {
+        self.running.store(false, Ordering::SeqCst);
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod dictionaries;
 pub mod hosted;
+pub mod luks;
 pub mod sequences;
 pub mod table;
 
@@ -22,4 +23,5 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("ioctl", hosted::ioctl),
     ("requests", hosted::requests),
     ("sequences", sequences::run),
+    ("luks", luks::run),
 ];

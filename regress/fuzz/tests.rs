@@ -96,3 +96,8 @@ fn requests() {
 fn sequences() {
     run("sequences", GAMES);
 }
+
+#[test]
+fn luks() {
+    run("luks", QUICK);
+}

@@ -215,6 +215,8 @@ fn what_cannot_be_is_refused() {
     refused(&area("offset", "0".into()), "outside of where keyslots are");
     refused(&area("offset", u64::MAX.to_string().into()), "outside of where keyslots are");
     refused(&area("size", u64::MAX.to_string().into()), "outside of where keyslots are");
+    refused(&area("offset", (AREA + 512).to_string().into()), "outside of where keyslots are");
+    refused(&area("size", "4608".into()), "outside of where keyslots are");
     refused(&area("size", "1e3".into()), "size of area");
     refused(&area("encryption", "cipher_null-ecb".into()), "not encrypted");
     refused(&area("encryption", "aes-lrw-benbi".into()), "the cipher \"aes-lrw-benbi\"");

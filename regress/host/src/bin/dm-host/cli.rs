@@ -27,7 +27,7 @@ Exit codes:
   0  done
   1  the driver said no, the error and its name are on standard error; or the passphrase is wrong
   2  the command line, a table, a log or a LUKS header makes no sense
-  3  no server answers at the control socket
+  3  no server answers at the control socket, or the LUKS disk is not open
 
 Examples:
   Serve two disk images (made with truncate -s 64M a.img b.img):
@@ -61,6 +61,8 @@ pub enum Command {
     ReplayLog(ReplayLog),
     Completion(Completion),
     Linux(crate::linux::args::Linux),
+    #[command(hide = true)]
+    LuksKeeper(LuksKeeper),
     #[command(hide = true)]
     LinuxKeeper(crate::linux::args::Keeper),
 }

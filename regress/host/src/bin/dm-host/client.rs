@@ -47,6 +47,8 @@ pub enum Failure {
     },
     /// No keyslot took the passphrase.
     Locked(String),
+    /// A disk is not open.
+    Closed(String),
     /// No server.
     Unreachable(PathBuf, io::Error),
     /// The server does not speak as it should.
@@ -59,7 +61,7 @@ impl Failure {
         match self {
             Failure::Refused { .. } | Failure::NoDevice(_) | Failure::Locked(_) => exit::REFUSED,
             Failure::Usage(_) | Failure::Table { .. } => exit::USAGE,
-            Failure::Unreachable(..) | Failure::Broken(_) => exit::UNREACHABLE,
+            Failure::Closed(_) | Failure::Unreachable(..) | Failure::Broken(_) => exit::UNREACHABLE,
         }
     }
 }
@@ -90,7 +92,7 @@ impl fmt::Display for Failure {
             Failure::NoDevice(what) => {
                 write!(f, "{}: no such device\n  `dm-host ctl ls` lists the devices", Shown(what))
             }
-            Failure::Usage(why) | Failure::Locked(why) => f.write_str(why),
+            Failure::Usage(why) | Failure::Locked(why) | Failure::Closed(why) => f.write_str(why),
             Failure::Table { bad, kept } => {
                 f.write_str("the table makes no sense")?;
                 f.write_str(if *kept { "; nothing was changed" } else { "" })?;

@@ -2,6 +2,8 @@
 
 mod disk;
 mod dump;
+pub mod keeper;
+mod open;
 mod passphrase;
 
 use std::io::{self, Write};
@@ -23,6 +25,7 @@ const TRIES: usize = 3;
 /// # Errors
 /// [`Failure::Locked`] for a wrong passphrase, else [`Failure::Usage`].
 pub fn run(luks: &Luks) -> Result<String, Failure> {
+    keeper::keep_secrets();
     match &luks.command {
         LuksCommand::Dump { disk, json } => {
             let opened = Opened::new(disk)?;
@@ -31,6 +34,18 @@ pub fn run(luks: &Luks) -> Result<String, Failure> {
                 false => dump::text(&opened.header),
             })
         }
+        LuksCommand::Open { disk, name, key, readonly, allow_discards, foreground, sockets } => {
+            let opened = Opened::new(disk)?;
+            let how = open::How {
+                name,
+                readonly: *readonly,
+                allow_discards: *allow_discards,
+                foreground: *foreground,
+                sockets,
+            };
+            open::open(&opened, key, &how)
+        }
+        LuksCommand::Close { name, force, sockets } => open::close(name, *force, sockets),
         LuksCommand::Test { disk, key } => {
             let opened = Opened::new(disk)?;
             let found = opened.unlock(key)?;

@@ -17,6 +17,7 @@ mod show;
 mod sockets;
 mod splitname;
 mod table;
+mod wiping;
 mod xml;
 
 use std::io::{self, Write};
@@ -26,6 +27,9 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, Uri};
 use crate::client::Failure;
+
+#[global_allocator]
+static ALLOCATOR: wiping::Wiping = wiping::Wiping;
 
 fn main() -> ExitCode {
     completion::answer();
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::ReplayLog(replay) => replay::run(replay),
         Command::Uri(uri) => Ok(print_uri(uri)),
         Command::Linux(linux) => return linux::run(linux),
+        Command::LuksKeeper(keeper) => return luks::keeper::run(keeper),
         Command::LinuxKeeper(keeper) => return linux::keeper::run(keeper),
         Command::Completion(completion) => completion::script(completion.shell),
     };
@@ -62,7 +67,11 @@ pub(crate) fn say(text: &str) {
 }
 
 fn print_uri(uri: &Uri) -> String {
-    let socket = uri.nbd.clone().unwrap_or_else(sockets::default_nbd);
+    let socket = uri.nbd.clone().unwrap_or_else(|| {
+        // A disk that `luks open` serves has a socket of its own.
+        let (_, opened) = sockets::of_luks(&uri.name);
+        if opened.exists() { opened } else { sockets::default_nbd() }
+    });
     let socket = std::path::absolute(&socket).unwrap_or(socket);
     format!("{}\n", dm_nbd::uri::unix(&uri.name, &socket))
 }

@@ -16,8 +16,11 @@ use crate::cli::Serve;
 use crate::client::Failure;
 use crate::disk::{Disk, From};
 use crate::image::{self, Opened};
-use crate::server::Server;
+use crate::server::{Boot, Server};
 use crate::{say, sockets};
+
+/// What is said at the end.
+pub const ENDED: &str = "flushed and ended";
 
 /// How long clients may take their last answers.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,7 +39,9 @@ pub fn run(serve: &Serve) -> Result<String, Failure> {
     let (server, made) = start(serve, send).map_err(Failure::Usage)?;
     // The channel stays: the server has an end of it.
     let _ = told_to_end.recv();
-    end(server, made, &told_to_end)
+    end(server, made, &told_to_end)?;
+    say(ENDED);
+    Ok(String::new())
 }
 
 fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
@@ -78,7 +83,8 @@ fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
     told.push(format!("control: {}", control.display()));
     told.push("Ctrl-C ends it.".into());
     let disks = disks.into_iter().zip(opened).collect();
-    let server = Server::start(disks, listeners, control_socket, serve.as_user, end)?;
+    let boot = Boot { as_user: serve.as_user, quiet: false };
+    let server = Server::start(disks, listeners, control_socket, boot, end)?;
     tell(&told);
     Ok((server, made))
 }
@@ -97,7 +103,10 @@ fn tell(lines: &[String]) {
 }
 
 /// Ends the server, in bounded time.
-fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<String, Failure> {
+///
+/// # Errors
+/// What is left over, as a [`Failure::Refused`].
+pub fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<(), Failure> {
     let at_last = Watchdog::start(made.0.clone());
     server.stop_reading();
     // A second signal: whoever has not taken his answers gets none.
@@ -109,8 +118,7 @@ fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<String,
     drop(made);
     at_last.stand_down();
     if left.is_empty() {
-        say("flushed and ended");
-        return Ok(String::new());
+        return Ok(());
     }
     Err(Failure::Refused {
         line: None,
@@ -122,7 +130,7 @@ fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<String,
 }
 
 /// Sockets to be removed at the end.
-struct Made(Vec<PathBuf>);
+pub struct Made(pub Vec<PathBuf>);
 
 impl Drop for Made {
     fn drop(&mut self) {
@@ -171,7 +179,10 @@ fn tcp(at: &str) -> Result<TcpListener, String> {
 
 /// Has signals sent to a channel. One that was ignored when the program started stays so: that is
 /// how nohup(1) works.
-fn listen_for_signals(to: Sender<()>) -> io::Result<()> {
+///
+/// # Errors
+/// Those of threads and signals.
+pub fn listen_for_signals(to: Sender<()>) -> io::Result<()> {
     let wanted: Vec<_> =
         [SIGINT, SIGHUP, SIGQUIT].into_iter().filter(|n| !is_ignored(*n)).collect();
     let mut signals = signal_hook::iterator::Signals::new(wanted.iter().chain(&[SIGTERM]))?;

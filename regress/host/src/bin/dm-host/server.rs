@@ -20,6 +20,15 @@ use control::Control;
 use export::Devices;
 use kernel::Kernel;
 
+/// How a machine is booted.
+#[derive(Clone, Copy, Default)]
+pub struct Boot {
+    /// Requests come from someone who is not root.
+    pub as_user: bool,
+    /// The console is not shown.
+    pub quiet: bool,
+}
+
 /// A machine that is served.
 pub struct Server {
     kernel: Arc<Kernel>,
@@ -37,18 +46,18 @@ impl Server {
         disks: Vec<(Disk, Opened)>,
         listeners: Vec<Listener>,
         control: UnixListener,
-        as_user: bool,
+        boot: Boot,
         end: Sender<()>,
     ) -> Result<Server, String> {
         let failed = |what: &str, errno: Errno| format!("{what}: {} ({errno:?})", errno.text());
-        let boot = Config { quiet: false, ..Config::default() };
-        let machine = Machine::boot(boot).map_err(|errno| failed("booting", errno))?;
+        let config = Config { quiet: boot.quiet, ..Config::default() };
+        let machine = Machine::boot(config).map_err(|errno| failed("booting", errno))?;
         let mut lines = Vec::new();
         for (disk, opened) in disks {
             let name = disk.name.clone();
             lines.push(attach(&machine, &disk, opened).map_err(|errno| failed(&name, errno))?);
         }
-        let kernel = Arc::new(Kernel::new(machine, lines.join("\n"), as_user));
+        let kernel = Arc::new(Kernel::new(machine, lines.join("\n"), boot.as_user));
         kernel.name_devices().map_err(|errno| failed("/dev/mapper", errno))?;
         let no_thread = |error: io::Error| format!("serving: {error}");
         let ends = move || {
@@ -59,6 +68,15 @@ impl Server {
         let devices = Arc::new(Devices(kernel.clone()));
         let nbd = dm_nbd::Server::start(listeners, devices).map_err(no_thread)?;
         Ok(Server { kernel, control, nbd })
+    }
+
+    /// Sends a property list to the driver, as root.
+    ///
+    /// # Errors
+    /// The driver's, with its reason, unless the request asks for reasons itself.
+    pub fn ask(&self, xml: &str) -> Result<String, (Errno, String)> {
+        let control = self.kernel.control().map_err(|errno| (errno, String::new()))?;
+        self.kernel.ioctl(&control, xml)
     }
 
     /// Takes no more clients and no more requests; what a suspended device holds is let go, since

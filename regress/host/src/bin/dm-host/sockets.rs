@@ -24,6 +24,12 @@ pub fn default_nbd() -> PathBuf {
     folder().join("nbd.sock")
 }
 
+/// Where the disk that `luks open` serves by this name listens, for control and for NBD.
+pub fn of_luks(name: &str) -> (PathBuf, PathBuf) {
+    let folder = folder();
+    (folder.join(format!("luks-{name}.control")), folder.join(format!("luks-{name}.nbd")))
+}
+
 fn uid() -> u32 {
     // SAFETY: geteuid(2) reads one number of the process's and cannot fail.
     unsafe { libc::geteuid() }

@@ -9,8 +9,13 @@ DISK is a file with a raw image, a block device, or an NBD export (nbd://HOST/EX
 nbd+unix:///EXPORT?socket=PATH) with a LUKS1 or LUKS2 header. It may be only readable, and its header
 is never written.
 
+`open` serves the data in the background, as an NBD export of the name that is given, until `close`.
+
 Examples:
   dm-host luks dump disk.img
+  dm-host luks open disk.img home --readonly     # prints the URI of the data
+  nbdcopy \"$(dm-host uri home)\" home.img
+  dm-host luks close home
   dm-host luks test disk.img --key-slot 0";
 
 /// Read Linux's encrypted disks: LUKS1 and LUKS2.
@@ -30,6 +35,38 @@ pub enum LuksCommand {
         /// Print as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Serve the data over NBD, in the background, and print their URI.
+    Open {
+        #[command(flatten)]
+        disk: LuksDisk,
+        /// What the device and the export are called.
+        #[arg(value_parser = super::ctl::device_name)]
+        name: String,
+        #[command(flatten)]
+        key: LuksKey,
+        /// Only read the disk.
+        #[arg(long)]
+        readonly: bool,
+        /// Pass on what is discarded: whoever sees the disk then sees what is in use.
+        #[arg(long)]
+        allow_discards: bool,
+        /// Stay in the foreground; Ctrl-C ends it.
+        #[arg(long)]
+        foreground: bool,
+        #[command(flatten)]
+        sockets: LuksSockets,
+    },
+    /// End what `open` began: flush, and forget the key.
+    Close {
+        /// What was given to `open`.
+        #[arg(value_parser = super::ctl::device_name)]
+        name: String,
+        /// Also while somebody is connected.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        sockets: LuksSockets,
     },
     /// Try a passphrase, and say which keyslot it opens.
     Test {
@@ -80,4 +117,35 @@ pub struct LuksKey {
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4095))]
     pub memory: u32,
+}
+
+/// Where an opened disk is served.
+#[derive(Args)]
+pub struct LuksSockets {
+    /// The control socket [default: luks-NAME.control beside `serve`'s].
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// The NBD socket [default: luks-NAME.nbd beside it].
+    #[arg(long, value_name = "PATH")]
+    pub nbd: Option<PathBuf>,
+}
+
+/// Keep a disk open: the process that `luks open` leaves behind. Its standard input has the table.
+#[derive(Args)]
+pub struct LuksKeeper {
+    /// As `serve --disk` takes it.
+    #[arg(long)]
+    pub disk: String,
+    /// The device's name.
+    #[arg(long)]
+    pub name: String,
+    /// The device's uuid.
+    #[arg(long)]
+    pub uuid: String,
+    /// The control socket.
+    #[arg(long)]
+    pub control: PathBuf,
+    /// The NBD socket.
+    #[arg(long)]
+    pub nbd: PathBuf,
 }

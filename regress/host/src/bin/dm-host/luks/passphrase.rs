@@ -43,7 +43,10 @@ impl Passphrase {
 }
 
 /// Standard input without the buffer that `io::stdin` would leave things in.
-fn unbuffered() -> Result<File, String> {
+///
+/// # Errors
+/// In words.
+pub fn unbuffered() -> Result<File, String> {
     let fd = io::stdin().as_fd().try_clone_to_owned();
     fd.map(File::from).map_err(|error| format!("standard input: {error}"))
 }
@@ -71,7 +74,10 @@ fn key_file(path: &Path, from: &LuksKey) -> Result<Zeroizing<Vec<u8>>, String> {
 }
 
 /// Reads to the end, and leaves no copy behind when the buffer grows.
-fn all(from: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+///
+/// # Errors
+/// Those of reading.
+pub fn all(from: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     let mut piece = Zeroizing::new([0; 4096]);
     loop {

@@ -10,7 +10,6 @@
 //! I/O.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
@@ -45,7 +44,7 @@ mod lane;
 mod nested;
 
 use answers::{Answers, bit};
-use lane::LaneCell;
+use lane::{Errands, LaneCell};
 use nested::{Inner, Nested};
 
 /// Bytes that one lane's or job's nested buffer takes.
@@ -71,8 +70,8 @@ pub struct TableIo {
     waiting: Box<[SpinMutex<Waiting>]>,
     /// For each runner, where its thread sleeps.
     parkers: Box<[Parker]>,
-    errands: SpinMutex<VecDeque<usize>>,
-    errand_parker: Parker,
+    /// One for flushes and discards, and where targets ask for memory one for that.
+    errands: Box<[Errands]>,
     threads: Mutex<Vec<Thread>>,
     ending: AtomicBool,
     /// The lock under which [`Host::wait`] asks whether it is over.
@@ -209,8 +208,9 @@ impl TableIo {
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
             waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
             parkers,
-            errands: SpinMutex::new(VecDeque::with_capacity(plan.lanes.len())),
-            errand_parker: Parker::new(c"dmflush"),
+            errands: (0..=usize::from(plan.grows))
+                .map(|_| Errands::new(plan.lanes.len()))
+                .collect(),
             threads: Mutex::new(Vec::new()),
             ending: AtomicBool::new(false),
             control: SpinMutex::new(()),
@@ -372,14 +372,17 @@ impl Host for TableIo {
                     }
                 })?);
             }
-            let table = self.clone();
-            threads.push(Thread::start(&name(self.minor), move || {
-                while !table.is_ending() {
-                    table.do_errands();
-                    let work = || !table.errands.lock().is_empty() || table.is_ending();
-                    table.errand_parker.park(work, None);
-                }
-            })?);
+            for which in 0..self.errands.len() {
+                let table = self.clone();
+                threads.push(Thread::start(&name(self.minor), move || {
+                    let Some(errands) = table.errands.get(which) else { return };
+                    while !table.is_ending() {
+                        table.do_errands(errands);
+                        let work = || !errands.is_empty() || table.is_ending();
+                        errands.parker.park(work, None);
+                    }
+                })?);
+            }
             Ok(())
         };
         let started = start(&mut threads);
@@ -393,7 +396,7 @@ impl Host for TableIo {
     fn end_threads(&self) {
         self.ending.store(true, Ordering::SeqCst);
         self.parkers.iter().for_each(Parker::unpark);
-        self.errand_parker.unpark();
+        self.errands.iter().for_each(|errands| errands.parker.unpark());
         let threads = core::mem::take(&mut *self.threads.lock());
         // Waits for each.
         drop(threads);

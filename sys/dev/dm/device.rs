@@ -27,9 +27,9 @@ mod tests;
 
 pub use load::{Line, Load, lines};
 pub use set::{Driver, Found, Selector};
+pub use share::{Purse, Share};
 
 use load::Parts;
-use share::Share;
 
 /// One device.
 pub struct Device<K: Kernel> {

@@ -1,8 +1,8 @@
 //! The engine of one table: lanes, the jobs that wait for them, start and stop.
 //!
 //! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from
-//! their queue, serve it, and come back for the next; background lanes do what no I/O asks for; one
-//! control lane a line starts and stops its target. A *runner* polls the lanes that are ready; a
+//! their queue, serve it, and come back for the next; background lanes do what no I/O asks for; resident
+//! lanes go on while the device is suspended; one control lane a line starts and stops its target. A *runner* polls the lanes that are ready; a
 //! thread of the host's has it to itself, so that no lock is held while a lane runs.
 //!
 //! Whatever a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
@@ -50,6 +50,8 @@ pub struct Executor {
     suspends: AtomicU32,
     /// [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
+    /// `true` once the table goes.
+    ending: AtomicBool,
     raise: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -66,6 +68,10 @@ struct Line {
     orders: Spin<Orders>,
     /// Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
     busy: AtomicU32,
+    /// `true` once the line's target has been started.
+    begun: AtomicBool,
+    /// Resident lanes that have not returned from [`Worker::resident`](crate::worker::Worker::resident) since.
+    residents: AtomicU32,
 }
 
 /// Jobs that no lane has taken yet.
@@ -111,6 +117,9 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
             return Err(Errno::E2BIG);
         }
         plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
+        plan.residents
+            .extend(needs.roles().iter().map(|(role, _)| matches!(role, Role::Resident(_))));
+        plan.grows |= needs.grows;
         plan.lines = plan.lines.saturating_add(1);
         plan.jobs.extend((0..needs.jobs).map(|_| needs.fan.max(1)));
         plan.threads = plan.threads.max(needs.threads);
@@ -148,6 +157,8 @@ impl Executor {
                 free: Spin::new((first_job..last_job).rev().collect()),
                 orders: Spin::default(),
                 busy: AtomicU32::new(0),
+                begun: AtomicBool::new(false),
+                residents: AtomicU32::new(0),
             });
             first_lane = first_lane.saturating_add(lanes);
             first_job = last_job;
@@ -164,6 +175,7 @@ impl Executor {
             state: AtomicU8::new(STOPPED),
             suspends: AtomicU32::new(0),
             keeps_failed: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             raise,
         });
         let runners = executor.ready.runners();
@@ -430,9 +442,34 @@ impl Executor {
         }
     }
 
-    /// Ends the threads; nothing is in flight. The lanes' futures are dropped.
+    /// Ends the threads, when resident lanes have returned; nothing else is in flight. The lanes'
+    /// futures are dropped. Sleeps as [`Executor::start`] does.
     pub fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
+            self.look_again();
+            let gone = |line: &Line| line.residents.load(Ordering::SeqCst) == 0;
+            self.host.wait(&mut || self.lines.iter().all(gone));
+        }
         self.host.end_threads();
+    }
+
+    /// `true` once the table goes.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// `true` once a line's resident lanes may begin; they are counted from then on.
+    pub(crate) fn residence_begins(&self, line: usize) -> bool {
+        self.lines.get(line).is_some_and(|line| line.begun.load(Ordering::SeqCst))
+    }
+
+    /// Counts a resident lane out.
+    pub(crate) fn residence_is_over(&self, line: usize) {
+        if let Some(line) = self.lines.get(line) {
+            line.residents.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.host.announce();
     }
 
     fn lanes_of(&self, line: usize) -> usize {
@@ -482,8 +519,14 @@ impl Executor {
         }
     }
 
-    pub(crate) fn report(&self, line: usize, result: Result<(), Errno>) {
-        if let Some(line) = self.lines.get(line) {
+    pub(crate) fn report(&self, at: usize, started: bool, result: Result<(), Errno>) {
+        if let Some(line) = self.lines.get(at) {
+            if started && result.is_ok() && !line.begun.load(Ordering::SeqCst) {
+                let residents = u32::try_from(line.target.needs().residents).unwrap_or(0);
+                line.residents.store(residents, Ordering::SeqCst);
+                line.begun.store(true, Ordering::SeqCst);
+                self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
+            }
             *line.orders.lock() = Orders::Obeyed(result);
         }
         self.host.announce();
@@ -543,6 +586,8 @@ impl Needs {
         }
         let background = |n| (Role::Background(n), self.background_buffer);
         roles.extend((0..self.background).map(background));
+        let resident = |n| (Role::Resident(n), self.resident_buffer);
+        roles.extend((0..self.residents).map(resident));
         roles.push((Role::Control, self.control_buffer));
         roles
     }

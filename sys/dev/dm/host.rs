@@ -26,6 +26,10 @@ pub struct Plan {
     /// For each job that there may be at one time, over all lines, to how many places at most it is
     /// forwarded.
     pub jobs: Vec<usize>,
+    /// For each lane, `true` if it is a resident one.
+    pub residents: Vec<bool>,
+    /// `true` if some lane makes [`Request::Make`].
+    pub grows: bool,
     /// The number of lines.
     pub lines: usize,
     /// The number of threads that poll lanes.
@@ -81,6 +85,8 @@ pub enum Request {
         /// The number of sectors.
         length: Sector,
     },
+    /// Call this, which may sleep for memory, where neither lanes nor flushes wait for it; to no place.
+    Make(fn() -> Box<dyn Any + Send>),
 }
 
 /// The answer to a [`Request`].
@@ -91,6 +97,8 @@ pub struct Answer {
     pub errno: Errno,
     /// The lane's buffer, where the request had it.
     pub data: Option<Box<[u8]>>,
+    /// The result of a [`Request::Make`].
+    pub made: Option<Box<dyn Any + Send>>,
 }
 
 /// A kernel's part of one table whose targets serve I/O themselves.

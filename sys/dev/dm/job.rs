@@ -185,6 +185,13 @@ impl Job {
         }
     }
 
+    /// Puts the job at the front of its own line's queue again. From anywhere; does not sleep.
+    pub fn resubmit_itself(self) {
+        if let Some(executor) = self.executor.clone() {
+            executor.resubmit(core::iter::once(self));
+        }
+    }
+
     /// `true` while new I/O is held and the jobs there are must end.
     pub fn suspending(&self) -> bool {
         self.executor.as_ref().is_some_and(|executor| executor.is_suspending())

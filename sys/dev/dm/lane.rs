@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use core::ffi::CStr;
 use core::fmt;
+use core::any::Any;
 use core::future::poll_fn;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -242,7 +243,7 @@ impl Lane {
             Some(answer) => Poll::Ready(answer),
             None => Poll::Pending,
         });
-        let Answer { failed, errno, data } = answer.await;
+        let Answer { failed, errno, data, .. } = answer.await;
         if let Some(data) = data {
             self.buffer = data;
         }
@@ -300,6 +301,32 @@ impl Lane {
     /// noflush.
     pub fn keeps_failed(&self) -> bool {
         self.executor.keeps_failed()
+    }
+
+    /// `true` once the table goes: resident lanes are to return.
+    pub fn ending(&self) -> bool {
+        self.executor.is_ending()
+    }
+
+    /// The way to wake lanes of this line from anywhere.
+    pub fn waker(&self) -> Waker {
+        Waker { executor: self.executor.clone(), line: self.line }
+    }
+
+    /// Makes a value for which memory is allocated, in a thread that may sleep for it as long as it
+    /// takes; others of the lane's thread go on. For targets whose
+    /// [`Needs::grows`](crate::worker::Needs::grows) is `true`. `None` if the host cannot.
+    pub async fn make<T: Default + Any + Send>(&mut self) -> Option<T> {
+        fn boxed<T: Default + Any + Send>() -> Box<dyn Any + Send> {
+            Box::new(Some(T::default()))
+        }
+        self.executor.host().begin(self.number, Request::Make(boxed::<T>), &[]);
+        let answer = poll_fn(|_| match self.executor.host().answer(self.number) {
+            Some(answer) => Poll::Ready(answer),
+            None => Poll::Pending,
+        });
+        let made = answer.await.made?;
+        made.downcast::<Option<T>>().ok().and_then(|made| *made)
     }
 
     /// Raises an event of the device: who waits for one (`dmsetup wait`) looks at its status.
@@ -457,8 +484,40 @@ impl Lane {
         .await
     }
 
-    pub(crate) fn report(&self, result: Result<(), Errno>) {
-        self.executor.report(self.line, result);
+    pub(crate) fn report(&self, started: bool, result: Result<(), Errno>) {
+        self.executor.report(self.line, started, result);
+    }
+
+    /// Waits until a resident lane may begin.
+    pub(crate) async fn residence_begins(&self) {
+        poll_fn(|_| match self.executor.residence_begins(self.line) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    pub(crate) fn residence_is_over(&self) {
+        self.executor.residence_is_over(self.line);
+    }
+}
+
+/// The way to wake the lanes of one line from anywhere: from another table's lanes, from a sender's
+/// thread. Whoever keeps one keeps the engine, and must let go of it before the table can go.
+pub struct Waker {
+    executor: Arc<Executor>,
+    line: usize,
+}
+
+impl Waker {
+    /// Has the lanes that wait for a signal look again. From anywhere; does not sleep.
+    pub fn raise(&self, signal: &Signal) {
+        self.executor.wake_all(self.line, signal.take());
+    }
+
+    /// `true` once the table goes.
+    pub fn ending(&self) -> bool {
+        self.executor.is_ending()
     }
 }
 

@@ -10,6 +10,7 @@ use core::any::{Any, TypeId};
 use core::fmt;
 
 use crate::aes::Aes;
+use crate::device::Purse;
 use crate::executor::{Executor, Serving};
 use crate::hash::Hash;
 use crate::job::Op;
@@ -72,6 +73,11 @@ pub trait Opener {
     /// The number of CPUs. The default has one.
     fn cpus(&self) -> usize {
         1
+    }
+
+    /// What a target may take of memory while its table is there. The default has a purse of its own.
+    fn purse(&self) -> Purse {
+        Purse::default()
     }
 
     /// The clock for the table's targets. The default stands still.
@@ -187,6 +193,17 @@ impl LineSpec<'_> {
         self.components.reserve(bytes).map_err(|errno| Mistake::new(errno, why))
     }
 
+    /// The purse, for targets that take more memory while their table is there: as [`LineSpec::reserve`] does,
+    /// of what the tables of all devices may take.
+    pub fn purse(&self) -> Purse {
+        self.components.purse()
+    }
+
+    /// The device number of a component that was opened.
+    pub fn dev(&self, component: ComponentIndex) -> Dev {
+        self.components.size(component).0
+    }
+
     /// The clock, for targets that change with time.
     pub fn clock(&self) -> Clock {
         self.components.clock()
@@ -277,6 +294,7 @@ trait AddComponent {
     /// Device number, size, and bytes in a sector.
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
+    fn purse(&self) -> Purse;
     fn clock(&self) -> Clock;
     fn hash(&self, name: &str) -> Option<&'static dyn Hash>;
     fn read_only(&self) -> bool;
@@ -341,6 +359,10 @@ impl<O: Opener> AddComponent for Components<'_, O> {
 
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
         self.opener.reserve(bytes)
+    }
+
+    fn purse(&self) -> Purse {
+        self.opener.purse()
     }
 
     fn clock(&self) -> Clock {

@@ -20,6 +20,8 @@ pub struct Needs {
     pub queues: Vec<usize>,
     /// The number of lanes that run [`Worker::background`].
     pub background: usize,
+    /// The number of lanes that run [`Worker::resident`].
+    pub residents: usize,
     /// The number of jobs at one time; I/O beyond that waits outside.
     pub jobs: usize,
     /// To how many places at most a job is forwarded.
@@ -32,6 +34,10 @@ pub struct Needs {
     pub buffered: usize,
     /// Bytes of each background lane's buffer.
     pub background_buffer: usize,
+    /// Bytes of each resident lane's buffer.
+    pub resident_buffer: usize,
+    /// `true` if the target asks for memory while it is there: see [`Lane::make`](crate::lane::Lane::make).
+    pub grows: bool,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
     /// The number of threads that may serve the line at once: 1, but for targets that compute.
@@ -44,12 +50,15 @@ impl Default for Needs {
         Needs {
             queues: alloc::vec![8],
             background: 0,
+            residents: 0,
             jobs: 32,
             fan: 1,
             width: 1,
             buffer: 0,
             buffered: usize::MAX,
             background_buffer: 0,
+            resident_buffer: 0,
+            grows: false,
             control_buffer: 0,
             threads: 1,
         }
@@ -60,10 +69,11 @@ impl Default for Needs {
 pub const LANES: usize = 32;
 
 impl Needs {
-    /// Lanes of the line: serving, background, and the one for control.
+    /// Lanes of the line: serving, background, resident, and the one for control.
     pub(crate) fn lanes(&self) -> usize {
         let serving = self.queues.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
-        serving.saturating_add(self.background).saturating_add(1)
+        let others = self.background.saturating_add(self.residents).saturating_add(1);
+        serving.saturating_add(others)
     }
 
     /// Bytes that the line takes beside what its target keeps itself; `nested` is the size of a
@@ -78,6 +88,7 @@ impl Needs {
             .fold(0usize, |sum, n| sum.saturating_add(*n))
             .saturating_mul(self.buffer)
             .saturating_add(self.background.saturating_mul(self.background_buffer))
+            .saturating_add(self.residents.saturating_mul(self.resident_buffer))
             .saturating_add(self.control_buffer);
         let job = nested.saturating_mul(self.fan.max(1)).saturating_add(JOB);
         let jobs = job.saturating_mul(self.jobs);
@@ -136,6 +147,15 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
+    /// Does work that goes on while the device is suspended: what others wait for that have a table of
+    /// their own. Called once by each of [`Needs::residents`] lanes with its number from 0, when
+    /// [`Worker::start`] of the line has first succeeded. It may do I/O whether the device is suspended or
+    /// not, and must return when [`Lane::ending`] has become true, as soon as nobody waits for it: the
+    /// table goes then.
+    fn resident(&self, _number: usize, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Makes the target ready for I/O: reads what its components hold, takes over what the table
     /// before it left. No I/O comes before this is over.
     ///
@@ -169,6 +189,8 @@ pub(crate) enum Role {
     Serve(usize),
     /// Runs [`Worker::background`] with this number.
     Background(usize),
+    /// Runs [`Worker::resident`] with this number.
+    Resident(usize),
     /// Runs [`Worker::start`] and [`Worker::stop`].
     Control,
 }
@@ -225,16 +247,22 @@ impl<T: Worker> Lanes for T {
                     lane.run_ends(run).await;
                 }
             }),
+            Role::Resident(number) => Box::pin(async move {
+                lane.residence_begins().await;
+                self.resident(number, &mut lane).await;
+                lane.residence_is_over();
+                core::future::pending().await
+            }),
             Role::Control => Box::pin(async move {
                 loop {
-                    let result = match lane.next_order().await {
-                        Order::Start => self.start(&mut lane).await,
+                    let (started, result) = match lane.next_order().await {
+                        Order::Start => (true, self.start(&mut lane).await),
                         Order::Stop => {
                             self.stop(&mut lane).await;
-                            Ok(())
+                            (false, Ok(()))
                         }
                     };
-                    lane.report(result);
+                    lane.report(started, result);
                 }
             }),
         }

@@ -1,6 +1,8 @@
 //! The requests of lanes: nested buffers to components, and errands for what may sleep.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::any::Any;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::Errno;
@@ -12,6 +14,8 @@ use dm_core::units::Sector;
 use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
 use super::{Completing, Handed, Held, TableIo};
+use crate::kern::mutex::SpinMutex;
+use crate::kern::parker::Parker;
 use crate::kern::{buf, sys};
 
 /// A lane's request to its components, and the nested buffers that it goes in.
@@ -20,15 +24,38 @@ pub(super) struct LaneCell {
     answers: Answers,
     /// The lane's own memory, while a request has it.
     data: Handed<Option<Box<[u8]>>>,
-    errand: Handed<Option<(Errand, Place)>>,
+    errand: Handed<Option<Errand>>,
+    made: Handed<Option<Box<dyn Any + Send>>>,
     pub(super) nested: Box<[Nested]>,
 }
 
 /// Work that may sleep.
-#[derive(Clone, Copy)]
 enum Errand {
-    Flush,
-    Discard(Sector),
+    Flush(Place),
+    Discard(Place, Sector),
+    Make(fn() -> Box<dyn Any + Send>),
+}
+
+/// Which thread does an errand.
+const FOR_DISKS: usize = 0;
+const FOR_MEMORY: usize = 1;
+
+/// Lanes whose errands wait for a thread, and where it sleeps.
+pub(super) struct Errands {
+    lanes: SpinMutex<VecDeque<usize>>,
+    pub(super) parker: Parker,
+}
+
+impl Errands {
+    /// Errands of so many lanes.
+    pub(super) fn new(lanes: usize) -> Errands {
+        let lanes = SpinMutex::new(VecDeque::with_capacity(lanes));
+        Errands { lanes, parker: Parker::new(c"dmflush") }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.lock().is_empty()
+    }
 }
 
 const IDLE: u8 = 0;
@@ -43,6 +70,7 @@ impl LaneCell {
             answers: Answers::default(),
             data: Handed::new(None),
             errand: Handed::new(None),
+            made: Handed::new(None),
             nested: Nested::row(number, width),
         }
     }
@@ -88,8 +116,14 @@ impl TableIo {
                     Ok(())
                 });
             }
-            Request::Flush => self.send_off(lane, Errand::Flush, places),
-            Request::Discard { length } => self.send_off(lane, Errand::Discard(length), places),
+            Request::Flush => {
+                self.send_off(lane, FOR_DISKS, places.first().copied().map(Errand::Flush))
+            }
+            Request::Discard { length } => {
+                let errand = places.first().map(|place| Errand::Discard(*place, length));
+                self.send_off(lane, FOR_DISKS, errand);
+            }
+            Request::Make(make) => self.send_off(lane, FOR_MEMORY, Some(Errand::Make(make))),
         }
     }
 
@@ -100,10 +134,10 @@ impl TableIo {
             return None;
         }
         // SAFETY: the request is over, so that its memory is the lane's again.
-        let data = unsafe { (*cell.data.get()).take() };
+        let (data, made) = unsafe { ((*cell.data.get()).take(), (*cell.made.get()).take()) };
         let Outcome { failed, errno } = cell.answers.outcome();
         cell.state.store(IDLE, Ordering::Relaxed);
-        Some(Answer { failed, errno, data })
+        Some(Answer { failed, errno, data, made })
     }
 
     /// Sends memory of a lane's own to or from places.
@@ -175,32 +209,40 @@ impl TableIo {
     }
 
     /// Does the errands that wait, one after the other.
-    pub(super) fn do_errands(&self) {
+    pub(super) fn do_errands(&self, errands: &Errands) {
         loop {
-            let Some(lane) = self.errands.lock().pop_front() else { return };
+            let Some(lane) = errands.lanes.lock().pop_front() else { return };
             let Some(cell) = self.lanes.get(lane) else { continue };
             // SAFETY: the lane's request is under way here and nowhere else.
-            let Some((errand, place)) = (unsafe { (*cell.errand.get()).take() }) else { continue };
-            let result = match (errand, self.device(place.component)) {
-                (_, None) => Err(Errno::EIO),
-                (Errand::Flush, Some(device)) => device.flush(0),
-                (Errand::Discard(length), Some(device)) => device.discard(place.sector, length),
+            let Some(errand) = (unsafe { (*cell.errand.get()).take() }) else { continue };
+            let device = |place: Place| self.device(place.component).ok_or(Errno::EIO);
+            let result = match errand {
+                Errand::Flush(place) => device(place).and_then(|device| device.flush(0)),
+                Errand::Discard(place, length) => {
+                    device(place).and_then(|device| device.discard(place.sector, length))
+                }
+                Errand::Make(make) => {
+                    let made = make();
+                    // SAFETY: as above; the lane takes it when this is done.
+                    unsafe { *cell.made.get() = Some(made) };
+                    Ok(())
+                }
             };
             self.place_done(lane, 1, result);
         }
     }
 
-    fn send_off(&self, lane: usize, errand: Errand, places: &[Place]) {
+    fn send_off(&self, lane: usize, which: usize, errand: Option<Errand>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         cell.answers.begin(1);
-        let Some(place) = places.first() else {
+        let (Some(errand), Some(errands)) = (errand, self.errands.get(which)) else {
             return self.place_done(lane, 1, Err(Errno::EINVAL));
         };
         // SAFETY: the lane has no other request under way; the thread that does errands takes this.
-        unsafe { *cell.errand.get() = Some((errand, *place)) };
+        unsafe { *cell.errand.get() = Some(errand) };
         // There is room for every lane.
-        self.errands.lock().push_back(lane);
-        self.errand_parker.unpark();
+        errands.lanes.lock().push_back(lane);
+        errands.parker.unpark();
     }
 }
 

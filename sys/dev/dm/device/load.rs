@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::any::TypeId;
 use core::cell::RefCell;
 
-use super::share::Share;
+use super::share::{Purse, Share};
 use super::{Device, Driver, Loaded, Selector};
 use crate::aes::Aes;
 use crate::executor::{self, Executor};
@@ -404,6 +404,10 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
 
     fn cpus(&self) -> usize {
         self.driver.kernel.cpus()
+    }
+
+    fn purse(&self) -> Purse {
+        self.driver.budget.purse()
     }
 
     fn clock(&self) -> Clock {

@@ -9,8 +9,20 @@ use crate::{Errno, limits};
 #[derive(Default)]
 pub(super) struct Budget(Arc<AtomicUsize>);
 
-/// A part of it, which comes back when it is dropped.
-pub(super) struct Share {
+/// The budget, for targets that take of it while their table is there.
+#[derive(Clone, Default)]
+pub struct Purse(Arc<AtomicUsize>);
+
+impl Purse {
+    /// Takes a part of the budget, which comes back when it is dropped; `None` if there is not that much left.
+    /// From anywhere; does not sleep.
+    pub fn take(&self, bytes: usize) -> Option<Share> {
+        Budget(self.0.clone()).take(bytes).ok()
+    }
+}
+
+/// A part of the budget, which comes back when it is dropped.
+pub struct Share {
     of: Arc<AtomicUsize>,
     bytes: usize,
 }
@@ -27,9 +39,15 @@ impl Budget {
     }
 }
 
+impl Budget {
+    pub(super) fn purse(&self) -> Purse {
+        Purse(self.0.clone())
+    }
+}
+
 impl Share {
     /// Takes another over.
-    pub(super) fn join(&mut self, mut other: Share) {
+    pub fn join(&mut self, mut other: Share) {
         self.bytes = self.bytes.saturating_add(core::mem::take(&mut other.bytes));
     }
 }

@@ -60,11 +60,12 @@ impl Host for FakeHost {
     fn kick(&self, _: usize) {}
 
     fn begin(&self, lane: usize, request: Request, _: &[Place]) {
-        let data = match request {
-            Request::Read { data, .. } | Request::Write { data, .. } => Some(data),
-            Request::Send { .. } | Request::Flush | Request::Discard { .. } => None,
+        let (data, made) = match request {
+            Request::Read { data, .. } | Request::Write { data, .. } => (Some(data), None),
+            Request::Send { .. } | Request::Flush | Request::Discard { .. } => (None, None),
+            Request::Make(make) => (None, Some(make())),
         };
-        *lock(&self.answers[lane]) = Some(Answer { failed: 0, errno: Errno::EIO, data });
+        *lock(&self.answers[lane]) = Some(Answer { failed: 0, errno: Errno::EIO, data, made });
         let _ = self.ready.set(lane);
     }
 

@@ -63,6 +63,9 @@ struct LaneState {
     /// Why each that failed did so, by place.
     first: Option<(usize, Errno)>,
     data: Option<Box<[u8]>>,
+    made: Option<Box<dyn Any + Send>>,
+    /// `true` for a lane that does I/O while the device is suspended.
+    resident: bool,
     at: usize,
     answer: Option<Answer>,
 }
@@ -71,7 +74,8 @@ impl LaneState {
     fn end(&mut self) {
         let errno = self.first.take().map_or(Errno::EIO, |(_, errno)| errno);
         let failed = core::mem::take(&mut self.failed);
-        self.answer = Some(Answer { failed, errno, data: self.data.take() });
+        let (data, made) = (self.data.take(), self.made.take());
+        self.answer = Some(Answer { failed, errno, data, made });
     }
 }
 
@@ -90,11 +94,15 @@ impl Host {
         let (shared, ready) = (shared.clone(), ready.clone());
         let host = Arc::new(Host { shared, number, device, disks, ready, runners });
         let lane = |width: &usize| LaneState { width: *width, ..LaneState::default() };
+        let mut lanes: Vec<LaneState> = plan.lanes.iter().map(lane).collect();
+        for (lane, resident) in lanes.iter_mut().zip(&plan.residents) {
+            lane.resident = *resident;
+        }
         state.hosts.push(Some(HostState {
             host: host.clone(),
             executor: Weak::new(),
             started: false,
-            lanes: plan.lanes.iter().map(lane).collect(),
+            lanes,
             jobs: plan.jobs.iter().map(|_| None).collect(),
             forwarded: plan.jobs.iter().map(lane).collect(),
             awake: (0..host.ready.runners()).map(|_| false).collect(),
@@ -224,9 +232,10 @@ impl HostState {
         }
     }
 
-    /// Nothing of the table is under way.
+    /// Nothing of the table is under way but what goes on while the device is suspended.
     pub fn idle(&self) -> bool {
-        self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(|lane| lane.left == 0)
+        let idle = |lane: &LaneState| lane.left == 0 || lane.resident;
+        self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(idle)
     }
 }
 
@@ -290,7 +299,8 @@ impl host::Host for Host {
     fn begin(&self, lane: usize, request: Request, places: &[Place]) {
         let first = self.with(|state, number| {
             let host = state.host(number);
-            assert!(host.started, "a table does I/O while it is not started");
+            let resident = host.lanes[lane].resident;
+            assert!(host.started || resident, "a table does I/O while it is not started");
             let slot = &mut host.lanes[lane];
             assert!(slot.left == 0 && slot.answer.is_none(), "a lane has two requests");
             assert!(places.len() <= slot.width, "a lane sends to more places than its target said");
@@ -324,6 +334,11 @@ impl host::Host for Host {
                 }
                 Request::Flush => (Command::Flush, 0, Vec::new()),
                 Request::Discard { length } => (Command::Discard, length.0, Vec::new()),
+                Request::Make(make) => {
+                    assert!(places.is_empty(), "memory is no component's");
+                    slot.made = Some(make());
+                    (Command::Flush, 0, Vec::new())
+                }
             };
             assert!(length as usize * SECTOR <= state.max_io, "a request beyond the largest");
             let first = state.flights.len();

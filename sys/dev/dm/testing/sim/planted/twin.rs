@@ -323,6 +323,9 @@ impl Worker for Twin {
             width: 2,
             buffer: REGION as usize * SECTOR,
             background_buffer: SECTOR,
+            residents: 0,
+            resident_buffer: 0,
+            grows: false,
             control_buffer: REGION as usize * SECTOR,
             threads: 2,
             ..Needs::default()

@@ -32,6 +32,11 @@ pub const VERITY_BLOCK: u32 = 512 * 1024;
 
 /// Bytes of verified hash blocks that a verity line keeps, or eight blocks.
 pub const VERITY_CACHE: usize = 4 << 20;
+/// Blocks of exceptions in memory that a snapshot may have, some 32 KiB each.
+pub const SNAPSHOT_BLOCKS: usize = if usize::BITS == 32 { 1024 } else { 4096 };
+
+/// Chunks of a snapshot's store.
+pub const SNAPSHOT_CHUNKS: u64 = 1 << 27;
 
 /// Bytes of a component's path, as PATH_MAX less its NUL.
 pub const PATH: usize = 1023;

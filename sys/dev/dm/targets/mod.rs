@@ -9,6 +9,7 @@ pub mod flakey;
 pub mod linear;
 pub mod log_writes;
 pub mod mirror;
+pub mod snapshot;
 pub mod striped;
 pub mod switch;
 pub mod unstriped;
@@ -37,6 +38,8 @@ pub const TARGETS: &[&TargetType] = &[
     &mirror::TYPE,
     &verity::TYPE,
     &crypt::TYPE,
+    &snapshot::TYPE,
+    &snapshot::origin::TYPE,
 ];
 
 /// The names of all kinds, for messages.

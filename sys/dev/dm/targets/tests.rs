@@ -158,6 +158,18 @@ const SAMPLES: &[Sample] = &[
     .least(5),
     sample("crypt", 100, "cipher_null-ecb - 0 /dev/b 7 0", "cipher_null-ecb - 0 19:19 7", "").takes_more()
     .least(5),
+    sample("snapshot", 100, "/dev/a /dev/b P 8 0", "19:3 19:19 P 8", "16/1000 16").least(4),
+    sample("snapshot", 1000, "19:3 /dev/b p 0 0", "19:3 19:19 P 0", "64/1000 64").least(4),
+    sample("snapshot", 7, "/dev/b /dev/a n 1 0", "19:19 19:3 N 1", "0/1000 0").least(4),
+    sample(
+        "snapshot",
+        999,
+        "/dev/a 19:35 PO 1024 2 discard_zeroes_cow discard_passdown_origin",
+        "19:3 19:35 PO 1024 2 discard_zeroes_cow discard_passdown_origin",
+        "2048/100000 2048",
+    )
+    .least(4),
+    sample("snapshot-origin", 100, "/dev/a", "19:3", ""),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];

@@ -95,13 +95,15 @@ pub struct Model {
     zeroes: Vec<Range<u64>>,
     /// `true` if a sector whose content was uncertain after a crash stays what it was read as.
     pub settles: bool,
+    /// `true` if nobody knows any more what the device holds, and never will.
+    pub lost: bool,
 }
 
 impl Model {
     /// A device of so many sectors that holds nobody knows what.
     pub fn new(sectors: u64) -> Model {
         let cells = vec![vec![Version::left(Value::ANY, 0)]; sectors as usize];
-        Model { cells, zeroes: Vec::new(), settles: true }
+        Model { cells, zeroes: Vec::new(), settles: true, lost: false }
     }
 
     /// These sectors read as zeroes, whatever is written.
@@ -193,6 +195,9 @@ impl Model {
     /// # Errors
     /// What is wrong, in words.
     pub fn read(&mut self, start: u64, from: Moment, data: &[u8]) -> Result<(), String> {
+        if self.lost {
+            return Ok(());
+        }
         let settles = self.settles;
         let length = (data.len() / SECTOR) as u64;
         for ((sector, cell), data) in self.cells(start, length).zip(data.chunks_exact(SECTOR)) {

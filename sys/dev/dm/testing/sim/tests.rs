@@ -12,6 +12,8 @@ const SEEDS: &[(&str, &str)] = &[
     ("twin", include_str!("seeds/twin")),
     ("log-writes", include_str!("seeds/log-writes")),
     ("mirror", include_str!("seeds/mirror")),
+    ("snapshot", include_str!("seeds/snapshot")),
+    ("snapshot-origin", include_str!("seeds/snapshot-origin")),
 ];
 
 /// Games of 200 steps of each kind; `cargo xtask simulate` plays on.

@@ -7,6 +7,7 @@ mod crypt;
 pub mod log_writes;
 mod maps;
 pub mod mirror;
+pub mod snapshot;
 mod verity;
 
 use super::game::Make;
@@ -27,6 +28,10 @@ pub const GAMES: &[(&str, Make)] = &[
     ("crypt", || Box::new(crypt::Crypt::default())),
     ("log-writes", || Box::new(log_writes::LogWrites::own())),
     ("verity", || Box::new(verity::Verity::default())),
+    ("snapshot", || Box::new(snapshot::Snapshots::roomy())),
+    ("snapshot-origin", || Box::new(snapshot::Snapshots::roomy().two())),
+    ("snapshot-full", || Box::new(snapshot::Snapshots::roomy().full())),
+    ("snapshot-faults", || Box::new(snapshot::Snapshots::roomy().faults())),
     ("mixed", || {
         Box::new(maps::Maps::new(&["linear", "striped", "zero", "error", "delay", "flakey"]))
     }),

@@ -10,6 +10,7 @@ mod twin;
 use super::game::Make;
 use super::games::log_writes::LogWrites;
 use super::games::mirror::Mirror;
+use super::games::snapshot::Snapshots;
 use shadow::ShadowGame;
 use twin::TwinGame;
 
@@ -35,6 +36,7 @@ pub const WRONG: &[(&str, Make)] = &[
     ("a log lies on a disk that does not flush", || Box::new(LogWrites::own().lying_log())),
     ("a mirror's legs do not flush", || Box::new(Mirror::new(true).lying_legs())),
     ("a mirror's log does not flush", || Box::new(Mirror::new(true).lying_log())),
+    ("a snapshot's store does not flush", || Box::new(Snapshots::roomy().lying(1))),
     ("disks acknowledge flushes and do nothing", || Box::new(TwinGame::new("twin").lying())),
 ];
 

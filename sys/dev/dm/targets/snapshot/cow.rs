@@ -1,0 +1,663 @@
+//! The state of a snapshot: what its tables share, the old one and the new one while they are exchanged, and what the
+//! origin asks.
+//!
+//! An *exception* is a chunk of the origin whose content, as it was or as it was written through the snapshot, lies in a
+//! chunk of the store. One that is being made is *pending*, in the order in which the chunks of the store were given out:
+//!
+//! | pending | its chunk of the store | next |
+//! |---|---|---|
+//! | queued | nothing | a resident lane copies it |
+//! | copying | being written, by a lane or by the write of a whole chunk itself | copied, or the snapshot fails |
+//! | copied | written | when it is the first, and no other is under way or there are many: committed |
+//! | committing | written, flushed | its entry is written and flushed, in order with others |
+//!
+//! Then it is *visible*: reads find it, what waits looks again. Reads of the origin that began before may still be under
+//! way; each bucket of [`Cow::reads`] counts those of its chunks, and while it is *draining* the origin's writes
+//! of these chunks wait, and new reads do.
+//!
+//! | health | reads, writes | origin | next |
+//! |---|---|---|---|
+//! | good | yes | waits for copies | failing |
+//! | failing | EIO | waits | the store's header is marked: invalid |
+//! | invalid | EIO | waits for nothing | — |
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use dm_sync::Spin;
+
+use super::format::{ENTRY, Exception, Geometry};
+use super::runs::{BLOCK, Block, Found, Runs};
+use crate::device::{Purse, Share};
+use crate::lane::{Signal, Waker};
+use crate::units::Dev;
+use crate::{Sector, limits};
+
+/// Pending exceptions at one time.
+pub const PENDING: usize = 128;
+
+/// Exceptions in one commit, at most.
+pub const BATCH: usize = 64;
+
+/// Room for insertions that is to be there, in exceptions.
+const ROOM: u64 = 1024;
+
+/// Buckets of reads that are under way.
+const READS: usize = 1024;
+
+/// In a bucket: it is draining.
+const DRAINING: u32 = 1 << 31;
+
+/// How a store is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// On its device, in Linux's form.
+    Persistent {
+        /// `true` if a full store fails writes of the snapshot, and not the snapshot.
+        overflow: bool,
+    },
+    /// In memory: only the data are on the device.
+    Transient,
+}
+
+/// The states of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It is what it should be.
+    Good,
+    /// It is not any more, and its store does not say so yet.
+    Failing,
+    /// It is lost.
+    Invalid,
+}
+
+/// The state that all tables on one store share.
+pub struct Cow {
+    pub state: Spin<State>,
+    /// Reads of the origin under way, by chunk. Counted up with `state` held.
+    reads: Box<[AtomicU32]>,
+}
+
+/// The signals that one table's resident lanes wait for.
+#[derive(Default)]
+pub struct Signals {
+    /// Something is queued to be copied.
+    pub work: Signal,
+    /// The lane that commits may have something to do.
+    pub ready: Signal,
+    /// Memory is wanted.
+    pub hungry: Signal,
+}
+
+/// Everything that changes about a snapshot.
+pub struct State {
+    /// The origin's device, while a table uses this.
+    pub origin: Option<Dev>,
+    /// Tables that use this.
+    pub tables: u32,
+    /// The table whose lanes do the work.
+    pub keeper: Option<Keeper>,
+    /// `true` while the keeper's device is not suspended.
+    pub running: bool,
+    /// `true` while some table reads the store.
+    pub loading: bool,
+    /// `true` once the store was read.
+    pub loaded: bool,
+    /// `true` once the keeper's table goes: no new exception is begun.
+    pub closing: bool,
+    pub kind: Kind,
+    pub geometry: Geometry,
+    /// Sectors of the snapshot, of the origin, of the store's device.
+    pub length: Sector,
+    pub origin_size: Sector,
+    pub cow_size: Sector,
+    /// The store's size when it was found to be too small; it is asked again before a snapshot fails for that.
+    pub full_at: Option<Sector>,
+    pub ask_size: bool,
+    /// `true` if areas may lie behind the end of the store's device: nothing is added to it.
+    pub sealed: bool,
+    pub health: Health,
+    pub overflow: bool,
+    /// A lane commits, or marks the store: of the keeper's table, or of the one before, until it is done.
+    pub busy: bool,
+    /// An event is to be raised.
+    pub event: bool,
+    pub runs: Runs,
+    /// What is paid for the blocks of `runs`.
+    paid: Vec<Share>,
+    /// No more memory is to be had.
+    pub starved: bool,
+    /// The next chunk of the store to be given out.
+    pub next_free: u64,
+    /// Where the next exception is written.
+    pub tail: Tail,
+    /// In the order of their chunks of the store. It has room for [`PENDING`].
+    pending: VecDeque<Pending>,
+    /// The number of the first of them.
+    first: u64,
+    /// The sector of the store's device that `tail` lies in, as it is there.
+    pub unit: Box<[u8]>,
+}
+
+/// A place for an exception in a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tail {
+    /// The area.
+    pub area: u64,
+    /// The entry there.
+    pub entry: u64,
+}
+
+/// The table whose lanes do a snapshot's work.
+pub struct Keeper {
+    /// Its number.
+    pub table: u64,
+    /// The way to its lanes.
+    pub waker: Waker,
+    /// The signals that they wait for.
+    pub signals: Arc<Signals>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Queued,
+    Copying,
+    Copied,
+}
+
+#[derive(Clone, Copy)]
+struct Pending {
+    exception: Exception,
+    step: Step,
+}
+
+/// An answer to whoever wants to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// Nothing is to be waited for.
+    Clear,
+    /// It must wait, and look again.
+    Wait,
+}
+
+/// An answer to a write of the snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// The chunk has an exception.
+    There(Found),
+    /// It must wait, and look again.
+    Wait,
+    /// It is to write this chunk of the store itself, as number so-and-so of those that are pending.
+    Own(u64, u64),
+    /// It fails.
+    Fail,
+}
+
+/// The next task of the lane that commits.
+pub enum Task {
+    /// Commit this many.
+    Commit(usize),
+    /// Mark the store.
+    Invalidate,
+    /// Ask for the size of the store's device.
+    Size,
+    /// Raise an event.
+    Event,
+    /// Let go.
+    Close,
+}
+
+impl Cow {
+    /// Without a store yet, for a store's device with sectors of so many bytes.
+    pub fn new(purse: &Purse, unit: usize) -> Cow {
+        let mut runs = Runs::new(limits::SNAPSHOT_BLOCKS);
+        let mut paid = Vec::with_capacity(limits::SNAPSHOT_BLOCKS);
+        while runs.room() < ROOM
+            && let Some(share) = purse.take(BLOCK)
+        {
+            runs.grow(Block::default());
+            paid.push(share);
+        }
+        let state = State {
+            origin: None,
+            tables: 0,
+            keeper: None,
+            running: false,
+            loading: false,
+            loaded: false,
+            closing: false,
+            kind: Kind::Transient,
+            geometry: Geometry { shift: 5 },
+            length: Sector::ZERO,
+            origin_size: Sector::ZERO,
+            cow_size: Sector::ZERO,
+            full_at: None,
+            ask_size: false,
+            sealed: false,
+            health: Health::Good,
+            overflow: false,
+            busy: false,
+            event: false,
+            runs,
+            paid,
+            starved: false,
+            next_free: 0,
+            tail: Tail::default(),
+            pending: VecDeque::with_capacity(PENDING),
+            first: 0,
+            unit: alloc::vec![0; unit].into(),
+        };
+        Cow { state: Spin::new(state), reads: (0..READS).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    fn bucket(&self, chunk: u64) -> Option<&AtomicU32> {
+        self.reads.get((chunk % READS as u64) as usize)
+    }
+
+    fn is_draining(&self, chunk: u64) -> bool {
+        self.bucket(chunk).is_some_and(|bucket| bucket.load(Ordering::SeqCst) & DRAINING != 0)
+    }
+
+    /// Counts a read of the origin as under way. `false` if it must wait. With `state` held.
+    pub fn begin_read(&self, chunk: u64) -> bool {
+        let Some(bucket) = self.bucket(chunk) else { return false };
+        if bucket.load(Ordering::SeqCst) & DRAINING != 0 {
+            return false;
+        }
+        bucket.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    /// A read of the origin is over. `true` if somebody waits for that. From anywhere.
+    pub fn end_read(&self, chunk: u64) -> bool {
+        let Some(bucket) = self.bucket(chunk) else { return false };
+        if bucket.fetch_sub(1, Ordering::SeqCst) != DRAINING | 1 {
+            return false;
+        }
+        let state = self.state.lock();
+        let last = bucket.compare_exchange(DRAINING, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        drop(state);
+        last
+    }
+
+    /// An exception is visible: reads of its chunk that are under way are waited for. With `state` held.
+    fn drain(&self, chunk: u64) {
+        let Some(bucket) = self.bucket(chunk) else { return };
+        // Whoever ends the last one sees the bit, or it is taken away here.
+        if bucket.fetch_or(DRAINING, Ordering::SeqCst) & !DRAINING == 0 {
+            bucket.fetch_and(!DRAINING, Ordering::SeqCst);
+        }
+    }
+
+    /// The sectors from `start` on, at most `length`, that the origin may write at once. If there are none, those of
+    /// its chunk.
+    pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
+        let state = self.state.lock();
+        if state.health == Health::Invalid || start >= state.length {
+            return Ok(length);
+        }
+        let chunk = state.geometry.chunk_of(start);
+        let first = state.geometry.within(start, length);
+        match state.runs.find(chunk) {
+            None => Err(first),
+            Some(_) if self.is_draining(chunk) => Err(first),
+            Some(found) => {
+                // As many of the run's chunks as do not drain.
+                let (mut clear, mut on) = (first, 1u64);
+                while clear < length && on < found.left && !self.is_draining(chunk.wrapping_add(on))
+                {
+                    clear = Sector(clear.0.saturating_add(state.geometry.chunk().0)).min(length);
+                    on = on.saturating_add(1);
+                }
+                Ok(clear)
+            }
+        }
+    }
+
+    /// The origin wants to write: whatever has no exception yet gets one.
+    pub fn ask_for(&self, start: Sector, length: Sector) -> Ask {
+        let mut state = self.state.lock();
+        if state.health == Health::Invalid || start >= state.length {
+            return Ask::Clear;
+        }
+        let geometry = state.geometry;
+        let end = start.0.saturating_add(length.0).min(state.length.0);
+        let (mut chunk, last) =
+            (geometry.chunk_of(start), geometry.chunk_of(Sector(end.wrapping_sub(1))));
+        let mut answer = Ask::Clear;
+        while chunk <= last {
+            if state.health == Health::Failing {
+                return Ask::Wait;
+            }
+            if state.runs.find(chunk).is_some() {
+                if self.is_draining(chunk) {
+                    answer = Ask::Wait;
+                }
+            } else if state.pending(chunk) {
+                answer = Ask::Wait;
+            } else if !state.closing {
+                answer = Ask::Wait;
+                match state.allocate(chunk, Step::Queued) {
+                    Ok(_) => state.raise(|signals| &signals.work),
+                    Err(why) => self.cannot(&mut state, why, false),
+                }
+            }
+            chunk = chunk.wrapping_add(1);
+        }
+        answer
+    }
+
+    /// The snapshot wants to write to a chunk; `whole` if all of it.
+    pub fn write(&self, chunk: u64, whole: bool) -> Write {
+        let mut state = self.state.lock();
+        if state.health != Health::Good || state.overflow {
+            return Write::Fail;
+        }
+        if let Some(found) = state.runs.find(chunk) {
+            return Write::There(found);
+        }
+        if state.pending(chunk) {
+            return Write::Wait;
+        }
+        let step = if whole { Step::Copying } else { Step::Queued };
+        match state.allocate(chunk, step) {
+            Ok((number, new)) if whole => Write::Own(number, new),
+            Ok(_) => {
+                state.raise(|signals| &signals.work);
+                Write::Wait
+            }
+            Err(why) => {
+                self.cannot(&mut state, why, true);
+                if state.overflow { Write::Fail } else { Write::Wait }
+            }
+        }
+    }
+
+    /// An exception cannot be begun now.
+    fn cannot(&self, state: &mut State, why: Cannot, snapshot: bool) {
+        match why {
+            Cannot::Busy => {}
+            Cannot::Memory if state.starved => self.fail(state),
+            Cannot::Memory => state.raise(|signals| &signals.hungry),
+            Cannot::Full if state.full_at != Some(state.cow_size) => {
+                state.ask_size = true;
+                state.raise(|signals| &signals.ready);
+            }
+            Cannot::Full if snapshot && state.kind == (Kind::Persistent { overflow: true }) => {
+                (state.overflow, state.event) = (true, true);
+                state.raise(|signals| &signals.ready);
+            }
+            Cannot::Full => self.fail(state),
+        }
+    }
+
+    /// The snapshot is not any more what it should be.
+    pub fn fail(&self, state: &mut State) {
+        if state.health == Health::Good {
+            state.health = Health::Failing;
+            state.raise(|signals| &signals.ready);
+        }
+    }
+
+    /// The chunk of a pending exception is written, or could not be.
+    pub fn copied(&self, number: u64, ok: bool) {
+        let mut state = self.state.lock();
+        if !ok {
+            return self.fail(&mut state);
+        }
+        let at = number.checked_sub(state.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(pending) = at.and_then(|at| state.pending.get_mut(at)) {
+            pending.step = Step::Copied;
+            state.raise(|signals| &signals.ready);
+        }
+    }
+
+    /// The next chunk to be copied, for a lane of this table.
+    pub fn next_copy(&self, table: u64) -> Option<(u64, Exception)> {
+        let mut state = self.state.lock();
+        if !state.is_kept_by(table) || state.health != Health::Good {
+            return None;
+        }
+        let first = state.first;
+        let queued = state.pending.iter_mut().zip(first..).find(|(p, _)| p.step == Step::Queued);
+        let (pending, number) = queued?;
+        pending.step = Step::Copying;
+        let exception = pending.exception;
+        Some((number, exception))
+    }
+
+    /// The next task of the lane that commits, if it is of the keeper's table.
+    pub fn next_task(&self, table: u64, ending: bool) -> Option<Task> {
+        let mut state = self.state.lock();
+        if !state.is_kept_by(table) {
+            return None;
+        }
+        if core::mem::take(&mut state.event) {
+            return Some(Task::Event);
+        }
+        if state.busy {
+            return None;
+        }
+        match state.health {
+            Health::Failing => {
+                state.busy = true;
+                return Some(Task::Invalidate);
+            }
+            Health::Invalid if ending => return Some(Task::Close),
+            Health::Invalid => return None,
+            Health::Good => {}
+        }
+        if core::mem::take(&mut state.ask_size) {
+            return Some(Task::Size);
+        }
+        state.closing |= ending;
+        if ending && state.pending.is_empty() {
+            return Some(Task::Close);
+        }
+        let (copied, most) = state.copied();
+        let all = copied == state.pending.len() || copied >= most;
+        let now = all || state.kind == Kind::Transient;
+        state.busy = copied > 0 && now;
+        state.busy.then_some(Task::Commit(copied.min(most)))
+    }
+
+    /// The number of exceptions that can be committed now.
+    pub fn ready_now(&self) -> usize {
+        let (copied, most) = self.state.lock().copied();
+        copied.min(most)
+    }
+
+    /// The lane that commits is done with its task.
+    pub fn is_done(&self) {
+        let mut state = self.state.lock();
+        state.busy = false;
+        state.raise(|signals| &signals.ready);
+    }
+
+    /// Fills `bytes` with what the first pending exceptions make of the store from the tail's sector on. The answer
+    /// is where that is in its area, and how many bytes.
+    pub fn fill(&self, count: usize, bytes: &mut [u8]) -> (usize, usize) {
+        let state = self.state.lock();
+        let unit = state.unit.len().max(1);
+        let at = usize::try_from(state.tail.entry).unwrap_or(0).saturating_mul(ENTRY);
+        let (skip, start) = (at % unit, at / unit * unit);
+        let length = skip.saturating_add(count.saturating_mul(ENTRY)).next_multiple_of(unit);
+        bytes.iter_mut().take(length).for_each(|byte| *byte = 0);
+        bytes.iter_mut().zip(&state.unit).take(skip).for_each(|(to, from)| *to = *from);
+        for (pending, at) in state.pending.iter().take(count).zip(skip / ENTRY..) {
+            pending.exception.write(bytes, at);
+        }
+        (start, length)
+    }
+
+    /// The first pending exceptions are on stable storage: they are visible from now on. `bytes` is what
+    /// [`Cow::fill`] made.
+    pub fn publish(&self, count: usize, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        if state.health != Health::Good {
+            return;
+        }
+        let persistent = state.kind != Kind::Transient;
+        for _ in 0..count {
+            let Some(pending) = state.pending.pop_front() else { break };
+            state.first = state.first.wrapping_add(1);
+            let old = pending.exception.old;
+            if !state.runs.insert(pending.exception) {
+                // There was room when it was begun.
+                return self.fail(&mut state);
+            }
+            self.drain(old);
+        }
+        if persistent {
+            state.advance(count, bytes);
+        }
+        if state.runs.room() < ROOM {
+            state.raise(|signals| &signals.hungry);
+        }
+        // Those that waited for a number.
+        state.raise(|signals| &signals.work);
+    }
+
+    /// Takes memory that was made for more exceptions.
+    pub fn feed(&self, block: Block, share: Share) {
+        let mut state = self.state.lock();
+        let left = state.runs.grow(block);
+        if left.is_none() && state.paid.len() < state.paid.capacity() {
+            state.paid.push(share);
+        }
+        drop(state);
+        drop(left);
+    }
+
+    /// `true` if memory is wanted, for the lane of the keeper's table that gets it.
+    pub fn is_hungry(&self, table: u64) -> bool {
+        let state = self.state.lock();
+        state.is_kept_by(table)
+            && state.runs.room() < ROOM
+            && !state.starved
+            && state.health == Health::Good
+    }
+
+    /// No more memory is to be had: a snapshot that needs some is lost.
+    pub fn starve(&self) {
+        self.state.lock().starved = true;
+    }
+}
+
+/// The reasons why an exception cannot be begun now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cannot {
+    /// Too many are pending.
+    Busy,
+    /// The memory is used up that was taken for exceptions.
+    Memory,
+    /// The store is full.
+    Full,
+}
+
+impl State {
+    /// `true` if the lanes of this table do the work.
+    pub fn is_kept_by(&self, table: u64) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.table == table)
+    }
+
+    /// Has the keeper's lanes look that wait for a signal.
+    pub fn raise(&self, signal: fn(&Signals) -> &Signal) {
+        if let Some(keeper) = &self.keeper {
+            keeper.waker.raise(signal(&keeper.signals));
+        }
+    }
+
+    /// `true` if a chunk's exception is pending.
+    fn pending(&self, chunk: u64) -> bool {
+        self.pending.iter().any(|pending| pending.exception.old == chunk)
+    }
+
+    /// The first pending exceptions whose chunks are written, and how many may be committed at once.
+    fn copied(&self) -> (usize, usize) {
+        let copied = self.pending.iter().take_while(|p| p.step == Step::Copied).count();
+        let left = self.geometry.entries().saturating_sub(self.tail.entry);
+        (copied, BATCH.min(usize::try_from(left).unwrap_or(BATCH)))
+    }
+
+    /// `true` if the pending exception with this number is not pending any more.
+    pub fn is_over(&self, number: u64) -> bool {
+        number < self.first
+    }
+
+    /// Begins an exception. The answer is its number and its chunk of the store.
+    fn allocate(&mut self, old: u64, step: Step) -> Result<(u64, u64), Cannot> {
+        let waiting = self.pending.len();
+        if waiting >= PENDING {
+            return Err(Cannot::Busy);
+        }
+        if self.runs.room() <= waiting as u64 {
+            return Err(Cannot::Memory);
+        }
+        let geometry = self.geometry;
+        let fits = |chunk: u64| {
+            let end = chunk.checked_add(1).and_then(|end| geometry.sector(end));
+            end.is_some_and(|end| end <= self.cow_size)
+        };
+        let new = self.next_free;
+        if !fits(new) || self.sealed {
+            return Err(Cannot::Full);
+        }
+        if self.kind != Kind::Transient {
+            // The last of an area is written when the next area is there.
+            let entry = self.tail.entry.saturating_add(waiting as u64);
+            let (over, at) = (entry / geometry.entries().max(1), entry % geometry.entries().max(1));
+            let area = self.tail.area.saturating_add(over);
+            let next = geometry.area(area.saturating_add(1));
+            let here = geometry.area(area).is_some_and(fits);
+            if !here || at.saturating_add(1) >= geometry.entries() && !next.is_some_and(fits) {
+                return Err(Cannot::Full);
+            }
+        }
+        let after = new.saturating_add(1);
+        self.next_free = match self.kind {
+            Kind::Transient => after,
+            Kind::Persistent { .. } => geometry.data_from(after),
+        };
+        self.pending.push_back(Pending { exception: Exception { old, new }, step });
+        Ok((self.first.wrapping_add(waiting as u64), new))
+    }
+
+    /// Entries were written at the tail.
+    fn advance(&mut self, count: usize, bytes: &[u8]) {
+        let unit = self.unit.len().max(1);
+        let entry = self.tail.entry.saturating_add(count as u64);
+        let before =
+            usize::try_from(self.tail.entry).unwrap_or(0).saturating_mul(ENTRY) / unit * unit;
+        let after = usize::try_from(entry).unwrap_or(0).saturating_mul(ENTRY) / unit * unit;
+        // Nothing of it when that sector is still empty.
+        let now = bytes.get(after.saturating_sub(before)..).unwrap_or(&[]);
+        let full = entry.saturating_mul(ENTRY as u64).is_multiple_of(unit as u64);
+        let now = if full { &[] } else { now };
+        self.unit.fill(0);
+        self.unit.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+        self.tail = match entry >= self.geometry.entries() {
+            true => Tail { area: self.tail.area.saturating_add(1), entry: 0 },
+            false => Tail { entry, ..self.tail },
+        };
+    }
+
+    /// Forgets what is pending: the snapshot is lost, and what is being copied has no use.
+    pub fn give_up(&mut self) {
+        self.first = self.first.wrapping_add(self.pending.len() as u64);
+        self.pending.clear();
+    }
+
+    /// Sectors of the store in use, and of those the ones for exceptions, as a status shows them.
+    pub fn usage(&self) -> (u64, u64) {
+        let chunk = self.geometry.chunk().0;
+        let meta = match self.kind {
+            Kind::Transient => 0,
+            Kind::Persistent { .. } => self.tail.area.saturating_add(2),
+        };
+        (self.next_free.saturating_mul(chunk), meta.saturating_mul(chunk))
+    }
+}

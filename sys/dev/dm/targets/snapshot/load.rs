@@ -1,0 +1,254 @@
+//! How a snapshot comes: a store that is read, a new one that is made, or one that another table has been using.
+
+use super::cow::{Health, Keeper, Kind, Tail};
+use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
+use super::{Snapshot, bytes};
+use crate::lane::Lane;
+use crate::units::DEV_BSIZE;
+use crate::{Errno, Sector};
+
+/// Exceptions that are put into memory at a time.
+const SOME: usize = 512;
+
+/// A store as it was read.
+struct Found {
+    geometry: Geometry,
+    valid: bool,
+    tail: Tail,
+    next_free: u64,
+    /// The next exception goes behind the end of the device.
+    full: bool,
+}
+
+impl Snapshot {
+    /// [`Worker::start`](crate::worker::Worker::start).
+    pub(super) async fn begin(&self, lane: &mut Lane) -> Result<(), Errno> {
+        let load = {
+            let mut state = self.cow.state.lock();
+            let other = !state.is_kept_by(self.table) && state.running;
+            let another =
+                state.loaded && (state.kind == Kind::Transient) != (self.kind == Kind::Transient);
+            if other || another || state.loading {
+                // Its device is not suspended.
+                return Err(Errno::EINVAL);
+            }
+            state.loading = !state.loaded;
+            state.loading
+        };
+        if load {
+            let read = self.read_store(lane).await;
+            let mut state = self.cow.state.lock();
+            state.loading = false;
+            let found = match read {
+                Ok(found) => found,
+                Err(errno) => {
+                    state.runs.clear();
+                    return Err(errno);
+                }
+            };
+            state.loaded = true;
+            (state.geometry, state.tail, state.next_free) =
+                (found.geometry, found.tail, found.next_free);
+            if !found.valid {
+                state.health = Health::Invalid;
+            }
+            state.sealed = found.full;
+        }
+        self.take_over(lane);
+        Ok(())
+    }
+
+    /// This table does the snapshot's work from now on.
+    fn take_over(&self, lane: &Lane) {
+        let (store, origin) = (lane.size(self.store), lane.size(self.origin));
+        let waker = lane.waker();
+        let before = {
+            let mut state = self.cow.state.lock();
+            (state.kind, state.length) = (self.kind, self.length);
+            (state.cow_size, state.origin_size) = (store, origin);
+            (state.running, state.closing, state.starved) = (true, false, false);
+            state.full_at = None;
+            let signals = self.signals.clone();
+            state.keeper.replace(Keeper { table: self.table, waker, signals })
+        };
+        drop(before);
+        self.shared.add(&self.cow);
+        {
+            let state = self.cow.state.lock();
+            state.raise(|signals| &signals.work);
+            state.raise(|signals| &signals.ready);
+            state.raise(|signals| &signals.hungry);
+        }
+        self.shared.wake();
+    }
+
+    /// Reads the store, or makes one.
+    async fn read_store(&self, lane: &mut Lane) -> Result<Found, Errno> {
+        let geometry = Geometry::new(self.chunk.max(1)).ok_or(Errno::EINVAL)?;
+        if self.kind == Kind::Transient {
+            let tail = Tail::default();
+            return Ok(Found { geometry, valid: true, tail, next_free: 0, full: false });
+        }
+        let unit = self.unit();
+        lane.read(self.place(Sector::ZERO), sectors(unit)).await?;
+        match Header::read(lane.buffer()) {
+            Header::New => self.new_store(geometry, lane).await,
+            Header::Foreign => Err(Errno::ENXIO),
+            Header::Unknown => Err(Errno::EINVAL),
+            Header::Store { valid, chunk } => {
+                let geometry = Geometry::new(chunk).ok_or(Errno::EINVAL)?;
+                let units = [self.unit, self.origin_unit];
+                if units.iter().any(|unit| geometry.chunk() < *unit) {
+                    return Err(Errno::EINVAL);
+                }
+                if !valid {
+                    let (tail, next_free) = (Tail::default(), FIRST);
+                    return Ok(Found { geometry, valid, tail, next_free, full: false });
+                }
+                self.read_areas(geometry, lane).await
+            }
+        }
+    }
+
+    /// Makes a store: an empty area, and then the header.
+    async fn new_store(&self, geometry: Geometry, lane: &mut Lane) -> Result<Found, Errno> {
+        let end = geometry.sector(FIRST).ok_or(Errno::EINVAL)?;
+        if lane.size(self.store) < end {
+            return Err(Errno::EINVAL);
+        }
+        self.zero(Sector::ZERO, end, lane).await?;
+        lane.flush(&[self.store]).await.ok()?;
+        let unit = self.unit();
+        let buffer = lane.buffer().get_mut(..unit).ok_or(Errno::EINVAL)?;
+        Header::write(buffer, true, geometry.chunk().0 as u32);
+        lane.write(&[self.place(Sector::ZERO)], sectors(unit), true).await.ok()?;
+        self.cow.state.lock().unit.fill(0);
+        let tail = Tail::default();
+        Ok(Found { geometry, valid: true, tail, next_free: FIRST, full: false })
+    }
+
+    /// Reads every area, up to the end of the exceptions or of the device.
+    async fn read_areas(&self, geometry: Geometry, lane: &mut Lane) -> Result<Found, Errno> {
+        let size = lane.size(self.store);
+        let mut next_free = FIRST;
+        let mut area = 0u64;
+        loop {
+            let start = geometry.area(area).and_then(|chunk| geometry.sector(chunk));
+            let fits = |start: &Sector| {
+                start.0.checked_add(geometry.chunk().0).is_some_and(|end| end <= size.0)
+            };
+            let Some(start) = start.filter(fits) else {
+                // All there can be.
+                self.cow.state.lock().unit.fill(0);
+                let tail = Tail { area, entry: 0 };
+                let next_free = geometry.data_from(next_free);
+                return Ok(Found { geometry, valid: true, tail, next_free, full: true });
+            };
+            let end = self.read_area(geometry, start, &mut next_free, lane).await?;
+            if let Some(entry) = end {
+                self.clean_tail(start, entry, geometry, lane).await?;
+                let tail = Tail { area, entry };
+                let next_free = geometry.data_from(next_free);
+                return Ok(Found { geometry, valid: true, tail, next_free, full: false });
+            }
+            area = area.saturating_add(1);
+        }
+    }
+
+    /// Reads an area. The answer is the entry that ends the exceptions, if it does.
+    async fn read_area(
+        &self,
+        geometry: Geometry,
+        start: Sector,
+        next_free: &mut u64,
+        lane: &mut Lane,
+    ) -> Result<Option<u64>, Errno> {
+        let mut done = 0u64;
+        while done < geometry.chunk().0 {
+            let most = lane.buffer_sectors().0;
+            let some = Sector(most.min(geometry.chunk().0.wrapping_sub(done)).max(1));
+            lane.read(self.place(Sector(start.0.saturating_add(done))), some).await?;
+            let all = bytes(some) / ENTRY;
+            let mut at = 0usize;
+            while at < all {
+                self.make_room(lane).await?;
+                let mut state = self.cow.state.lock();
+                let from = at.saturating_mul(ENTRY);
+                let part = lane.buffer().get(from..).unwrap_or(&[]);
+                for exception in Exception::read_all(part).take(SOME.min(all.wrapping_sub(at))) {
+                    if exception.new == 0 {
+                        let before = done.saturating_mul(u64::from(DEV_BSIZE) / ENTRY as u64);
+                        return Ok(Some(before.saturating_add(at as u64)));
+                    }
+                    at = at.saturating_add(1);
+                    *next_free = (*next_free).max(exception.new.saturating_add(1));
+                    if !state.runs.insert(exception) {
+                        return Err(Errno::ENOMEM);
+                    }
+                }
+            }
+            done = done.saturating_add(some.0);
+        }
+        Ok(None)
+    }
+
+    /// Gets memory for the next exceptions.
+    async fn make_room(&self, lane: &mut Lane) -> Result<(), Errno> {
+        // The lane's buffer is not touched by this.
+        while self.cow.state.lock().runs.room() < SOME as u64 {
+            if !self.feed(lane).await {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that an area has nothing behind its last exception: a write that a crash has cut in pieces may have
+    /// left some, which would be read once those before are there.
+    async fn clean_tail(
+        &self,
+        area: Sector,
+        entry: u64,
+        geometry: Geometry,
+        lane: &mut Lane,
+    ) -> Result<(), Errno> {
+        let unit = self.unit();
+        let at = usize::try_from(entry).unwrap_or(0).saturating_mul(ENTRY);
+        let (first, skip) = (at / unit.max(1), at % unit.max(1));
+        let mut sector =
+            Sector(area.0.saturating_add(bytes_to_sectors(first.saturating_mul(unit))));
+        let end = area.0.saturating_add(geometry.chunk().0);
+        let mut skip = skip;
+        let mut is_first = true;
+        while sector.0 < end {
+            lane.read(self.place(sector), sectors(unit)).await?;
+            let buffer = lane.buffer().get_mut(..unit).ok_or(Errno::EINVAL)?;
+            let behind = buffer.get_mut(skip..).unwrap_or(&mut []);
+            let dirty = behind.iter().any(|byte| *byte != 0);
+            behind.fill(0);
+            if core::mem::take(&mut is_first) {
+                let mut state = self.cow.state.lock();
+                state.unit.iter_mut().zip(&*buffer).for_each(|(to, from)| *to = *from);
+            }
+            if dirty {
+                lane.write(&[self.place(sector)], sectors(unit), true).await.ok()?;
+            }
+            skip = 0;
+            sector = Sector(sector.0.saturating_add(sectors(unit).0.max(1)));
+        }
+        Ok(())
+    }
+
+    /// Bytes in a sector of the store's device.
+    fn unit(&self) -> usize {
+        bytes(self.unit)
+    }
+}
+
+fn bytes_to_sectors(bytes: usize) -> u64 {
+    (bytes / DEV_BSIZE as usize) as u64
+}
+
+fn sectors(bytes: usize) -> Sector {
+    Sector(bytes_to_sectors(bytes))
+}

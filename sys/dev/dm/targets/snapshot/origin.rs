@@ -1,0 +1,270 @@
+//! `snapshot-origin DEV`: a device that has snapshots. What is overwritten is copied out for them first.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use dm_sync::Spin;
+
+use super::JOBS;
+use super::cow::{Ask, Cow};
+use crate::job::{Job, Op, Place};
+use crate::lane::Lane;
+use crate::table::{LineSpec, Mistake};
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::worker::{Needs, Worker};
+use crate::{Errno, Sector};
+
+/// What a table calls `snapshot-origin`.
+pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1, 9, 0], new };
+
+/// An origin's device, as all lines see it that use it: the registry has one for each device.
+///
+/// Locks: `members`, then a [`Cow`]'s; `waiting` is taken with neither held.
+pub struct Origin {
+    /// Snapshots that want copies. One comes with its first start, and goes with its table.
+    members: Spin<Vec<Arc<Cow>>>,
+    /// Their number.
+    count: AtomicUsize,
+    /// Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
+    waiting: Spin<Waiting>,
+}
+
+struct Waiting {
+    /// It has room for `room`.
+    jobs: VecDeque<Job>,
+    /// The number of jobs that the lines have which use the origin.
+    room: usize,
+    /// The number of times that they were woken.
+    turn: u64,
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        let waiting = Waiting { jobs: VecDeque::new(), room: 0, turn: 0 };
+        Origin {
+            members: Spin::new(Vec::new()),
+            count: AtomicUsize::new(0),
+            waiting: Spin::new(waiting),
+        }
+    }
+}
+
+impl Origin {
+    /// Makes room for a line's jobs to wait. To be undone with [`Origin::leave`].
+    pub fn enter(&self) {
+        let mut wanted = JOBS;
+        loop {
+            // Made before the lock is taken, and dropped after it.
+            let mut jobs = VecDeque::with_capacity(wanted);
+            let mut waiting = self.waiting.lock();
+            let room = waiting.room.saturating_add(JOBS);
+            if room <= waiting.jobs.capacity() {
+                waiting.room = room;
+                return;
+            }
+            if room <= jobs.capacity() {
+                jobs.append(&mut waiting.jobs);
+                core::mem::swap(&mut jobs, &mut waiting.jobs);
+                waiting.room = room;
+                drop(waiting);
+                return;
+            }
+            wanted = room;
+        }
+    }
+
+    /// A line is gone.
+    pub fn leave(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.room = waiting.room.saturating_sub(JOBS);
+    }
+
+    /// The number of times that the jobs were woken which wait: whoever is about to wait asks for it before the look
+    /// that tells it to.
+    pub fn turn(&self) -> u64 {
+        self.waiting.lock().turn
+    }
+
+    /// Has a job wait until something has changed. The answer is the job if something has since `turn`.
+    pub fn wait(&self, job: Job, turn: u64) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        if waiting.turn != turn {
+            return Some(job);
+        }
+        debug_assert!(waiting.jobs.len() < waiting.jobs.capacity());
+        waiting.jobs.push_back(job);
+        None
+    }
+
+    /// Something has changed: the jobs that wait look again. From anywhere; does not sleep.
+    pub fn wake(&self) {
+        let mut left = {
+            let mut waiting = self.waiting.lock();
+            waiting.turn = waiting.turn.wrapping_add(1);
+            waiting.jobs.len()
+        };
+        // From the last, so that they come to stand in their order.
+        while let Some(less) = left.checked_sub(1) {
+            left = less;
+            let job = self.waiting.lock().jobs.pop_back();
+            if let Some(job) = job {
+                job.resubmit_itself();
+            }
+        }
+    }
+
+    /// Adds a snapshot, if it is not there yet. Allocates.
+    pub fn add(&self, cow: &Arc<Cow>) {
+        let mut wanted = 4;
+        loop {
+            let mut more = Vec::with_capacity(wanted);
+            let mut members = self.members.lock();
+            if members.iter().any(|member| Arc::ptr_eq(member, cow)) {
+                return;
+            }
+            let after = members.len().saturating_add(1);
+            if members.capacity() < after && more.capacity() < after {
+                wanted = after.saturating_mul(2);
+                continue;
+            }
+            if members.capacity() < after {
+                more.append(&mut members);
+                core::mem::swap(&mut more, &mut members);
+            }
+            members.push(cow.clone());
+            self.count.store(members.len(), Ordering::SeqCst);
+            drop(members);
+            return;
+        }
+    }
+
+    /// Takes a snapshot away: nothing is copied for it any more.
+    pub fn remove(&self, cow: &Arc<Cow>) {
+        let mut members = self.members.lock();
+        let at = members.iter().position(|member| Arc::ptr_eq(member, cow));
+        let gone = at.map(|at| members.swap_remove(at));
+        self.count.store(members.len(), Ordering::SeqCst);
+        drop(members);
+        drop(gone);
+    }
+
+    /// The sectors from `start` on, at most `length`, that may be written at once: their chunks need no copy. With
+    /// none the sectors that lie in one chunk of each snapshot.
+    fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return Ok(length);
+        }
+        let (mut clear, mut blocked) = (length, false);
+        let members = self.members.lock();
+        for cow in members.iter() {
+            match cow.clear(start, clear) {
+                Ok(some) => clear = some,
+                Err(some) => (clear, blocked) = (some.min(clear), true),
+            }
+        }
+        if blocked { Err(clear) } else { Ok(clear) }
+    }
+
+    /// Asks every snapshot for the copies that a write needs. `true` if it may go on at once.
+    pub fn ask(&self, start: Sector, length: Sector) -> bool {
+        let members = self.members.lock();
+        let mut clear = true;
+        for cow in members.iter() {
+            clear &= cow.ask_for(start, length) == Ask::Clear;
+        }
+        clear
+    }
+}
+
+/// One line.
+struct Line {
+    device: ComponentIndex,
+    origin: Arc<Origin>,
+}
+
+fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    let path = line.params.path()?;
+    line.params.end()?;
+    let device = line.component(path, Sector::ZERO, line.length)?;
+    let origin = line.shared(device, Origin::default);
+    line.reserve(super::WAITING)?;
+    origin.enter();
+    Ok(Made::serves(Line { device, origin }))
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.origin.leave();
+    }
+}
+
+impl Line {
+    fn place(&self, sector: Sector) -> Place {
+        Place { component: self.device, sector }
+    }
+
+    /// Sends a write when its copies are made, or has it wait.
+    fn write(&self, mut job: Job) {
+        loop {
+            let turn = self.origin.turn();
+            if self.origin.ask(job.start(), job.length()) {
+                let to = self.place(job.start());
+                return job.forward(to);
+            }
+            job = match self.origin.wait(job, turn) {
+                Some(job) => job,
+                None => return,
+            };
+        }
+    }
+}
+
+impl Target for Line {
+    fn kind(&self) -> &'static TargetType {
+        &TYPE
+    }
+
+    fn map(&self, io: &IoRange) -> Mapping {
+        if io.op == Op::Write {
+            return match self.origin.clear(io.start, io.length) {
+                Ok(length) => Mapping::Send { component: self.device, start: io.start, length },
+                Err(length) => Mapping::Take { length, queue: 0 },
+            };
+        }
+        Mapping::Send { component: self.device, start: io.start, length: io.length }
+    }
+
+    fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
+        write!(out, "{}", devs.get(self.device))
+    }
+
+    fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.device, start: Sector::ZERO, length });
+    }
+}
+
+impl Worker for Line {
+    fn needs(&self) -> Needs {
+        Needs { queues: alloc::vec![2], jobs: JOBS, ..Needs::default() }
+    }
+
+    fn at_once(&self, job: Job) -> Option<Job> {
+        if job.op() != Op::Write {
+            return Some(job);
+        }
+        self.write(job);
+        None
+    }
+
+    async fn serve(&self, job: Job, lane: &mut Lane) {
+        match job.op() {
+            Op::Write => self.write(job),
+            Op::Flush => job.end(lane.flush(&[self.device]).await.ok()),
+            // `map` sends reads. A discard would have to be copied out.
+            Op::Read | Op::Discard => job.fail(Errno::EOPNOTSUPP),
+        }
+    }
+}

@@ -94,6 +94,20 @@ impl Bed {
                 let params = format!("core 2 1024 nosync 2 {0} 0 {0} 1048576", bed.path);
                 (bed.device("a", &[(0, 65_536, "mirror", params.as_str())]), 0)
             }
+            "snapshot"
+            | "snapshot, copied"
+            | "snapshot, copied, write"
+            | "origin, copied, write" => {
+                let store = bed.machine.attach_disk(DiskSpec::null("wd1", 1 << 20));
+                let store = store.expect("attaches").path();
+                let origin = bed.device("o", &[(0, 65_536, "snapshot-origin", &bed.path)]);
+                let params = format!("{} {store} P 8", bed.path);
+                let snapshot = bed.device("s", &[(0, 65_536, "snapshot", params.as_str())]);
+                if name != "snapshot" {
+                    assert!(Io::new(BLOCK).run(snapshot, Request::write(0)).is_complete(BLOCK));
+                }
+                (if name.starts_with("origin") { origin } else { snapshot }, 0)
+            }
             // Bad all the time, and the byte that it changes is behind the read's end: each read is a job
             // that a lane sends on as it is, and ends.
             "job" => {
@@ -158,6 +172,10 @@ const CASES: &[&str] = &[
     "mirror",
     "component, write",
     "mirror, write",
+    "snapshot",
+    "snapshot, copied",
+    "snapshot, copied, write",
+    "origin, copied, write",
 ];
 
 /// Counts the instructions of one read, with the caches, pools and tables warm.

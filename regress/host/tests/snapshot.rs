@@ -1,0 +1,348 @@
+//! Snapshots in the hosted kernel: the origin's moment, what copies cost, full and broken stores, tables exchanged, memory.
+
+mod common;
+
+use std::time::Instant;
+
+use common::data::{
+    Random as Rng, SECTOR, fill, on_disk, pattern, same, strategy_read, strategy_write,
+};
+use common::{Bench, Mapped, lines};
+use dm_core::testing::Request as Command;
+use dm_host::{Disk, Errno, Io, Request};
+
+/// Sectors of the origin, and of a store with room for all of it.
+const LENGTH: u64 = 3200;
+const ROOM: u64 = 4000;
+
+struct Snapshots {
+    bench: Bench,
+    origin: Disk,
+    store: Disk,
+    device: Mapped,
+    snapshot: Mapped,
+}
+
+impl Snapshots {
+    /// An origin `o` with content, and a snapshot `s` of it with a store of so many sectors.
+    fn new(room: u64, words: &str) -> Snapshots {
+        let bench = Bench::new();
+        let (origin, store) = (bench.disk("wd0", LENGTH), bench.disk("wd1", room));
+        fill(&origin, 1);
+        let device = bench.device("o", &format!("0 {LENGTH} snapshot-origin /dev/wd0"));
+        let snapshot = bench.device("s", &Self::table(words));
+        Snapshots { bench, origin, store, device, snapshot }
+    }
+
+    fn table(words: &str) -> String {
+        format!("0 {LENGTH} snapshot /dev/wd0 /dev/wd1 {words}")
+    }
+
+    fn status(&self) -> String {
+        lines(&self.bench.send(&Command::on("table", "s")).unwrap()).concat()
+    }
+
+    fn shows_its_moment(&self) {
+        for sector in (0..LENGTH).step_by(64) {
+            let (result, data) = strategy_read(self.snapshot.dev(), sector, 64);
+            assert_eq!(result.error, None, "{sector}");
+            same(&data, &pattern(1, sector, 64), "the snapshot");
+        }
+    }
+
+    /// Writes so many stretches of the origin, 32 at a time.
+    fn write_all(&self, places: &[u64], sectors: u64) {
+        let data = || vec![3; sectors as usize * SECTOR];
+        let mut ios: Vec<Io> = (0..32).map(|_| Io::with_data(data())).collect();
+        for (round, at) in places.iter().enumerate() {
+            let io = &mut ios[round % 32];
+            if round >= 32 {
+                assert_eq!(io.wait().error, None);
+            }
+            io.start(self.device.dev(), Request::write(*at as i64));
+        }
+        ios.iter_mut().take(places.len()).for_each(|io| assert_eq!(io.wait().error, None));
+    }
+}
+
+#[test]
+fn a_snapshot_shows_its_moment() {
+    for words in ["P 8", "P 1", "PO 128", "N 16"] {
+        let it = Snapshots::new(2 * ROOM, words);
+        it.shows_its_moment();
+        let mut rng = Rng(7);
+        for round in 0..200 {
+            let (sector, sectors) = (rng.below(LENGTH - 70), 1 + rng.below(64));
+            let written = strategy_write(it.device.dev(), sector, &pattern(round, sector, sectors));
+            assert_eq!(written.error, None);
+            same(&on_disk(&it.origin, sector, sectors), &pattern(round, sector, sectors), words);
+        }
+        it.shows_its_moment();
+        // Its own writes are its own.
+        let before = on_disk(&it.origin, 0, LENGTH);
+        for (sector, sectors) in [(0, 8), (100, 64), (777, 1), (LENGTH - 3, 3)] {
+            let written = strategy_write(it.snapshot.dev(), sector, &pattern(9, sector, sectors));
+            assert_eq!(written.error, None);
+            let (_, data) = strategy_read(it.snapshot.dev(), sector, sectors);
+            same(&data, &pattern(9, sector, sectors), "what was written to it");
+        }
+        same(&on_disk(&it.origin, 0, LENGTH), &before, "the origin");
+        it.bench.end();
+    }
+}
+
+#[test]
+fn copies_share_their_commits() {
+    let it = Snapshots::new(ROOM, "P 8");
+    let bench = &it.bench;
+    let (big, store) = (bench.disk("wd2", 8000), bench.disk("wd3", 9000));
+    let device = bench.device("p", "0 8000 snapshot-origin /dev/wd2");
+    bench.device("q", "0 8000 snapshot /dev/wd2 /dev/wd3 P 8");
+    let ios = |disk: &Disk| disk.counters().reads + disk.counters().writes;
+    let (before, flushes) = (ios(&big) + ios(&store), store.counters().flushes);
+    let places: Vec<u64> = (0..1000).map(|n| n * 8).collect();
+    let of = Snapshots { device, ..it };
+    of.write_all(&places, 8);
+    let all = ios(&big) + ios(&store) - before;
+    let flushes = store.counters().flushes - flushes;
+    println!("1,000 first writes of 4 KiB at depth 32: {all} component I/Os, {flushes} flushes");
+    assert!(all <= 3100, "{all} component I/Os");
+    of.bench.end();
+}
+
+#[test]
+fn a_full_store_loses_the_snapshot_and_not_the_origin() {
+    for (words, status) in [("P 8", "Invalid"), ("PO 8", "Invalid"), ("N 8", "Invalid")] {
+        let it = Snapshots::new(80, words);
+        let event = it.bench.info("s", "event_nr");
+        it.write_all(&(0..400).map(|n| n * 8).collect::<Vec<u64>>(), 3);
+        assert!(it.status().ends_with(status), "{words}: {}", it.status());
+        assert!(it.bench.info("s", "event_nr") > event, "it is told");
+        let (result, _) = strategy_read(it.snapshot.dev(), 0, 8);
+        assert_eq!(result.error, Some(Errno::EIO));
+        assert_eq!(strategy_write(it.snapshot.dev(), 0, &[0; SECTOR]).error, Some(Errno::EIO));
+        if words != "N 8" {
+            assert_eq!(on_disk(&it.store, 0, 1)[..8], *b"SnAp\0\0\0\0", "the store says so");
+        }
+        it.bench.end();
+    }
+}
+
+#[test]
+fn a_store_that_overflows_fails_writes_of_the_snapshot() {
+    let it = Snapshots::new(8 * 6, "PO 8");
+    for chunk in 0..4 {
+        let written = strategy_write(it.snapshot.dev(), chunk * 8, &pattern(9, chunk * 8, 8));
+        assert_eq!(written.error, None, "{chunk}");
+    }
+    assert_eq!(strategy_write(it.snapshot.dev(), 800, &[0; SECTOR]).error, Some(Errno::EIO));
+    assert!(it.status().ends_with("Overflow"), "{}", it.status());
+    let (result, data) = strategy_read(it.snapshot.dev(), 0, 40);
+    assert_eq!(result.error, None);
+    same(&data, &[pattern(9, 0, 32), pattern(1, 32, 8)].concat(), "reads go on");
+    it.bench.end();
+}
+
+#[test]
+fn disks_that_fail_lose_the_snapshot() {
+    for disk in 0..2 {
+        let it = Snapshots::new(ROOM, "P 8");
+        match disk {
+            0 => it.origin.fail_range(1001..1002, Errno::EIO),
+            _ => it.store.fail_range(16..ROOM, Errno::EIO),
+        }
+        assert_eq!(strategy_write(it.device.dev(), 1000, &[0; SECTOR]).error, None);
+        assert!(it.status().ends_with("Invalid"), "{}", it.status());
+        assert_eq!(on_disk(&it.store, 0, 1)[..8], *b"SnAp\0\0\0\0", "the store says so");
+        it.bench.end();
+    }
+}
+
+/// A store's header.
+fn header(words: [u32; 4]) -> Vec<u8> {
+    let mut sector = vec![0; SECTOR];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    sector[..16].copy_from_slice(&bytes);
+    sector
+}
+
+const MAGIC: u32 = 0x7041_6e53;
+
+#[test]
+fn what_is_no_store_is_refused() {
+    let bench = Bench::new();
+    let (_origin, store) = (bench.disk("wd0", LENGTH), bench.disk("wd1", ROOM));
+    let cases = [
+        ([1, 1, 1, 8], Errno::ENXIO),
+        ([MAGIC, 1, 2, 8], Errno::EINVAL),
+        ([MAGIC, 1, 1, 0], Errno::EINVAL),
+        ([MAGIC, 1, 1, 7], Errno::EINVAL),
+        ([MAGIC, 1, 1, 1 << 31], Errno::EINVAL),
+    ];
+    for (words, errno) in cases {
+        store.write_at(0, &header(words));
+        bench.create("s");
+        bench.reload("s", &Snapshots::table("P 8")).unwrap();
+        assert_eq!(bench.on("resume", "s").err(), Some(errno), "{words:x?}");
+        // Once there is a store, it resumes.
+        store.write_at(0, &[0; SECTOR]);
+        bench.on("resume", "s").unwrap();
+        bench.on("remove", "s").unwrap();
+    }
+    bench.end();
+}
+
+/// Stores that somebody made to do harm: they are refused or lead to errors, and nothing else.
+#[test]
+fn hostile_stores_do_no_harm() {
+    for seed in 0..60 {
+        let bench = Bench::new();
+        let (origin, store) = (bench.disk("wd0", LENGTH), bench.disk("wd1", 1000));
+        fill(&origin, 1);
+        let mut rng = Rng(seed);
+        let chunk = 1 << rng.below(9);
+        let mut bytes: Vec<u8> = (0..1000 * SECTOR).map(|_| rng.below(256) as u8).collect();
+        for (at, entry) in bytes.chunks_exact_mut(8).enumerate() {
+            let value = match (seed % 4, at % 2) {
+                (0, _) => continue,
+                (1, _) => rng.below(400),
+                (2, 0) => u64::MAX - rng.below(3),
+                _ => [rng.below(2000), u64::MAX, 1 << 48, 1, 3][rng.below(5) as usize],
+            };
+            entry.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[..SECTOR].copy_from_slice(&header([MAGIC, 1, 1, chunk]));
+        store.write_at(0, &bytes);
+        let device = bench.device("o", &format!("0 {LENGTH} snapshot-origin /dev/wd0"));
+        let snapshot = bench.device("s", &Snapshots::table("P 8"));
+        for _ in 0..30 {
+            let sector = rng.below(LENGTH - 64);
+            let _ = strategy_read(snapshot.dev(), sector, 64);
+            let _ = strategy_write(snapshot.dev(), sector, &pattern(5, sector, 3));
+            assert_eq!(strategy_write(device.dev(), sector, &pattern(6, sector, 2)).error, None);
+        }
+        bench.end();
+    }
+}
+
+#[test]
+fn another_table_takes_the_exceptions_over() {
+    let it = Snapshots::new(ROOM, "P 8");
+    let places: Vec<u64> = (0..300).map(|n| n * 8).collect();
+    it.write_all(&places, 5);
+    let before = it.status();
+    let reads = it.store.counters().reads;
+    for _ in 0..3 {
+        it.bench.reload("s", &Snapshots::table("P 8")).unwrap();
+        it.bench.on("resume", "s").unwrap();
+        it.shows_its_moment();
+        assert_eq!(it.status(), before);
+    }
+    // 300 chunks of the store were read each time by us, and nothing else.
+    assert!(it.store.counters().reads - reads <= 3 * 300, "the store is not read again");
+    // Copies go on while the snapshot is suspended.
+    it.bench.on("suspend", "s").unwrap();
+    assert_eq!(strategy_write(it.device.dev(), 3000, &[7; SECTOR]).error, None);
+    it.bench.on("resume", "s").unwrap();
+    it.shows_its_moment();
+    // A new machine would read it.
+    it.bench.on("remove", "s").unwrap();
+    let snapshot = it.bench.device("s", &Snapshots::table("P 0"));
+    let it = Snapshots { snapshot, ..it };
+    it.shows_its_moment();
+    it.bench.end();
+}
+
+#[test]
+fn a_store_grows_while_it_is_used() {
+    let bench = Bench::new();
+    let (origin, store) = (bench.disk("wd0", LENGTH), bench.disk("wd1", ROOM));
+    fill(&origin, 1);
+    let minor = bench.device("c", "0 80 linear /dev/wd1 0").minor;
+    let device = bench.device("o", &format!("0 {LENGTH} snapshot-origin /dev/wd0"));
+    let table = format!("0 {LENGTH} snapshot /dev/wd0 169:{minor} P 8");
+    let snapshot = bench.device("s", &table);
+    let it = Snapshots { bench, origin, store, device, snapshot };
+    it.write_all(&(0..8).map(|n| n * 8).collect::<Vec<u64>>(), 8);
+    assert!(it.status().contains("80/80 16"), "{}", it.status());
+    it.bench.reload("c", &format!("0 {ROOM} linear /dev/wd1 0")).unwrap();
+    it.bench.on("resume", "c").unwrap();
+    it.write_all(&(8..100).map(|n| n * 8).collect::<Vec<u64>>(), 8);
+    assert!(it.status().contains(&format!("816/{ROOM} 16")), "{}", it.status());
+    it.shows_its_moment();
+    it.bench.end();
+}
+
+#[test]
+fn a_snapshot_that_goes_ends_what_the_origin_waits_for() {
+    for round in 0..20 {
+        let it = Snapshots::new(ROOM, "P 8");
+        let mut ios: Vec<Io> = (0..40).map(|n| Io::with_data(pattern(5, n * 16, 16))).collect();
+        for (n, io) in ios.iter_mut().enumerate() {
+            io.start(it.device.dev(), Request::write(n as i64 * 16));
+            if n == round {
+                it.bench.on("remove", "s").unwrap();
+            }
+        }
+        ios.iter_mut().for_each(|io| assert_eq!(io.wait().error, None));
+        drop(ios);
+        same(&on_disk(&it.origin, 0, 640), &pattern(5, 0, 640), "the origin");
+        it.bench.end();
+    }
+}
+
+#[test]
+fn page_outs_need_no_memory_for_some_hundred_chunks() {
+    let it = Snapshots::new(ROOM, "P 8");
+    it.bench.machine.faults().exhaust_memory(true);
+    it.write_all(&(0..400).map(|n| n * 8).collect::<Vec<u64>>(), 8);
+    it.bench.machine.faults().reset();
+    it.shows_its_moment();
+    it.bench.end();
+}
+
+/// A store as it would be after copies in order, and the time to read it.
+fn loading(exceptions: u64) -> (f64, Bench) {
+    let bench = Bench::new();
+    let sectors = (exceptions + exceptions / 256 + 600) * 8;
+    let _origin = bench.disk("wd0", 64);
+    let store = bench.disk("wd1", sectors);
+    store.write_at(0, &header([MAGIC, 1, 1, 8]));
+    let mut left = exceptions;
+    for area in 0.. {
+        let mut bytes = vec![0u8; 4096];
+        for entry in 0..left.min(256) {
+            let at = area * 256 + entry;
+            // By chance, as far as runs are concerned.
+            let old = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+            let new = area * 257 + 2 + entry;
+            bytes[entry as usize * 16..][..8].copy_from_slice(&old.to_le_bytes());
+            bytes[entry as usize * 16 + 8..][..8].copy_from_slice(&new.to_le_bytes());
+        }
+        store.write_at((1 + area * 257) * 4096, &bytes);
+        match left.checked_sub(256) {
+            Some(less) => left = less,
+            None => break,
+        }
+    }
+    bench.create("s");
+    bench.reload("s", "0 64 snapshot /dev/wd0 /dev/wd1 P 8").unwrap();
+    let start = Instant::now();
+    bench.on("resume", "s").unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    let status = lines(&bench.send(&Command::on("table", "s")).unwrap()).concat();
+    let areas = exceptions / 256 + 1;
+    assert!(status.contains(&format!(" {}", (areas + 1) * 8)), "{status}");
+    (seconds, bench)
+}
+
+#[test]
+fn many_exceptions_are_loaded() {
+    // A million with optimisation: see the figures in README.
+    let all = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let (some, bench) = loading(all / 10);
+    bench.end();
+    let (more, bench) = loading(all);
+    bench.end();
+    println!("{} exceptions by chance are loaded in {some:.2} s, {all} in {more:.2} s", all / 10);
+}

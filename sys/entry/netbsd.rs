@@ -1,5 +1,6 @@
 //! dm-core's kernel: this one.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;

@@ -12,3 +12,4 @@ mod killed;
 mod lvm;
 mod lvm_mirror;
 mod session;
+mod verity;

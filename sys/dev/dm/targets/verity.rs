@@ -68,6 +68,7 @@ struct Verity {
     corrupted: AtomicBool,
     /// The number of wrong blocks that the console was told of.
     told: AtomicU32,
+    /// Threads that serve: one for each CPU, as far as there are lanes.
     threads: usize,
 }
 
@@ -108,12 +109,9 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         loaded: Signal::new(),
         corrupted: AtomicBool::new(false),
         told: AtomicU32::new(0),
-        threads: THREADS,
+        threads: line.cpus().clamp(1, LANES),
     }))
 }
-
-/// Threads that hash.
-const THREADS: usize = 4;
 
 /// Some bytes of a buffer; none if they are not there.
 fn part(buffer: &mut [u8], from: usize, length: usize) -> &mut [u8] {

@@ -13,6 +13,9 @@ use dm_host::{
     Completion, Config, Dev, DiskSpec, File, Flags, Io, Machine, Node, Request, makedev,
 };
 
+#[path = "io/crypt.rs"]
+mod crypt;
+
 const BLOCK: usize = 4096;
 
 /// Sectors of a component that has data.
@@ -349,6 +352,9 @@ fn main() {
     if arguments.iter().any(|a| a == "--jobs") {
         return jobs();
     }
+    if arguments.iter().any(|a| a == "--crypt") {
+        return crypt::measure();
+    }
     // A mirror's write is two of the component's.
     println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
     let (mut base_time, mut base_count) = (0.0, 0.0);
@@ -379,6 +385,7 @@ fn main() {
         "two threads against one: {ours:.2}, component {component:.2}, share {:.2}",
         ours / component
     );
+    crypt::measure();
     let (thousand, ten) = (loading(1_000), loading(10_000));
     println!(
         "loading and resuming 1,000 lines {:.1} ms, 10,000 lines {:.1} ms, ratio {:.1}; \

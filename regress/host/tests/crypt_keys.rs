@@ -31,6 +31,11 @@ thread_local! {
 
 /// `true` if one of the keys is in some bytes.
 fn has_key(bytes: &[u8], needles: &[Vec<u8>]) -> bool {
+    place_of_key(bytes, needles).is_some()
+}
+
+/// Where in some bytes the first key begins, and which it is.
+fn place_of_key(bytes: &[u8], needles: &[Vec<u8>]) -> Option<(usize, usize)> {
     let is = |at: usize, needle: &Vec<u8>| {
         let window = &bytes[at..];
         needle.len() <= window.len()
@@ -40,8 +45,11 @@ fn has_key(bytes: &[u8], needles: &[Vec<u8>]) -> bool {
         let two = usize::from(two[0]) << 8 | usize::from(two[1]);
         BEGINNINGS[two / 64].load(Ordering::Relaxed) >> (two % 64) & 1 != 0
     };
-    let mut places = bytes.windows(2).enumerate().filter(|(_, two)| begins(two));
-    places.any(|(at, _)| needles.iter().any(|needle| is(at, needle)))
+    let places = bytes.windows(2).enumerate().filter(|(_, two)| begins(two));
+    let mut found = places.filter_map(|(at, _)| {
+        needles.iter().position(|needle| is(at, needle)).map(|needle| (at, needle))
+    });
+    found.next()
 }
 
 struct Searching;
@@ -220,7 +228,8 @@ fn keys_do_not_stay_behind() {
         // SAFETY: a part of this process's memory that can be read; nobody else is at work here.
         let bytes = unsafe { std::slice::from_raw_parts(from as *const u8, to - from) };
         searched += bytes.len();
-        assert!(!has_key(bytes, &needles), "a key is left in {name}");
+        let place = place_of_key(bytes, &needles);
+        assert_eq!(place, None, "a key, and where in {name} it is left");
     }
     assert!(searched > 1 << 20, "{searched} bytes were searched");
     SEARCHING.store(false, Ordering::SeqCst);

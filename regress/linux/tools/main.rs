@@ -7,6 +7,7 @@
 mod tool;
 
 mod blocks;
+mod cryptsetup;
 mod dmsetup;
 mod killed;
 mod lvm;

@@ -9,7 +9,7 @@
 //! never waits for anything. So reads need no memory of ours, and no lane while the component is at work.
 //!
 //! *Writes* wait in the queue [`WRITES`] for a lane, which encrypts the sender's data, which stays as it
-//! is, into the lane's buffer, [`AT_ONCE`] at a time, and sends that. The lane is the write's until the
+//! is, into the lane's buffer, and sends that; a job is never larger than the buffer. The lane is the write's until the
 //! component has answered. Flushes and discards have a lane for as long.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
@@ -61,8 +61,8 @@ pub static TYPE: TargetType = TargetType { name: "crypt", version: [1, 17, 0], n
 const WRITES: usize = 0;
 const READS: usize = 1;
 
-/// Bytes that a lane encrypts at once: NetBSD's largest I/O.
-const AT_ONCE: usize = 64 * 1024;
+/// Sectors that a lane encrypts at once: NetBSD's largest I/O, 64 KiB.
+const AT_ONCE: Sector = Sector(128);
 
 /// Threads of a table at most.
 const THREADS: usize = 8;
@@ -189,35 +189,25 @@ impl Crypt {
     fn read(&self, job: &mut Job) -> Result<(), Errno> {
         let (keys, start) = (self.keys()?, job.start());
         let unit = self.features.sector_size as usize;
-        job.with_data(|data| {
+        let decrypted = job.with_data(|data| {
             self.run(&keys, Op::Read, start, data.chunks_exact_mut(unit).map(Data::Here));
         });
-        Ok(())
+        decrypted.ok_or(Errno::EIO)
     }
 
-    /// Encrypts what is to be written and sends it, as much at once as the buffer holds.
+    /// Encrypts what is to be written into the lane's buffer, which has room for it, and sends it.
     async fn write(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
-        let unit = self.features.sector_size as usize;
-        let mut done = 0u64;
-        while done < job.length().0 {
-            let left = job.length().0.wrapping_sub(done);
-            let some = Sector(lane.buffer_sectors().0.min(left));
-            let start = Sector(job.start().0.wrapping_add(done));
-            let bytes = |sectors: Sector| sectors.to_bytes().unwrap_or(0) as usize;
-            let (from, keys, buffer) = (bytes(Sector(done)), self.keys()?, lane.buffer());
-            let encrypted = job.with_data(|data| {
-                let data = data.get(from..)?.get(..bytes(some))?;
-                let sectors = data.chunks_exact(unit).zip(buffer.chunks_exact_mut(unit));
-                let sectors = sectors.map(|(from, to)| Data::Apart(from, to));
-                self.run(&keys, Op::Write, start, sectors);
-                Some(())
-            });
-            drop(keys);
-            encrypted.flatten().ok_or(Errno::EIO)?;
-            lane.write(&[self.place(start)], some, job.fua()).await.ok()?;
-            done = done.wrapping_add(some.0);
-        }
-        Ok(())
+        let (keys, start, length) = (self.keys()?, job.start(), job.length());
+        let (unit, buffer) = (self.features.sector_size as usize, lane.buffer());
+        let encrypted = job.with_data(|data| {
+            let sectors = data.chunks_exact(unit).zip(buffer.chunks_exact_mut(unit));
+            let sectors = sectors.map(|(from, to)| Data::Apart(from, to));
+            self.run(&keys, Op::Write, start, sectors);
+        });
+        drop(keys);
+        // The buffer has something else otherwise.
+        encrypted.ok_or(Errno::EIO)?;
+        lane.write(&[self.place(start)], length, job.fua()).await.ok()
     }
 
     /// `key set KEY`, `key wipe`.
@@ -264,7 +254,9 @@ impl Target for Crypt {
                 Mapping::Fail { length, error: Errno::EOPNOTSUPP }
             }
             Op::Read => Mapping::Take { length, queue: READS },
-            Op::Write | Op::Discard | Op::Flush => Mapping::Take { length, queue: WRITES },
+            // As much as a lane encrypts; the rest is asked for again.
+            Op::Write => Mapping::Take { length: length.min(AT_ONCE), queue: WRITES },
+            Op::Discard | Op::Flush => Mapping::Take { length, queue: WRITES },
         }
     }
 
@@ -299,7 +291,7 @@ impl Worker for Crypt {
         Needs {
             queues: vec![writers, self.threads],
             jobs: JOBS,
-            buffer: AT_ONCE,
+            buffer: AT_ONCE.to_bytes().unwrap_or(0) as usize,
             buffered: 1,
             threads: self.threads,
             ..Needs::default()

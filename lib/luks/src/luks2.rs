@@ -126,8 +126,13 @@ fn copy<D: ReadAt + ?Sized>(
         return wrong("the checksum is not that of what it holds".into());
     }
     let text = all.get(BINARY..).unwrap_or_default();
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    let text = text.get(..end).unwrap_or_default();
+    let Some((text, rest)) = text.iter().position(|byte| *byte == 0).map(|end| text.split_at(end))
+    else {
+        return wrong("its JSON does not end".into());
+    };
+    if !text.starts_with(b"{") || rest.iter().any(|byte| *byte != 0) {
+        return wrong("there is something beside its JSON".into());
+    }
     match json::parse(text, bytes) {
         Ok(mut header) => {
             (header.uuid, header.label, header.subsystem) = (uuid, label, subsystem);

@@ -231,7 +231,11 @@ fn what_cannot_be_is_refused() {
     refused(&segment("type", "linear".into()), "its type is \"linear\"");
     refused(&segment("integrity", json!({ "type": "hmac(sha256)" })), "authenticated");
     refused(&segment("flags", json!(["in-reencryption"])), "encrypted anew");
-    refused(&with(|json| json["segments"] = json!({})), "it has no segment");
+    let none = with(|json| {
+        json["segments"] = json!({});
+        json["digests"]["0"]["segments"] = json!([]);
+    });
+    refused(&none, "it has no segment");
     refused(&with(|json| json["segments"]["00"] = json!({})), "\"00\" is no number");
     refused(&with(|json| json["digests"]["0"]["segments"] = json!([])), "opens no segment");
     refused(&with(|json| json["digests"]["0"]["digest"] = "AAAA".into()), "too short");
@@ -247,9 +251,32 @@ fn what_cannot_be_is_refused() {
         }),
         "39 tokens",
     );
-    let deep = format!("{}{}", "[".repeat(6000), "]".repeat(6000));
-    refused(&testing::luks2(deep.as_bytes(), [1, 1]), "its JSON");
-    refused(&testing::luks2(b"", [1, 1]), "its JSON");
+    refused(&with(|json| json["config"]["json_size"] = "12287".into()), "json_size");
+    refused(&with(|json| json["config"]["keyslots_size"] = "4097".into()), "keyslots_size");
+    refused(&with(|json| json["config"]["keyslots_size"] = "8192".into()), "where keyslots are");
+    refused(&with(|json| json["digests"]["0"]["keyslots"] = json!([])), "keyslot 1 has 0 digests");
+    refused(&with(|json| json["digests"]["1"] = json["digests"]["0"].clone()), "has 2 digests");
+    refused(&with(|json| json["digests"]["0"]["keyslots"] = json!(["1", "2"])), "not there");
+    refused(&with(|json| json["digests"]["0"]["segments"] = json!(["0", "1"])), "not there");
+    refused(&with(|json| json["tokens"]["0"]["keyslots"] = json!(["2"])), "token 0");
+    refused(
+        &with(|json| {
+            json["keyslots"]["2"] = json["keyslots"]["1"].clone();
+            json["digests"]["0"]["keyslots"] = json!(["1", "2"]);
+        }),
+        "overlap",
+    );
+    refused(&with(|json| json["segments"]["2"] = json["segments"]["0"].clone()), "no segment 1");
+    let mut disk = sample2();
+    for copy in [0, HEADER] {
+        disk[copy + HEADER - 1] = b' ';
+    }
+    testing::checksum(&mut disk);
+    refused(&disk, "beside its JSON");
+    refused(&testing::luks2(b" {}", [1, 1]), "beside its JSON");
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(6000), "]".repeat(6000));
+    refused(&testing::luks2(deep.as_bytes(), [1, 1]), "JSON");
+    refused(&testing::luks2(b"", [1, 1]), "JSON");
 }
 
 /// An ignored keyslot is tried only if it is named, and a preferred one first.
@@ -263,6 +290,9 @@ fn priorities() {
     let disk = with(|json| {
         json["keyslots"]["0"] = json["keyslots"]["1"].clone();
         json["keyslots"]["0"]["priority"] = 1.into();
+        json["keyslots"]["0"]["area"]["size"] = "512".into();
+        json["keyslots"]["1"]["area"]["size"] = "512".into();
+        json["keyslots"]["0"]["area"]["offset"] = (AREA + 512).to_string().into();
         json["digests"]["0"]["keyslots"] = json!(["0", "1"]);
     });
     let header = Header::read(&disk).unwrap();

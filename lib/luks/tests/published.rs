@@ -75,6 +75,54 @@ fn cryptsetups_own_images() {
     assert!(opened > 0, "{images} images in {folder:?}, and none was opened");
 }
 
+/// Headers made by cryptsetup's generators are read or refused as its own test says, which has to lie in
+/// the folder too: `luks2-validation-test`, with lines of an image and a verdict.
+#[test]
+fn verdicts_of_cryptsetups_own_test() {
+    let Some(folder) = std::env::var_os("DM_LUKS_IMAGES") else {
+        eprintln!("skipped: DM_LUKS_IMAGES names no folder with cryptsetup's images");
+        return;
+    };
+    let mut all = Vec::new();
+    files(Path::new(&folder), &mut all);
+    let named = |name: &str| all.iter().find(|path| path.file_name().is_some_and(|n| n == name));
+    let Some(test) = named("luks2-validation-test") else {
+        eprintln!("skipped: there is no luks2-validation-test in it");
+        return;
+    };
+    let (mut same, mut wrong) = (0, Vec::new());
+    for line in fs::read_to_string(test).expect("the test").lines() {
+        let mut words = line.split_whitespace();
+        let (Some("RUN"), Some(image), Some(verdict)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let Some(path) = named(image) else { continue };
+        let disk = File::open(path).expect("the image");
+        let read = Header::read(&disk);
+        // What is wrong with data is said when they are to be used.
+        let data = match &read {
+            Ok(header) if header.segments.iter().any(|segment| segment.kind == "crypt") => {
+                match header.payload(1 << 40) {
+                    Err(Error::Damaged(why)) => Some(why),
+                    Err(Error::Unsupported(why)) if why.contains("the cipher \"\"") => Some(why),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        match (verdict, &read, &data) {
+            ("\"F\"", Ok(_), None) => wrong.push(format!("{image}: read, and should not be")),
+            ("\"F\"", ..) => same += 1,
+            (_, Err(error), _) => wrong.push(format!("{image}: {error}")),
+            _ => same += 1,
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(same > 0, "it has none of the images");
+    eprintln!("{same} verdicts are the same");
+}
+
 /// What the data are; those that hold a FAT file system have the serial number dead-babe.
 fn check(path: &Path, header: &Header, key: &[u8]) -> String {
     let disk = fs::read(path).expect("the image");

@@ -7,9 +7,12 @@ use serde_json::{Map, Value};
 use crate::header::{Af, Area, Digest, Header, Keyslot, Priority, Segment, Slot, Token, Version};
 use crate::kdf::{Argon2Kind, Kdf};
 use crate::luks1::{AREA, KEY};
+use crate::luks2::BINARY;
 
 /// Keyslots that a header may have, and tokens, as in cryptsetup; digests and segments too.
 const MANY: usize = 32;
+/// Bytes that all keyslots may have together, as in cryptsetup.
+const KEYSLOTS: u64 = 128 << 20;
 /// Bytes of the longest salt or digest that is taken.
 const SALT: usize = 1024;
 
@@ -133,9 +136,16 @@ pub fn parse(text: &[u8], header_bytes: u64) -> Parsed<Header> {
         Some(_) => config.object("requirements")?.texts("mandatory")?,
         None => Vec::new(),
     };
+    if config.large("json_size")? != header_bytes.saturating_sub(BINARY as u64) {
+        return config.wrong("json_size");
+    }
     // Behind both copies.
     let begin = header_bytes.saturating_mul(2);
-    let keyslots_end = begin.saturating_add(config.large("keyslots_size")?);
+    let keyslots_size = config.large("keyslots_size")?;
+    if keyslots_size > KEYSLOTS || !keyslots_size.is_multiple_of(4096) {
+        return config.wrong("keyslots_size");
+    }
+    let keyslots_end = begin.saturating_add(keyslots_size);
     let mut keyslots = Vec::new();
     for (number, object) in all.numbered("keyslots", "keyslot")? {
         let keyslot = keyslot(number, &object)?;
@@ -150,7 +160,7 @@ pub fn parse(text: &[u8], header_bytes: u64) -> Parsed<Header> {
     let digests = all.numbered("digests", "digest")?;
     let segments = all.numbered("segments", "segment")?;
     let tokens = all.numbered("tokens", "token")?;
-    Ok(Header {
+    let header = Header {
         version: Version::Two,
         uuid: String::new(),
         label: String::new(),
@@ -162,7 +172,51 @@ pub fn parse(text: &[u8], header_bytes: u64) -> Parsed<Header> {
         flags: config.texts("flags")?,
         requirements,
         copies: Vec::new(),
-    })
+    };
+    check(&header, keyslots_end)?;
+    Ok(header)
+}
+
+/// Finds what makes sense by itself, but not together.
+fn check(header: &Header, keyslots_end: u64) -> Parsed<()> {
+    let mut areas: Vec<_> = header.keyslots.iter().filter_map(|k| k.slot.as_ref().ok()).collect();
+    areas.sort_by_key(|slot| slot.area.offset);
+    for two in areas.windows(2) {
+        if let [one, next] = two
+            && one.area.offset.saturating_add(one.area.bytes) > next.area.offset
+        {
+            return Err("the areas of two keyslots overlap".into());
+        }
+    }
+    for keyslot in &header.keyslots {
+        let (number, digests) = (keyslot.number, header.digests_of(keyslot.number).count());
+        // Those of other types may do without.
+        if digests > 1 || (keyslot.slot.is_ok() && digests == 0) {
+            return Err(format!("keyslot {number} has {digests} digests"));
+        }
+    }
+    let is_keyslot = |number: &u32| header.keyslot(*number).is_some();
+    let is_segment = |number: &u32| header.segments.iter().any(|s| s.number == *number);
+    for digest in &header.digests {
+        if !digest.keyslots.iter().all(is_keyslot) || !digest.segments.iter().all(is_segment) {
+            return Err(format!("digest {} is of something that is not there", digest.number));
+        }
+    }
+    for token in &header.tokens {
+        if !token.keyslots.iter().all(is_keyslot) {
+            return Err(format!("token {} is of a keyslot that is not there", token.number));
+        }
+    }
+    for (at, segment) in (0..).zip(&header.segments) {
+        if segment.number != at {
+            return Err(format!("there is no segment {at}"));
+        }
+        // A detached header's data may begin anywhere.
+        if segment.offset > 0 && segment.offset < keyslots_end {
+            return Err(format!("segment {at} lies where keyslots are"));
+        }
+    }
+    Ok(())
 }
 
 fn keyslot(number: u32, object: &Object<'_>) -> Parsed<Keyslot> {

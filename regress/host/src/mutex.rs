@@ -57,12 +57,12 @@ pub(crate) const fn static_adaptive() -> nb::kmutex_t {
 
 #[inline(always)]
 pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    if lwp.nosleep.get() == 0
-        && word(m)
-            .compare_exchange(ADAPTIVE, ADAPTIVE | lwp.addr(), Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-    {
-        lwp.held.set(lwp.held.get().wrapping_add(1));
+    let w = word(m);
+    let now = w.load(Ordering::Relaxed);
+    let free = now == SPIN || now == ADAPTIVE && lwp.nosleep.get() == 0;
+    let owned = now | lwp.addr();
+    if free && w.compare_exchange(now, owned, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        count(now, lwp, 1);
         return;
     }
     enter_slowly(m, lwp);
@@ -70,11 +70,12 @@ pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
 
 #[inline(always)]
 pub(crate) fn exit(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    if word(m)
-        .compare_exchange(ADAPTIVE | lwp.addr(), ADAPTIVE, Ordering::Release, Ordering::Relaxed)
-        .is_ok()
-    {
-        lwp.held.set(lwp.held.get().wrapping_sub(1));
+    let w = word(m);
+    let now = w.load(Ordering::Relaxed);
+    let kind = now & KIND;
+    let own = (kind == SPIN || kind == ADAPTIVE) && now == kind | lwp.addr();
+    if own && w.compare_exchange(now, kind, Ordering::Release, Ordering::Relaxed).is_ok() {
+        count(kind, lwp, -1);
         return;
     }
     exit_slowly(m, lwp);
@@ -118,7 +119,7 @@ fn enter_slowly(m: *mut nb::kmutex_t, lwp: &Lwp) {
             waited = WAITERS;
         }
     }
-    entered(kind, lwp);
+    count(kind, lwp, 1);
     // Only what mutex_init(9) made: a buffer of a test's own has a lock that is never destroyed, and
     // what is in its memory next may look like a mutex that is held.
     if kind == ADAPTIVE && lwp.is_frugal() && frugal::within(|| LIVE.contains(m as usize)) {
@@ -126,12 +127,11 @@ fn enter_slowly(m: *mut nb::kmutex_t, lwp: &Lwp) {
     }
 }
 
-fn entered(kind: u64, lwp: &Lwp) {
-    if kind == SPIN {
-        lwp.nosleep.set(lwp.nosleep.get() + 1);
-    } else {
-        lwp.held.set(lwp.held.get() + 1);
-    }
+/// Counts a mutex that the lwp has taken or left.
+#[inline(always)]
+fn count(kind: u64, lwp: &Lwp, step: i32) {
+    let count = if kind == SPIN { &lwp.nosleep } else { &lwp.held };
+    count.set(count.get().wrapping_add_signed(step));
 }
 
 /// May the lwp enter a mutex whose word this is? Returns its kind.
@@ -160,11 +160,7 @@ fn exit_slowly(m: *mut nb::kmutex_t, lwp: &Lwp) {
     kassert!(matches!(kind, ADAPTIVE | SPIN), "mutex_exit: {m:p} is not a mutex");
     kassert!(now & OWNER != 0, "mutex_exit: {m:p} is not held");
     kassert!(now & OWNER == lwp.addr(), "mutex_exit: {m:p} is held by another lwp");
-    if kind == SPIN {
-        lwp.nosleep.set(lwp.nosleep.get() - 1);
-    } else {
-        lwp.held.set(lwp.held.get() - 1);
-    }
+    count(kind, lwp, -1);
     // From here on the next owner may free the memory that holds the mutex.
     if w.swap(kind, Ordering::Release) & WAITERS != 0 {
         lwp::futex_wake(futex(w), 1);
@@ -274,7 +270,7 @@ unsafe extern "C" fn mutex_tryenter(m: *mut nb::kmutex_t) -> c_int {
     let taken = now & OWNER == 0
         && w.compare_exchange(now, now | lwp.addr(), Ordering::Acquire, Ordering::Relaxed).is_ok();
     if taken {
-        entered(kind, lwp);
+        count(kind, lwp, 1);
     }
     taken.into()
 }

@@ -93,8 +93,13 @@ impl Mirror {
         let start = job.start();
         match admit {
             Admit::All => {
-                let (places, count) = self.places(start, None);
-                job.forward_each(places.get(..count).unwrap_or(&places));
+                // There are two legs, nearly always.
+                if let [first, second] = &*self.legs {
+                    job.forward_each(&[first.place(start), second.place(start)]);
+                } else {
+                    let (places, count) = self.places(start, None);
+                    job.forward_each(places.get(..count).unwrap_or(&places));
+                }
                 None
             }
             Admit::Alone(leg) => {

@@ -57,28 +57,32 @@ pub(crate) const fn static_adaptive() -> nb::kmutex_t {
 
 #[inline(always)]
 pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    let w = word(m);
-    let now = w.load(Ordering::Relaxed);
-    let free = now == SPIN || now == ADAPTIVE && lwp.nosleep.get() == 0;
-    let owned = now | lwp.addr();
-    if free && w.compare_exchange(now, owned, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-        count(now, lwp, 1);
-        return;
+    let take = |kind: u64| {
+        let (done, failed) = (Ordering::Acquire, Ordering::Relaxed);
+        word(m).compare_exchange(kind, kind | lwp.addr(), done, failed).is_ok()
+    };
+    if lwp.nosleep.get() == 0 && take(ADAPTIVE) {
+        count(ADAPTIVE, lwp, 1);
+    } else if take(SPIN) {
+        count(SPIN, lwp, 1);
+    } else {
+        enter_slowly(m, lwp);
     }
-    enter_slowly(m, lwp);
 }
 
 #[inline(always)]
 pub(crate) fn exit(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    let w = word(m);
-    let now = w.load(Ordering::Relaxed);
-    let kind = now & KIND;
-    let own = (kind == SPIN || kind == ADAPTIVE) && now == kind | lwp.addr();
-    if own && w.compare_exchange(now, kind, Ordering::Release, Ordering::Relaxed).is_ok() {
-        count(kind, lwp, -1);
-        return;
+    let leave = |kind: u64| {
+        let (done, failed) = (Ordering::Release, Ordering::Relaxed);
+        word(m).compare_exchange(kind | lwp.addr(), kind, done, failed).is_ok()
+    };
+    if leave(ADAPTIVE) {
+        count(ADAPTIVE, lwp, -1);
+    } else if leave(SPIN) {
+        count(SPIN, lwp, -1);
+    } else {
+        exit_slowly(m, lwp);
     }
-    exit_slowly(m, lwp);
 }
 
 #[inline(never)]

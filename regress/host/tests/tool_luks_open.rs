@@ -4,7 +4,7 @@
 mod tool;
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -321,6 +321,12 @@ fn the_keeper_has_no_secrets_that_others_see() {
             |args: &[&str]| bench.tool(&[&["ctl", "--socket", text(&control)], args].concat());
         let shown = ctl(&["table", "home"]).ok();
         assert!(shown.contains(" crypt aes-xts-plain64 "), "{shown}");
+        // The uuid is the one that cryptsetup gives.
+        let dump = bench.tool(&["luks", "dump", text(&bench.image), "--json"]).ok();
+        let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+        let uuid = dump["uuid"].as_str().unwrap().replace('-', "");
+        let shown = ctl(&["info", "-c", "--noheadings", "-o", "uuid", "home"]).ok();
+        assert_eq!(shown.trim(), format!("CRYPT-LUKS1-{uuid}-home"));
         match looked_for(key, &process.path()) {
             // What a reply of the control socket's had is gone when it is answered.
             Some(found) => assert!(found.is_empty(), "the key's text is at {found:x?}"),
@@ -334,4 +340,28 @@ fn the_keeper_has_no_secrets_that_others_see() {
     }
     assert_eq!(keepers, 1);
     bench.close();
+}
+
+/// In the foreground it tells what to use, and ends well when it is interrupted. The disk may be somebody's export.
+#[test]
+fn in_the_foreground_on_an_export() {
+    let bench = Bench::of_cryptsetup("--type luks1");
+    bench.qemu("write -P 0x71 0 64k");
+    let disk = format!("wd0={},ro", text(&bench.image).replace(',', ",,"));
+    let server = tool::Server::on(Folder::new(), &[disk], &[]);
+    let sectors = (20 << 11).to_string();
+    server.ctl(&["create", "-r", "all", "--table", &format!("0 {sectors} linear /dev/wd0 0")]).ok();
+    let mut command = bench.command(&["luks", "open", &server.uri("all"), "home", "--readonly"]);
+    command.args(["--foreground", "--key-file", text(&bench.key_file)]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let uri = lines.next().unwrap().unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "Ctrl-C ends it.");
+    read_only(&uri, "read -P 0x71 0 64k");
+    tool::signal(child.id(), "INT");
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert_eq!(said, "dm-host: flushed and ended\n");
+    server.end();
 }

@@ -1,6 +1,7 @@
 //! Linux's cryptsetup on the driver, and QEMU as a judge of what it leaves.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};
+use crate::tool::TOOL;
 
 /// A key that is made quickly, and words that every command wants.
 const SETUP: &str = "
@@ -95,5 +96,43 @@ fn plain_disks_have_the_words_that_cryptsetup_sends() {
     let out = disks.script(&format!("{SETUP}{script}")).ok();
     let features = "3 allow_discards sector_size:4096 iv_large_sectors";
     assert_eq!(out, format!("0 16384 crypt aes-xts-plain64 KEY 0 DEV 0 {features}\n4096\n"));
+    nothing_is_left(&disks.folder, "none");
+}
+
+/// What `dm-host luks` reads of a disk and what cryptsetup makes of it are the same table, to the byte.
+#[test]
+fn dm_host_luks_has_the_same_table() {
+    if !has_blocks() || !has(&["cryptsetup"]) {
+        return;
+    }
+    let disks = Disks::several(1, 32);
+    let script = format!(
+        "same() {{
+            cryptsetup luksFormat $fast $1 /dev/wd0 2>/dev/null || exit
+            cryptsetup open $keyed $2 /dev/wd0 c || exit
+            dmsetup table --showkeys c | sed -E 's/ [0-9]+:[0-9]+ / DISK /' >theirs
+            {TOOL} luks table /dev/wd0 --key-file key --device DISK >ours
+            cmp theirs ours && sed -E 's/ [0-9a-f]{{32,}} / KEY /' ours
+            cryptsetup close c
+        }}"
+    );
+    for (format, open, table) in [
+        ("--type luks1", "", "0 61440 crypt aes-xts-plain64 KEY 0 DISK 4096"),
+        (
+            "--type luks1 --cipher aes-cbc-essiv:sha256 --key-size 128",
+            "",
+            "0 63488 crypt aes-cbc-essiv:sha256 KEY 0 DISK 2048",
+        ),
+        ("--type luks2 --sector-size 512", "", "0 32768 crypt aes-xts-plain64 KEY 0 DISK 32768"),
+        (
+            "--type luks2 --sector-size 4096",
+            "--persistent --allow-discards --perf-no_read_workqueue --perf-same_cpu_crypt",
+            "0 32768 crypt aes-xts-plain64 KEY 0 DISK 32768 4 allow_discards same_cpu_crypt \
+             no_read_workqueue sector_size:4096",
+        ),
+    ] {
+        let out = disks.script(&format!("{SETUP}{script}\nsame '{format}' '{open}'")).ok();
+        assert_eq!(out, format!("{table}\n"), "{format}");
+    }
     nothing_is_left(&disks.folder, "none");
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use dm_core::ioctl::flags;
+use dm_core::refusal::Shown;
 use dm_host::Errno;
 use dm_host::wire::Kind;
 use dm_luks::{Header, Version, VolumeKey};
@@ -27,6 +28,10 @@ const DEVICE: &str = "/dev/wd0";
 
 /// The longest that `close` waits for the end: a server gives clients 5 seconds and its disks 60.
 const END: Duration = Duration::from_secs(70);
+
+/// How long `close` waits for connections to end, as `ctl remove --retry`: a client that has just gone may be
+/// connected for a moment.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// How a disk is opened.
 pub struct How<'a> {
@@ -71,6 +76,10 @@ pub fn open(opened: &Opened<'_>, from: &LuksKey, how: &How<'_>) -> Result<String
 
 /// The sockets, as absolute paths.
 fn places(name: &str, given: &LuksSockets) -> Result<(PathBuf, PathBuf), Failure> {
+    if dm_core::name::Name::new(name).is_err() {
+        let text = format!("{}: a device's name has 1 to 127 bytes and no slash", Shown(name));
+        return Err(Failure::Usage(text));
+    }
     if given.control.is_none() || given.nbd.is_none() {
         sockets::make_folder().map_err(Failure::Usage)?;
     }
@@ -143,8 +152,8 @@ fn start(words: &LuksKeeper, table: &Zeroizing<String>) -> Result<(), Failure> {
     }
     match said.split_once('\n') {
         Some((READY, _)) => Ok(()),
-        Some((keeper::REFUSED, why)) => Err(Failure::Locked(why.into())),
-        Some((_, why)) => Err(Failure::Usage(why.into())),
+        Some((keeper::REFUSED, why)) => Err(Failure::Locked(why.trim_end().into())),
+        Some((_, why)) => Err(Failure::Usage(why.trim_end().into())),
         None => {
             let status = child.wait().map_err(wrong("the server"))?;
             Err(Failure::Usage(format!("the server ended before it served: {status}")))
@@ -165,15 +174,9 @@ pub fn close(name: &str, force: bool, given: &LuksSockets) -> Result<String, Fai
         }
         client => client?,
     };
-    if !force {
-        let info = Dict::from([
-            ("command", "info".into()),
-            ("name", name.into()),
-            ("flags", u64::from(flags::EXISTS).into()),
-        ]);
-        let reply = client.ask(Kind::Ioctl, &xml::write(&info))?;
-        let open = reply.ok().and_then(|body| Answer::parse(&body).ok()?.number("open_count"));
-        if open.is_some_and(|open| open > 0) {
+    let begun = Instant::now();
+    while !force && is_open(&mut client, name)? {
+        if begun.elapsed() > BUSY {
             return Err(Failure::Refused {
                 what: format!("luks close {name}"),
                 errno: Errno::EBUSY,
@@ -182,6 +185,7 @@ pub fn close(name: &str, force: bool, given: &LuksSockets) -> Result<String, Fai
                 hint: "with --force the connection is ended",
             });
         }
+        thread::sleep(Duration::from_millis(20));
     }
     if let Err((errno, said)) = client.ask(Kind::Shutdown, "")? {
         let what = format!("luks close {name}");
@@ -196,4 +200,16 @@ pub fn close(name: &str, force: bool, given: &LuksSockets) -> Result<String, Fai
         thread::sleep(Duration::from_millis(20));
     }
     Ok(String::new())
+}
+
+/// `true` while a connection holds the device open.
+fn is_open(client: &mut Client, name: &str) -> Result<bool, Failure> {
+    let info = Dict::from([
+        ("command", "info".into()),
+        ("name", name.into()),
+        ("flags", u64::from(flags::EXISTS).into()),
+    ]);
+    let reply = client.ask(Kind::Ioctl, &xml::write(&info))?;
+    let open = reply.ok().and_then(|body| Answer::parse(&body).ok()?.number("open_count"));
+    Ok(open.is_some_and(|open| open > 0))
 }

@@ -163,6 +163,14 @@ struct Terminal {
     err: std::process::ChildStderr,
 }
 
+impl Drop for Terminal {
+    /// A program that waits for an answer does not outlive its test.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Terminal {
     fn start(bench: &Bench) -> Terminal {
         let pty = openpty(None, None).unwrap();
@@ -210,7 +218,7 @@ fn the_terminal_shows_nothing_of_what_is_typed() {
     assert_eq!(out, "keyslot 0\n");
     assert!(terminal.echoes());
     // What the terminal showed ends with this.
-    File::from(terminal.theirs).write_all(b"end").unwrap();
+    File::from(terminal.theirs.try_clone().unwrap()).write_all(b"end").unwrap();
     let (mut shown, mut byte) = (Vec::new(), [0]);
     while !shown.ends_with(b"end") {
         assert_eq!(terminal.ours.read(&mut byte).unwrap(), 1);

@@ -28,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sha2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@
 #define	CONTROL		"/dev/mapper/control"
 #define	DM_IOCTL	_IOWR(0xfd, 0, struct plistref)
 #define	SECTOR		512
+#define	TREE_BLOCK	4096
 #define	BROKEN		2
 
 static const struct {
@@ -964,6 +966,65 @@ do_fsync(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* The digest of a block and a salt, by the C library's SHA-256. */
+static void
+digest(const uint8_t *block, const uint8_t *salt, size_t salted, uint8_t *out)
+{
+	SHA256_CTX context;
+
+	SHA256_Init(&context);
+	SHA256_Update(&context, salt, salted);
+	SHA256_Update(&context, block, TREE_BLOCK);
+	SHA256_Final(out, &context);
+}
+
+/*
+ * tree: writes the tree of digests over a device's blocks of 4 KiB, from the
+ * second block of a file on, as veritysetup(8) makes it, and prints the root.
+ */
+static int
+do_tree(int argc __unused, char **argv)
+{
+	const size_t blocks = number(argv[2]), salted = strlen(argv[4]);
+	const uint8_t *salt = (const uint8_t *)argv[4];
+	uint8_t block[TREE_BLOCK], root[SHA256_DIGEST_LENGTH];
+	uint8_t *levels[8];
+	size_t counts[8], level = 0, i, n;
+	int in = open(argv[1], O_RDONLY);
+	FILE *out = fopen(argv[3], "w");
+
+	if (in == -1 || out == NULL)
+		err(BROKEN, "%s, %s", argv[1], argv[3]);
+	n = blocks;
+	do {
+		counts[level] = howmany(n, TREE_BLOCK / sizeof(root));
+		levels[level] = calloc(counts[level], TREE_BLOCK);
+		if (levels[level] == NULL)
+			err(BROKEN, "memory");
+		for (i = 0; i < n; i++) {
+			const uint8_t *from = block;
+
+			if (level > 0)
+				from = levels[level - 1] + i * TREE_BLOCK;
+			else if (read(in, block, TREE_BLOCK) != TREE_BLOCK)
+				err(BROKEN, "%s", argv[1]);
+			digest(from, salt, salted, levels[level] + i * sizeof(root));
+		}
+		n = counts[level++];
+	} while (n > 1 && level < __arraycount(levels));
+	digest(levels[level - 1], salt, salted, root);
+	memset(block, 0, sizeof(block));
+	fwrite(block, TREE_BLOCK, 1, out);
+	while (level-- > 0)
+		fwrite(levels[level], TREE_BLOCK, counts[level], out);
+	if (fclose(out) != 0)
+		err(BROKEN, "%s", argv[3]);
+	for (i = 0; i < sizeof(root); i++)
+		printf("%02x", root[i]);
+	printf("\n");
+	return EXIT_SUCCESS;
+}
+
 /* memory: megabytes that are free, and pages that have ever been swapped out. */
 static int
 do_memory(int argc __unused, char **argv __unused)
@@ -1027,6 +1088,7 @@ static const struct {
 	{ "parts", 4, do_parts, "name more line ..." },
 	{ "replay", 3, do_replay, "log node [mark]" },
 	{ "fsync", 2, do_fsync, "file" },
+	{ "tree", 5, do_tree, "node blocks file salt" },
 	{ "memory", 1, do_memory, "" },
 	{ "hog", 3, do_hog, "megabytes rounds" },
 };

@@ -15,6 +15,8 @@ use dm_host::{
 
 #[path = "io/crypt.rs"]
 mod crypt;
+#[path = "io/verity.rs"]
+mod verity;
 
 const BLOCK: usize = 4096;
 
@@ -56,13 +58,18 @@ impl Bed {
 
     /// A device with these lines, made through the ioctl as a tool would.
     fn device(&self, name: &str, lines: &[(u64, u64, &str, &str)]) -> Dev {
+        self.device_with(name, lines, 0)
+    }
+
+    /// The same, with flags for the last request.
+    fn device_with(&self, name: &str, lines: &[(u64, u64, &str, &str)], flags: u32) -> Dev {
         let minor = self.send(&Plist::on("create", name)).number("minor").expect("a minor");
         // The kernel takes 64 KiB in a request, before NetBSD 11.
         let (last, first) = lines.split_last().expect("a line");
         for part in first.chunks(250) {
             self.send(&Plist::on("reload", name).lines(part).flags(1 << 30));
         }
-        self.send(&Plist::on("reload", name).lines(&[*last]));
+        self.send(&Plist::on("reload", name).lines(&[*last]).flags(flags));
         self.send(&Plist::on("resume", name));
         makedev(169, u32::try_from(minor).expect("a minor"))
     }
@@ -355,6 +362,9 @@ fn main() {
     if arguments.iter().any(|a| a == "--crypt") {
         return crypt::measure();
     }
+    if arguments.iter().any(|a| a == "--verity") {
+        return verity::measure();
+    }
     // A mirror's write is two of the component's.
     println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
     let (mut base_time, mut base_count) = (0.0, 0.0);
@@ -371,6 +381,7 @@ fn main() {
         let _ = std::io::stdout().flush();
     }
     jobs();
+    verity::measure();
     for kind in ["memory", "file"] {
         let times = [time(&format!("component on {kind}")), time(&format!("linear on {kind}"))];
         println!(

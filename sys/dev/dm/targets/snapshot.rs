@@ -363,6 +363,9 @@ impl Target for Snapshot {
     }
 
     fn map(&self, io: &IoRange) -> Mapping {
+        if io.op == Op::Discard {
+            return Mapping::Take { length: io.length, queue: 0 };
+        }
         let state = self.cow.state.lock();
         let geometry = state.geometry;
         if state.health != Health::Good || state.overflow && io.is_write() {

@@ -234,6 +234,10 @@ impl Target for Line {
                 Err(length) => Mapping::Take { length, queue: 0 },
             };
         }
+        if io.op == Op::Discard {
+            // To be refused: it would have to be copied out.
+            return Mapping::Take { length: io.length, queue: 0 };
+        }
         Mapping::Send { component: self.device, start: io.start, length: io.length }
     }
 

@@ -12,6 +12,8 @@ pub struct Snapshots {
     sectors: u64,
     snapshots: Vec<One>,
     two: bool,
+    /// Devices are discarded from, which is refused.
+    discards: bool,
     /// Stores may be too small.
     full: bool,
     /// Disks may fail.
@@ -33,8 +35,17 @@ impl Snapshots {
     /// A game with stores that are large enough, on disks that do not fail.
     pub fn roomy() -> Snapshots {
         let (snapshots, sectors) = (Vec::new(), 0);
-        let two = false;
-        Snapshots { sectors, snapshots, two, full: false, faults: false, lies: None, lost: false }
+        let (two, discards) = (false, false);
+        Snapshots {
+            sectors,
+            snapshots,
+            two,
+            discards,
+            full: false,
+            faults: false,
+            lies: None,
+            lost: false,
+        }
     }
 
     /// This game with two snapshots.
@@ -115,6 +126,7 @@ impl Game for Snapshots {
     fn disks(&mut self, rng: &mut Rng) -> Vec<Disk> {
         let unit = *rng.pick(&[1, 1, 8]);
         self.sectors = unit * rng.between(1, 160);
+        self.discards = rng.chance(1, 4);
         let mut disks = Vec::from([Disk::junk(self.sectors, rng)]);
         for _ in 0..if self.two { 2 } else { *rng.pick(&[1, 2]) } {
             let chunk = unit * *rng.pick(&[1, 1, 2, 8, 16]);
@@ -212,6 +224,6 @@ impl Game for Snapshots {
     }
 
     fn discards(&self) -> bool {
-        false
+        self.discards
     }
 }

@@ -87,6 +87,7 @@ const FUNCTIONS: &[&str] = &[
     "kthread_join",
     "MD5(Init|Update|Final)",
     "minphys",
+    "mountlist_iterator_.*",
     "mutex_.*",
     "namei_simple_kernel",
     "nestiobuf_.*",
@@ -100,14 +101,20 @@ const FUNCTIONS: &[&str] = &[
     "SHA1(Init|Update|Final)",
     "SHA[0-9]+_(Init|Update|Final)",
     "setdisklabel",
+    "spec_node_getmountedfs",
     "sysctl_.*",
     "uiomove",
+    "vfinddev",
+    "vfs_re(f|le|sume)",
+    "vfs_suspend",
     "vn_close",
     "vn_lock",
     "vput",
     "vref",
     "vrele",
+    "vrele_flush",
     "writedisklabel",
+    "VFS_SYNC",
     "VOP_.*",
 ];
 
@@ -156,6 +163,7 @@ const VARS: &[&str] = &[
     "(MD5|RMD160|SHA1|SHA[0-9]+)_(DIGEST|BLOCK)_LENGTH",
     "DM_AES_.*",
     "BLKDEV_IOSIZE",
+    "MNT_WAIT",
     "MUTEX_DEFAULT",
 ];
 

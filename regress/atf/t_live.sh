@@ -130,9 +130,52 @@ race_body()
 	dm_race 400 "0 1000 linear $DISK1 5000" 8
 }
 
+write_until_stop()
+{
+	local n=0
+	while [ ! -f stop ]; do
+		n=$((n + 1))
+		dd if=/dev/zero of=mnt/f$((n % 20)) bs=3k count=$((n % 50 + 1)) || return 1
+		mkdir -p mnt/d$((n % 7))/e && mv mnt/f$((n % 20)) mnt/d$((n % 7))/e || return 1
+		[ $((n % 5)) -ne 0 ] || rm -r mnt/d$((n / 5 % 7)) || return 1
+	done
+}
+
+clean_descr="what lies below a suspended device is a file system in order"
+dm_test_case clean
+clean_timeout=1800
+clean_body()
+{
+	dm_need
+	dm_disk 1 40000
+	dm_make ${P}a "0 32000 linear $DISK1 5000"
+	# The same sectors, for fsck(8).
+	dm_make ${P}b "0 32000 linear $DISK1 5000"
+	for log in "" "-o log"; do
+		dm_newfs $MAPPER/r${P}a
+		dm_mount "$log $MAPPER/${P}a" mnt
+		rm -f stop
+		dm_start writer write_until_stop
+		round=0
+		while [ $round -lt 100 ]; do
+			round=$((round + 1))
+			atf_check dmctl suspend ${P}a
+			fsck_ffs -n -f $MAPPER/r${P}b >fsck.out 2>&1 ||
+			    atf_fail "fsck $log, $round: $(cat fsck.out)"
+			! grep -i 'wrong\|salvage\|inconsist\|unref\|missing' fsck.out ||
+			    atf_fail "fsck $log, $round: $(cat fsck.out)"
+			atf_check dmctl resume ${P}a
+		done
+		touch stop
+		dm_join writer
+		echo "$(cat fsck.out)"
+		atf_check umount $(pwd)/mnt
+	done
+}
+
 atf_init_test_cases()
 {
-	for test in reload components suspend suspend_load remove_open race; do
+	for test in reload components suspend suspend_load remove_open race clean; do
 		atf_add_test_case $test
 	done
 }

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use dm_core::device::{Line, Load};
+use dm_core::device::{FileSystem, Line, Load};
 use dm_core::name::Name;
 use dm_core::units::Dev;
 use dm_core::worker::Quiesce;
@@ -63,11 +63,11 @@ fn driver(f: impl FnOnce(&(dyn Fn(Vec<Line>) + Sync))) {
             let device = driver.create(name, None, None, false).unwrap().device;
             let load = |lines| {
                 driver.reload(&device, lines, Load::default()).unwrap();
-                driver.resume(&device).unwrap();
+                driver.resume(&device, FileSystem::Leave).unwrap();
             };
             f(&load);
-            driver.suspend(&device, Quiesce::Flush).unwrap();
-            driver.resume(&device).unwrap();
+            driver.suspend(&device, Quiesce::Flush, FileSystem::Leave).unwrap();
+            driver.resume(&device, FileSystem::Leave).unwrap();
             driver.remove(&device, false).unwrap();
         }
         assert_eq!(unsafe { dm_module_fini() }, 0);

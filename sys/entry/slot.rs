@@ -318,6 +318,16 @@ impl Slot {
         Some(result)
     }
 
+    /// `true` if I/O of this device, or of one of ours below it, is being held.
+    pub(crate) fn is_held(&self) -> bool {
+        let Some(table) = self.peek(|current| current.table.clone()) else { return true };
+        let disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
+        let below = |dev: Dev| super::global().and_then(|global| global.slots.get(dev.minor()));
+        let mut own =
+            disks.map(|disk| disk.device().dev()).filter(|dev| dev.major() == self.dev().major());
+        own.any(|dev| below(dev).is_some_and(Slot::is_held))
+    }
+
     /// Flushes the caches of the components, after the last close and if anything was written since
     /// this was last done, as wd(4) and sd(4) do with their own. A device that is read-only, or
     /// suspended, is left alone, and nothing waits for one below that is; what fails is not told, as a

@@ -16,6 +16,7 @@ use super::{dm_device_count, global};
 use crate::kern::buf::IoQueue;
 use crate::kern::disk::Disk;
 use crate::kern::gate::Door;
+use crate::kern::mount::{Mounted, Suspended};
 use crate::kern::mutex::Mutex;
 use crate::kern::reserve::Line;
 use crate::kern::{cpu, sys};
@@ -107,6 +108,36 @@ impl Unit {
 }
 
 impl kernel::Unit<NetBsd> for Unit {
+    type Suspended = Suspended;
+
+    fn suspend_file_system(&self) -> Result<Option<Suspended>, Errno> {
+        if self.slot.is_held() {
+            return Ok(None);
+        }
+        let Some(mounted) = Mounted::on(self.slot.dev()) else { return Ok(None) };
+        let failed = |errno: Errno| {
+            let minor = self.minor.get();
+            cpu::say(format_args!(
+                "dm: the file system on minor {minor} is not synchronised: {errno}"
+            ));
+        };
+        let suspended = match mounted.suspend() {
+            Ok(suspended) => suspended,
+            // The device can be suspended all the same.
+            Err(errno) if errno != Errno::EINTR && errno.raw() > 0 => {
+                failed(errno);
+                return Ok(None);
+            }
+            Err(errno) => return Err(errno),
+        };
+        // Somebody was quicker: what is written now would wait for the next resume.
+        if self.slot.is_held() {
+            return Ok(None);
+        }
+        suspended.sync().unwrap_or_else(failed);
+        Ok(Some(suspended))
+    }
+
     fn quiesce(&self) -> Result<(), Errno> {
         let slot = self.slot;
         let mut held = slot.held.lock();

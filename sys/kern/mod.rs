@@ -16,6 +16,7 @@ pub mod kmem;
 pub mod kthread;
 #[cfg(test)]
 mod layout;
+pub mod mount;
 pub mod mutex;
 pub mod parker;
 pub mod pool_cache;

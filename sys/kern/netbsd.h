@@ -25,6 +25,7 @@
 #include <sys/disklabel.h>
 #include <sys/dkio.h>
 #include <sys/fcntl.h>
+#include <sys/fstrans.h>
 #include <sys/intr.h>
 #include <sys/ioctl.h>
 #include <sys/iostat.h>
@@ -34,6 +35,7 @@
 #include <sys/lwp.h>
 #include <sys/md5.h>
 #include <sys/module.h>
+#include <sys/mount.h>
 #include <sys/mutex.h>
 #include <sys/namei.h>
 #include <sys/pool.h>

@@ -5,6 +5,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crate::console::kassert;
@@ -83,14 +84,19 @@ pub(crate) unsafe fn create(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kpause(
     _wmesg: *const c_char,
-    _intr: bool,
+    intr: bool,
     _timo: c_int,
     mtx: *mut nb::kmutex_t,
 ) -> c_int {
-    lwp::current().assert_sleepable("kpause");
+    let lwp = lwp::current();
+    lwp.assert_sleepable("kpause");
     kassert!(mtx.is_null(), "kpause with a mutex is not done here");
     std::thread::yield_now();
-    Errno::EAGAIN.0
+    match lwp.signal.load(Ordering::SeqCst) {
+        0 => Errno::EAGAIN.0,
+        signal if intr => signal,
+        _ => Errno::EAGAIN.0,
+    }
 }
 
 /// kthread_join(9)

@@ -52,6 +52,7 @@ pub mod lock;
 pub mod lwp;
 pub mod machine;
 pub mod module;
+mod mount;
 pub mod mutex;
 pub mod physio;
 pub mod pool_cache;
@@ -74,6 +75,7 @@ pub use fault::{FaultPlan, Site};
 pub use file::{File, Flags, Node};
 pub use lwp::{LwpId, current_lwp};
 pub use machine::{Clock, Config, Kthread, Machine, Pmf};
+pub use mount::Mount;
 pub use strategy::{Io, IoResult, Request, run_all};
 pub use sysctl::Value;
 

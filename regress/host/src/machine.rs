@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::fault::{FaultPlan, PLAN};
 use crate::file::{File, Flags, Node};
 use crate::lwp::{self, LwpId};
+use crate::mount::Mount;
 use crate::netbsd as nb;
 use crate::specfs::{self, Entry};
 use crate::strategy;
@@ -309,6 +310,18 @@ impl Machine {
     /// open(2)
     pub fn open<'a>(&self, node: impl Into<Node<'a>>, flags: Flags) -> Result<File, Errno> {
         File::open(node.into(), flags)
+    }
+
+    /// Mounts a file system on an open block device: `sync` writes what that has.
+    ///
+    /// # Errors
+    /// ENXIO if it is not open.
+    pub fn mount(
+        &self,
+        dev: Dev,
+        sync: impl Fn() -> Result<(), Errno> + Send + Sync + 'static,
+    ) -> Result<Mount, Errno> {
+        Mount::new(dev, Box::new(sync))
     }
 
     /// Marks an open block device as mounted, or not: then nobody can open it again.

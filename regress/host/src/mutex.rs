@@ -265,7 +265,7 @@ unsafe extern "C" fn mutex_spin_exit(m: *mut nb::kmutex_t) {
 ///
 /// As mutex_enter.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mutex_tryenter(m: *mut nb::kmutex_t) -> c_int {
+pub(crate) unsafe extern "C" fn mutex_tryenter(m: *mut nb::kmutex_t) -> c_int {
     let lwp = lwp::current();
     lwp.mutex_entries.set(lwp.mutex_entries.get() + 1);
     let w = word(m);

@@ -94,14 +94,24 @@ pub struct Snapshot<K: Kernel> {
     pub remove_at_close: bool,
 }
 
+/// What happens to a file system that is mounted on a device when I/O of that is to be held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileSystem {
+    /// All that it has is written before, and it begins nothing new until I/O is held.
+    Sync,
+    /// Nothing.
+    Leave,
+}
+
 impl<K: Kernel> Driver<K> {
     /// Makes the inactive table active, if there is one, and lets I/O go.
     ///
     /// # Errors
     /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
     /// active says when it starts; nothing has changed then.
-    pub fn resume(&self, device: &Device<K>) -> Result<(), Errno> {
-        let _control = device.control()?;
+    pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
+        let switches = |state: &State<K>| state.inactive.is_some() && !state.quiesced;
+        let (_control, suspended) = device.control_with(mounted, switches)?;
         let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
@@ -110,6 +120,7 @@ impl<K: Kernel> Driver<K> {
         if switch && !quiesced {
             device.drain(Quiesce::Flush)?;
         }
+        drop(suspended);
         let started = if switch || quiesced { device.start() } else { Ok(()) };
         if let Err(errno) = started {
             if !quiesced {
@@ -148,13 +159,20 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Holds I/O until the next resume, and waits until none is in flight.
+    /// Holds I/O until the next resume, and waits until none is in flight. What lies on the components
+    /// then is what a file system has that was just synchronised, if one is mounted on the device and
+    /// `mounted` says so.
     ///
     /// # Errors
     /// EINTR when a signal came first; nothing has changed then. With [`Quiesce::NoFlush`] targets
     /// may give back I/O that cannot complete, which the next table gets.
-    pub fn suspend(&self, device: &Device<K>, how: Quiesce) -> Result<(), Errno> {
-        let _control = device.control()?;
+    pub fn suspend(
+        &self,
+        device: &Device<K>,
+        how: Quiesce,
+        mounted: FileSystem,
+    ) -> Result<(), Errno> {
+        let (_control, _suspended) = device.control_with(mounted, |state| !state.quiesced)?;
         let _frugal = self.kernel.frugal();
         let state = device.state.lock();
         let hold = state.active.is_some() && !state.quiesced;
@@ -349,6 +367,36 @@ impl<K: Kernel> Device<K> {
         let _control = self.control()?;
         self.unit.set_geometry(geometry);
         Ok(())
+    }
+
+    /// The same as [`Device::control`], with the file system suspended that is mounted on the device, if that is
+    /// asked for and I/O is about to be held, which `holds` tells.
+    ///
+    /// Whoever has the control may wait for that file system, as when it loads a table by a path. So the
+    /// file system is suspended first, and goes on while the control is waited for.
+    fn control_with(
+        &self,
+        mounted: FileSystem,
+        holds: impl Fn(&State<K>) -> bool,
+    ) -> Result<(Control<'_, K>, Option<<K::Unit as Unit<K>>::Suspended>), Errno> {
+        loop {
+            let state = self.state.lock();
+            let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
+            drop(state);
+            let suspended = if wanted { self.unit.suspend_file_system()? } else { None };
+            if suspended.is_none() {
+                return Ok((self.control()?, None));
+            }
+            let mut state = self.state.lock();
+            if !state.controlled && !state.gone {
+                state.controlled = true;
+                drop(state);
+                return Ok((Control(self), suspended));
+            }
+            drop(state);
+            drop(suspended);
+            drop(self.control()?);
+        }
     }
 
     /// Waits for the right to change the device's tables or to take it away.

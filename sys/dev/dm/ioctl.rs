@@ -7,7 +7,7 @@ use core::ffi::CStr;
 
 use dm_sync::wipe_text;
 
-use crate::device::{Device, Driver, Found, Line, Load, Selector, Snapshot};
+use crate::device::{Device, Driver, FileSystem, Found, Line, Load, Selector, Snapshot};
 use crate::kernel::{Geometry, Kernel};
 use crate::name::{Name, Uuid};
 use crate::proplib::{Array, Dictionary, Value};
@@ -40,6 +40,8 @@ pub mod flags {
     pub const ACTIVE_PRESENT: u32 = 1 << 5;
     /// There is an inactive table.
     pub const INACTIVE_PRESENT: u32 = 1 << 6;
+    /// `suspend` and `resume` leave a file system alone that is mounted on the device.
+    pub const SKIP_LOCKFS: u32 = 1 << 10;
     /// `suspend` need not complete what cannot be completed: the next table may.
     pub const NOFLUSH: u32 = 1 << 11;
     /// The request is about the inactive table.
@@ -269,10 +271,10 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 };
                 self.warning = driver.reload(device, lines, load)?;
             }
-            Command::Resume => driver.resume(device)?,
+            Command::Resume => driver.resume(device, self.mounted())?,
             Command::Suspend => {
                 let how = if self.has(flags::NOFLUSH) { Quiesce::NoFlush } else { Quiesce::Flush };
-                driver.suspend(device, how)?;
+                driver.suspend(device, how, self.mounted())?;
             }
             Command::Clear => driver.clear(device),
             Command::Remove => return self.remove(&found),
@@ -296,6 +298,15 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             _ => {}
         }
         Ok(self.reply(&found)?)
+    }
+
+    /// What is to be done about a file system that is mounted on the device. One whose I/O may have to wait
+    /// for the next table cannot be synchronised.
+    fn mounted(&self) -> FileSystem {
+        match self.has(flags::SKIP_LOCKFS) || self.has(flags::NOFLUSH) {
+            true => FileSystem::Leave,
+            false => FileSystem::Sync,
+        }
     }
 
     fn has(&self, flag: u32) -> bool {

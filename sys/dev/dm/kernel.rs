@@ -179,6 +179,18 @@ pub type LiveTable<K> = Table<Pdev<K>>;
 /// A device as the system sees it: a disk(9) with I/O going through it. The caller serialises
 /// [`Unit::quiesce`], [`Unit::set_table`], [`Unit::release`], [`Unit::tell`] and [`Unit::detach`].
 pub trait Unit<K: Kernel> {
+    /// A file system that is mounted on the device and begins nothing new until the value is dropped, by the
+    /// thread that has it. It is kept for a moment only, in which nobody waits for anything but I/O.
+    type Suspended;
+
+    /// Has the file system that is mounted on the device write all that it has, and begin nothing new. `None` if
+    /// there is none, it cannot do this, or it could not write because this device or one below it is suspended.
+    /// I/O is not held by the caller, who has no lock.
+    ///
+    /// # Errors
+    /// EINTR, or ERESTART as the kernel has it, when a signal came first.
+    fn suspend_file_system(&self) -> Result<Option<Self::Suspended>, Errno>;
+
     /// Holds I/O that comes from now on, and waits until none is in flight.
     ///
     /// # Errors

@@ -373,6 +373,29 @@ pub(crate) unsafe extern "C" fn vrele(vp: *mut nb::vnode) {
     }
 }
 
+/// vfinddev(9): a vnode of a device that has one, referenced. 0 if it has none.
+///
+/// # Safety
+///
+/// `vpp` receives the vnode.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn vfinddev(
+    dev: Dev,
+    kind: nb::vtype,
+    vpp: *mut *mut nb::vnode,
+) -> c_int {
+    lwp::current().assert_sleepable("vfinddev");
+    let mut guard = specfs();
+    // SAFETY: nodes in the table live.
+    let is_it = |node: &*mut Node| unsafe { (**node).device().key == (kind, dev) };
+    let Some(found) = guard.nodes.values().copied().find(is_it) else { return 0 };
+    // SAFETY: as above, and the name is copied before the table is changed.
+    let name = unsafe { (*found).name.clone() };
+    // SAFETY: the caller's promise.
+    unsafe { *vpp = vget(&mut guard, name, kind, dev) };
+    1
+}
+
 /// vput(9)
 ///
 /// # Safety

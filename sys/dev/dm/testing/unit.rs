@@ -13,6 +13,10 @@ use crate::{Dev, Errno, Minor, Sector};
 /// What the driver told a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
+    /// To suspend the file system that is mounted on it.
+    SuspendFileSystem,
+    /// To let that go on.
+    ResumeFileSystem,
     /// To hold I/O.
     Quiesce,
     /// To let it go.
@@ -38,6 +42,7 @@ struct State {
     detaching: bool,
     dead: bool,
     geometry: Option<Geometry>,
+    mounted: bool,
 }
 
 /// The unit. Clones are the same one.
@@ -120,6 +125,11 @@ impl FakeUnit {
         goes
     }
 
+    /// Mounts a file system on it.
+    pub fn mount(&self) {
+        self.state().mounted = true;
+    }
+
     /// Ends one.
     pub fn end_io(&self) {
         let mut state = self.state();
@@ -139,7 +149,27 @@ impl FakeUnit {
     }
 }
 
+/// The file system on a unit, suspended.
+pub struct Suspended(FakeUnit);
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        self.0.state().calls.push(Call::ResumeFileSystem);
+    }
+}
+
 impl Unit<Fake> for FakeUnit {
+    type Suspended = Suspended;
+
+    fn suspend_file_system(&self) -> Result<Option<Suspended>, Errno> {
+        let mut state = self.state();
+        if !state.mounted || state.held {
+            return Ok(None);
+        }
+        state.calls.push(Call::SuspendFileSystem);
+        Ok(Some(Suspended(self.clone())))
+    }
+
     fn quiesce(&self) -> Result<(), Errno> {
         if let Some(errno) = self.kernel.world().fail_quiesce {
             return Err(errno);

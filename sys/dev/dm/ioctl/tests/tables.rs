@@ -100,6 +100,63 @@ fn suspend_takes_noflush_and_skip_lockfs() {
 }
 
 #[test]
+fn a_file_system_is_written_before_io_is_held_and_goes_on_when_it_is() {
+    use Call::{Quiesce, Release, ResumeFileSystem, SetTable, SuspendFileSystem};
+    let bench = one();
+    let unit = bench.unit("d");
+    unit.mount();
+    unit.calls();
+    bench.on("suspend", "d");
+    assert_eq!(unit.calls(), [SuspendFileSystem, Quiesce, ResumeFileSystem]);
+    // Its I/O would wait for the resume.
+    bench.on("suspend", "d");
+    bench.done(&Request::reload("d", OTHER));
+    bench.on("resume", "d");
+    assert_eq!(unit.calls(), [SetTable(100, false), Release]);
+    // A resume that changes the table holds I/O for a moment.
+    bench.done(&Request::reload("d", OTHER));
+    bench.on("resume", "d");
+    let held = [SuspendFileSystem, Quiesce, ResumeFileSystem];
+    assert_eq!(unit.calls(), [&held[..], &[SetTable(100, false), Release]].concat());
+    bench.on("resume", "d");
+    assert_eq!(unit.calls(), []);
+    for flag in [flags::SKIP_LOCKFS, flags::NOFLUSH] {
+        bench.done(&Request::on("suspend", "d").flags(flag));
+        bench.on("resume", "d");
+        assert_eq!(unit.calls(), [Quiesce, Release]);
+    }
+    bench.done(&Request::reload("d", OTHER));
+    bench.done(&Request::on("resume", "d").flags(flags::SKIP_LOCKFS));
+    assert_eq!(unit.calls(), [Quiesce, SetTable(100, false), Release]);
+}
+
+#[test]
+fn a_file_system_goes_on_while_another_thread_has_the_device() {
+    let bench = one();
+    let unit = bench.unit("d");
+    unit.mount();
+    unit.calls();
+    assert!(unit.begin_io());
+    let suspend = || {
+        let driver = bench.driver.clone();
+        let request = Request::on("suspend", "d");
+        crate::testing::thread::spawn(move || crate::testing::send(&driver, &request).map(|_| ()))
+    };
+    let first = suspend();
+    while !unit.held() {
+        std::thread::yield_now();
+    }
+    // The first one waits for the I/O, with the file system suspended.
+    let second = suspend();
+    unit.end_io();
+    assert_eq!((first.join(), second.join()), (Ok(()), Ok(())));
+    let calls = unit.calls();
+    let count = |call| calls.iter().filter(|found| **found == call).count();
+    assert_eq!(count(Call::Quiesce), 1);
+    assert_eq!(count(Call::SuspendFileSystem), count(Call::ResumeFileSystem));
+}
+
+#[test]
 fn a_suspended_device_swaps_tables_at_resume() {
     let bench = one();
     bench.on("suspend", "d");

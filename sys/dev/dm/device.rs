@@ -378,7 +378,7 @@ impl<K: Kernel> Device<K> {
         &self,
         mounted: FileSystem,
         holds: impl Fn(&State<K>) -> bool,
-    ) -> Result<(Control<'_, K>, Option<<K::Unit as Unit<K>>::Suspended>), Errno> {
+    ) -> Result<Controlled<'_, K>, Errno> {
         loop {
             let state = self.state.lock();
             let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
@@ -429,6 +429,9 @@ impl<K: Kernel> Device<K> {
         Some(Control(self))
     }
 }
+
+/// The control of a device, and the file system that is mounted on it, if that is suspended.
+type Controlled<'d, K> = (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>);
 
 /// The right to change a device's tables, or to take it away.
 struct Control<'d, K: Kernel>(&'d Device<K>);

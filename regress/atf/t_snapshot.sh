@@ -1,0 +1,162 @@
+# Targets snapshot and snapshot-origin as LVM uses them: snapshots of a volume with
+# a mounted file system that is written meanwhile.
+
+. $(atf_get_srcdir)/subr.sh
+. $(atf_get_srcdir)/lvm.sh
+
+# snapshot_need: skips the test where there are no such targets.
+snapshot_need()
+{
+	dm_need
+	$H ioctl command=targets | grep -q '\.name=snapshot$' ||
+	    atf_skip "this driver has no target snapshot"
+}
+
+# status name: a snapshot's.
+status()
+{
+	$H ioctl command=status name=$VG-$1 flags:0 |
+	    sed -n 's|^cmd_data\.[0-9]*\.params=||p'
+}
+
+# files_until_stop: writes files in mnt and compares them.
+files_until_stop()
+{
+	local n=0
+	while [ ! -f stop ]; do
+		cp data mnt/load$((n % 4)) && cmp data mnt/load$((n % 4)) ||
+		    return 1
+		n=$((n + 1))
+	done
+}
+
+# volume: a volume `one' with a mounted file system, with a file that stays and
+# files that are written over and over until `settled'.
+volume()
+{
+	lvm_run lvcreate -L 16m -n one $VG
+	dm_newfs $(lv_char one)
+	dm_mount $(lv_block one) mnt
+	dm_pattern data 1500
+	cp data mnt/data || atf_fail "cp"
+	sync
+	rm -f stop
+	dm_start files files_until_stop
+}
+
+# settled: the origin has what was written, and its file system is whole.
+settled()
+{
+	touch stop
+	dm_join files
+	dm_same "the origin, mounted" data mnt/data
+	umount $(pwd)/mnt || atf_fail "umount"
+	fsck_ffs -fn $(lv_char one) >fsck.out 2>&1 ||
+	    atf_fail "fsck: $(cat fsck.out)"
+}
+
+# same_twice name: a snapshot reads the same now and a while later.
+same_twice()
+{
+	dd if=$(lv_char $1) of=first bs=64k 2>/dev/null || atf_fail "dd"
+	sleep 5
+	dd if=$(lv_char $1) of=second bs=64k 2>/dev/null || atf_fail "dd"
+	cmp first second || atf_fail "snapshot $1 has changed"
+	rm -f first second
+}
+
+# looked_at name: a snapshot's file system is in order, since it was synchronised
+# before, and has the file that was there then.
+looked_at()
+{
+	fsck_ffs -fn $(lv_char $1) >fsck.out 2>&1 ||
+	    atf_fail "fsck of $1: $(cat fsck.out)"
+	! grep -i 'wrong\|salvage\|inconsist\|unref\|missing' fsck.out ||
+	    atf_fail "fsck of $1: $(cat fsck.out)"
+	mkdir -p mnt2
+	mount -o ro $(lv_block $1) $(pwd)/mnt2 || atf_fail "mount of $1"
+	echo $(pwd)/mnt2 >>dm.mounts
+	dm_same "snapshot $1" data mnt2/data
+	umount $(pwd)/mnt2 || atf_fail "umount of $1"
+}
+
+moment_descr="a snapshot of a mounted file system under load keeps its moment"
+moment_timeout=900
+dm_test_case moment
+moment_body()
+{
+	snapshot_need
+	lvm_setup 2
+	volume
+	lvm_run lvcreate -s -L 24m -n snap $VG/one
+	same_twice snap
+	looked_at snap
+	dump -0 -f dumped $(lv_char snap) >dump.out 2>&1 ||
+	    atf_fail "dump: $(cat dump.out)"
+	[ -s dumped ] || atf_fail "dump wrote nothing"
+	# A second one, of another moment.
+	lvm_run lvcreate -s -c 64k -L 24m -n other $VG/one
+	same_twice other
+	looked_at other
+	settled
+	looked_at snap
+	atf_check -o match:"[0-9]" -e ignore lvm lvs $VG/snap
+	lvm_run lvremove -f $VG/snap
+	lvm_run lvremove -f $VG/other
+	dm_mount $(lv_block one) mnt
+	dm_same "the origin, without snapshots" data mnt/data
+}
+
+grows_descr="a snapshot grows and is renamed while it is used, as its origin is"
+grows_timeout=900
+dm_test_case grows
+grows_body()
+{
+	snapshot_need
+	lvm_setup 2
+	volume
+	lvm_run lvcreate -s -L 12m -n snap $VG/one
+	lvm_run lvextend -L 24m $VG/snap
+	same_twice snap
+	lvm_run lvrename $VG/snap $VG/late
+	same_twice late
+	looked_at late
+	settled
+	lvm_run lvrename $VG/one $VG/uno
+	looked_at late
+	lvm_run vgchange -an $VG
+	lvm_run vgchange -ay $VG
+	looked_at late
+	dm_mount $(lv_block uno) mnt
+	dm_same "the origin, active again" data mnt/data
+}
+
+full_descr="a snapshot that is full is lost, and its origin goes on"
+full_timeout=900
+dm_test_case full
+full_body()
+{
+	snapshot_need
+	lvm_setup 2
+	volume
+	lvm_run lvcreate -s -L 4m -n snap $VG/one
+	local n=0
+	while [ "$(status snap)" != Invalid ]; do
+		n=$((n + 1))
+		[ $n -lt 120 ] || atf_fail "never full: $(status snap)"
+		sleep 1
+	done
+	atf_check -s not-exit:0 -o ignore -e ignore \
+	    dd if=$(lv_char snap) of=/dev/null bs=64k count=1
+	settled
+	lvm_run lvremove -f $VG/snap
+	dm_mount $(lv_block one) mnt
+	dm_same "the origin" data mnt/data
+}
+
+atf_init_test_cases()
+{
+	atf_add_test_case moment
+	atf_add_test_case grows
+	atf_add_test_case full
+}

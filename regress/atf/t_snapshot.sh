@@ -91,9 +91,11 @@ moment_body()
 	lvm_run lvcreate -s -L 24m -n snap $VG/one
 	same_twice snap
 	looked_at snap
-	dump -0 -f dumped $(lv_char snap) >dump.out 2>&1 ||
-	    atf_fail "dump: $(cat dump.out)"
-	[ -s dumped ] || atf_fail "dump wrote nothing"
+	if command -v dump >/dev/null; then
+		dump -0 -f dumped $(lv_char snap) >dump.out 2>&1 ||
+		    atf_fail "dump: $(cat dump.out)"
+		[ -s dumped ] || atf_fail "dump wrote nothing"
+	fi
 	# A second one, of another moment.
 	lvm_run lvcreate -s -c 64k -L 24m -n other $VG/one
 	same_twice other

@@ -134,18 +134,21 @@ impl<K: Kernel> Pdevs<K> {
 
 impl<K: Kernel> Drop for Pdev<K> {
     fn drop(&mut self) {
-        let Some(disk) = self.disk.take() else { return };
+        let mut disk = self.disk.take();
+        let Some(own) = &disk else { return };
         let mut set = self.set.set.lock();
         let mut last = None;
-        if let Some(entry) = set.iter_mut().find(|e| e.has(&disk)) {
+        if let Some(entry) = set.iter_mut().find(|e| e.has(own)) {
             entry.users = entry.users.saturating_sub(1);
-            if entry.users == 0 {
-                last = Some(core::mem::replace(&mut entry.state, State::Moving));
+            match entry.users {
+                0 => last = Some(core::mem::replace(&mut entry.state, State::Moving)),
+                // Given back before the last user can be: that one's reference is the disk's last, and it waits
+                // until the disk is closed.
+                _ => disk = None,
             }
         }
         drop(set);
         let closed = last.is_some();
-        // Closes the disk if this is its last reference, as it is where there was a last user.
         drop((last, disk));
         if closed {
             let mut set = self.set.set.lock();

@@ -22,7 +22,7 @@ use rules::{Code, Section, Symbol};
 /// 107 KiB; six more targets, lanes (each target's futures are code of its own) and refusals that name
 /// what is wrong with their numbers are 145 KiB of the rest, mirror 50, verity with its hash functions' border 32, and
 /// crypt with its ciphers' 30.
-const BUDGET: u64 = 392 * 1024;
+const BUDGET: u64 = 464 * 1024;
 
 /// The largest stack frame, in bytes. i386 has two pages of stack for a whole system call.
 const FRAME: u64 = 1024;

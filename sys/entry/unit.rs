@@ -114,7 +114,7 @@ impl kernel::Unit<NetBsd> for Unit {
         if self.slot.is_held() {
             return Ok(None);
         }
-        let Some(mounted) = Mounted::on(self.slot.dev()) else { return Ok(None) };
+        let Some(mounted) = Mounted::on(self.slot.dev())? else { return Ok(None) };
         let failed = |errno: Errno| {
             let minor = self.minor.get();
             cpu::say(format_args!(

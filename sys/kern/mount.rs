@@ -7,8 +7,7 @@ use dm_core::{Dev, Errno};
 
 use super::{cpu, sys};
 
-/// Milliseconds after which a thread asks again that wants to suspend a file system while another one is being
-/// suspended.
+/// Milliseconds after which a thread looks again that waits for a file system.
 const AGAIN: u32 = 10;
 
 /// A file system that is mounted on a block device.
@@ -18,33 +17,52 @@ const AGAIN: u32 = 10;
 pub struct Mounted(NonNull<sys::mount>);
 
 impl Mounted {
-    /// The file system that is mounted on a device, if there is one. May sleep while one is being mounted or suspended.
-    pub fn on(dev: Dev) -> Option<Mounted> {
-        let (mut node, mut mounts) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: the functions are called as vnode(9) and vfs(9) have them, and each reference is given back:
-        // the node's, and by the iterator that of each mount that it has shown. A mount that it shows does not
-        // go meanwhile, so that what the node says can be compared with it.
+    /// The file system that is mounted on a device, if there is one. Sleeps while that is being mounted, suspended or
+    /// unmounted.
+    ///
+    /// # Errors
+    /// EINTR or ERESTART when a signal came first.
+    pub fn on(dev: Dev) -> Result<Option<Mounted>, Errno> {
+        let mut node = ptr::null_mut();
+        // SAFETY: `node` receives a referenced node, which is given back.
         unsafe {
             if sys::vfinddev(dev.0, sys::vtype_VBLK, &raw mut node) == 0 {
-                return None;
+                return Ok(None);
             }
-            let mut found = None;
+            let mut found = Ok(None);
             // Most devices have none.
-            if !sys::spec_node_getmountedfs(node).is_null() {
-                sys::mountlist_iterator_init(&raw mut mounts);
-                while found.is_none()
-                    && let Some(mount) = NonNull::new(sys::mountlist_iterator_next(mounts))
-                {
-                    if sys::spec_node_getmountedfs(node) == mount.as_ptr() {
-                        sys::vfs_ref(mount.as_ptr());
-                        found = Some(Mounted(mount));
-                    }
-                }
-                sys::mountlist_iterator_destroy(mounts);
+            while matches!(found, Ok(None)) && !sys::spec_node_getmountedfs(node).is_null() {
+                found = match Mounted::of(node) {
+                    Some(mounted) => Ok(Some(mounted)),
+                    None => pause().map(|()| None),
+                };
             }
             sys::vrele(node);
             found
         }
+    }
+
+    /// The file system that is mounted on a device's node, unless it is being suspended or goes.
+    ///
+    /// # Safety
+    /// The node is referenced.
+    unsafe fn of(node: *mut sys::vnode) -> Option<Mounted> {
+        let (mut mounts, mut found) = (ptr::null_mut(), None);
+        // SAFETY: the iterator gives back the reference to each mount that it has shown. One that it shows does not
+        // go meanwhile, so that what the node says can be compared with it.
+        unsafe {
+            sys::mountlist_iterator_init(&raw mut mounts);
+            while found.is_none()
+                && let Some(mount) = NonNull::new(sys::mountlist_iterator_trynext(mounts))
+            {
+                if sys::spec_node_getmountedfs(node) == mount.as_ptr() {
+                    sys::vfs_ref(mount.as_ptr());
+                    found = Some(Mounted(mount));
+                }
+            }
+            sys::mountlist_iterator_destroy(mounts);
+        }
+        found
     }
 
     /// Has the file system begin nothing new, and waits for what it has begun.
@@ -60,15 +78,21 @@ impl Mounted {
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(errno),
             }
-            // SAFETY: sleeps, with no lock.
-            let slept = unsafe {
-                sys::kpause(c"dmfreeze".as_ptr(), true, cpu::ticks_in(AGAIN), ptr::null_mut())
-            };
-            match Errno::check(slept) {
-                Ok(()) | Err(Errno::EAGAIN) => {}
-                Err(errno) => return Err(errno),
-            }
+            pause()?;
         }
+    }
+}
+
+/// Sleeps until it is worth to look again.
+///
+/// # Errors
+/// EINTR or ERESTART when a signal came.
+fn pause() -> Result<(), Errno> {
+    let ticks = cpu::ticks_in(AGAIN);
+    // SAFETY: sleeps, with no lock.
+    match Errno::check(unsafe { sys::kpause(c"dmfreeze".as_ptr(), true, ticks, ptr::null_mut()) }) {
+        Err(Errno::EAGAIN) => Ok(()),
+        result => result,
     }
 }
 

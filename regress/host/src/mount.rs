@@ -131,16 +131,17 @@ unsafe extern "C" fn mountlist_iterator_init(walk: *mut *mut nb::mount_iterator_
     unsafe { *walk = Box::into_raw(new).cast() };
 }
 
-/// mountlist_iterator_next(9)
+/// mountlist_iterator_trynext(9): passes over those that are suspended.
 ///
 /// # Safety
 ///
 /// `walk` is an iterator.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mountlist_iterator_next(walk: *mut nb::mount_iterator_t) -> *mut nb::mount {
+unsafe extern "C" fn mountlist_iterator_trynext(walk: *mut nb::mount_iterator_t) -> *mut nb::mount {
     // SAFETY: the caller's promise.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
-    walk.shown = walk.left.pop();
+    let busy = |mount: &Arc<FileSystem>| mount.owner.load(Ordering::SeqCst) != 0;
+    walk.shown = walk.left.iter().position(|mount| !busy(mount)).map(|at| walk.left.remove(at));
     walk.shown.as_ref().map_or(ptr::null_mut(), |mount| Arc::as_ptr(mount).cast_mut().cast())
 }
 

@@ -146,26 +146,29 @@ fn one_on_a_suspended_device_below_is_not_waited_for() {
     busy.end();
 }
 
-/// Only one file system of a machine is suspended at a time.
+/// Only one file system of a machine is suspended at a time, and this one by one thread.
 #[test]
-fn a_signal_ends_the_wait_for_another_file_system() {
+fn a_signal_ends_the_wait_for_a_file_system() {
     let busy = Busy::new();
     let other = busy.bench.device("other", "0 100 linear /dev/wd0 1000");
     let file = busy.bench.block(other);
     let mount = busy.bench.machine.mount(other.dev(), || Ok(())).unwrap();
-    mount.suspended(|| {
-        let control = busy.bench.control.clone();
-        let suspend = move || send(&control, &common::Request::on("suspend", "d")).map(drop);
-        let suspend = busy.bench.machine.spawn(suspend);
-        let lwp = suspend.lwp();
-        until("the signal ends the suspend", || {
-            busy.bench.machine.advance_ticks(1);
-            !busy.bench.machine.interrupt(lwp) || suspend.is_finished()
+    for suspended in [&mount, &busy.mount] {
+        let before = busy.mount.suspensions();
+        suspended.suspended(|| {
+            let control = busy.bench.control.clone();
+            let suspend = move || send(&control, &common::Request::on("suspend", "d")).map(drop);
+            let suspend = busy.bench.machine.spawn(suspend);
+            let lwp = suspend.lwp();
+            until("the signal ends the suspend", || {
+                !busy.bench.machine.interrupt(lwp) || suspend.is_finished()
+            });
+            assert_eq!(suspend.join(), Err(Errno::EINTR));
         });
-        assert_eq!(suspend.join(), Err(Errno::EINTR));
-    });
-    assert_eq!(busy.mount.suspensions(), 0);
-    assert_eq!(busy.bench.info("d", "flags") & u64::from(flags::SUSPEND), 0);
+        let own = usize::from(std::ptr::eq(suspended, &busy.mount));
+        assert_eq!(busy.mount.suspensions(), before + own, "by the test only");
+        assert_eq!(busy.bench.info("d", "flags") & u64::from(flags::SUSPEND), 0);
+    }
     drop((mount, file));
     busy.end();
 }

@@ -18,12 +18,16 @@ pub fn find() -> Option<&'static dyn Aes> {
     unsafe { sys::dm_shim_aes() }.then_some(&Kernel as &dyn Aes)
 }
 
-/// Where in their memory round keys begin: the first place that is aligned. It is always the same, for the
+/// The first aligned place in the memory of round keys, where they begin. It is always the same, for the
 /// memory stays where it is.
-fn start(keys: &RoundKeys) -> *const u64 {
+fn start(memory: *mut u64) -> *mut c_void {
     const { assert!(ROOM * size_of::<u64>() >= (sys::DM_AES_KEYS + sys::DM_AES_ALIGN) as usize - 8) };
-    let memory = keys.memory.as_ptr();
-    memory.wrapping_add(memory.align_offset(sys::DM_AES_ALIGN as usize))
+    memory.wrapping_add(memory.align_offset(sys::DM_AES_ALIGN as usize)).cast()
+}
+
+/// The round keys as C has them, which only reads them.
+fn made(keys: &RoundKeys) -> *mut c_void {
+    start(keys.memory.as_ptr().cast_mut())
 }
 
 fn decrypts(keys: &RoundKeys) -> bool {
@@ -45,24 +49,22 @@ fn ends(data: Data<'_>) -> (*const u8, *mut u8, usize) {
 impl Aes for Kernel {
     fn set_key(&self, keys: &mut RoundKeys, key: &[u8]) {
         let decrypts = decrypts(keys);
-        let memory = keys.memory.as_mut_ptr();
-        let memory = memory.wrapping_add(memory.align_offset(sys::DM_AES_ALIGN as usize));
+        let memory = start(keys.memory.as_mut_ptr());
         // SAFETY: the memory is ours, aligned, and has room for round keys behind the first aligned
         // place; the key has as many bytes as it is said to have.
-        keys.rounds = unsafe {
-            sys::dm_shim_aes_setkey(decrypts, memory.cast(), key.as_ptr(), key.len() as _)
-        };
+        keys.rounds =
+            unsafe { sys::dm_shim_aes_setkey(decrypts, memory, key.as_ptr(), key.len() as _) };
     }
 
     fn block(&self, keys: &RoundKeys, block: &mut [u8; BLOCK]) {
-        let (memory, block) = (start(keys).cast_mut().cast::<c_void>(), block.as_mut_ptr());
+        let (memory, block) = (made(keys), block.as_mut_ptr());
         // SAFETY: `set_key` made the keys, which are only read; the block is ours, and may be where
         // the result goes.
         unsafe { sys::dm_shim_aes_block(decrypts(keys), memory, keys.rounds, block, block) }
     }
 
     fn cbc(&self, keys: &RoundKeys, data: Data<'_>, iv: &mut [u8; BLOCK]) {
-        let (memory, (from, to, bytes)) = (start(keys).cast_mut().cast(), ends(data));
+        let (memory, (from, to, bytes)) = (made(keys), ends(data));
         // The functions want a block at least.
         if bytes == 0 {
             return;
@@ -76,7 +78,7 @@ impl Aes for Kernel {
     }
 
     fn xts(&self, keys: &RoundKeys, data: Data<'_>, tweak: &mut [u8; BLOCK]) {
-        let (memory, (from, to, bytes)) = (start(keys).cast_mut().cast(), ends(data));
+        let (memory, (from, to, bytes)) = (made(keys), ends(data));
         if bytes == 0 {
             return;
         }

@@ -2,6 +2,8 @@
 //! is that nothing may be allocated where one may not sleep, which the I/O path does not.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::ffi::c_void;
+use core::ptr;
 
 use super::sys;
 
@@ -17,26 +19,29 @@ const _: () = assert!(ALIGN >= size_of::<*mut u8>());
 #[global_allocator]
 static KMEM: Kmem = Kmem;
 
-/// Bytes of a block for a layout that kmem(9) does not align enough: room to move its start, and before that the
-/// address of the block.
-fn larger(layout: Layout) -> Option<usize> {
-    layout.size().checked_add(layout.align())
-}
-
-/// Takes a block of a layout that kmem(9) does not align enough.
+/// Takes a block for a layout. Where kmem(9) does not align enough the block is larger by the alignment: its start is
+/// moved, and the address that kmem(9) gave lies before that.
 ///
 /// # Safety
-/// `take` gives a block of the size asked for, aligned to [`ALIGN`].
-unsafe fn aligned(layout: Layout, take: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
-    let Some(size) = larger(layout) else { return core::ptr::null_mut() };
-    let block = take(size);
-    // At least `ALIGN` from the start, since that divides both, and at most the layout's alignment.
-    let start = layout.align().wrapping_sub(block.addr() & layout.align().wrapping_sub(1));
-    // SAFETY: the block has as many bytes more than the layout, so that all of it lies behind `start`, and an
-    // address before that.
+/// `take` is one of kmem(9)'s; the layout's size is not 0.
+unsafe fn block(
+    layout: Layout,
+    take: unsafe extern "C" fn(usize, sys::km_flag_t) -> *mut c_void,
+) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    let take = |size| unsafe { take(size, sys::KM_SLEEP as _).cast::<u8>() };
+    if layout.align() <= ALIGN {
+        return take(layout.size());
+    }
+    let Some(size) = layout.size().checked_add(layout.align()) else { return ptr::null_mut() };
+    let whole = take(size);
+    // At least `ALIGN`, since that divides both, and at most the layout's alignment.
+    let skip = layout.align().wrapping_sub(whole.addr() & layout.align().wrapping_sub(1));
+    // SAFETY: the block has as many bytes more than the layout, so that all of it lies behind what is
+    // skipped, and an address there.
     unsafe {
-        let start = block.add(start);
-        start.cast::<*mut u8>().sub(1).write(block);
+        let start = whole.add(skip);
+        start.cast::<*mut u8>().sub(1).write(whole);
         start
     }
 }
@@ -46,34 +51,23 @@ unsafe fn aligned(layout: Layout, take: impl FnOnce(usize) -> *mut u8) -> *mut u
 unsafe impl GlobalAlloc for Kmem {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the size is not 0: GlobalAlloc's callers promise that.
-        let take = |size| unsafe { sys::kmem_alloc(size, sys::KM_SLEEP as _).cast() };
-        if layout.align() > ALIGN {
-            // SAFETY: kmem(9) aligns so.
-            return unsafe { aligned(layout, take) };
-        }
-        take(layout.size())
+        unsafe { block(layout, sys::kmem_alloc) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        let take = |size| unsafe { sys::kmem_zalloc(size, sys::KM_SLEEP as _).cast() };
-        if layout.align() > ALIGN {
-            // SAFETY: as above. What is written lies before the block that is given.
-            return unsafe { aligned(layout, take) };
-        }
-        take(layout.size())
+        unsafe { block(layout, sys::kmem_zalloc) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block came from `alloc` with this layout, which has put the address of kmem(9)'s before it
-        // if it is not kmem(9)'s own.
+        // SAFETY: the block came from `alloc` with this layout, which has put the address of kmem(9)'s before
+        // it where it is not kmem(9)'s own. The sum is one that `alloc` has found not to wrap.
         unsafe {
-            match larger(layout) {
-                Some(size) if layout.align() > ALIGN => {
-                    sys::kmem_free(block.cast::<*mut u8>().sub(1).read().cast(), size);
-                }
-                _ => sys::kmem_free(block.cast(), layout.size()),
+            if layout.align() <= ALIGN {
+                return sys::kmem_free(block.cast(), layout.size());
             }
+            let whole = block.cast::<*mut u8>().sub(1).read();
+            sys::kmem_free(whole.cast(), layout.size().wrapping_add(layout.align()));
         }
     }
 }

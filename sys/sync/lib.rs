@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 mod wipe;
 
-pub use wipe::{Number, wipe};
+pub use wipe::{Number, wipe, wipe_text};
 
 /// The kernel's spin mutexes: `alloc` makes one that is free, the others take the pointer it gave.
 pub struct Calls {

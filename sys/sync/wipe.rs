@@ -1,5 +1,6 @@
 //! Wiping: what no optimiser may leave out.
 
+use alloc::string::String;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 /// A plain number, for which zero is a value like any other.
@@ -28,12 +29,8 @@ pub fn wipe<T: Number>(memory: &mut [T]) {
 }
 
 /// Overwrites a text with zeroes, as far as it was ever written to, and empties it.
-#[macro_export]
-macro_rules! wipe_text {
-    ($text:expr) => {{
-        let mut bytes = core::mem::take($text).into_bytes();
-        let room = bytes.capacity();
-        bytes.resize(room, 0);
-        $crate::wipe(&mut bytes);
-    }};
+pub fn wipe_text(text: &mut String) {
+    let mut bytes = core::mem::take(text).into_bytes();
+    bytes.resize(bytes.capacity(), 0);
+    wipe(&mut bytes);
 }

@@ -559,7 +559,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                     false => table.describe(target, self.has(flags::STATUS_TABLE)),
                 };
                 let set = line.set_string(c"params", &params);
-                wipe_text!(&mut params);
+                wipe_text(&mut params);
                 set?;
                 list.push_dictionary(line)?;
             }

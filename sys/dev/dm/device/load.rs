@@ -69,7 +69,7 @@ pub struct Line {
 /// Parameters may hold keys.
 impl Drop for Line {
     fn drop(&mut self) {
-        dm_sync::wipe_text!(&mut self.params);
+        dm_sync::wipe_text(&mut self.params);
     }
 }
 
@@ -153,7 +153,7 @@ impl<K: Kernel> Driver<K> {
         drop(stale);
         let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
         let share = self
-            .budget
+            .purse
             .take(cost)
             .map_err(|errno| errno.because(format_args!("all tables together are too large")))?;
         // Dropped after the lock: someone may have been quicker.
@@ -254,7 +254,7 @@ impl<K: Kernel> Driver<K> {
         let wrong = |errno: Errno, why: &str| errno.because(format_args!("{why}"));
         let bytes = table.serving().iter().map(|(_, target)| target.needs().bytes(K::NESTED));
         let bytes = bytes.fold(0usize, usize::saturating_add);
-        let paid = self.budget.take(bytes);
+        let paid = self.purse.take(bytes);
         let paid = paid.map_err(|errno| wrong(errno, "all tables together are too large"))?;
         match share {
             Some(all) => all.join(paid),
@@ -390,7 +390,7 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
     }
 
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
-        let share = self.driver.budget.take(bytes)?;
+        let share = self.driver.purse.take(bytes)?;
         match &mut *self.share.borrow_mut() {
             Some(all) => all.join(share),
             none => *none = Some(share),
@@ -407,7 +407,7 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
     }
 
     fn purse(&self) -> Purse {
-        self.driver.budget.purse()
+        self.driver.purse.clone()
     }
 
     fn clock(&self) -> Clock {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Device;
-use super::share::Budget;
+use super::share::Purse;
 use crate::kernel::{Condvar, Kernel, Mutex};
 use crate::name::{Name, Uuid};
 use crate::pdev::Pdevs;
@@ -21,7 +21,7 @@ pub struct Driver<K: Kernel> {
     pub(super) made: K::Condvar,
     pub(super) pdevs: Arc<Pdevs<K>>,
     talk: K::Mutex<Talk>,
-    pub(super) budget: Budget,
+    pub(super) purse: Purse,
     pub(super) shared: K::Mutex<Registry>,
 }
 
@@ -90,9 +90,9 @@ impl<K: Kernel> Driver<K> {
         let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
         let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
         let talk = K::Mutex::new(Talk::default());
-        let (pdevs, budget) = (Pdevs::new(), Budget::default());
+        let (pdevs, purse) = (Pdevs::new(), Purse::default());
         let shared = K::Mutex::new(Registry::default());
-        Driver { kernel, devices, made, pdevs, talk, budget, shared }
+        Driver { kernel, devices, made, pdevs, talk, purse, shared }
     }
 
     /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a

@@ -259,7 +259,7 @@ impl Features {
 /// The same mistake without the words that it is about.
 pub(super) fn hidden<T>(result: Result<T, Mistake>) -> Result<T, Mistake> {
     result.map_err(|mut mistake| {
-        dm_sync::wipe_text!(&mut mistake.about);
+        dm_sync::wipe_text(&mut mistake.about);
         mistake
     })
 }

@@ -216,7 +216,7 @@ impl Cow {
         let mut runs = Runs::new(limits::SNAPSHOT_BLOCKS);
         let mut paid = Vec::with_capacity(limits::SNAPSHOT_BLOCKS);
         while runs.room() < ROOM
-            && let Some(share) = purse.take(BLOCK)
+            && let Ok(share) = purse.take(BLOCK)
         {
             runs.grow(Block::default());
             paid.push(share);

@@ -220,7 +220,7 @@ impl Snapshot {
         if !self.cow.state.lock().runs.can_grow() {
             return false;
         }
-        let Some(share) = self.purse.take(BLOCK) else { return false };
+        let Ok(share) = self.purse.take(BLOCK) else { return false };
         let Some(block) = lane.make::<Block>().await else { return false };
         self.cow.feed(block, share);
         true

@@ -51,7 +51,7 @@ enum IvKind {
     Essiv(Hash),
 }
 
-/// What is done to an area.
+/// The direction in which an area goes through a cipher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     Decrypt,
@@ -178,7 +178,7 @@ impl Spelling {
     }
 }
 
-/// What makes IVs.
+/// A maker of IVs.
 struct Ivs {
     kind: IvKind,
     /// The cipher that they are encrypted with.

@@ -26,7 +26,7 @@ pub enum Error {
     NoSlot(u32),
     /// The passphrase opens none of the keyslots that were tried.
     WrongKey {
-        /// How many keyslots were tried to the end.
+        /// The number of keyslots that were tried to the end.
         tried: usize,
         /// Keyslots that could not be tried, and why.
         skipped: Vec<(u32, String)>,

@@ -12,7 +12,7 @@ pub enum Version {
     Two,
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     /// Its format.
@@ -25,15 +25,15 @@ pub struct Header {
     pub subsystem: String,
     /// The keyslots in use, by number.
     pub keyslots: Vec<Keyslot>,
-    /// What keys are known by.
+    /// Digests of keys, by which a right one is known.
     pub digests: Vec<Digest>,
-    /// Where the data are.
+    /// The stretches of the disk that hold data.
     pub segments: Vec<Segment>,
-    /// What else knows how to get a passphrase.
+    /// Tokens: other ways to a passphrase.
     pub tokens: Vec<Token>,
     /// Flags that stay with the disk, such as `allow-discards`.
     pub flags: Vec<String>,
-    /// What a program has to know about to change or use this disk, such as `online-reencrypt`.
+    /// Features without which a program may not change or use this disk, such as `online-reencrypt`.
     pub requirements: Vec<String>,
     /// The copies of a LUKS2 header, the one at the beginning first; LUKS1 has none.
     pub copies: Vec<Copy>,
@@ -58,7 +58,7 @@ pub struct Keyslot {
     pub number: u32,
     /// When it is tried.
     pub priority: Priority,
-    /// What it holds; or the name of its type, if that is none that holds a key.
+    /// The key that it holds; or the name of its type, if that is none that holds a key.
     pub slot: Result<Slot, String>,
 }
 
@@ -78,11 +78,11 @@ pub enum Priority {
 pub struct Slot {
     /// Bytes of the volume key.
     pub key_bytes: usize,
-    /// How a passphrase becomes the key of the area.
+    /// The function that makes the key of the area of a passphrase.
     pub kdf: Kdf,
-    /// Where the stripes are.
+    /// The area that the stripes are in.
     pub area: Area,
-    /// How the volume key was split.
+    /// The way in which the volume key was split.
     pub af: Af,
 }
 

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::hash::Hash;
 use crate::{Error, Limits};
 
-/// How a passphrase becomes a key.
+/// A function that makes a key of a passphrase.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kdf {
     /// PBKDF2 with HMAC.

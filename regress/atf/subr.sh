@@ -42,6 +42,31 @@ dm_need()
 	dmctl version >/dev/null 2>&1 || atf_skip "no dm(4) in this kernel"
 }
 
+# dm_need_target name: skips the test where there is no such target.
+dm_need_target()
+{
+	dm_need
+	$H ioctl command=targets | grep -q "\.name=$1\$" ||
+	    atf_skip "there is no target $1 here"
+}
+
+# dm_swap_on line [line]: swaps on a device with such a table,
+# which is exchanged meanwhile if there is a second one.
+dm_swap_on()
+{
+	dm_make ${P}a "0 16384 $1"
+	echo $MAPPER/${P}a >dm.swaps
+	atf_check -o ignore -e ignore swapctl -a $MAPPER/${P}a
+	atf_check -o match:"${P}a +16[0-9]* " swapctl -l
+	dm_refuse EBUSY ioctl command=remove name=${P}a
+	if [ -n "$2" ]; then
+		dm_load ${P}a "0 16384 $2"
+		atf_check dmctl resume ${P}a
+	fi
+	atf_check swapctl -d $MAPPER/${P}a
+	atf_check dmctl remove ${P}a
+}
+
 # dm_major b|c: the driver's major number, from the list of drivers.
 dm_major()
 {

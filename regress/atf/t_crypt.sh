@@ -7,14 +7,6 @@ KEY32=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
 KEY64=${KEY32}202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f
 OTHER=$(echo $KEY64 | tr 0-9 1-90)
 
-# crypt_need: skips the test where there is no target crypt.
-crypt_need()
-{
-	dm_need
-	$H ioctl command=targets | grep -q '\.name=crypt$' ||
-	    atf_skip "this kernel has no target crypt, or no AES"
-}
-
 # message name text
 message()
 {
@@ -31,7 +23,7 @@ vectors_descr="what is on the component is what other programs make of it"
 dm_test_case vectors
 vectors_body()
 {
-	crypt_need
+	dm_need_target crypt
 	dm_disk 1
 	dm_make ${P}a "0 64 crypt aes-xts-plain64 $KEY64 7 $DISK1 1000" \
 	    "64 64 crypt aes-xts-plain64 $KEY64 8 $DISK1 2000 2 sector_size:4096 iv_large_sectors" \
@@ -57,7 +49,7 @@ dm_test_case filesystem
 filesystem_timeout=900
 filesystem_body()
 {
-	crypt_need
+	dm_need_target crypt
 	dm_disk 1
 	line="aes-xts-plain64 $KEY64 0 $DISK1 1024"
 	dm_make ${P}a "0 16384 crypt $line"
@@ -89,7 +81,7 @@ dm_test_case keys
 keys_timeout=900
 keys_body()
 {
-	crypt_need
+	dm_need_target crypt
 	dm_disk 1
 	dm_make ${P}a "0 4000 crypt aes-xts-plain64 $KEY64 0 $DISK1 1024"
 	! message ${P}a "key wipe" || atf_fail "wiped while it runs"
@@ -116,7 +108,7 @@ dm_test_case load
 load_timeout=900
 load_body()
 {
-	crypt_need
+	dm_need_target crypt
 	dm_disk 1
 	# The same sectors in each.
 	set -- "0 2000 crypt aes-xts-plain64 $KEY64 0 $DISK1 1024" \
@@ -138,15 +130,9 @@ swap_descr="swap on an encrypted device"
 dm_test_case swap
 swap_body()
 {
-	crypt_need
+	dm_need_target crypt
 	dm_disk 1 40000
-	dm_make ${P}a "0 16384 crypt aes-xts-plain64 $KEY64 0 $DISK1 4096"
-	echo $MAPPER/${P}a >dm.swaps
-	atf_check -o ignore -e ignore swapctl -a $MAPPER/${P}a
-	atf_check -o match:"${P}a +16[0-9]* " swapctl -l
-	dm_refuse EBUSY ioctl command=remove name=${P}a
-	atf_check swapctl -d $MAPPER/${P}a
-	atf_check dmctl remove ${P}a
+	dm_swap_on "crypt aes-xts-plain64 $KEY64 0 $DISK1 4096"
 }
 
 pressure_descr="paging to an encrypted device while memory is short"
@@ -154,7 +140,7 @@ dm_test_case pressure
 pressure_timeout=1800
 pressure_body()
 {
-	crypt_need
+	dm_need_target crypt
 	[ -n "$(atf_config_get dm.disks "${DM_DISKS:-}")" ] ||
 	    atf_skip "vnd(4) takes memory for I/O: name a disk of 64 MB"
 	megabytes=$(($(sysctl -n hw.usermem64) / 1048576))

@@ -291,15 +291,7 @@ swap_body()
 {
 	dm_need
 	dm_disk 1 40000
-	dm_make ${P}a "0 16384 delay $DISK1 4096 1"
-	echo $MAPPER/${P}a >dm.swaps
-	atf_check -o ignore -e ignore swapctl -a $MAPPER/${P}a
-	atf_check -o match:"${P}a +16[0-9]* " swapctl -l
-	dm_refuse EBUSY ioctl command=remove name=${P}a
-	dm_load ${P}a "0 16384 linear $DISK1 4096"
-	atf_check dmctl resume ${P}a
-	atf_check swapctl -d $MAPPER/${P}a
-	atf_check dmctl remove ${P}a
+	dm_swap_on "delay $DISK1 4096 1" "linear $DISK1 4096"
 }
 
 pressure_descr="paging to a device whose tables change while memory is short"

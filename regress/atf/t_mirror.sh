@@ -5,14 +5,6 @@
 . $(atf_get_srcdir)/subr.sh
 . $(atf_get_srcdir)/lvm.sh
 
-# mirror_need: skips the test where there is no target mirror.
-mirror_need()
-{
-	dm_need
-	$H ioctl command=targets | grep -q '\.name=mirror$' ||
-	    atf_skip "this driver has no target mirror"
-}
-
 # table_has name pattern
 table_has()
 {
@@ -108,7 +100,7 @@ core_timeout=900
 dm_test_case core
 core_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 2
 	lvm_run lvcreate -m1 --corelog -L 12m -n one $VG
 	table_has one " mirror core [12] "
@@ -144,7 +136,7 @@ disk_log_timeout=900
 dm_test_case disk_log
 disk_log_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 3
 	need_disk_log
 	table_has one " mirror disk [23] "
@@ -177,7 +169,7 @@ nosync_timeout=900
 dm_test_case nosync
 nosync_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 2
 	lvm_run lvcreate -m1 --corelog --nosync -L 12m -n one $VG
 	table_has one " nosync "
@@ -197,7 +189,7 @@ convert_timeout=900
 dm_test_case convert
 convert_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 2
 	lvm_run lvcreate -L 12m -n one $VG $RDISK1
 	volume one
@@ -218,7 +210,7 @@ extend_timeout=900
 dm_test_case extend
 extend_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 2
 	lvm_run lvcreate -m1 --corelog -L 12m -n one $VG
 	volume one
@@ -241,7 +233,7 @@ missing_timeout=900
 dm_test_case missing
 missing_body()
 {
-	mirror_need
+	dm_need_target mirror
 	lvm_setup 2
 	vnd=$(sed -n 1p dm.vnds 2>/dev/null)
 	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be taken away"
@@ -263,7 +255,7 @@ missing_body()
 # failing leg: a mirror of which one leg fails under a mounted file system.
 failing()
 {
-	mirror_need
+	dm_need_target mirror
 	dm_disk 1 131072
 	dm_disk 2 131072
 	for n in 1 2; do
@@ -308,7 +300,7 @@ failing_second_body()
 # is mounted and written to.
 two_volumes()
 {
-	mirror_need
+	dm_need_target mirror
 	dm_disk 1 131072
 	dm_disk 2 131072
 	dm_make ${P}p2 "0 100000 delay $DISK2 0 0 $DISK2 0 ${1:-0}"

@@ -4,14 +4,6 @@
 . $(atf_get_srcdir)/subr.sh
 . $(atf_get_srcdir)/lvm.sh
 
-# snapshot_need: skips the test where there are no such targets.
-snapshot_need()
-{
-	dm_need
-	$H ioctl command=targets | grep -q '\.name=snapshot$' ||
-	    atf_skip "this driver has no target snapshot"
-}
-
 # status name: a snapshot's.
 status()
 {
@@ -85,7 +77,7 @@ moment_timeout=900
 dm_test_case moment
 moment_body()
 {
-	snapshot_need
+	dm_need_target snapshot
 	lvm_setup 2
 	volume
 	lvm_run lvcreate -s -L 24m -n snap $VG/one
@@ -115,7 +107,7 @@ grows_timeout=900
 dm_test_case grows
 grows_body()
 {
-	snapshot_need
+	dm_need_target snapshot
 	lvm_setup 2
 	volume
 	lvm_run lvcreate -s -L 12m -n snap $VG/one
@@ -136,7 +128,7 @@ full_timeout=900
 dm_test_case full
 full_body()
 {
-	snapshot_need
+	dm_need_target snapshot
 	lvm_setup 2
 	volume
 	lvm_run lvcreate -s -L 4m -n snap $VG/one

@@ -1,24 +1,16 @@
 //! What the hosted kernel does not forgive: each case runs in a process of its own, which must
 //! abort and say why.
 
-use std::process::Command;
+mod common;
 
 use dm_host::{Config, Machine, netbsd as nb};
 
 #[global_allocator]
 static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
 
-/// Runs this test program again for one case; returns what it said before it aborted.
+/// The words of a case's process before it aborted.
 fn dies(case: &str) -> String {
-    let exe = std::env::current_exe().expect("the test's own path");
-    let out = Command::new(exe)
-        .args(["--exact", "case", "--nocapture"])
-        .env("KERNEL_STRICT_CASE", case)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .expect("runs");
-    assert!(!out.status.success(), "{case}: the machine went on");
-    String::from_utf8_lossy(&out.stderr).into_owned()
+    common::dies("KERNEL_STRICT_CASE", case)
 }
 
 /// Not a test by itself: the process that dies.

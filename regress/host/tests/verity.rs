@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::data::{Random, SECTOR, read, same, strategy_read, strategy_write};
-use common::{Bench, Mapped, flags, lines};
+use common::{Bench, Mapped, dies, flags, lines};
 use dm_core::testing::Request as Question;
 use dm_core::testing::verity::{Format, hex};
 use dm_host::{Disk, Errno, Flags, Io, Node, Request};
@@ -407,19 +407,6 @@ fn many_readers_at_once_see_the_same() {
     bench.end();
 }
 
-/// Runs this program again for one case; returns what it said before it ended.
-fn ends(case: &str) -> String {
-    let exe = std::env::current_exe().expect("the test's own path");
-    let out = Command::new(exe)
-        .args(["--exact", "case", "--nocapture"])
-        .env("VERITY_CASE", case)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .expect("runs");
-    assert!(!out.status.success(), "{case}: the machine went on");
-    String::from_utf8_lossy(&out.stderr).into_owned()
-}
-
 /// Not a test by itself: the process that ends.
 #[test]
 fn case() {
@@ -435,9 +422,9 @@ fn case() {
 
 #[test]
 fn a_table_can_end_the_system() {
-    let panicked = ends("panic_on_corruption");
+    let panicked = dies("VERITY_CASE", "panic_on_corruption");
     assert!(panicked.contains("panic: dm: verity: a device is corrupted"), "{panicked}");
-    let restarted = ends("restart_on_corruption");
+    let restarted = dies("VERITY_CASE", "restart_on_corruption");
     assert!(restarted.contains("the machine restarts"), "{restarted}");
 }
 

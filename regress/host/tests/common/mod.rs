@@ -162,3 +162,17 @@ pub fn lines(reply: &Dict) -> Vec<String> {
 pub fn minor_of(reply: &Dict) -> u32 {
     u32::try_from(reply.number("minor").unwrap()).unwrap()
 }
+
+/// Runs this test program again, its test `case`, with the name of a case in a variable; returns what it
+/// said before it ended, which must not be well.
+pub fn dies(variable: &str, case: &str) -> String {
+    let exe = std::env::current_exe().expect("the test's own path");
+    let out = std::process::Command::new(exe)
+        .args(["--exact", "case", "--nocapture"])
+        .env(variable, case)
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .expect("runs");
+    assert!(!out.status.success(), "{case}: the machine went on");
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}

@@ -312,6 +312,33 @@ fn a_device_from_its_creation_to_its_removal() {
     bench.end();
 }
 
+/// LVM suspends what it has loaded and not resumed yet, and counts what it then finds suspended.
+#[test]
+fn a_device_without_an_active_table_is_suspended_when_it_was_told_to_be() {
+    let bench = Bench::new();
+    let suspended = || bench.info("one").unwrap().has(flag::SUSPEND);
+    let suspend = || Dm::on("one").flags(flag::SUSPEND).send(&bench, Command::DevSuspend).unwrap();
+    bench.create("one");
+    assert!(!suspended());
+    assert!(suspend().has(flag::SUSPEND) && suspended());
+    bench.load("one", &[(0, 8, "zero", "")]).unwrap();
+    assert!(suspended());
+    Dm::on("one").send(&bench, Command::TableClear).unwrap();
+    assert!(suspended());
+    bench.remove("one");
+
+    bench.create("one");
+    bench.load("one", &[(0, 8, "zero", "")]).unwrap();
+    assert!(!suspended());
+    suspend();
+    assert!(suspended());
+    let resumed = Dm::on("one").send(&bench, Command::DevSuspend).unwrap();
+    assert!(resumed.has(flag::ACTIVE_PRESENT) && !resumed.has(flag::SUSPEND));
+    assert_eq!(resumed.get(at::EVENT_NR), 0);
+    bench.remove("one");
+    bench.end();
+}
+
 #[test]
 fn one_selector_and_no_other() {
     let bench = Bench::new();

@@ -12,5 +12,6 @@ mod dmsetup;
 mod killed;
 mod lvm;
 mod lvm_mirror;
+mod lvm_snapshot;
 mod session;
 mod verity;

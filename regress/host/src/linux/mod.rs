@@ -7,7 +7,7 @@
 //! answers where NetBSD's protocol answers something else is decided here:
 //!
 //! - a device that does not exist is ENXIO, a taken name or uuid EBUSY;
-//! - a device without a table is not suspended;
+//! - a device is not suspended when it is created, only by a suspend, table or no table;
 //! - a lookup by more than one of name, uuid and device finds nothing;
 //! - an answer that does not fit sets BUFFER_FULL, and is no error;
 //! - device numbers in tables, states and dependencies are Linux's. A word of a table's that is
@@ -250,14 +250,13 @@ impl<H: Host> Call<'_, H> {
         if told & flag::EXISTS == 0 {
             return Err(Fault(libc::ENXIO));
         }
-        let active = told & flag::ACTIVE_PRESENT != 0;
         let truth = flag::READONLY
+            | flag::SUSPEND
             | flag::EXISTS
             | flag::ACTIVE_PRESENT
             | flag::INACTIVE_PRESENT
             | flag::DEFERRED_REMOVE;
         self.flags = self.flags & !truth | told & truth;
-        self.set(flag::SUSPEND, active && told & flag::SUSPEND != 0);
         self.set(flag::INTERNAL_SUSPEND, false);
         let minor = reply.word("minor");
         let opens = self.host.open_count(minor, reply.word("open_count"));
@@ -311,6 +310,10 @@ impl<H: Host> Call<'_, H> {
             request.number("flags", flag::PERSISTENT_DEV.into());
         }
         let reply = self.ask(request).map_err(taken)?;
+        // NetBSD's begin suspended.
+        let mut resume = Request::new("resume");
+        resume.number("minor", reply.word("minor").into());
+        let reply = self.ask(resume)?;
         self.about(&reply)?;
         self.host.changed(Change::Created(reply.word("minor")));
         Ok(())

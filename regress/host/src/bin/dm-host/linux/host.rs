@@ -317,7 +317,7 @@ impl Keeper {
         Some(Device {
             name: text("name")?.to_owned(),
             uuid: text("uuid").unwrap_or_default().to_owned(),
-            suspended: has_table && bits & flags::SUSPEND != 0,
+            suspended: bits & flags::SUSPEND != 0,
             read_only: bits & flags::READONLY != 0,
             has_table,
             leaving: bits & flags::DEFERRED_REMOVE != 0,

@@ -2,8 +2,8 @@
 //! threads can meet, and every value that the memory model lets them see, up to the number of
 //! preemptions that each model states.
 //!
-//! The very files of `sys/kern` are compiled here, on loom's atomics and loom's mutex. Loom takes
-//! SeqCst accesses for weaker ones than they are; a fence makes up for it.
+//! The very files of `sys/entry/io` and `ready.rs` are compiled here, on loom's atomics and loom's mutex. Loom
+//! takes SeqCst accesses for weaker ones than they are; a fence makes up for it.
 
 #![allow(dead_code, reason = "the models use part of what the driver uses")]
 
@@ -52,19 +52,41 @@ mod mutex {
 
 mod condvar {
     use std::ffi::CStr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// The end of a sleep by a signal.
+    #[derive(Debug)]
+    pub struct Interrupted;
 
     /// The driver's condition variable. Time does not pass here: a sleep that would end by itself
     /// is one that nobody needs to end.
-    pub struct Condvar(loom::sync::Condvar);
+    pub struct Condvar {
+        variable: loom::sync::Condvar,
+        /// `true` until the first sleep that a signal ends.
+        signal: AtomicBool,
+    }
 
     impl Condvar {
-        pub fn new(_: &'static CStr) -> Self {
-            Condvar(loom::sync::Condvar::new())
+        /// A condition variable; the first sleeper of one that is named "signal" is interrupted.
+        pub fn new(name: &'static CStr) -> Self {
+            let signal = AtomicBool::new(name == c"signal");
+            Condvar { variable: loom::sync::Condvar::new(), signal }
         }
 
         pub fn wait<T>(&self, guard: &mut super::mutex::Held<'_, T>) {
             let held = guard.0.take().unwrap_or_else(|| unreachable!());
-            guard.0 = Some(self.0.wait(held).unwrap_or_else(|_| unreachable!()));
+            guard.0 = Some(self.variable.wait(held).unwrap_or_else(|_| unreachable!()));
+        }
+
+        pub fn wait_sig<T>(
+            &self,
+            guard: &mut super::mutex::Held<'_, T>,
+        ) -> Result<(), Interrupted> {
+            if self.signal.swap(false, Ordering::Relaxed) {
+                return Err(Interrupted);
+            }
+            self.wait(guard);
+            Ok(())
         }
 
         pub fn wait_ticks<T>(&self, guard: &mut super::mutex::Held<'_, T>, _: i32) {
@@ -72,18 +94,22 @@ mod condvar {
         }
 
         pub fn broadcast(&self) {
-            self.0.notify_all();
+            self.variable.notify_all();
         }
     }
 }
 
-#[path = "../../sys/kern/gate.rs"]
-pub mod gate;
-#[path = "../../sys/kern/parker.rs"]
+#[path = "../../sys/entry/io/gate.rs"]
+mod gate;
+#[path = "../../sys/entry/io/iogate.rs"]
+pub mod iogate;
+#[path = "../../sys/entry/io/parker.rs"]
 pub mod parker;
+#[path = "../../sys/entry/io/queue.rs"]
+pub mod queue;
 #[path = "../../sys/dev/dm/ready.rs"]
 pub mod ready;
-#[path = "../../sys/kern/reserve.rs"]
+#[path = "../../sys/entry/io/reserve.rs"]
 pub mod reserve;
 
 #[cfg(test)]

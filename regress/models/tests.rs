@@ -1,12 +1,15 @@
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::sync::Arc as StdArc;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use loom::sync::{Arc, Condvar, Mutex};
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-use crate::gate::{Door, Gate};
-use crate::reserve::{Line, Next, Reserve};
+use crate::gate::Pass;
+use crate::iogate::{IoGate, NotHeld};
+use crate::queue::{Ordered, Queue};
+use crate::reserve::{Next, Reserve};
 
 fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -14,13 +17,35 @@ fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
     builder.check(f);
 }
 
-/// A device's I/O side as the driver builds it: the gate, the queue at it, and the condition
-/// variable of those who wait for it to be empty. The value behind the gate is a table that knows
-/// whether it is still in use.
+/// I/O that waits.
+#[derive(Default)]
+struct Waiting(VecDeque<usize>);
+
+impl Queue for Waiting {
+    type Item = usize;
+
+    fn push(&mut self, item: usize) {
+        self.0.push_back(item);
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        self.0.pop_front()
+    }
+}
+
+impl Ordered for Waiting {
+    fn push_front(&mut self, item: usize) {
+        self.0.push_front(item);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A device's I/O side: the driver's own gate, and behind it a table that knows whether it is still in use.
 struct Device {
-    gate: Gate<Arc<Table>, (), 2>,
-    held: Mutex<VecDeque<usize>>,
-    moved: Condvar,
+    gate: IoGate<Arc<Table>, (), Waiting, 2>,
     done: Mutex<Vec<usize>>,
 }
 
@@ -35,13 +60,9 @@ impl Table {
 }
 
 impl Device {
-    fn new() -> Arc<Device> {
-        Arc::new(Device {
-            gate: Gate::new(Table::new(), 2),
-            held: Mutex::new(VecDeque::new()),
-            moved: Condvar::new(),
-            done: Mutex::new(Vec::new()),
-        })
+    fn new(name: &'static CStr) -> Arc<Device> {
+        let gate = IoGate::new(Table::new(), 2, name);
+        Arc::new(Device { gate, done: Mutex::new(Vec::new()) })
     }
 
     /// dmstrategy: enter, or wait in line. The answer is false if the device is dead.
@@ -51,39 +72,27 @@ impl Device {
                 self.run(pass, io);
                 return true;
             }
-            let mut held = self.held.lock().unwrap();
-            self.moved.notify_all();
-            match self.gate.door() {
-                Door::Open => continue,
-                Door::Held => {
-                    held.push_back(io);
-                    return true;
-                }
-                Door::Dead => return false,
+            match self.gate.hold(io, false) {
+                Ok(()) => return true,
+                Err(NotHeld::Open(_)) => {}
+                Err(NotHeld::Dead(_)) => return false,
             }
         }
     }
 
     /// An I/O, from the table to its completion, perhaps in another thread.
-    fn run(&self, pass: crate::gate::Pass<'_, ()>, io: usize) {
+    fn run(&self, pass: Pass<'_, ()>, io: usize) {
         // SAFETY: a device has one gate, which gave the pass.
         let table = unsafe { self.gate.value(&pass) }.clone();
         assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
         self.done.lock().unwrap().push(io);
         assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
         // SAFETY: as above.
-        if unsafe { self.gate.leave(pass) } {
-            let _held = self.held.lock().unwrap();
-            self.moved.notify_all();
-        }
+        unsafe { self.gate.leave(pass) };
     }
 
-    fn quiesce(&self) {
-        let mut held = self.held.lock().unwrap();
-        self.gate.hold();
-        while !self.gate.is_empty() {
-            held = self.moved.wait(held).unwrap();
-        }
+    fn quiesce(&self) -> bool {
+        self.gate.quiesce().is_ok()
     }
 
     fn swap(&self) {
@@ -93,31 +102,11 @@ impl Device {
     }
 
     fn release(&self) {
-        loop {
-            let mut held = self.held.lock().unwrap();
-            if held.is_empty() {
-                self.gate.open();
-                self.moved.notify_all();
-                return;
-            }
-            let queue = std::mem::take(&mut *held);
-            drop(held);
-            for io in queue {
-                let pass = self.gate.admit(0);
-                self.run(pass, io);
-            }
-        }
+        self.gate.release(|| 0, |pass, io| self.run(pass, io));
     }
 
     fn kill(&self) -> usize {
-        let mut held = self.held.lock().unwrap();
-        self.gate.kill();
-        self.moved.notify_all();
-        let failed = std::mem::take(&mut *held).len();
-        while !self.gate.is_empty() {
-            held = self.moved.wait(held).unwrap();
-        }
-        failed
+        self.gate.kill().0.len()
     }
 }
 
@@ -127,21 +116,21 @@ impl Device {
 #[test]
 fn a_table_is_changed_under_io() {
     model(3, || {
-        let device = Device::new();
+        let device = Device::new(c"dmgate");
         let io: Vec<_> = (0..2)
             .map(|cpu| {
                 let device = device.clone();
                 thread::spawn(move || assert!(device.submit(cpu, cpu)))
             })
             .collect();
-        device.quiesce();
+        assert!(device.quiesce());
         device.swap();
         device.release();
         io.into_iter().for_each(|t| t.join().unwrap());
         let mut done = device.done.lock().unwrap().clone();
         done.sort_unstable();
         assert_eq!(done, [0, 1]);
-        assert!(device.gate.is_empty());
+        assert_eq!(device.gate.inside(), 0);
     });
 }
 
@@ -150,12 +139,12 @@ fn a_table_is_changed_under_io() {
 #[test]
 fn held_io_keeps_its_order() {
     model(3, || {
-        let device = Device::new();
+        let device = Device::new(c"dmgate");
         let sender = {
             let device = device.clone();
             thread::spawn(move || (0..3).for_each(|io| assert!(device.submit(0, io))))
         };
-        device.quiesce();
+        assert!(device.quiesce());
         device.release();
         sender.join().unwrap();
         assert_eq!(*device.done.lock().unwrap(), [0, 1, 2]);
@@ -167,14 +156,14 @@ fn held_io_keeps_its_order() {
 #[test]
 fn a_dead_device_fails_what_it_held() {
     model(3, || {
-        let device = Device::new();
+        let device = Device::new(c"dmgate");
         let io: Vec<_> = (0..2)
             .map(|cpu| {
                 let device = device.clone();
                 thread::spawn(move || usize::from(!device.submit(cpu, cpu)))
             })
             .collect();
-        device.quiesce();
+        assert!(device.quiesce());
         let failed = device.kill();
         device.swap();
         let refused: usize = io.into_iter().map(|t| t.join().unwrap()).sum();
@@ -187,17 +176,19 @@ fn a_dead_device_fails_what_it_held() {
 #[test]
 fn a_suspend_that_gives_up_changes_nothing() {
     model(2, || {
-        let device = Device::new();
+        let device = Device::new(c"signal");
         let io = {
             let device = device.clone();
             thread::spawn(move || assert!(device.submit(1, 1)))
         };
-        {
-            let _held = device.held.lock().unwrap();
-            device.gate.hold();
-        }
-        device.release();
+        // Interrupted where it would have slept; else nobody was inside.
         device.quiesce();
+        device.release();
+        // Where the first one was not, this one may be.
+        if !device.quiesce() {
+            device.release();
+            assert!(device.quiesce());
+        }
         device.swap();
         device.release();
         io.join().unwrap();
@@ -205,25 +196,9 @@ fn a_suspend_that_gives_up_changes_nothing() {
     });
 }
 
-/// A line for the reserve.
-#[derive(Default)]
-struct Queue(VecDeque<usize>);
-
-impl Line for Queue {
-    type Item = usize;
-
-    fn push(&mut self, item: usize) {
-        self.0.push_back(item);
-    }
-
-    fn pop(&mut self) -> Option<usize> {
-        self.0.pop_front()
-    }
-}
-
 /// A device whose pools are empty: all I/O lives on the reserve.
 struct Starving {
-    reserve: Reserve<(), (), Queue, Queue>,
+    reserve: Reserve<(), (), Waiting, Waiting>,
     done: [AtomicUsize; 4],
 }
 

@@ -1,6 +1,12 @@
-//! The end of an I/O: what its pieces say, biodone(9), and the gate left.
+//! The end of an I/O: the results of its pieces, biodone(9), leaving the gate.
 //!
-//! What comes back here frees what others wait for, so the reserve is served here too.
+//! Context of everything here: b_iodone, in a thread or in a soft interrupt of the bio queue, never in a hard
+//! interrupt, with no lock held. Nothing here sleeps, asks the general heap for memory, or takes an adaptive
+//! mutex; spin mutexes at IPL_BIO are held for a few instructions, none across biodone(9).
+//!
+//! A completion also lets other I/O go on, that waited for the child, the split or the job's number that comes
+//! back here. So it calls VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as ccd(4),
+//! raidframe(4) and cgd(4) do from their b_iodone. A table whose target keeps a thread sends from there.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
@@ -9,15 +15,15 @@ use dm_core::Errno;
 use dm_core::job::Op;
 use dm_core::units::{DEV_BSIZE, Sector};
 
+use super::io::iogate::NotHeld;
+use super::io::reserve::Next;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
 use crate::kern::buf::{self, Io};
-use crate::kern::gate::Door;
-use crate::kern::reserve::Next;
 use crate::kern::sys;
 
 impl Slot {
-    /// Completes an I/O that was done, and leaves the gate.
+    /// Completes an I/O that succeeded, and leaves the gate.
     #[inline]
     pub(super) fn finish(&self, io: Io, journey: Journey) {
         let Journey { pass, came, .. } = journey;
@@ -38,6 +44,7 @@ impl Slot {
         unsafe { self.leave(pass) };
     }
 
+    /// Completes an I/O of which nothing was to be done, and leaves the gate.
     #[cold]
     pub(super) fn finish_empty(&self, io: Io, journey: Journey) {
         io.complete_empty();
@@ -45,12 +52,13 @@ impl Slot {
         unsafe { self.leave(journey.pass) };
     }
 
-    /// Notes that a piece failed: the I/O's error is that of the lowest byte that was not moved,
-    /// which is what its sender can make use of.
+    /// Records that a piece failed at byte `at` of its I/O. The I/O's error is that of the lowest byte that
+    /// was not moved, which its sender can make use of.
     #[cold]
     pub(super) fn note(&self, split: NonNull<Split>, at: u32, errno: Errno) {
-        let _lock = self.held.lock();
-        // SAFETY: the split lives while its piece does, and the lock guards `bad`.
+        let _lock = self.failures.lock();
+        // SAFETY: the split lives while its piece does, and `bad` is read and written under this lock until
+        // the last count is dropped.
         unsafe {
             let split = split.as_ptr();
             if !(*split).failed.swap(true, Ordering::Relaxed) || at < (*split).bad.0 {
@@ -59,7 +67,8 @@ impl Slot {
         }
     }
 
-    /// Takes back a child that is done, and goes on with what it was for.
+    /// Completes a child whose part failed or that goes back to the reserve or the pool, and goes on with its
+    /// I/O: the slow path of [`done`].
     ///
     /// # Safety
     /// The child was sent with this parent, and is done.
@@ -80,16 +89,17 @@ impl Slot {
                     self.note(split, offset.saturating_add(moved), errno);
                 }
                 // SAFETY: the split, and the I/O in it, stay while its piece has not been released.
-                if let Some((_, journey)) = unsafe { &(*split.as_ptr()).whole } {
-                    self.put_child(journey.pass.local(), child);
-                }
+                let Some((_, journey)) = (unsafe { &(*split.as_ptr()).whole }) else {
+                    panic!("dm: a piece without its I/O");
+                };
+                self.put_child(journey.pass.local(), child);
                 self.release(split);
             }
         }
     }
 
-    /// Goes on with an I/O that failed where its table had it sent: fails it, unless its target has
-    /// something else to try.
+    /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has something else to
+    /// try.
     #[cold]
     fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
         if journey.again || !self.may_map_again(&io, &journey, io.sector()) {
@@ -139,7 +149,7 @@ impl Slot {
         again
     }
 
-    /// Drops one count of a split; the last completes the I/O.
+    /// Drops one count of a split: a piece's, or the sender's. The last completes the I/O.
     pub(super) fn release(&'static self, split: NonNull<Split>) {
         // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
         let (whole, again, result) = unsafe {
@@ -155,7 +165,7 @@ impl Slot {
             let result = if failed { Err((*raw).bad) } else { Ok(()) };
             ((*raw).whole.take(), given_back, result)
         };
-        let Some((io, journey)) = whole else { return };
+        let Some((io, journey)) = whole else { panic!("dm: a split without its I/O") };
         self.put_split(journey.pass.local(), split);
         match result {
             Ok(()) if again => self.hold_again(io, journey),
@@ -164,33 +174,23 @@ impl Slot {
         }
     }
 
-    /// Takes back an I/O of which a target gave a piece back: it waits in front of all that is held,
-    /// to be mapped by the table that comes next. All of it is sent again then, which does no harm
-    /// since its sender has not been answered.
+    /// Holds an I/O of which a target gave a piece back, in front of all that is held, to be mapped by the
+    /// next table. All of it is sent again then, which does no harm since its sender has not been answered.
     #[cold]
     fn hold_again(&'static self, io: Io, journey: Journey) {
-        let mut held = self.held.lock();
-        match self.gate.door() {
-            Door::Held => {
-                held.push_front(io);
-                drop(held);
-                // SAFETY: the journey began at this slot (invariant).
-                unsafe { self.leave(journey.pass) };
-            }
-            Door::Open => {
-                drop(held);
-                // SAFETY: the journey began at this slot (invariant).
+        match self.gate.hold(io, true) {
+            // SAFETY: the journey began at this slot (invariant).
+            Ok(()) => unsafe { self.leave(journey.pass) },
+            Err(NotHeld::Open(io)) => {
+                // SAFETY: as above.
                 unsafe { self.leave(journey.pass) };
                 self.submit(io);
             }
-            Door::Dead => {
-                drop(held);
-                self.fail(io, journey, 0, Errno::ENXIO);
-            }
+            Err(NotHeld::Dead(io)) => self.fail(io, journey, 0, Errno::ENXIO),
         }
     }
 
-    /// Has an I/O wait, outside the gate, for the reserve.
+    /// Has an I/O wait for the reserve, outside the gate, from the start.
     #[cold]
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
         if journey.impatient {
@@ -203,7 +203,7 @@ impl Slot {
         self.serve();
     }
 
-    /// Lets those who wait for the reserve go on.
+    /// Lets I/O that waits for the reserve go on.
     #[cold]
     pub(super) fn serve(&'static self) {
         self.reserve.serve(|next| match next {
@@ -213,7 +213,7 @@ impl Slot {
     }
 }
 
-/// b_iodone of a child.
+/// b_iodone of a child. Context: see this file's head.
 ///
 /// # Safety
 /// biodone(9) calls it, once, with the buffer of a child that was sent.
@@ -227,7 +227,8 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
         if !buf::is_complete(buf) || reserved {
             return slot.done(child, (*raw).parent.assume_init_read());
         }
-        // Taken out before the child may be another's, and one by one: they stay in registers.
+        // Copied out before the child can be used by another CPU; field by field, since a read of the whole
+        // enum makes the compiler spill it.
         match (*raw).parent.assume_init_ref() {
             Parent::Whole(io, journey) => {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));

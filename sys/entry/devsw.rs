@@ -217,7 +217,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
     let sectors = |n: i64| u64::try_from(n).ok().and_then(Sector::from_bytes).ok_or(Errno::EINVAL);
     let (mut start, mut left) = (sectors(pos)?, sectors(len)?);
     let inside = slot.enter_sleeping()?;
-    let current = inside.current().ok_or(Errno::ENXIO)?;
+    let current = inside.current();
     let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
     if start.checked_add(left).is_none_or(|end| end > table.size()) {
         return Err(Errno::EINVAL);

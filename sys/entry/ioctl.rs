@@ -248,7 +248,7 @@ impl Device<'_> {
     /// wait for memory, and a resume or suspend holds I/O while it waits for who is inside.
     fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
         let inside = self.slot.enter_sleeping()?;
-        inside.current().and_then(|current| current.table.clone()).ok_or(Errno::ENXIO)
+        inside.current().table.clone().ok_or(Errno::ENXIO)
     }
 
     /// Calls `f` with every component, once each.
@@ -296,7 +296,7 @@ impl Device<'_> {
     ) -> Result<Option<Result<(), Errno>>, Errno> {
         let Some(engine) = table.engine() else { return Ok(Some(Ok(()))) };
         let inside = self.slot.enter_sleeping()?;
-        let current = inside.current().ok_or(Errno::ENXIO)?;
+        let current = inside.current();
         let (Some(host), Some(active)) = (&current.host, &current.table) else { return Ok(None) };
         if !Arc::ptr_eq(active, table) {
             return Ok(None);

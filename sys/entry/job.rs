@@ -31,12 +31,12 @@ use dm_core::units::{DEV_BSIZE, Minor, Sector};
 use super::netbsd::Disk;
 use super::pieces::Split;
 use super::slot::Slot;
+use crate::entry::io::parker::Parker;
 use crate::kern::buf;
 use crate::kern::condvar::Condvar;
 use crate::kern::cpu::Text;
 use crate::kern::kthread::Thread;
 use crate::kern::mutex::{Mutex, SpinMutex};
-use crate::kern::parker::Parker;
 use crate::kern::{cpu, sys};
 
 mod answers;

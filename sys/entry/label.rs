@@ -1,4 +1,4 @@
-//! The label on a device itself: set, read, written, or made up; and its old form.
+//! A dm device's own disk label: set, read, written, or made up; and its old form.
 //!
 //! As other disks do, a device keeps a label that was set until its last close. Without one the
 //! label is read anew whenever it is asked for, since a change of the table may bring another.
@@ -11,19 +11,20 @@ use dm_core::Errno;
 use dm_core::units::{Dev, Sector};
 
 use super::global;
+use super::io::Door;
 use super::pieces::Journey;
 use super::slot::Slot;
 use crate::kern::buf::Io;
 use crate::kern::disk::{Disk, default_label};
-use crate::kern::gate::Door;
 use crate::kern::{cpu, sys};
 
 /// How many I/Os the search for a label may take. readdisklabel(9) goes wherever a disk's boot
 /// records send it, which may be in a circle.
 const SEARCH: u32 = 1000;
 
-/// [`impatient`], for readdisklabel(9) and writedisklabel(9). They believe what a disk says: an I/O
-/// that is larger than its buffer, or one too many, fails.
+/// d_strategy(9) for readdisklabel(9) and writedisklabel(9), which trust sizes and links that they read from
+/// the disk: I/O that is larger than its buffer fails, and so does all after [`SEARCH`] I/Os, so that a circle
+/// of boot records ends. Otherwise [`impatient`]. Context: as that.
 ///
 /// # Safety
 /// As for [`impatient`].
@@ -46,8 +47,8 @@ unsafe extern "C" fn searching(bp: *mut sys::buf) {
 }
 
 /// d_strategy(9) for a look at a device's label: an I/O that finds the device suspended, or one of ours
-/// below it, fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would wait
-/// deaf to signals, perhaps for one that it would send itself.
+/// below it, fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would sleep,
+/// deaf to signals, for a resume, which may be what this very thread does next. Context: thread.
 ///
 /// # Safety
 /// `bp` is an I/O for this driver, as the kernel hands it to d_strategy.
@@ -64,13 +65,9 @@ unsafe extern "C" fn impatient(bp: *mut sys::buf) {
 
 impl Slot {
     /// Fails an I/O that has found the gate shut and does not wait. `origin` is the minor of the
-    /// device where it began.
+    /// device where it began. Context: thread or soft interrupt.
     pub(super) fn turn_away(&self, io: Io, origin: u32) {
-        let held = self.held.lock();
-        // Entering and turning back may have hidden that the gate is empty.
-        self.gate_moved.broadcast();
         let dead = self.gate.door() == Door::Dead;
-        drop(held);
         if let Some(slot) = global().and_then(|global| global.slots.get(origin)) {
             slot.label_turned_away.store(self.minor(), Ordering::SeqCst);
         }

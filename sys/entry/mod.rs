@@ -2,12 +2,14 @@
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
 //! module(9), `ioctl.rs` the ioctls of a disk, `label.rs` its label; `strategy.rs` is the I/O path
-//! down, `completion.rs` the way back, `pieces.rs` what I/O is made of meanwhile, and `slot.rs`
-//! what they stand on; `unit.rs` and `netbsd.rs` are dm-core's traits for this kernel.
+//! down, `completion.rs` the way back, `pieces.rs` what I/O is made of meanwhile, `slot.rs` a device's
+//! part in it, `io/` the gate and the reserve, `job.rs` I/O that targets serve themselves; `unit.rs` and
+//! `netbsd.rs` are dm-core's traits for this kernel.
 
 pub mod autoconf;
 mod completion;
 pub mod devsw;
+pub mod io;
 pub mod ioctl;
 pub mod job;
 mod label;
@@ -34,19 +36,24 @@ use netbsd::NetBsd;
 use pieces::{Child, Split};
 use slot::Slots;
 
-/// Everything the driver has while it is initialised.
+/// Everything the driver has while it is initialised. Each field guards itself.
 pub(crate) struct Global {
+    /// dm-core's driver: the set of devices.
     pub(crate) driver: Driver<NetBsd>,
+    /// The I/O path's part of each device.
     pub(crate) slots: Slots,
+    /// Nested buffers.
     pub(crate) children: PoolCache<Child>,
+    /// Accounts of I/O in several pieces.
     pub(crate) splits: PoolCache<Split>,
+    /// The callout that adds statistics up.
     pub(crate) folder: Callout<stats::Folder>,
 }
 
 static GLOBAL: AtomicPtr<Global> = AtomicPtr::new(core::ptr::null_mut());
 
-/// What the driver has, if it is initialised: between `dm_module_init` and `dm_module_fini`, which
-/// makes sure that nobody can still call it.
+/// The driver's state, if it is initialised: between `dm_module_init` and `dm_module_fini`, which
+/// makes sure that nobody can still call it. Entry points ask, for a module may be asked before or after.
 #[inline]
 pub(crate) fn global() -> Option<&'static Global> {
     // SAFETY: set to a leaked box before anyone can call the driver, and freed only after
@@ -54,10 +61,20 @@ pub(crate) fn global() -> Option<&'static Global> {
     unsafe { GLOBAL.load(Ordering::Acquire).as_ref() }
 }
 
+/// The driver's state, for code that runs on behalf of a device or an I/O: there is none after
+/// `dm_module_fini`, which refuses while there are devices.
+#[inline]
+pub(crate) fn in_use() -> &'static Global {
+    let Some(global) = global() else { panic!("dm: a device outlives the driver") };
+    global
+}
+
+/// Puts the driver's state in place.
 pub(crate) fn set_global(new: Box<Global>) {
     GLOBAL.store(Box::into_raw(new), Ordering::Release);
 }
 
+/// Takes the driver's state out of its place, for `dm_module_fini` to free.
 pub(crate) fn take_global() -> Option<Box<Global>> {
     let old = GLOBAL.swap(core::ptr::null_mut(), Ordering::AcqRel);
     // SAFETY: it came from `set_global`, and nobody else can take it any more.

@@ -1,7 +1,8 @@
-//! What I/O is made of on its way: children, splits, and where they come from.
+//! Children and splits, of which I/O in flight is made, and where they come from.
 //!
-//! A [`Child`] is a nested buffer on its way to one component, and a [`Split`] an I/O in several pieces. Both come
-//! from a CPU's [`Spare`], a pool, or the device's reserve, in this order.
+//! A [`Child`] is a nested buffer on its way to one component, a [`Split`] the account of an I/O in several
+//! pieces. Both come from a CPU's [`Spare`], a pool, or the device's reserve, in this order. Context of everything
+//! here: thread or soft interrupt; nothing sleeps.
 
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -11,31 +12,44 @@ use dm_core::Errno;
 use dm_core::units::Sector;
 
 use super::completion::done;
+use super::io::Pass;
+use super::io::queue::{Ordered, Queue};
 use super::slot::{Local, Slot};
-use super::{Global, global};
-use crate::kern::buf::{self, Io};
-use crate::kern::gate::Pass;
+use super::{Global, global, in_use};
+use crate::kern::buf::{self, Io, IoQueue};
 use crate::kern::pool_cache::Pooled;
-use crate::kern::reserve::Line;
 use crate::kern::{cpu, sys};
 
-/// A nested buffer with what its completion needs. Built once: the buffer's own lock and condition
-/// variables stay initialised from one I/O to the next.
+/// A nested buffer with what its completion needs. Constructed once, by the pool: the buffer's own lock and
+/// condition variables stay initialised from one I/O to the next.
+///
+/// A child is in one of four places, and belongs to:
+///
+/// 1. the pool: nobody; only `buf` and `lock` mean anything;
+/// 2. a CPU's [`Spare`] of `slot`: that cell; `slot` is valid, `reserved` false;
+/// 3. the reserve of `slot`: the reserve; `slot` is valid, `reserved` true;
+/// 4. in flight: its sender until VOP_STRATEGY(9), then the component's driver, and from b_iodone
+///    ([`done`]) whoever runs that. `slot` and `parent` are valid. The order is: `buf` filled in by
+///    [`buf::nest`], `parent` written, strategy; `parent` is read, once, before the child goes back.
+///
+/// Whoever a child belongs to reads and writes all of it; no lock is needed.
 #[repr(C)]
 pub struct Child {
-    /// First, so that the buffer's address is the child's.
+    /// The buffer: the first field, so that its address is the child's.
     pub(super) buf: sys::buf,
-    /// The buffer's completion lock. The kernel's own would be one for all buffers.
+    /// The buffer's b_objlock: adaptive (IPL_NONE), taken by biodone(9). The kernel's own would be one lock for
+    /// all buffers.
     pub(super) lock: sys::kmutex_t,
-    /// Set when it comes from the pool or the reserve; a slot's spare children are its own.
+    /// The device that the child works for: written when it comes from the pool or the reserve, not when it
+    /// comes from a spare, which it never left the device for.
     pub(super) slot: *const Slot,
-    /// Whose piece it is, while it is under way.
+    /// The I/O that the child carries out, while it is in flight.
     pub(super) parent: MaybeUninit<Parent>,
-    /// Whether it belongs to the slot's reserve.
+    /// `true` if the child goes back to the reserve of `slot`.
     pub(super) reserved: bool,
 }
 
-/// Whose piece a child is.
+/// The I/O that a child carries out: a whole one, or one piece of a split.
 pub(super) enum Parent {
     /// All of an I/O.
     Whole(Io, Journey),
@@ -43,15 +57,16 @@ pub(super) enum Parent {
     Piece(NonNull<Split>, u32),
 }
 
-/// What an I/O that is under way carries along.
+/// An I/O's state from the gate to its completion, which may be in another thread and on another CPU than it
+/// began.
 ///
 /// # Invariants
 /// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
 /// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
 pub(crate) struct Journey {
-    /// Its right to be inside the gate.
+    /// The I/O's reference to what is behind the gate: the table, and the components it has open.
     pub(super) pass: Pass<'static, Local>,
-    /// When it came, in ticks.
+    /// When the I/O came, in ticks.
     pub(super) came: i32,
     /// `true` for an I/O that is not to wait at a gate, here or below, but fails with EAGAIN there.
     pub(super) impatient: bool,
@@ -60,13 +75,13 @@ pub(crate) struct Journey {
 }
 
 impl Journey {
-    /// What an I/O carries along that is sent to the slot whose gate gave this pass.
+    /// The journey of an I/O that has just entered with this pass.
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
         Journey { pass, came: cpu::ticks(), impatient: false, again: false }
     }
 
-    /// The same for an I/O that does not wait.
+    /// The journey of an I/O that does not wait at a gate.
     pub(crate) fn impatient(pass: Pass<'static, Local>) -> Journey {
         Journey { impatient: true, ..Journey::new(pass) }
     }
@@ -108,7 +123,7 @@ pub(crate) struct Idle<T>(pub(super) NonNull<T>);
 // may use.
 unsafe impl<T> Send for Idle<T> {}
 
-/// An object of a CPU's that has just been used, ready for the next I/O without going to the pool.
+/// A cache of one object for each CPU in front of a pool: the one used last, ready for the next I/O.
 pub(crate) struct Spare<T>(AtomicPtr<T>);
 
 impl<T> Default for Spare<T> {
@@ -118,13 +133,13 @@ impl<T> Default for Spare<T> {
 }
 
 impl<T> Spare<T> {
-    /// Takes it.
+    /// Takes the object, if there is one.
     #[inline]
     pub(super) fn take(&self) -> Option<NonNull<T>> {
         NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Acquire))
     }
 
-    /// Keeps an object, if there is none yet.
+    /// Keeps an object. `false` if there is one already: the caller still has the object then.
     #[inline]
     pub(super) fn keep(&self, object: NonNull<T>) -> bool {
         let (none, object) = (ptr::null_mut(), object.as_ptr());
@@ -148,7 +163,7 @@ unsafe impl Pooled for Child {
     }
 }
 
-/// Initialises a nested buffer and the lock of its completion.
+/// Initialises a nested buffer and its b_objlock.
 ///
 /// # Safety
 /// Both are zeroed memory that does not move.
@@ -164,7 +179,7 @@ pub(super) unsafe fn init_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
     }
 }
 
-/// Takes down what [`init_nested`] made.
+/// Destroys what [`init_nested`] initialised.
 ///
 /// # Safety
 /// Neither is in use.
@@ -176,25 +191,36 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
     }
 }
 
-/// An I/O in several pieces.
+/// The account of an I/O in several pieces.
+///
+/// Its *sender* is who runs [`Slot::advance`]; there is one at a time. While the split waits for a child or a
+/// job's number, it belongs to the queue it waits in, and whoever takes it from there is the sender next. Whoever
+/// drops the last count of `pending` has all of it, completes the I/O and gives the split back.
+///
+/// What protects each field: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
+/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `pending`, `failed`, `again` and
+/// `bad`, and no more: nobody may make a reference to all of a split that is in flight.
 pub struct Split {
-    /// The I/O, until it is complete.
+    /// (-) The I/O. `None` in a split that is not in use.
     pub(super) whole: Option<(Io, Journey)>,
-    /// Where on the device it begins.
+    /// (-) The I/O's first sector on the device.
     pub(super) start: Sector,
-    /// Bytes, and of these the ones that have been sent.
+    /// (-) The I/O's length in bytes.
     pub(super) bytes: u32,
+    /// (s) Bytes for which pieces were sent.
     pub(super) sent: u32,
-    /// Pieces under way, and one for whoever is sending.
+    /// (a) Pieces in flight, and one for the sender.
     pub(super) pending: AtomicUsize,
-    /// Whether a piece has failed; then the slot's lock guards `bad`.
+    /// (a) `true` if a piece has failed; `bad` means something then.
     pub(super) failed: AtomicBool,
-    /// The first byte that was not moved, and why.
+    /// (f) The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
-    /// `true` if a piece was given back: the whole I/O is to be mapped again, when its other pieces
+    /// (a) `true` if a piece was given back: the whole I/O is to be mapped again, when its other pieces
     /// are done.
     pub(super) again: AtomicBool,
+    /// (-) `true` if the split goes back to the device's reserve.
     pub(super) reserved: bool,
+    /// (s) The next split in a queue that this one waits in.
     pub(super) next: Option<NonNull<Split>>,
 }
 
@@ -222,9 +248,8 @@ unsafe impl Pooled for Split {
 }
 
 impl Split {
-    /// Keeps a child that is done for the next I/O of its CPU, if there is none yet. By a pointer to the
-    /// split: whoever sends its pieces may be writing `sent` at this moment, so that nobody may have a
-    /// reference to all of it.
+    /// Keeps a child that is done in the spare of its I/O's CPU. `false` if there is one already. By a pointer
+    /// to the split: its sender may be writing `sent` at this moment.
     ///
     /// # Safety
     /// The child's piece, which has not been released, keeps the split.
@@ -236,7 +261,8 @@ impl Split {
     }
 }
 
-/// Splits that wait for a child, linked through themselves.
+/// Splits that wait for the reserve's child, linked through themselves. The last to come is the next: all of
+/// them go on before any whole I/O does.
 #[derive(Default)]
 pub struct Halted {
     first: Option<NonNull<Split>>,
@@ -245,10 +271,31 @@ pub struct Halted {
 // SAFETY: it owns its splits.
 unsafe impl Send for Halted {}
 
-impl Line for Halted {
+impl Queue for IoQueue {
+    type Item = Io;
+
+    fn push(&mut self, io: Io) {
+        self.push(io);
+    }
+
+    fn pop(&mut self) -> Option<Io> {
+        self.pop()
+    }
+}
+
+impl Ordered for IoQueue {
+    fn push_front(&mut self, io: Io) {
+        self.push_front(io);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Queue for Halted {
     type Item = NonNull<Split>;
 
-    /// The last to come goes on first: its turn comes anyway, before any whole I/O's.
     fn push(&mut self, split: NonNull<Split>) {
         // SAFETY: a split that waits is not touched by anyone else.
         unsafe { (*split.as_ptr()).next = self.first };
@@ -283,7 +330,7 @@ impl Slot {
         Some(child)
     }
 
-    /// Tells a child that does not come from a spare what it belongs to.
+    /// Sets the device that a child works for which comes from the pool or the reserve.
     fn adopt(&self, child: NonNull<Child>, reserved: bool) {
         // SAFETY: the child is the caller's alone.
         unsafe {
@@ -292,37 +339,33 @@ impl Slot {
         }
     }
 
-    /// Takes back a child that is done.
+    /// Takes a child back whose part is done, and lets go on what waited for it.
     pub(super) fn put_child(&'static self, local: &Local, child: NonNull<Child>) {
         // SAFETY: the child is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*child.as_ptr()).reserved {
                 self.reserve.put_child(Idle(child));
                 self.serve();
-            } else if !local.child.keep(child)
-                && let Some(global) = global()
-            {
-                global.children.put(child);
+            } else if !local.child.keep(child) {
+                in_use().children.put(child);
             }
         }
     }
 
-    /// Takes back a split that is done.
+    /// Takes a split back whose I/O is over, and lets go on what waited for it.
     pub(super) fn put_split(&'static self, local: &Local, split: NonNull<Split>) {
         // SAFETY: the split is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*split.as_ptr()).reserved {
                 self.reserve.put_split(Idle(split));
                 self.serve();
-            } else if !local.split.keep(split)
-                && let Some(global) = global()
-            {
-                global.splits.put(split);
+            } else if !local.split.keep(split) {
+                in_use().splits.put(split);
             }
         }
     }
 
-    /// Gives what a device that does nothing has to spare back to the pools.
+    /// Returns the spare objects of a device that is idle, or gone, to the pools.
     pub(crate) fn put_spares(&self, global: &Global) {
         for local in self.gate.locals() {
             // SAFETY: they come from these pools, and whoever takes a spare object has it alone.

@@ -1,13 +1,14 @@
-//! Slots: what the I/O path needs of a device, found by its minor number without a lock.
+//! Slots: the part of a device that the I/O path uses, found by the minor number without a lock.
 //!
-//! A slot is never freed while the driver is there: an I/O that has just left a device's gate may
-//! still look at it. A removed device's slot serves another device later; whoever enters it then
-//! finds another minor in it.
+//! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as that): an
+//! I/O that has just left a removed device's gate may still look at it. A removed device's slot serves
+//! another device later; an I/O for the old one that enters it then finds another minor in it.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::mem::ManuallyDrop;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
@@ -16,6 +17,9 @@ use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::units::{Dev, Minor};
 
+use super::io::iogate::IoGate;
+use super::io::reserve::Reserve;
+use super::io::{Door, Pass};
 use super::job::TableIo;
 use super::netbsd::NetBsd;
 use super::pieces::{Child, Halted, Idle, Spare, Split};
@@ -24,63 +28,81 @@ use crate::kern::buf::IoQueue;
 use crate::kern::condvar::Condvar;
 use crate::kern::disk::Disk;
 use crate::kern::fixed::Fixed;
-use crate::kern::gate::{Door, Gate, Pass};
 use crate::kern::mutex::{Mutex, SpinMutex};
-use crate::kern::reserve::Reserve;
 use crate::kern::{cpu, sys};
 
-/// Counts per gate: one for each CPU, up to this many.
+/// The most counts that a gate has: one for each CPU up to this many.
 pub const CELLS: usize = 8;
 
-/// What I/O meets behind the gate.
+/// The value behind a device's gate. It does not change while an I/O is inside.
 pub struct Current {
-    /// The active table; without one, I/O fails.
+    /// The active table; without one, I/O fails with ENXIO.
     pub table: Option<Arc<LiveTable<NetBsd>>>,
-    /// Whether writes fail.
+    /// `true` if writes fail with EROFS.
     pub read_only: bool,
     /// The table's jobs and lanes, if targets of it serve I/O themselves.
     pub(crate) host: Option<Arc<TableIo>>,
 }
 
-/// What a slot keeps for each CPU.
+impl Current {
+    /// No table.
+    pub(crate) const NOTHING: Current = Current { table: None, read_only: false, host: None };
+}
+
+/// The part of a slot that each CPU has apart, beside its count in the gate. All of it is atomic: a thread
+/// may go on using that of the CPU that it was on.
 #[derive(Default)]
 #[repr(C)]
 pub struct Local {
+    /// A child for the next I/O.
     pub(crate) child: Spare<Child>,
+    /// A split for the next I/O in several pieces.
     pub(crate) split: Spare<Split>,
+    /// What this CPU has counted for statistics.
     pub(crate) tallies: Tallies,
 }
 
-/// What of a device lives in a slot.
+/// The part of a device that the I/O path uses.
+///
+/// What protects each field: (a) atomic; (l) a lock of its own, in the field; (n) `node`; (-) never changes.
+/// Everything may be touched by a thread or a soft interrupt, but `node`, which only threads take.
 pub struct Slot {
-    /// The low half of the number of the device it serves now, with no major; 0 for none.
+    /// (a) dev_t, with major 0, of the device that uses the slot; 0 while the slot is free. Set before the
+    /// slot is published and after it is withdrawn.
     number: AtomicU32,
-    pub(crate) gate: Gate<Current, Local, CELLS>,
-    /// I/O that waits at the closed gate. Its lock is also that of the gate's door.
-    pub(crate) held: SpinMutex<IoQueue>,
-    /// The gate may be empty, or is open again, or dead.
-    pub(crate) gate_moved: Condvar,
+    /// (l) The gate, with the active table behind it and the I/O that is held in front of it.
+    pub(crate) gate: DeviceGate,
+    /// (l) The spare child and split, and who waits for them.
     pub(crate) reserve: SlotReserve,
+    /// (l) Statistics that were added up.
     pub(crate) folded: SpinMutex<Folded>,
+    /// (l) The first failure of splits in flight: see [`Split::bad`].
+    pub(crate) failures: SpinMutex<()>,
+    /// (l) The device's disk(9).
     node: Mutex<NodeState>,
-    /// [`NodeState::users`] has become 0.
+    /// (n) [`NodeState::users`] has become 0.
     unused: Condvar,
-    /// DIOCWLABEL: whether the label sectors of components may be written.
+    /// (a) DIOCWLABEL: `true` while the label sectors of components may be written.
     pub(crate) label_writable: AtomicBool,
-    /// How many more I/Os a search for the device's label may take.
+    /// (a) I/Os that are left to searches for the device's label. Two searches at a time share the count,
+    /// so that one may end early, and none goes on without an end.
     pub(crate) label_search: AtomicU32,
-    /// Writes that had been counted when the components' caches were last flushed at a close.
+    /// (a) Writes that had been counted when the components' caches were last flushed at a close.
     flushed: AtomicUsize,
-    /// Completions of lanes' requests that have not returned yet. A table's memory stays while it
-    /// is not 0.
+    /// (a) Completions of lanes' and forwarded jobs' buffers that have not returned yet. A table's memory
+    /// stays while this is not 0.
     pub(crate) completing: AtomicUsize,
-    /// The minor of the device, this one or one below, that has turned an I/O of such a search away
-    /// because it is suspended; 0 for none.
+    /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for the label
+    /// away because it is suspended; 0 for none.
     pub(crate) label_turned_away: AtomicU32,
+    /// (-) Filled in before config_attach_pseudo(9).
     cfdata: CfData,
 }
 
-/// What autoconf(9) is told of a device, in memory that autoconf(9) keeps the address of.
+/// A device's gate.
+pub(crate) type DeviceGate = IoGate<Current, Local, IoQueue, CELLS>;
+
+/// A device's cfdata, of which autoconf(9) keeps the address.
 struct CfData(UnsafeCell<sys::cfdata>);
 
 // SAFETY: its pointers are to constants of the shim's.
@@ -89,24 +111,28 @@ unsafe impl Send for CfData {}
 // slot, and read by autoconf(9) as long as the device is there.
 unsafe impl Sync for CfData {}
 
-/// What a device keeps for when the pools are empty. Each has its own: the I/O of a stacked device
-/// needs one on every layer.
+/// A device's reserve for when the pools are empty. Each device has its own, since the I/O of a stacked
+/// device needs one on every layer.
 pub(crate) type SlotReserve = Reserve<Idle<Child>, Idle<Split>, IoQueue, Halted>;
 
+/// A device's disk(9) and who uses it. All fields: under [`Slot::node`].
 #[derive(Default)]
 struct NodeState {
-    /// The device's disk(9), while it is attached.
+    /// The device's disk(9), while it is attached. [`Folded::disk`] is the other reference to it;
+    /// [`Slot::take_disk`] drops both, outside the locks, which detaches it.
     disk: Option<Arc<Disk>>,
-    /// Whether opens are refused.
+    /// `true` if opens are refused: the device is being removed, or is gone.
     closing: bool,
-    /// Those who use the disk now, in an ioctl.
+    /// [`DiskUse`]s: ioctls, closes, and updates of the disk's size and geometry.
     users: usize,
 }
 
 const CHUNK: usize = 256;
 
-/// Minor → slot.
+/// The slots of all devices, by minor.
 pub struct Slots {
+    /// By the minor's upper and lower half. Published with a release store, found with an acquire load; a
+    /// chunk stays until [`Slots::clear`].
     chunks: [AtomicPtr<Chunk>; CHUNK],
     /// Slots that serve no device.
     free: Mutex<Vec<&'static Slot>>,
@@ -140,7 +166,7 @@ impl Slots {
     pub(crate) fn take(&self, minor: Minor) -> &'static Slot {
         let recycled = self.free.lock().pop();
         let slot = recycled.unwrap_or_else(|| self.make());
-        slot.gate.open();
+        slot.gate.reopen();
         slot.label_writable.store(false, Ordering::Relaxed);
         slot.set_minor(minor.get());
         slot
@@ -157,10 +183,19 @@ impl Slots {
     }
 
     /// Lets a slot be found.
-    pub(crate) fn publish(&self, minor: Minor, slot: Option<&'static Slot>) {
+    pub(crate) fn publish(&self, minor: Minor, slot: &'static Slot) {
+        self.set(minor, ptr::from_ref(slot).cast_mut());
+    }
+
+    /// Lets no slot be found under a minor any more. Who has found one may go on using it.
+    pub(crate) fn withdraw(&self, minor: Minor) {
+        self.set(minor, ptr::null_mut());
+    }
+
+    fn set(&self, minor: Minor, slot: *mut Slot) {
         let (chunk, at) = (minor.get() as usize / CHUNK, minor.get() as usize % CHUNK);
         let Some(place) = self.chunks.get(chunk) else { return };
-        // The devices' set is locked by nobody here: two may want the same new chunk.
+        // No lock is held here: two threads that make devices may race to make this chunk.
         if place.load(Ordering::Acquire).is_null() {
             let new: Box<Chunk> = Box::new([const { AtomicPtr::new(ptr::null_mut()) }; CHUNK]);
             let new = Box::into_raw(new);
@@ -174,12 +209,11 @@ impl Slots {
         if let Some(chunk) = unsafe { place.load(Ordering::Acquire).as_ref() }
             && let Some(place) = chunk.get(at)
         {
-            let slot = slot.map_or(ptr::null_mut(), |slot| ptr::from_ref(slot).cast_mut());
             place.store(slot, Ordering::Release);
         }
     }
 
-    /// Takes back the slot of a device that is gone.
+    /// Takes back the slot of a device that is gone, for another one.
     pub(crate) fn give_back(&self, slot: &'static Slot) {
         slot.set_minor(0);
         self.free.lock().push(slot);
@@ -225,11 +259,10 @@ impl Slot {
         );
         Slot {
             number: AtomicU32::new(0),
-            gate: Gate::new(Current { table: None, read_only: false, host: None }, cpu::count()),
-            held: SpinMutex::new(IoQueue::new()),
-            gate_moved: Condvar::new(c"dmgate"),
+            gate: IoGate::new(Current::NOTHING, cpu::count(), c"dmgate"),
             reserve,
             folded: SpinMutex::new(Folded::default()),
+            failures: SpinMutex::new(()),
             node: Mutex::new(NodeState::default()),
             unused: Condvar::new(c"dmnode"),
             label_writable: AtomicBool::new(false),
@@ -242,7 +275,7 @@ impl Slot {
         }
     }
 
-    /// The minor of the device it serves; 0 for none.
+    /// The minor of the device that uses the slot; 0 for none.
     pub fn minor(&self) -> u32 {
         Dev(self.number.load(Ordering::Acquire).into()).minor()
     }
@@ -252,73 +285,66 @@ impl Slot {
         self.number.store(number, Ordering::Release);
     }
 
-    /// Whether `dev` is, whatever its major, the device it serves.
+    /// `true` if `dev` is, whatever its major, the device that uses the slot.
     #[inline]
     pub(crate) fn serves(&self, dev: Dev) -> bool {
         dev.same_minor(Dev(self.number.load(Ordering::Acquire).into()))
     }
 
-    /// What autoconf(9) is told of the device. It lives as long as the device, and longer.
+    /// The device's cfdata, which lives longer than the device.
     pub(crate) fn cfdata(&self) -> *mut sys::cfdata {
         self.cfdata.0.get()
     }
 
-    /// The driver's block device for it.
+    /// The block device number of the device that uses the slot.
     pub(crate) fn dev(&self) -> Dev {
         // SAFETY: looks the driver's own table up.
         let major = u32::try_from(unsafe { sys::dm_shim_bmajor() }).unwrap_or(0);
         Dev::new(major, self.minor()).unwrap_or(Dev(0))
     }
 
-    /// Leaves the gate, and wakes whoever waits for it to be empty.
+    /// Leaves the gate. Context: thread or soft interrupt, on any CPU; no lock of the driver's held.
     ///
     /// # Safety
     /// The pass is of this slot's gate.
     #[inline]
     pub(crate) unsafe fn leave(&self, pass: Pass<'_, Local>) {
-        // SAFETY: the caller's promise.
-        if unsafe { self.gate.leave(pass) } {
-            let _held = self.held.lock();
-            self.gate_moved.broadcast();
-        }
+        // SAFETY: the pass is of this gate (caller).
+        unsafe { self.gate.leave(pass) };
     }
 
-    /// Enters the gate, and sleeps while it is held.
+    /// Enters the gate, and sleeps while it is held. Context: a thread that holds no lock and is inside no
+    /// gate.
     ///
     /// # Errors
     /// ENXIO if the device goes, EINTR.
     pub(crate) fn enter_sleeping(&self) -> Result<Inside<'_>, Errno> {
         loop {
             if let Some(pass) = self.gate.enter(cpu::current()) {
-                return Ok(Inside { slot: self, pass: Some(pass), _frugal: cpu::Frugal::new() });
+                return Ok(Inside {
+                    slot: self,
+                    pass: ManuallyDrop::new(pass),
+                    _frugal: cpu::Frugal::new(),
+                });
             }
-            let mut held = self.held.lock();
-            // Entering and turning back may have hidden that the gate is empty.
-            self.gate_moved.broadcast();
-            while self.gate.door() == Door::Held {
-                self.gate_moved.wait_sig(&mut held)?;
-            }
-            if self.gate.door() == Door::Dead {
+            if self.gate.wait()? == Door::Dead {
                 return Err(Errno::ENXIO);
             }
         }
     }
 
-    /// Looks behind the gate without waiting; `None` while it is shut.
+    /// Looks behind the gate without waiting; `None` while it is shut. Context: thread or soft interrupt;
+    /// `f` does not sleep.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
-        let Some(pass) = self.gate.enter(cpu::current()) else {
-            let _held = self.held.lock();
-            self.gate_moved.broadcast();
-            return None;
-        };
-        // SAFETY: the pass is from above.
+        let pass = self.gate.enter(cpu::current())?;
+        // SAFETY: the pass is from the line above.
         let result = f(unsafe { self.gate.value(&pass) });
         // SAFETY: as above.
         unsafe { self.leave(pass) };
         Some(result)
     }
 
-    /// `true` if I/O of this device, or of one of ours below it, is being held.
+    /// `true` if I/O of this device, or of one of ours below it, is being held. Context: thread.
     pub(crate) fn is_held(&self) -> bool {
         let Some(table) = self.peek(|current| current.table.clone()) else { return true };
         let disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
@@ -328,18 +354,18 @@ impl Slot {
         own.any(|dev| below(dev).is_some_and(Slot::is_held))
     }
 
-    /// Flushes the caches of the components, after the last close and if anything was written since
-    /// this was last done, as wd(4) and sd(4) do with their own. A device that is read-only, or
-    /// suspended, is left alone, and nothing waits for one below that is; what fails is not told, as a
-    /// close cannot fail. Targets are not asked: what they have acknowledged lies on the components.
-    /// `false` if there is something left to flush.
+    /// Flushes the caches of the components if anything was written since this was last done, as wd(4) and
+    /// sd(4) do with their own at the last close. A device that is read-only or suspended is left alone, and
+    /// nothing waits for one below that is; what fails is not reported, as a close cannot fail. Targets are
+    /// not asked: what they have acknowledged lies on the components. `false` if there is something left to
+    /// flush. Context: a thread (d_close) that holds no lock; sleeps for the components' I/O.
     pub(crate) fn flush_after_close(&self) -> bool {
         let written = self.written();
         if written == self.flushed.load(Ordering::Relaxed) {
             return true;
         }
         let look = |current: &Current| current.table.clone().filter(|_| !current.read_only);
-        // Whoever is inside does not wait; the table keeps its components open.
+        // The table, which keeps its components open, is taken along: a thread inside must not wait.
         let Some(Some(table)) = self.peek(look) else { return false };
         let mut done = true;
         for disk in table.components().iter().filter_map(Pdev::disk) {
@@ -356,7 +382,7 @@ impl Slot {
         done
     }
 
-    /// Attaches the device's disk.
+    /// Attaches the device's disk. Context: a thread that makes a device.
     pub(crate) fn set_disk(&self, disk: Disk) {
         let disk = Arc::new(disk);
         self.folded.lock().disk = Some(disk.clone());
@@ -366,7 +392,8 @@ impl Slot {
         node.closing = false;
     }
 
-    /// Detaches the disk, when nobody uses it any more.
+    /// Detaches the disk, when no [`DiskUse`] is left. Context: a thread that removes the device, which has
+    /// no `DiskUse` itself; sleeps, deaf to signals. The device's I/O is over.
     pub(crate) fn take_disk(&self) {
         let mut node = self.node.lock();
         node.closing = true;
@@ -380,23 +407,25 @@ impl Slot {
         let mut folded = self.folded.lock();
         let old = core::mem::replace(&mut *folded, Folded::starting_from(self.tallies()));
         drop(folded);
-        // Nobody else counts for it any more, but those who were turned away, or are just leaving,
-        // may have been seen as I/O in flight.
+        // The I/O is over, but an I/O that was turned away, or is just leaving, raises the gate's count for
+        // a moment, and a fold may have taken that for I/O in flight; disk_detach(9) wants none.
         if let Some(disk) = &old.disk {
             disk.rest();
         }
         drop((old, disk));
     }
 
-    /// Uses the disk, if there is one: a device that is going has one until nobody uses it.
+    /// References the disk(9), if one is attached. It still is after [`Slot::refuse_opens`]: closes that come
+    /// of a forced detach need it. Context: thread; takes `node`.
     pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
         let mut node = self.node.lock();
         let disk = node.disk.clone()?;
         node.users = node.users.saturating_add(1);
-        Some(DiskUse { slot: self, disk: Some(disk) })
+        Some(DiskUse { slot: self, disk: ManuallyDrop::new(disk) })
     }
 
-    /// Runs `f` on the disk unless opens are refused, with no open or close in between.
+    /// Runs `f` on the disk unless opens are refused, with no open, close or removal in between. Context:
+    /// thread (d_open); takes `node`, and `f` the disk's dk_openlock.
     ///
     /// # Errors
     /// ENXIO when they are, or what `f` says.
@@ -411,7 +440,8 @@ impl Slot {
         }
     }
 
-    /// Refuses opens from now on, unless a node is open.
+    /// Refuses opens from now on, unless a node is open. Context: thread; takes `node` and the disk's
+    /// dk_openlock.
     ///
     /// # Errors
     /// EBUSY when one is and `force` is not set.
@@ -440,57 +470,64 @@ impl Drop for Slot {
     }
 }
 
-/// Someone inside a gate, in one place of the code. Who shuts the gate waits for them, with I/O
-/// held, so they do not wait for memory.
+/// A [`Pass`] of a thread that does not hand it on (an ioctl, a discard): it leaves when it is dropped. A
+/// drain waits for it with I/O held, so that its holder does not wait for memory.
 ///
 /// # Invariants
-/// The pass is of the slot's gate.
+/// The pass is of the slot's gate. It is taken in `drop` only.
+#[must_use = "dropped at once, it has left the gate again"]
 pub(crate) struct Inside<'s> {
     slot: &'s Slot,
-    pass: Option<Pass<'s, Local>>,
+    pass: ManuallyDrop<Pass<'s, Local>>,
     _frugal: cpu::Frugal,
 }
 
 impl Inside<'_> {
-    /// What is behind the gate.
-    pub(crate) fn current(&self) -> Option<&Current> {
+    /// The value behind the gate.
+    pub(crate) fn current(&self) -> &Current {
         // SAFETY: the pass is of this gate (invariant).
-        self.pass.as_ref().map(|pass| unsafe { self.slot.gate.value(pass) })
+        unsafe { self.slot.gate.value(&self.pass) }
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            // SAFETY: the pass is of this slot's gate (invariant).
-            unsafe { self.slot.leave(pass) };
+        // SAFETY: the pass is of this slot's gate and is taken here only (invariants).
+        unsafe {
+            let pass = ManuallyDrop::take(&mut self.pass);
+            self.slot.leave(pass);
         }
     }
 }
 
-/// The use of a slot's disk.
+/// A reference to a slot's disk(9), which is not detached while it lives: [`Slot::take_disk`] waits. So a
+/// thread that has one must not remove the device, nor wait for one that does.
+///
+/// # Invariants
+/// It is counted in [`NodeState::users`]. The reference is taken in `drop` only.
+#[must_use = "dropped at once, the disk is not kept"]
 pub(crate) struct DiskUse<'s> {
     slot: &'s Slot,
-    disk: Option<Arc<Disk>>,
+    disk: ManuallyDrop<Arc<Disk>>,
 }
 
 impl core::ops::Deref for DiskUse<'_> {
     type Target = Disk;
 
     fn deref(&self) -> &Disk {
-        match &self.disk {
-            Some(disk) => disk,
-            // Empty only in `drop`.
-            None => unreachable!(),
-        }
+        &self.disk
     }
 }
 
 impl Drop for DiskUse<'_> {
     fn drop(&mut self) {
         let mut node = self.slot.node.lock();
-        self.disk = None;
-        node.users = node.users.saturating_sub(1);
+        // Under the lock, so that the last reference is never this one: `take_disk`, which detaches the
+        // disk, has its own until the count is 0.
+        // SAFETY: taken here only (invariant).
+        drop(unsafe { ManuallyDrop::take(&mut self.disk) });
+        assert!(node.users > 0, "dm: a disk(9) was let go too often");
+        node.users = node.users.wrapping_sub(1);
         if node.users == 0 {
             self.slot.unused.broadcast();
         }

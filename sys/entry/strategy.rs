@@ -1,4 +1,8 @@
-//! The I/O path: find the device, enter its gate, look up the table line, split, send.
+//! The I/O path down: find the device, enter its gate, look up the table line, split, send.
+//!
+//! Context of everything here: a thread, or a soft interrupt (the I/O of a device above, or of one that
+//! waited, is sent on from a completion). Nothing here sleeps, allocates, or holds a lock of the driver's
+//! across VOP_STRATEGY(9); a component's d_strategy may sleep where it is called by a thread.
 //!
 //! An I/O holds the gate, and with it the table and its opened components, until it is complete
 //! (`completion.rs`). On the way to one component it costs a nested buffer from a pool; one that crosses a
@@ -16,26 +20,29 @@ use dm_core::table::{Piece, Taken};
 use dm_core::units::{DEV_BSIZE, Sector};
 
 use super::completion::done;
+use super::io::iogate::NotHeld;
 use super::netbsd::NetBsd;
 use super::pieces::{Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
 use super::{dm_label_guard, global, stats};
 use crate::kern::buf::{self, Io};
-use crate::kern::gate::Door;
-use crate::kern::reserve::Line;
 use crate::kern::vnode::Vnode;
 use crate::kern::{cpu, sys};
 
-/// Where some sectors of an I/O go. A device stays as long as the I/O's pass.
+/// Where a piece of an I/O goes.
 pub(super) enum Place {
+    /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
     Send(Vnode, Sector),
+    /// Nowhere: it reads as zeroes.
     Zero,
+    /// Nowhere: it fails.
     Fail(Errno),
+    /// To the target's lanes, as a job.
     Take(Taken),
 }
 
 impl Place {
-    /// Where a piece of a table goes, and how many sectors.
+    /// The place and the length of a table's piece.
     fn of(piece: Piece<'_, Pdev<NetBsd>>) -> (Place, Sector) {
         match piece {
             Piece::Send(component, sector, found) => match component.disk() {
@@ -49,10 +56,10 @@ impl Place {
     }
 }
 
-/// What an I/O is about: the table, the first sector, and how many.
+/// The range of a table that an I/O asks for: the table, the first sector, the number of sectors.
 type Wanted<'c> = (&'c LiveTable<NetBsd>, Sector, Sector);
 
-/// d_strategy(9).
+/// d_strategy(9). Context: thread or soft interrupt; does not sleep, but for the component's d_strategy.
 ///
 /// # Safety
 /// `bp` is an I/O for this driver, as the kernel hands it to d_strategy.
@@ -69,6 +76,7 @@ pub unsafe extern "C" fn dmstrategy(bp: *mut sys::buf) {
 }
 
 impl Slot {
+    /// Submits an I/O, from the start: the gate has not been entered for it.
     pub(super) fn submit(&'static self, io: Io) {
         match self.gate.enter(cpu::current()) {
             Some(pass) => self.dispatch(io, Journey::new(pass)),
@@ -82,39 +90,24 @@ impl Slot {
         if let Some(origin) = impatient_origin(&io) {
             return self.turn_away(io, origin);
         }
-        while let Some(again) = self.queue(io) {
+        loop {
+            io = match self.gate.hold(io, false) {
+                Ok(()) => return stats::count_held(self),
+                Err(NotHeld::Dead(io)) => return io.fail(0, Errno::ENXIO),
+                Err(NotHeld::Open(io)) => io,
+            };
             if let Some(pass) = self.gate.enter(cpu::current()) {
-                return self.dispatch(again, Journey::new(pass));
+                return self.dispatch(io, Journey::new(pass));
             }
-            io = again;
         }
     }
 
-    /// Puts an I/O where it waits for the gate, unless it is open again.
-    fn queue(&self, io: Io) -> Option<Io> {
-        let mut held = self.held.lock();
-        // Entering and turning back may have hidden that the gate is empty.
-        self.gate_moved.broadcast();
-        match self.gate.door() {
-            Door::Open => return Some(io),
-            Door::Held => {
-                stats::count_held(self);
-                held.push(io);
-            }
-            Door::Dead => {
-                drop(held);
-                io.fail(0, Errno::ENXIO);
-            }
-        }
-        None
-    }
-
-    /// Sends an I/O that has entered the gate on its way.
+    /// Sends an I/O on that has entered the gate.
     pub(crate) fn dispatch(&'static self, io: Io, journey: Journey) {
         self.send(io, journey);
     }
 
-    /// [`Slot::dispatch`], as a part of [`dmstrategy`].
+    /// [`Slot::dispatch`], inlined into [`dmstrategy`].
     #[inline(always)]
     fn send(&'static self, io: Io, journey: Journey) {
         // SAFETY: the journey began at this slot (invariant).
@@ -159,7 +152,7 @@ impl Slot {
         }
     }
 
-    /// Sends a read that has failed, as targets say that have something else to try.
+    /// Sends a read that has failed again, to where its target says that there is something else to try.
     #[cold]
     pub(super) fn send_again(&'static self, io: Io, journey: Journey) {
         let (start, length) = (io.sector(), Sector(u64::from(io.bytes() / DEV_BSIZE)));
@@ -170,11 +163,14 @@ impl Slot {
         self.split(io, journey, start, first, found);
     }
 
-    /// What an I/O is about: the table and the range, cut at the device's end. `None` when there
-    /// is nothing to do.
+    /// Checks an I/O against the table: that it may be done, and its range, cut at the device's end. `None`
+    /// when there is nothing to do.
+    ///
+    /// # Errors
+    /// ENXIO without a table or for another device's I/O, EINVAL for part of a sector, EROFS.
     #[inline]
     fn check<'c>(&self, current: &'c Current, io: &Io) -> Result<Option<Wanted<'c>>, Errno> {
-        // The slot may serve another device by now.
+        // The slot may be used by another device by now.
         if !self.serves(io.dev()) {
             return Err(Errno::ENXIO);
         }
@@ -194,12 +190,13 @@ impl Slot {
         Ok(Some((table, start, length)))
     }
 
+    /// `true` if writes to the label sectors of components are refused.
     pub(crate) fn label_is_guarded(&self) -> bool {
         dm_label_guard.load(Ordering::Relaxed) != 0 && !self.label_writable.load(Ordering::Relaxed)
     }
 
-    /// Cuts an I/O at the borders of the table and sends the pieces, of which the first has been
-    /// looked up.
+    /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up: `found`
+    /// sectors to `first`.
     #[inline(never)]
     fn split(&'static self, io: Io, journey: Journey, start: Sector, first: Place, found: Sector) {
         let local = journey.pass.local();
@@ -227,8 +224,9 @@ impl Slot {
         self.advance(split, Some((first, found)));
     }
 
-    /// Sends the pieces that are left of a split, which is the caller's to send. The next one may
-    /// have been looked up.
+    /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
+    /// number of a job. The next one may have been looked up. The caller is the split's sender: see
+    /// [`Split`].
     #[inline]
     pub(super) fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Place, Sector)>) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
@@ -236,9 +234,9 @@ impl Slot {
         // `bad` only.
         unsafe {
             let raw = split.as_ptr();
-            let Some((io, journey)) = &(*raw).whole else { return };
+            let Some((io, journey)) = &(*raw).whole else { panic!("dm: a split without its I/O") };
             let current = self.gate.value(&journey.pass);
-            let Some(table) = &current.table else { return };
+            let Some(table) = &current.table else { panic!("dm: a split without its table") };
             let (write, local) = (io.is_write(), journey.pass.local());
             while let left @ 1.. = (*raw).bytes.saturating_sub((*raw).sent) {
                 let offset = (*raw).sent;
@@ -251,7 +249,8 @@ impl Slot {
                     };
                     piece.map_or((Place::Fail(Errno::EIO), length), Place::of)
                 });
-                // A target that found nothing, which is a mistake, must not stop the loop.
+                // A target that maps no sector is broken: without the 1 this would loop for ever.
+                debug_assert_ne!(found, Sector::ZERO, "a target maps no sector");
                 let bytes = left.min((found.0 as u32).wrapping_mul(DEV_BSIZE)).max(1);
                 let sent = offset.wrapping_add(bytes);
                 match place {
@@ -295,7 +294,7 @@ impl Slot {
     }
 }
 
-/// Maps a read that has failed.
+/// Maps a read that has failed: as its target says, or as before where that has nothing else to try.
 #[cold]
 fn map_again(
     table: &LiveTable<NetBsd>,
@@ -305,11 +304,11 @@ fn map_again(
     table.map_failed(start, length, Op::Read).or_else(|| table.map(start, length, Op::Read))
 }
 
-/// Looks closer at an I/O that is not some whole sectors on the device. Cuts it at the device's
-/// end, as disks do; `false` when nothing is left to do.
+/// The slow path of [`Slot::check`], for an I/O that is empty, unaligned or reaches beyond the device's end.
+/// Cuts it at the end, as disks do. `false` when nothing is left to do; b_error may be set then.
 ///
 /// # Errors
-/// EINVAL when it cannot be done.
+/// EINVAL for part of a sector.
 #[cold]
 fn cut(table: &LiveTable<NetBsd>, io: &Io) -> Result<bool, Errno> {
     if !(1..=i32::MAX as u32).contains(&io.bytes()) {

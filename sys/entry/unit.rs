@@ -1,4 +1,7 @@
-//! A device as NetBSD sees it: dm-core's unit on a slot, a device_t and a disk(9).
+//! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
+//!
+//! Context of everything here: a thread, with no lock of the driver's held. share/doc/locking.md has the
+//! way a device goes.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -9,32 +12,33 @@ use dm_core::errno;
 use dm_core::kernel::{self, Geometry, LiveTable};
 use dm_core::units::{Minor, Sector};
 
+use super::io::Door;
 use super::netbsd::NetBsd;
 use super::pieces::Journey;
 use super::slot::{Current, Slot};
-use super::{dm_device_count, global};
-use crate::kern::buf::IoQueue;
+use super::{dm_device_count, global, in_use};
 use crate::kern::disk::Disk;
-use crate::kern::gate::Door;
 use crate::kern::mount::{Mounted, Suspended};
 use crate::kern::mutex::Mutex;
-use crate::kern::reserve::Line;
 use crate::kern::{cpu, sys};
 
-/// A device.
+/// A device as NetBSD sees it.
 ///
 /// # Invariants
 /// The slot is this device's until the unit is dropped.
 pub struct Unit {
     slot: &'static Slot,
     minor: Minor,
-    told: Mutex<Told>,
+    /// Held while disk_set_info(9) is called, which takes dk_openlock and waits for memory.
+    info: Mutex<DiskInfo>,
 }
 
-/// What disk(9) is told of a device.
+/// The arguments of disk_set_info(9). All fields: under [`Unit::info`].
 #[derive(Default)]
-struct Told {
+struct DiskInfo {
+    /// The geometry that userland gave, if any.
     geometry: Option<Geometry>,
+    /// The size, and the bytes of a sector, once a table has been active.
     size: Option<(Sector, u32)>,
 }
 
@@ -47,63 +51,54 @@ impl Unit {
     pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
-        let unit = Unit { slot, minor, told: Mutex::new(Told::default()) };
+        let unit = Unit { slot, minor, info: Mutex::new(DiskInfo::default()) };
         // SAFETY: the slot's cfdata is nobody else's yet and lives longer than the device.
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
-            // A device of this number that autoconf(9) is just taking away: nobody else attaches
-            // one meanwhile.
+            // A device_t with this unit may still be in config_detach(9). The kernel lock keeps others
+            // from attaching one between this look and config_attach_pseudo(9).
             if sys::dm_shim_attached(minor.get()) {
                 return Err(Errno::EBUSY);
             }
             sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
             let device = sys::config_attach_pseudo(slot.cfdata());
-            // With its tables registered it has one reason not to: the number is taken, be it by a device
-            // that nobody can find any more. For memory it waits.
+            // With the driver's tables registered autoconf(9) has one reason to refuse: the number is taken,
+            // be it by a device_t that nobody can find any more. For memory it waits.
             if device.is_null() { Err(Errno::EBUSY) } else { Ok(Disk::attach(device)) }
         });
         // Dropping the unit gives the slot back.
         slot.set_disk(disk?);
-        global.slots.publish(minor, Some(slot));
+        global.slots.publish(minor, slot);
         dm_device_count.fetch_add(1, Ordering::Relaxed);
         Ok(unit)
     }
 
-    /// Tells disk(9) what the device is like now. disk_set_info makes property lists, for which it
-    /// waits for memory, with `told` and dk_openlock held: neither is taken while I/O is held.
-    fn tell_disk(&self, change: impl FnOnce(&mut Told)) {
-        let mut told = self.told.lock();
-        change(&mut told);
-        if let Some((size, sector_size)) = told.size
+    /// Updates disk(9)'s size and geometry. disk_set_info(9) makes property lists, for which it waits for
+    /// memory, with `info` and dk_openlock held: neither is taken while I/O is held.
+    fn update_disk(&self, change: impl FnOnce(&mut DiskInfo)) {
+        let mut info = self.info.lock();
+        change(&mut info);
+        if let Some((size, sector_size)) = info.size
             && let Some(disk) = self.slot.disk()
         {
-            disk.set_info(size, sector_size, told.geometry);
+            disk.set_info(size, sector_size, info.geometry);
         }
     }
 
-    /// Takes the disk away from a device whose I/O is over and that nobody can open.
-    fn dismantle(&self) {
-        // Only a forced detach finds nodes open. It must not be asked for without: a removal at the
-        // last close is inside that close, and revoking waits for closes.
+    /// Revokes open nodes, detaches disk(9) and withdraws the minor, of a device whose I/O is over and whose
+    /// opens are refused. The caller has no [`DiskUse`](super::slot::DiskUse). Sleeps, deaf to signals.
+    fn detach_disk(&self) {
+        // Only a forced detach finds nodes open. Without, vdevgone(9) must not be called: a removal at the
+        // last close is inside d_close, and vdevgone would wait for that close.
         if kernel::Unit::open_count(self) > 0 {
-            // SAFETY: no lock is held. Opens are refused, sleepers at the gate were sent away, and
-            // a close needs nothing that is held here.
+            // SAFETY: no lock is held. Opens are refused, threads that slept at the gate were woken and
+            // fail with ENXIO, and a close needs nothing that this thread has.
             unsafe { sys::dm_shim_revoke(self.minor.get()) };
         }
         self.slot.take_disk();
-        if let Some(global) = global() {
-            global.slots.publish(self.minor, None);
-        }
+        in_use().slots.withdraw(self.minor);
         dm_device_count.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Lets the I/O in `queue` go, which the gate has held.
-    fn replay(&self, mut queue: IoQueue) {
-        while let Some(io) = queue.pop() {
-            let pass = self.slot.gate.admit(cpu::current());
-            self.slot.dispatch(io, Journey::new(pass));
-        }
     }
 }
 
@@ -139,14 +134,7 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn quiesce(&self) -> Result<(), Errno> {
-        let slot = self.slot;
-        let mut held = slot.held.lock();
-        slot.gate.hold();
-        let mut result = Ok(());
-        while result.is_ok() && !slot.gate.is_empty() {
-            result = slot.gate_moved.wait_sig(&mut held);
-        }
-        drop(held);
+        let result = self.slot.gate.quiesce();
         if result.is_err() {
             self.release();
         }
@@ -155,18 +143,7 @@ impl kernel::Unit<NetBsd> for Unit {
 
     fn release(&self) {
         let slot = self.slot;
-        loop {
-            let mut held = slot.held.lock();
-            if held.is_empty() {
-                slot.gate.open();
-                slot.gate_moved.broadcast();
-                return;
-            }
-            // What comes while these go waits behind them: the door is still shut.
-            let queue = core::mem::take(&mut *held);
-            drop(held);
-            self.replay(queue);
-        }
+        slot.gate.release(cpu::current, |pass, io| slot.dispatch(io, Journey::new(pass)));
     }
 
     fn set_table(
@@ -183,11 +160,11 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn tell(&self, table: &LiveTable<NetBsd>) {
-        self.tell_disk(|told| told.size = Some((table.size(), table.sector_size())));
+        self.update_disk(|info| info.size = Some((table.size(), table.sector_size())));
     }
 
     fn set_geometry(&self, geometry: Geometry) {
-        self.tell_disk(|told| told.geometry = Some(geometry));
+        self.update_disk(|info| info.geometry = Some(geometry));
     }
 
     fn open_count(&self) -> u32 {
@@ -200,23 +177,14 @@ impl kernel::Unit<NetBsd> for Unit {
 
     fn kill(&self) -> Option<Arc<LiveTable<NetBsd>>> {
         let slot = self.slot;
-        let mut held = slot.held.lock();
-        slot.gate.kill();
-        slot.gate_moved.broadcast();
-        let mut queue = core::mem::take(&mut *held);
-        while !slot.gate.is_empty() {
-            slot.gate_moved.wait(&mut held);
-        }
-        drop(held);
+        let mut queue = slot.gate.kill();
         let mut starved = slot.reserve.take_starved();
         while let Some(io) = queue.pop().or_else(|| starved.pop()) {
             io.fail(0, Errno::ENXIO);
         }
         // SAFETY: the gate is dead and empty, and the caller serialises.
-        let table =
-            unsafe { slot.gate.replace(Current { table: None, read_only: false, host: None }) }
-                .table;
-        self.dismantle();
+        let table = unsafe { slot.gate.replace(Current::NOTHING) }.table;
+        self.detach_disk();
         table
     }
 
@@ -229,9 +197,8 @@ impl kernel::Unit<NetBsd> for Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         debug_assert_ne!(self.slot.gate.door(), Door::Held);
-        if let Some(global) = global() {
-            self.slot.put_spares(global);
-            global.slots.give_back(self.slot);
-        }
+        let global = in_use();
+        self.slot.put_spares(global);
+        global.slots.give_back(self.slot);
     }
 }

@@ -6,7 +6,6 @@ use dm_core::units::{DEV_BSIZE, Dev, Sector};
 use dm_core::{Errno, errno};
 
 use super::c_const;
-use super::reserve::Line;
 use super::sys::{self, buf};
 
 c_const! {
@@ -198,16 +197,13 @@ impl IoQueue {
         }
     }
 
-    /// Whether none waits.
+    /// `true` if none waits.
     pub fn is_empty(&self) -> bool {
         self.head.is_null()
     }
-}
 
-impl Line for IoQueue {
-    type Item = Io;
-
-    fn push(&mut self, io: Io) {
+    /// Puts an I/O behind those that wait.
+    pub fn push(&mut self, io: Io) {
         let raw = io.into_raw().as_ptr();
         // SAFETY: the buffer is ours, and b_actq is for the driver that has it; `tail` is in this
         // queue, so ours too.
@@ -221,7 +217,8 @@ impl Line for IoQueue {
         self.tail = raw;
     }
 
-    fn pop(&mut self) -> Option<Io> {
+    /// Takes the I/O that has waited longest.
+    pub fn pop(&mut self) -> Option<Io> {
         let raw = NonNull::new(self.head)?;
         // SAFETY: it is in this queue, so ours; it leaves it here.
         self.head = unsafe { (*raw.as_ptr()).b_u.u_actq.tqe_next };

@@ -8,7 +8,11 @@ use super::fixed::Fixed;
 use super::mutex::{Guard, Kind};
 use super::sys;
 
-/// A condition variable.
+/// The end of a sleep by a signal: EINTR, or ERESTART as the kernel has it.
+pub type Interrupted = Errno;
+
+/// A condition variable. Whoever sleeps on one is a thread, and may hold no other mutex than the one
+/// given; that may be a spin mutex at IPL_BIO, which cv_wait(9) allows.
 ///
 /// # Invariants
 /// The kernel's variable is initialised as long as this value lives.
@@ -36,11 +40,11 @@ impl Condvar {
         unsafe { sys::cv_wait(self.0.get(), guard.raw()) }
     }
 
-    /// The same, but a signal ends the sleep.
+    /// Sleeps until woken or until a signal comes, without the mutex.
     ///
     /// # Errors
     /// EINTR or ERESTART.
-    pub fn wait_sig<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) -> Result<(), Errno> {
+    pub fn wait_sig<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) -> Result<(), Interrupted> {
         // SAFETY: as for `wait`.
         Errno::check(unsafe { sys::cv_wait_sig(self.0.get(), guard.raw()) })
     }

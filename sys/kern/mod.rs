@@ -1,4 +1,5 @@
-//! NetBSD's kernel interface, made safe: a file per manual page.
+//! NetBSD's kernel interface, made safe: a file per manual page, as `mutex.rs` for mutex(9). Beside them
+//! stands `fixed.rs`, memory that does not move.
 //!
 //! Raw pointers and error integers do not leave this module and [`crate::entry`].
 
@@ -9,7 +10,6 @@ pub mod condvar;
 pub mod cpu;
 pub mod disk;
 pub mod fixed;
-pub mod gate;
 pub mod hash;
 #[cfg(not(feature = "hosted"))]
 pub mod kmem;
@@ -18,10 +18,8 @@ pub mod kthread;
 mod layout;
 pub mod mount;
 pub mod mutex;
-pub mod parker;
 pub mod pool_cache;
 pub mod proplib;
-pub mod reserve;
 pub mod vnode;
 
 /// The bindings that bindgen made from the headers of one NetBSD release.

@@ -14,8 +14,8 @@ use dm_core::units::Sector;
 use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
 use super::{Completing, Handed, Held, TableIo};
+use crate::entry::io::parker::Parker;
 use crate::kern::mutex::SpinMutex;
-use crate::kern::parker::Parker;
 use crate::kern::{buf, sys};
 
 /// A lane's request to its components, and the nested buffers that it goes in.

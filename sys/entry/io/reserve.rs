@@ -1,38 +1,35 @@
-//! What is kept for when the pools are empty, and who waits for it.
+//! A device's reserve: one child and one split for when the pools are empty, and the I/O that waits for
+//! them.
 //!
-//! An I/O needs a child, and one that is cut needs a split and then a child for each piece. When
-//! the pools have none the reserve has one of each, and those that find it taken wait in line: it
-//! comes back when the I/O that has it is done. So there is always one I/O that goes on, and a
-//! page-out does not wait for the memory that it is to free.
+//! An I/O needs a child, and one in several pieces a split and then a child for each piece. I/O that finds
+//! the pools empty and the reserve taken waits; the reserve comes back when the I/O that has it is done. So
+//! there is always one I/O that goes on, and a page-out does not wait for the memory that it is to free.
+//!
+//! Context of everything here: thread or soft interrupt, no lock of the driver's held; nothing sleeps.
 //!
 //! Generic in what it keeps, so that `regress/models` can check it under loom.
 
 use super::mutex::SpinMutex;
-
-/// A line of those who wait.
-pub trait Line: Default {
-    /// Who waits.
-    type Item;
-    /// Adds one at the end.
-    fn push(&mut self, item: Self::Item);
-    /// Takes the first.
-    fn pop(&mut self) -> Option<Self::Item>;
-}
+use super::queue::Queue;
 
 /// A reserve of one child `C` and one split `S`; whole I/O waits in an `I`, splits that need a
 /// child for their next piece wait in a `P`.
-pub struct Reserve<C, S, I: Line, P: Line>(SpinMutex<State<C, S, I, P>>);
+pub struct Reserve<C, S, I: Queue, P: Queue>(SpinMutex<State<C, S, I, P>>);
 
 struct State<C, S, I, P> {
+    /// The spare child, unless an I/O has it.
     child: Option<C>,
+    /// The spare split, unless an I/O has it.
     split: Option<S>,
+    /// Whole I/O, outside the gate, that waits for both.
     starved: I,
+    /// Splits, inside the gate, that wait for the child for their next piece.
     halted: P,
-    /// Someone lets those who wait go on.
+    /// `true` while a thread is in [`Reserve::serve`].
     serving: bool,
 }
 
-/// Who may go on.
+/// The next that goes on.
 pub enum Next<I, P> {
     /// An I/O, from the start.
     Starved(I),
@@ -40,7 +37,7 @@ pub enum Next<I, P> {
     Halted(P),
 }
 
-impl<C, S, I: Line, P: Line> Reserve<C, S, I, P> {
+impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
     /// A reserve of these two.
     pub fn new(child: Option<C>, split: Option<S>) -> Self {
         let (starved, halted) = (I::default(), P::default());
@@ -67,18 +64,17 @@ impl<C, S, I: Line, P: Line> Reserve<C, S, I, P> {
         child
     }
 
-    /// Has an I/O wait for both. Follow it with [`Reserve::serve`]: they may have come back by
-    /// now.
+    /// Has an I/O wait for both. [`Reserve::serve`] must follow: they may have come back by now.
     pub fn starve(&self, io: I::Item) {
         self.0.lock().starved.push(io);
     }
 
-    /// Brings the child back. Follow it with [`Reserve::serve`].
+    /// Brings the child back. [`Reserve::serve`] must follow.
     pub fn put_child(&self, child: C) {
         self.0.lock().child = Some(child);
     }
 
-    /// Brings the split back. Follow it with [`Reserve::serve`].
+    /// Brings the split back. [`Reserve::serve`] must follow.
     pub fn put_split(&self, split: S) {
         self.0.lock().split = Some(split);
     }
@@ -88,9 +84,9 @@ impl<C, S, I: Line, P: Line> Reserve<C, S, I, P> {
         core::mem::take(&mut self.0.lock().starved)
     }
 
-    /// Lets those who wait go on, as far as the reserve goes. One thread serves at a time: a
-    /// component that completes at once comes back here from within `go`, and must not make the
-    /// stack grow.
+    /// Lets I/O that waits go on, as far as the reserve goes; splits first, since they hold what others
+    /// want. One thread serves at a time, in a loop: a component that completes at once comes back here
+    /// from within `go`, and must not make the stack grow. `go` is called with no lock held.
     pub fn serve(&self, mut go: impl FnMut(Next<I::Item, P::Item>)) {
         let mut state = self.0.lock();
         if state.serving {

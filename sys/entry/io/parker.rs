@@ -1,7 +1,7 @@
 //! A place where one thread sleeps until there is work for it.
 //!
-//! Whoever has work for the thread makes it visible first and then calls [`Parker::unpark`], from
-//! anywhere, soft interrupts included. The thread says that it is about to sleep and then looks
+//! Whoever has work for the thread makes it visible first and then calls [`Parker::unpark`], from a
+//! thread or a soft interrupt. The thread says that it is about to sleep and then looks
 //! for work, so that one of the two always sees the other; while it is awake, unparking costs one
 //! load.
 //!
@@ -27,7 +27,7 @@ impl Parker {
     }
 
     /// Sleeps unless `work` says that there is some, until unparked or until so many ticks have
-    /// passed; sometimes for no reason at all less. One thread at a time.
+    /// passed; spurious wakeups happen. Context: one thread at a time, with no lock held.
     pub fn park(&self, work: impl FnOnce() -> bool, ticks: Option<i32>) {
         let mut guard = self.lock.lock();
         self.asleep.store(1, Ordering::SeqCst);
@@ -42,7 +42,7 @@ impl Parker {
     }
 
     /// Wakes the thread, if it sleeps or is about to. The work was made visible before, with a
-    /// SeqCst store.
+    /// SeqCst store. Context: thread or soft interrupt; does not sleep.
     #[inline]
     pub fn unpark(&self) {
         full_fence();

@@ -1,12 +1,13 @@
-//! A gate: counts who is inside, spread over CPUs, and can be closed.
+//! The lock-free part of a device's gate: a count of references to a value, spread over CPUs, which
+//! can be shut. Its one user is `iogate.rs`, which adds the lock, the queue and the sleep.
 //!
-//! It guards a value that almost never changes. Whoever enters may use the value until they
-//! leave, which may be in another thread much later; nobody waits and no lock is taken. To change
-//! the value, close the gate and wait until it is empty.
+//! The value almost never changes. An I/O that enters takes a reference ([`Pass`]), uses the value until it
+//! gives the reference back, which may be in another thread or soft interrupt, on another CPU, much later;
+//! no lock is taken and nobody waits. To change the value, shut the door and wait until nobody is inside.
 //!
-//! Entering is a count and a look at the door, closing is shutting the door and a look at the
-//! counts, so that one of the two always sees the other. The one who enters and finds the door
-//! shut takes the count back.
+//! Entering is *count, then look at the door*; closing is *shut the door, then look at the counts*. All four
+//! steps are sequentially consistent, so that one of the two always sees the other. Who enters and finds
+//! the door shut takes the count back.
 //!
 //! `regress/models` includes this file and checks it under loom.
 
@@ -19,7 +20,7 @@ const OPEN: usize = 0;
 const HELD: usize = 1;
 const DEAD: usize = 2;
 
-/// What the door is like.
+/// The state of a gate's door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Door {
     /// Anyone may enter.
@@ -30,8 +31,8 @@ pub enum Door {
     Dead,
 }
 
-/// A gate in front of a `T`. For each CPU it keeps an `L` beside the count: whatever else its user
-/// wants to keep apart for each CPU.
+/// A gate in front of a `T`. Beside each CPU's count it keeps an `L`: whatever its user wants to have
+/// apart for each CPU.
 ///
 /// # Invariants
 /// The value is changed only while the door is not open and every count has been seen 0 since.
@@ -43,21 +44,22 @@ pub struct Gate<T, L, const CELLS: usize> {
     cells: Box<[Cell<L>]>,
 }
 
-/// A CPU's count, and a cache line to keep the next CPU's off it. Padding instead of alignment,
-/// which kmem(9) does not give.
+/// A CPU's count and its `L`, with padding that keeps the next CPU's off most of their cache line
+/// (COHERENCY_UNIT). Padding instead of alignment, which kmem(9) does not give.
 struct Cell<L> {
     inside: AtomicUsize,
     local: L,
     _apart: [usize; 6],
 }
 
-/// The right to be inside. It goes back to the gate that it came from, and to no other: it costs
-/// less not to carry along which one that is, so that who gives it back answers for it.
+/// A reference to a gate's value: the right to be inside. It may be given back in any context and on any
+/// CPU, to the gate that it came from and to no other: it costs less not to carry along which one that is,
+/// so that who gives it back answers for it.
 #[must_use = "whoever entered must leave"]
 pub struct Pass<'g, L>(&'g Cell<L>);
 
 impl<'g, L> Pass<'g, L> {
-    /// What is kept for the CPU on which its holder entered. Others may be at it too.
+    /// The `L` of the CPU on which its holder entered. Others may use it at the same time.
     #[inline]
     pub fn local(&self) -> &'g L {
         &self.0.local
@@ -86,12 +88,15 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         }
     }
 
-    /// What is kept for each CPU.
+    /// Each CPU's `L`.
     pub fn locals(&self) -> impl Iterator<Item = &L> {
         self.cells.iter().map(|cell| &cell.local)
     }
 
     /// Enters, if the door is open. `cpu` is the CPU this runs on, or was until now.
+    ///
+    /// On `None` the count was raised and taken back. A drain may have seen it and gone to sleep: the
+    /// caller takes the lock under which drains sleep, and wakes them.
     #[inline]
     pub fn enter(&self, cpu: usize) -> Option<Pass<'_, L>> {
         let pass = self.admit(cpu);
@@ -99,8 +104,6 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         if self.door.load(Ordering::SeqCst) == OPEN {
             return Some(pass);
         }
-        // Not inside: whoever waits for the count must look at it again, which `enter`'s caller
-        // makes them do.
         // SAFETY: the pass is from the line above.
         unsafe { self.leave(pass) };
         None
@@ -115,8 +118,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         Pass(cell)
     }
 
-    /// Leaves. If the answer is true, the door is not open, and whoever waits for the gate to be
-    /// empty should look again.
+    /// Leaves. `true` if the door is not open: the caller wakes drains, as for [`Gate::enter`].
     ///
     /// # Safety
     /// The pass is this gate's: given by another one it would be that one's count that falls, while
@@ -163,7 +165,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         self.door.store(OPEN, Ordering::SeqCst);
     }
 
-    /// What the door is like.
+    /// The state of the door.
     #[inline]
     pub fn door(&self) -> Door {
         match self.door.load(Ordering::SeqCst) {
@@ -179,7 +181,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         self.cells.iter().map(count).fold(0, usize::wrapping_add)
     }
 
-    /// Whether nobody is inside, the door being shut. Each count is looked at by itself: one that
+    /// `true` if nobody is inside, the door being shut. Each count is looked at by itself: one that
     /// is 0 with the door shut stays so, but for those who enter and turn back.
     pub fn is_empty(&self) -> bool {
         self.cells.iter().all(|cell| cell.inside.load(Ordering::SeqCst) == 0)

@@ -1,0 +1,206 @@
+//! A device's gate with the queue in front of it: how I/O is held, drained, let go and refused.
+//!
+//! ```text
+//!             quiesce                    release, when the queue is empty
+//!    Open ───────────────► Held ─────────────────────────────────────────► Open
+//!      │                     │
+//!      │ kill                │ kill                  (Dead → Open: only as a recycled slot,
+//!      └────────► Dead ◄─────┘                        before anybody can find it)
+//! ```
+//!
+//! Every change of the door is made with the queue's lock held, and so is the look at the door that
+//! decides whether an I/O is queued. [`IoGate::enter`] and [`IoGate::leave`] take the lock only when they
+//! find the door shut, to wake a drain that their count may have kept asleep: no caller has anything to
+//! remember.
+//!
+//! Compare fstrans(9), which does this for file systems, and localcount(9), which cannot be opened again.
+//! `regress/models` includes this file and checks it under loom.
+
+use core::ffi::CStr;
+
+use super::condvar::{Condvar, Interrupted};
+use super::gate::{Door, Gate, Pass};
+use super::mutex::SpinMutex;
+use super::queue::Ordered;
+
+/// A gate in front of a `T`, with a queue `Q` of what waits for it. For each CPU it keeps an `L`.
+pub struct IoGate<T, L, Q: Ordered, const CELLS: usize> {
+    gate: Gate<T, L, CELLS>,
+    /// I/O that waits, in order of arrival. The door is moved under this lock.
+    held: SpinMutex<Q>,
+    /// The gate may be empty, or its door has moved.
+    moved: Condvar,
+}
+
+/// Why an I/O was not queued; it comes back.
+pub enum NotHeld<I> {
+    /// The gate is open (again).
+    Open(I),
+    /// The gate is dead: the device goes.
+    Dead(I),
+}
+
+impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
+    /// An open gate for `cpus` CPUs; `name` is what ps(1) shows of who sleeps at it.
+    pub fn new(value: T, cpus: usize, name: &'static CStr) -> Self {
+        let (held, moved) = (SpinMutex::new(Q::default()), Condvar::new(name));
+        IoGate { gate: Gate::new(value, cpus), held, moved }
+    }
+
+    /// Each CPU's own.
+    pub fn locals(&self) -> impl Iterator<Item = &L> {
+        self.gate.locals()
+    }
+
+    /// Enters, if the door is open. `cpu` is the CPU this runs on, or was until now.
+    ///
+    /// Context: thread or soft interrupt; does not sleep. With the door shut it takes the queue's lock,
+    /// which the caller must not hold.
+    #[inline]
+    pub fn enter(&self, cpu: usize) -> Option<Pass<'_, L>> {
+        let pass = self.gate.enter(cpu);
+        if pass.is_none() {
+            // The count that was taken back may have hidden from a drain that the gate is empty.
+            self.wake_drain();
+        }
+        pass
+    }
+
+    /// Leaves. Context: as for [`IoGate::enter`]; on any CPU, in any thread.
+    ///
+    /// # Safety
+    /// The pass is this gate's.
+    #[inline]
+    pub unsafe fn leave(&self, pass: Pass<'_, L>) {
+        // SAFETY: the pass is this gate's (caller).
+        if unsafe { self.gate.leave(pass) } {
+            self.wake_drain();
+        }
+    }
+
+    /// Has a drain look again whether the gate is empty. With the lock, so that it is not between its
+    /// look and its sleep.
+    #[cold]
+    fn wake_drain(&self) {
+        let held = self.held.lock();
+        self.moved.broadcast();
+        drop(held);
+    }
+
+    /// The value, to someone who is inside.
+    ///
+    /// # Safety
+    /// The pass is this gate's.
+    #[inline]
+    pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_, L>) -> &'p T {
+        // SAFETY: the pass is this gate's (caller).
+        unsafe { self.gate.value(inside) }
+    }
+
+    /// The state of the door. It may be another one by the time the caller looks at it.
+    #[inline]
+    pub fn door(&self) -> Door {
+        self.gate.door()
+    }
+
+    /// How many are inside. Exact only when the door is not open and the answer is 0.
+    pub fn inside(&self) -> usize {
+        self.gate.inside()
+    }
+
+    /// Queues an I/O until the gate is opened, behind those that wait; one that was inside and `comes_back`
+    /// goes before them. Context: as for [`IoGate::enter`].
+    ///
+    /// # Errors
+    /// The I/O, if the gate is open by now, or dead.
+    pub fn hold(&self, io: Q::Item, comes_back: bool) -> Result<(), NotHeld<Q::Item>> {
+        let mut held = self.held.lock();
+        match self.gate.door() {
+            Door::Open => return Err(NotHeld::Open(io)),
+            Door::Dead => return Err(NotHeld::Dead(io)),
+            Door::Held if comes_back => held.push_front(io),
+            Door::Held => held.push(io),
+        }
+        Ok(())
+    }
+
+    /// Sleeps while the door is held, until it is open or dead, and says which. Context: a thread that is
+    /// not inside the gate and holds no lock.
+    ///
+    /// # Errors
+    /// When a signal comes first.
+    pub fn wait(&self) -> Result<Door, Interrupted> {
+        let mut held = self.held.lock();
+        loop {
+            match self.gate.door() {
+                Door::Held => self.moved.wait_sig(&mut held)?,
+                door => return Ok(door),
+            }
+        }
+    }
+
+    /// Shuts the door, and sleeps until nobody is inside. Context: as for [`IoGate::wait`]; the caller
+    /// serialises it with [`IoGate::release`], [`IoGate::kill`] and [`IoGate::replace`].
+    ///
+    /// # Errors
+    /// When a signal comes first. The door is shut then too: [`IoGate::release`] must follow.
+    pub fn quiesce(&self) -> Result<(), Interrupted> {
+        let mut held = self.held.lock();
+        self.gate.hold();
+        while !self.gate.is_empty() {
+            self.moved.wait_sig(&mut held)?;
+        }
+        Ok(())
+    }
+
+    /// Lets what is queued go, each with its pass, and opens the door when the queue is empty: what comes
+    /// meanwhile waits behind. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which
+    /// came before; no lock is held when `go` is called.
+    pub fn release<'g>(
+        &'g self,
+        cpu: impl Fn() -> usize,
+        mut go: impl FnMut(Pass<'g, L>, Q::Item),
+    ) {
+        loop {
+            let mut held = self.held.lock();
+            if held.is_empty() {
+                self.gate.open();
+                self.moved.broadcast();
+                return;
+            }
+            let mut queue = core::mem::take(&mut *held);
+            drop(held);
+            while let Some(io) = queue.pop() {
+                go(self.gate.admit(cpu()), io);
+            }
+        }
+    }
+
+    /// Shuts the door for good, sleeps until nobody is inside, deaf to signals, and returns what was
+    /// queued, for the caller to fail. Context: as for [`IoGate::quiesce`].
+    pub fn kill(&self) -> Q {
+        let mut held = self.held.lock();
+        self.gate.kill();
+        self.moved.broadcast();
+        let queue = core::mem::take(&mut *held);
+        while !self.gate.is_empty() {
+            self.moved.wait(&mut held);
+        }
+        queue
+    }
+
+    /// Opens the gate of a slot that serves nobody, for the next device.
+    pub fn reopen(&self) {
+        self.gate.open();
+    }
+
+    /// Changes the value, and returns the old one.
+    ///
+    /// # Safety
+    /// [`IoGate::quiesce`] has succeeded, or [`IoGate::kill`] has returned, and no [`IoGate::release`]
+    /// since; no other thread calls this.
+    pub unsafe fn replace(&self, value: T) -> T {
+        // SAFETY: the door is shut, the gate was seen empty, and only `release` admits (caller).
+        unsafe { self.gate.replace(value) }
+    }
+}

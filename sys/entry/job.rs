@@ -1,4 +1,4 @@
-//! The kernel's part of tables whose targets serve I/O themselves: where their jobs are kept, the
+//! NetBSD's part of tables whose targets serve I/O themselves: where their jobs are kept, the
 //! nested buffers of their lanes, the threads that poll them.
 //!
 //! A job is a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
@@ -50,34 +50,45 @@ use nested::{Inner, Nested};
 /// Bytes that one lane's or job's nested buffer takes.
 pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 
-/// The kernel's part of one table.
+/// NetBSD's part of one table whose targets serve I/O.
+///
+/// What protects each field: (-) never changes; (a) atomic; (l) a lock of its own; (j) the job's owner; (r) the
+/// lane's runner, and while a request is in flight what completes it.
 ///
 /// # Invariants
 /// Lanes are touched as the engine says: [`Host::begin`] and [`Host::answer`] by the one thread
 /// that polls the lane, and while its request is under way by what completes it. A job's cell is
-/// touched by whoever has the job's number.
+/// touched by the one who has the job.
 pub struct TableIo {
+    /// (-) The device's slot.
     slot: &'static Slot,
+    /// (-) The device's minor.
     minor: Minor,
+    /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
-    /// By [`ComponentIndex`].
+    /// (-) The components, by [`ComponentIndex`].
     disks: Box<[Arc<Disk>]>,
-    /// For each of them, `true` if its driver does what B_MEDIA_FUA asks for, whatever happens to it.
+    /// (-) For each component, `true` if its driver does what B_MEDIA_FUA asks for, whatever happens to it.
     keeps_fua: Box<[bool]>,
+    /// (j) Each job's record, by its number.
     jobs: Box<[JobCell]>,
+    /// (r) Each lane's record, by its number.
     lanes: Box<[LaneCell]>,
-    /// For each line, splits that wait for the number of a job.
+    /// (l) For each line, splits that wait for the number of a job.
     waiting: Box<[SpinMutex<Waiting>]>,
-    /// For each runner, where its thread sleeps.
+    /// (l) For each runner, where its thread sleeps.
     parkers: Box<[Parker]>,
-    /// One for flushes and discards, and where targets ask for memory one for that.
+    /// (l) Work that may sleep: one queue for flushes and discards, and where targets ask for memory one for that.
     errands: Box<[Errands]>,
+    /// (l) The threads, until they are joined.
     threads: Mutex<Vec<Thread>>,
+    /// (a) `true` once the threads are to end.
     ending: AtomicBool,
     /// The lock under which [`Host::wait`] asks whether it is over.
     control: SpinMutex<()>,
+    /// What a thread in [`Host::wait`] waits for may have come. With `control`.
     told: Condvar,
-    /// Threads in [`Host::wait`] for the number of a job.
+    /// (a) Threads in [`Host::wait`] for the number of a job.
     wanting: AtomicUsize,
 }
 
@@ -134,7 +145,7 @@ const GIVEN_BACK: i32 = -2;
 // until it is answered.
 unsafe impl Send for Held {}
 
-/// A value that has one user at a time, who may be any thread: see [`TableIo`]'s invariants.
+/// A value that has one user at a time, in any context: see [`TableIo`]'s invariants.
 struct Handed<T>(UnsafeCell<T>);
 
 // SAFETY: it has one user at a time, and the hand-over from one to the next is by the engine's
@@ -152,19 +163,22 @@ impl<T> Handed<T> {
     }
 }
 
-/// The record of one job.
+/// The record of one job. It belongs to the job's owner (see [`Job`](dm_core::job::Job)), and while the job is
+/// forwarded to the completion of its last place.
 struct JobCell {
+    /// The I/O, or the thread, that the job stands for.
     held: Handed<Held>,
-    /// While the job is forwarded: its engine, and what there is to know about it.
+    /// The engine and the description of a job that is forwarded.
     forwarded: Handed<Option<(Arc<Executor>, JobInfo)>>,
-    /// Those of [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
+    /// The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
     /// target is not told.
     answers: Answers,
+    /// Buffers for the places that the job is forwarded to.
     nested: Box<[Nested]>,
 }
 
-/// Keeps a table for a completion, or for who handed it what kept it until then: whoever drops the
-/// table waits until all of these of its slot are gone.
+/// A count that keeps a table's memory while a function of the table's runs whose I/O, which kept the table, may
+/// be over: [`Host::end_threads`] waits until the slot's count is 0. In any context.
 struct Completing(&'static Slot);
 
 impl Completing {
@@ -266,7 +280,7 @@ impl TableIo {
         true
     }
 
-    /// Has a split wait for the number of a job of a table's line.
+    /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, others may carry the split on to its end, and with it what keeps the table.
         let _kept = Completing::new(self.slot);
@@ -280,8 +294,9 @@ impl TableIo {
         }
     }
 
-    /// Flushes or discards a stretch of a serving line, and waits for it, deaf to signals. `false`:
-    /// the target gave the job back, and the table that comes next is to be asked.
+    /// Flushes or discards a stretch of a serving line, and waits for it. `false`: the target gave the job back,
+    /// and the next table is to be asked. Context: a thread (an ioctl, d_discard) that keeps the table; sleeps,
+    /// deaf to signals.
     ///
     /// # Errors
     /// The target's.
@@ -315,7 +330,7 @@ impl TableIo {
         }
     }
 
-    /// Takes what a job stands for.
+    /// Takes the I/O or the thread that a job stands for.
     fn take_held(&self, job: usize) -> Held {
         // SAFETY: whoever ends a job has it, and ends it once.
         self.jobs.get(job).map_or(Held::Nothing, |cell| unsafe {
@@ -323,7 +338,8 @@ impl TableIo {
         })
     }
 
-    /// Answers what a job stood for: `Err` has how many of its bytes were moved before.
+    /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved before. Context:
+    /// thread or soft interrupt.
     fn answer_held(&self, held: Held, result: Result<(), (u32, Errno)>) {
         match held {
             Held::Nothing => {}
@@ -400,8 +416,8 @@ impl Host for TableIo {
         let threads = core::mem::take(&mut *self.threads.lock());
         // Waits for each.
         drop(threads);
-        // A component's completion may have had a lane polled and not have returned yet. The lane was
-        // quicker, and nothing else keeps this.
+        // A component's completion may have woken a lane, which has ended since, and not have returned yet:
+        // nothing else keeps this memory.
         while self.slot.completing.load(Ordering::SeqCst) != 0 {
             cpu::pause();
         }
@@ -590,7 +606,7 @@ impl TableIo {
     }
 }
 
-/// b_iodone of a forwarded job's nested buffer.
+/// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
 ///
 /// # Safety
 /// As for [`lane_done`].

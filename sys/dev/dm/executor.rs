@@ -1,13 +1,19 @@
 //! The engine of one table: lanes, the jobs that wait for them, start and stop.
 //!
 //! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from
-//! their queue, serve it, and come back for the next; background lanes do what no I/O asks for; resident
-//! lanes go on while the device is suspended; one control lane a line starts and stops its target. A *runner* polls the lanes that are ready; a
-//! thread of the host's has it to itself, so that no lock is held while a lane runs.
+//! their queue, serve it, and come back for the next; background lanes do work that no I/O asks for; resident
+//! lanes go on while the device is suspended; one control lane a line starts and stops its target. A *runner*
+//! polls the lanes that are ready; a thread of the host's has it to itself, so that no lock is held while a
+//! lane runs.
 //!
 //! Whatever a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
 //! a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So waking
-//! needs no memory and no lock of ours, and a lane that is woken while it runs is polled again.
+//! needs no memory and no lock, and a lane that is woken while it runs is polled again.
+//!
+//! Contexts: *anywhere* below means a thread or a soft interrupt (a completion); nothing that may be called
+//! from anywhere sleeps or allocates. [`Executor::start`], [`Executor::stop`] and [`Executor::end`] sleep: they
+//! are called by the thread that has the device's control flag, or drops the table, never by one that polls
+//! lanes. Lanes run in their runner's thread.
 //!
 //! | state of the engine | jobs come | background runs | left by |
 //! |---|---|---|---|
@@ -39,38 +45,55 @@ const STOPPED: u8 = 0;
 const RUNNING: u8 = 1;
 const SUSPENDING: u8 = 2;
 
-/// The engine of one table. Owned by the table, by its lanes and by jobs under way.
+/// The engine of one table. Referenced by the table, by its lanes and by jobs in flight.
+///
+/// What protects each field: (-) never changes; (a) atomic; (c) atomic, and written by the thread that has the
+/// device's control flag only.
 pub struct Executor {
+    /// (-) The kernel's part of the table.
     host: Arc<dyn Host>,
+    /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
+    /// (-) Lines whose targets serve I/O, in the table's order.
     lines: Box<[Line]>,
+    /// (-) Lanes of all lines, by number.
     lanes: Box<[LaneState]>,
+    /// (c) See the table above.
     state: AtomicU8,
-    /// How many times it has begun to be suspended; wraps around.
+    /// (c) The number of suspends that have begun; wraps around.
     suspends: AtomicU32,
-    /// [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
+    /// (c) [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
-    /// `true` once the table goes.
+    /// (a) `true` once the table goes.
     ending: AtomicBool,
+    /// (-) Raises an event of the device. A thread only: it takes an adaptive lock.
     raise: Box<dyn Fn() + Send + Sync>,
 }
 
 /// A line whose target serves I/O.
+///
+/// What protects each field: (-) never changes; (a) atomic; (l) a lock of its own, at IPL_BIO, a leaf.
 struct Line {
-    /// Its number in the table.
+    /// (-) The line's number in the table.
     number: usize,
+    /// (-) The line's target.
     target: Arc<dyn Lanes>,
+    /// (-) The number of the line's first lane; its others follow, the control lane last.
     first_lane: usize,
+    /// (-) The number of the line's first job; its others follow.
     first_job: usize,
+    /// (l) Jobs that no lane has taken yet.
     queues: Box<[Spin<Queue>]>,
-    /// Numbers of jobs that are not in use.
+    /// (l) Numbers of jobs that are not in use.
     free: Spin<Vec<usize>>,
+    /// (l) The control lane's work.
     orders: Spin<Orders>,
-    /// Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
+    /// (a) Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
     busy: AtomicU32,
-    /// `true` once the line's target has been started.
+    /// (a) `true` once the line's target has been started.
     begun: AtomicBool,
-    /// Resident lanes that have not returned from [`Worker::resident`](crate::worker::Worker::resident) since.
+    /// (a) Resident lanes that have not returned from [`Worker::resident`](crate::worker::Worker::resident)
+    /// since.
     residents: AtomicU32,
 }
 
@@ -82,7 +105,8 @@ struct Queue {
     idle: u32,
 }
 
-/// The control lane's work.
+/// The control lane's work: None → Given ([`Executor::order`]) → Taken (by the lane) → Obeyed → None (by the
+/// thread that gave the order).
 #[derive(Default)]
 enum Orders {
     #[default]
@@ -92,10 +116,11 @@ enum Orders {
     Obeyed(Result<(), Errno>),
 }
 
-/// A lane's state in its engine: whether it sleeps, and until when.
+/// A lane's sleep. Only its runner's thread uses the fields; they are atomic so that lanes can be shared.
 pub(crate) struct LaneState {
-    /// The moment that the lane sleeps until, if `sleeps`. Only its runner's thread uses both.
+    /// The moment that the lane sleeps until, if `sleeps`.
     until: AtomicU32,
+    /// `true` while the lane sleeps until a moment.
     sleeps: AtomicBool,
 }
 
@@ -219,14 +244,14 @@ impl Executor {
         (self.raise)();
     }
 
-    /// Has a lane polled.
+    /// Has a lane polled. From anywhere.
     pub(crate) fn wake(&self, lane: usize) {
         if let Some(runner) = self.ready.set(lane) {
             self.host.kick(runner);
         }
     }
 
-    /// Has lanes of a line polled, a bit each.
+    /// Has lanes of a line polled, a bit each. From anywhere.
     pub(crate) fn wake_all(&self, line: usize, mut lanes: u32) {
         let Some(first) = self.lines.get(line).map(|line| line.first_lane) else { return };
         while lanes != 0 {
@@ -235,13 +260,13 @@ impl Executor {
         }
     }
 
-    /// A lane's number within its line.
+    /// A lane's bit among those of its line.
     pub(crate) fn bit(&self, line: usize, lane: usize) -> u32 {
         let first = self.lines.get(line).map_or(0, |line| line.first_lane);
         1u32.checked_shl(lane.wrapping_sub(first) as u32).unwrap_or(0)
     }
 
-    /// Which of the serving lines a line of the table is.
+    /// The number among serving lines of a line of the table, if its target serves I/O.
     #[inline]
     pub fn serving(&self, number: usize) -> Option<usize> {
         self.lines.binary_search_by_key(&number, |line| line.number).ok()
@@ -252,13 +277,13 @@ impl Executor {
         self.lines.len()
     }
 
-    /// Takes the number of a job that is not in use. `None`: whoever wants one must wait for
-    /// [`Host::freed`].
+    /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
+    /// anywhere.
     pub fn claim(&self, line: usize) -> Option<usize> {
         self.lines.get(line)?.free.lock().pop()
     }
 
-    /// Gives back a number that was claimed and for which no job was submitted.
+    /// Gives back a number that was claimed and for which no job was submitted. From anywhere.
     pub fn unclaim(&self, line: usize, number: usize) {
         if let Some(line) = self.lines.get(line) {
             // There is room: the number came from here.
@@ -268,7 +293,8 @@ impl Executor {
 
     /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
     /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
-    /// with EIO: no target sees I/O that it has not been started for.
+    /// with EIO: no target sees I/O that it has not been started for. From anywhere; calls
+    /// [`Worker::at_once`](crate::worker::Worker::at_once).
     pub fn submit(self: &Arc<Self>, info: JobInfo) {
         let job = Job { info, executor: Some(self.clone()) };
         if self.state.load(Ordering::Acquire) == STOPPED {
@@ -280,7 +306,8 @@ impl Executor {
         }
     }
 
-    /// All places of a job that was forwarded to each of them have answered.
+    /// Tells the target that all places of a job that was forwarded to each of them have answered. From anywhere:
+    /// the host calls it in the last one's completion.
     pub fn answered(self: Arc<Self>, info: JobInfo, outcome: Outcome) {
         let job = Job { info, executor: Some(self.clone()) };
         let Some(line) = self.lines.get(info.line) else { return job.fail(Errno::EIO) };
@@ -340,20 +367,21 @@ impl Executor {
         job
     }
 
-    /// A job is ended: its number is free.
+    /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
     pub(crate) fn free(&self, info: &JobInfo) {
         self.unclaim(info.line, info.number);
         self.let_go_on(info.line);
     }
 
     /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
-    /// takes the number that it waited for: the target may map it elsewhere by now.
+    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere.
     pub fn let_go_on(&self, line: usize) {
         let has_free = |line: &Line| !line.free.lock().is_empty();
         while self.host.freed(line) && self.lines.get(line).is_some_and(has_free) {}
     }
 
-    /// A forwarded job was answered by its component, and the host has answered the I/O.
+    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
+    /// the component's completion, before it answers the I/O.
     pub fn forwarded(&self, info: &JobInfo) {
         self.free(info);
     }
@@ -372,8 +400,8 @@ impl Executor {
         self.state.load(Ordering::Acquire) == SUSPENDING
     }
 
-    /// Starts every line, in order. Sleeps for their I/O, deaf to signals; not in a thread that
-    /// polls lanes. Does nothing when it is running.
+    /// Starts every line, in order. Does nothing unless the engine is stopped. Context: the thread that has
+    /// the control flag; sleeps for I/O, deaf to signals.
     ///
     /// # Errors
     /// That of the first line that does not start; those before it are stopped again.
@@ -396,7 +424,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Tells every line that new I/O is held and that jobs must end. Does not sleep.
+    /// Tells every line that new I/O is held and that jobs must end. Context: the thread that has the control
+    /// flag; does not sleep.
     pub fn suspending(&self, how: Quiesce) {
         let begun =
             self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::AcqRel, Ordering::Acquire);
@@ -411,7 +440,8 @@ impl Executor {
         }
     }
 
-    /// Goes on after all: waiting for the I/O in flight was interrupted.
+    /// Goes on after all: waiting for the I/O in flight was interrupted. Context: as for
+    /// [`Executor::suspending`].
     pub fn go_on(&self) {
         self.keeps_failed.store(false, Ordering::Release);
         let back =
@@ -421,8 +451,8 @@ impl Executor {
         }
     }
 
-    /// Stops every line, when no job is left. Sleeps as [`Executor::start`] does. Does nothing when
-    /// it is stopped.
+    /// Stops every line, when no job is left. Does nothing when the engine is stopped. Context: as for
+    /// [`Executor::start`].
     pub fn stop(&self) {
         if self.state.load(Ordering::Acquire) == STOPPED {
             return;
@@ -443,7 +473,8 @@ impl Executor {
     }
 
     /// Ends the threads, when resident lanes have returned; nothing else is in flight. The lanes'
-    /// futures are dropped. Sleeps as [`Executor::start`] does.
+    /// futures are dropped. Context: the thread that drops the table, with no lock held and I/O not held;
+    /// sleeps, deaf to signals.
     pub fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
         if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
@@ -508,6 +539,7 @@ impl Executor {
         result
     }
 
+    /// Takes the order that a line's control lane has been given, if any.
     pub(crate) fn take_order(&self, line: usize) -> Option<Order> {
         let mut orders = self.lines.get(line)?.orders.lock();
         match *orders {
@@ -519,6 +551,7 @@ impl Executor {
         }
     }
 
+    /// Reports that a line's control lane has obeyed an order.
     pub(crate) fn report(&self, at: usize, started: bool, result: Result<(), Errno>) {
         if let Some(line) = self.lines.get(at) {
             if started && result.is_ok() && !line.begun.load(Ordering::SeqCst) {
@@ -547,8 +580,8 @@ impl Executor {
         None
     }
 
-    /// `true` once a run of the background's is over: the engine was suspended since, even if that
-    /// was called off before the background had returned.
+    /// `true` once a run of a background lane is over: the engine was suspended since, even if that
+    /// was called off before the lane had returned.
     pub(crate) fn run_is_over(&self, run: u32) -> bool {
         !self.is_running() || self.suspends.load(Ordering::SeqCst) != run
     }
@@ -621,7 +654,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Its number.
+    /// The runner's number.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -638,7 +671,7 @@ impl Runner {
         }
     }
 
-    /// Has those polled whose moment has come. The answer is in how many milliseconds the next
+    /// Has sleeping lanes polled whose moment has come. The answer is in how many milliseconds the next
     /// one's does.
     pub fn wake_sleepers(&self) -> Option<u32> {
         if !self.sleepers.replace(false) {
@@ -670,7 +703,7 @@ impl Runner {
         poll(&self.executor, &mut self.lanes, &self.sleepers, lane);
     }
 
-    /// Its engine.
+    /// The runner's engine.
     pub fn executor(&self) -> &Arc<Executor> {
         &self.executor
     }

@@ -18,7 +18,7 @@ use crate::units::Sector;
 #[cfg(test)]
 mod tests;
 
-/// Everything that the host takes when such a table is loaded, and gives back when it is dropped.
+/// Everything that the host of a table takes when the table is loaded, and gives back when it is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// For each lane, to how many places at most it sends one request.
@@ -112,10 +112,11 @@ pub trait Host: Any + Send + Sync {
     /// Those of kthread(9); nothing runs then.
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno>;
 
-    /// Ends the threads, and waits until they have dropped their runners. Nothing is in flight.
+    /// Ends the threads, and waits until they have dropped their runners. Nothing is in flight. Context: the
+    /// thread that drops the table; sleeps.
     fn end_threads(&self);
 
-    /// Wakes the thread of a runner. From anywhere; does not sleep.
+    /// Wakes the thread of a runner. Context: thread or soft interrupt; does not sleep.
     fn kick(&self, runner: usize);
 
     /// Begins a request of a lane, which has none under way. When it is over the host has the lane
@@ -129,10 +130,11 @@ pub trait Host: Any + Send + Sync {
     /// Hands a job's data to `use_it`.
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8]));
 
-    /// Answers a job.
+    /// Answers the I/O of a job. Context: thread or soft interrupt; does not sleep.
     fn end(&self, job: usize, result: Result<(), Errno>);
 
-    /// Returns a job to the device, which is being suspended, to be mapped by the next table.
+    /// Returns a job to the device, which is being suspended, to be mapped by the next table. Context: as for
+    /// [`Host::end`].
     fn give_back(&self, job: usize);
 
     /// Sends a job to a component; its answer is the job's. When it is there the host takes what it
@@ -144,7 +146,8 @@ pub trait Host: Any + Send + Sync {
     /// own. When all have answered the host calls [`Executor::answered`], from anywhere.
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
 
-    /// A job's number is free: the first I/O that waits for one goes on. `false` if none waits.
+    /// Lets the first I/O go on that waits for the number of a line's job. `false` if none waits. Context: as for
+    /// [`Host::end`].
     fn freed(&self, line: usize) -> bool;
 
     /// `true` if a component puts a write with FUA on stable storage before it answers; what others
@@ -174,6 +177,6 @@ pub trait Host: Any + Send + Sync {
     /// again after each [`Host::announce`]. Deaf to signals.
     fn wait(&self, done: &mut dyn FnMut() -> bool);
 
-    /// Wakes those in [`Host::wait`].
+    /// Wakes threads in [`Host::wait`]. Context: thread or soft interrupt; does not sleep.
     fn announce(&self);
 }

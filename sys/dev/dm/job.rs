@@ -42,16 +42,24 @@ pub struct Place {
 /// A stretch of I/O within one line that its target took with [`Mapping::Take`] and that has not
 /// been answered yet.
 ///
-/// A job is owned by whoever serves it and must be ended once: [`Job::done`], [`Job::fail`],
-/// [`Job::forward`] or [`Job::give_back`]. Dropping one would leave an I/O without an answer, so
-/// that is a panic. While a job lives, its I/O is in flight: the device cannot be suspended, and
-/// its table and components stay.
+/// A job is in one of four places, and is owned by:
+///
+/// 1. its line's queue: the engine;
+/// 2. a lane that serves it, or [`Worker::at_once`](crate::worker::Worker::at_once) and
+///    [`Worker::answered`](crate::worker::Worker::answered): the target's code, which has the value;
+/// 3. an [`Aside`]: the target;
+/// 4. components, having been forwarded: the host, which has the [`JobInfo`].
+///
+/// It must be ended once: [`Job::done`], [`Job::fail`], [`Job::forward`] or [`Job::give_back`]. Dropping one
+/// would leave an I/O without an answer, so that is a panic. While a job lives, its I/O is in flight: the device
+/// cannot be suspended, and its table and components stay. Context of all methods: thread or soft interrupt;
+/// none sleeps, but for a component's d_strategy where a job is forwarded in a thread.
 ///
 /// [`Mapping::Take`]: crate::target::Mapping::Take
 #[must_use = "a job must be ended"]
 pub struct Job {
     pub(crate) info: JobInfo,
-    /// Empty only once the job is ended.
+    /// The job's engine; `None` once the job is ended.
     pub(crate) executor: Option<Arc<Executor>>,
 }
 
@@ -114,7 +122,7 @@ impl Job {
         self.info.tag
     }
 
-    /// Marks the job.
+    /// Sets the target's own mark on the job.
     pub fn set_tag(&mut self, tag: u64) {
         self.info.tag = tag;
     }
@@ -132,17 +140,17 @@ impl Job {
         result
     }
 
-    /// Answers: all was done.
+    /// Ends the job: all was done.
     pub fn done(self) {
         self.end(Ok(()));
     }
 
-    /// Answers: nothing was done.
+    /// Ends the job: nothing was done.
     pub fn fail(self, errno: Errno) {
         self.end(Err(errno));
     }
 
-    /// Answers with a result.
+    /// Ends the job with a result.
     pub fn end(mut self, result: Result<(), Errno>) {
         if let Some(executor) = self.executor.take() {
             executor.host().end(self.info.number, result);
@@ -212,7 +220,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // One that is lost because of another panic, which unwinds in tests, says nothing new.
+        // A job that is lost because of another panic, which unwinds in tests, is no news.
         #[cfg(any(test, feature = "testing"))]
         if std::thread::panicking() {
             return;

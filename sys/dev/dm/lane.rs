@@ -22,20 +22,22 @@ use crate::target::ComponentIndex;
 use crate::units::{DEV_BSIZE, Sector};
 use crate::worker::{Order, Role};
 
-/// A lane's means: the way to the components, a buffer of its own, and what it can wait for. It
-/// belongs to one future, which runs in one thread at a time.
+/// A lane, to its target's code: the way to the components, a buffer of the lane's own, and what it can wait for.
+/// Owned by the lane's one future. Every method runs in the thread that polls the lane.
 pub struct Lane {
     executor: Arc<Executor>,
+    /// The lane's number among its table's.
     number: usize,
+    /// The lane's line, by its number among serving lines.
     line: usize,
     /// The lane's bit among its line's.
     bit: u32,
     role: Role,
-    /// Empty only while a component has it.
+    /// The lane's buffer; empty while a request has it.
     buffer: Box<[u8]>,
 }
 
-/// The places of one request that failed.
+/// The result of one request: the places that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// A bit for each place that failed, in their order.
@@ -371,7 +373,7 @@ impl Lane {
         .await
     }
 
-    /// The same, but `None` when the device is being suspended before.
+    /// Waits as [`Lane::until`] does; `None` when the device is being suspended first.
     pub async fn until_stopping<T>(
         &mut self,
         signal: &Signal,
@@ -385,8 +387,8 @@ impl Lane {
         .await
     }
 
-    /// The same, but `None` when a moment of [`Lane::now`]'s clock has come, or the device is being
-    /// suspended, before.
+    /// Waits as [`Lane::until`] does; `None` when a moment of [`Lane::now`]'s clock comes, or the device is being
+    /// suspended, first.
     pub async fn until_moment<T>(
         &mut self,
         signal: &Signal,
@@ -448,7 +450,7 @@ impl Lane {
         }
     }
 
-    /// The first job of a queue.
+    /// Waits for the next job of a queue.
     pub(crate) async fn next_job(&self, queue: usize) -> Job {
         poll_fn(|_| match self.executor.take_job(self.line, queue, self.bit) {
             Some(job) => Poll::Ready(job),
@@ -466,7 +468,8 @@ impl Lane {
         .await
     }
 
-    /// The background has returned: waits until the run that it was called for is over.
+    /// Waits, when [`Worker::background`](crate::worker::Worker::background) has returned, until the run that it
+    /// was called for is over.
     pub(crate) async fn run_ends(&self, run: u32) {
         self.executor.run_over(self.line);
         poll_fn(|_| match self.executor.run_is_over(run) {
@@ -476,6 +479,7 @@ impl Lane {
         .await;
     }
 
+    /// Waits for an order: the control lane does.
     pub(crate) async fn next_order(&self) -> Order {
         poll_fn(|_| match self.executor.take_order(self.line) {
             Some(order) => Poll::Ready(order),
@@ -484,6 +488,7 @@ impl Lane {
         .await
     }
 
+    /// Reports the result of an order.
     pub(crate) fn report(&self, started: bool, result: Result<(), Errno>) {
         self.executor.report(self.line, started, result);
     }
@@ -497,32 +502,33 @@ impl Lane {
         .await;
     }
 
+    /// Counts this resident lane out, which has returned.
     pub(crate) fn residence_is_over(&self) {
         self.executor.residence_is_over(self.line);
     }
 }
 
-/// The way to wake the lanes of one line from anywhere: from another table's lanes, from a sender's
-/// thread. Whoever keeps one keeps the engine, and must let go of it before the table can go.
+/// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
+/// sender's thread. It keeps the engine, so that it must be dropped before the table can go.
 pub struct Waker {
     executor: Arc<Executor>,
     line: usize,
 }
 
 impl Waker {
-    /// Has the lanes that wait for a signal look again. From anywhere; does not sleep.
+    /// Has the lanes that wait for a signal look again. Context: thread or soft interrupt; does not sleep.
     pub fn raise(&self, signal: &Signal) {
         self.executor.wake_all(self.line, signal.take());
     }
 
-    /// `true` once the table goes.
+    /// `true` once the engine's table goes.
     pub fn ending(&self) -> bool {
         self.executor.is_ending()
     }
 }
 
-/// Something that lanes of one line wait for together, with a condition of their own:
-/// [`Lane::until`], [`Lane::raise`].
+/// A condition variable for the lanes of one line: [`Lane::until`], [`Lane::raise`]. The condition itself is kept
+/// elsewhere, under the target's own lock or in atomics.
 #[derive(Default)]
 pub struct Signal {
     /// The lanes that wait, a bit each.
@@ -541,14 +547,15 @@ impl Signal {
     }
 }
 
-/// Jobs that a target has set aside until something happens: they hold no lane meanwhile. It has
-/// room for every job of its line, so that setting one aside never allocates.
+/// Jobs that a target has set aside until something happens: they hold no lane meanwhile. There is
+/// room for every job of a line, so that setting one aside never allocates. Context of its methods: thread or soft
+/// interrupt.
 pub struct Aside {
     jobs: Spin<VecDeque<Job>>,
 }
 
 impl Aside {
-    /// An empty one, for a line that has so many jobs ([`Needs::jobs`](crate::worker::Needs::jobs)).
+    /// An empty list, for a line that has so many jobs ([`Needs::jobs`](crate::worker::Needs::jobs)).
     pub fn new(jobs: usize) -> Aside {
         Aside { jobs: Spin::new(VecDeque::with_capacity(jobs)) }
     }
@@ -560,17 +567,17 @@ impl Aside {
         jobs.push_back(job);
     }
 
-    /// Takes the first.
+    /// Takes the first job.
     pub fn pop(&self) -> Option<Job> {
         self.jobs.lock().pop_front()
     }
 
-    /// Takes the last.
+    /// Takes the last job.
     pub fn pop_last(&self) -> Option<Job> {
         self.jobs.lock().pop_back()
     }
 
-    /// `true` if there are none.
+    /// `true` if no job is set aside.
     pub fn is_empty(&self) -> bool {
         self.jobs.lock().is_empty()
     }

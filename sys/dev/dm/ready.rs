@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::atomic::{AtomicUsize, Ordering};
 
-/// Lanes that are to be polled: a bit each, set from anywhere, soft interrupts included.
+/// Lanes that are to be polled: a bit each, set in any context. Without a lock.
 ///
 /// A lane belongs to runner `lane % runners`, the thread that polls it.
 pub struct Ready {
@@ -31,15 +31,15 @@ impl Ready {
         self.runners
     }
 
-    /// Has a lane polled. The answer is the runner to wake, unless the bit was set before: whoever
-    /// set it has seen to that.
+    /// Has a lane polled. The answer is the runner to wake, unless the bit was set before: the one who
+    /// set it has woken the runner.
     #[inline]
     pub fn set(&self, lane: usize) -> Option<usize> {
         let runner = lane.checked_rem(self.runners)?;
         let at = lane.checked_div(self.runners)?;
         let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
         let word = self.words.get(runner.wrapping_mul(self.words_each).wrapping_add(word))?;
-        // SeqCst: a runner says that it sleeps and then looks here; whoever sets a bit looks then
+        // SeqCst: a runner says that it sleeps and then looks here; who sets a bit looks afterwards
         // whether the runner sleeps.
         (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
     }

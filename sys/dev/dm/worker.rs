@@ -65,11 +65,11 @@ impl Default for Needs {
     }
 }
 
-/// Lanes that a line may have: each is a bit in a [`Signal`](crate::lane::Signal).
+/// The most lanes that a line may have: each is a bit in a [`Signal`](crate::lane::Signal).
 pub const LANES: usize = 32;
 
 impl Needs {
-    /// Lanes of the line: serving, background, resident, and the one for control.
+    /// The number of the line's lanes: serving, background, resident, and the one for control.
     pub(crate) fn lanes(&self) -> usize {
         let serving = self.queues.iter().fold(0usize, |sum, n| sum.saturating_add(*n));
         let others = self.background.saturating_add(self.residents).saturating_add(1);
@@ -136,7 +136,7 @@ pub trait Worker: Target + Sized + 'static {
         None
     }
 
-    /// Serves one job, and ends it.
+    /// Serves one job, and ends it. Context: the thread that polls lanes; sleeps by `await` only.
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
 
     /// Does the work that no I/O asks for. Called once in each run from start to stop, by each of

@@ -19,25 +19,35 @@ use crate::kern::mutex::SpinMutex;
 use crate::kern::{buf, sys};
 
 /// A lane's request to its components, and the nested buffers that it goes in.
+///
+/// IDLE → BUSY (the runner, in [`Host::begin`]) → DONE (the completion of the last place, or the thread that does
+/// errands) → IDLE (the runner, in [`Host::answer`]). All fields belong to the runner while the state is IDLE or
+/// DONE, and to the request while it is BUSY.
 pub(super) struct LaneCell {
+    /// IDLE, BUSY or DONE; DONE is a release store, read with an acquire load.
     state: AtomicU8,
+    /// The answers of the request's places.
     answers: Answers,
-    /// The lane's own memory, while a request has it.
+    /// The lane's buffer, while a request has it.
     data: Handed<Option<Box<[u8]>>>,
+    /// The request, if it may sleep.
     errand: Handed<Option<Errand>>,
+    /// The value that an errand has made.
     made: Handed<Option<Box<dyn Any + Send>>>,
+    /// Buffers for the places of a request.
     pub(super) nested: Box<[Nested]>,
 }
 
-/// Work that may sleep.
+/// A request that may sleep.
 enum Errand {
     Flush(Place),
     Discard(Place, Sector),
     Make(fn() -> Box<dyn Any + Send>),
 }
 
-/// Which thread does an errand.
+/// The number of the thread that flushes and discards.
 const FOR_DISKS: usize = 0;
+/// The number of the thread that waits for memory.
 const FOR_MEMORY: usize = 1;
 
 /// Lanes whose errands wait for a thread, and where it sleeps.
@@ -251,7 +261,7 @@ fn small(length: Sector) -> Result<u32, Errno> {
     length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or(Errno::EINVAL)
 }
 
-/// b_iodone of a lane's nested buffer.
+/// b_iodone of a lane's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
 ///
 /// # Safety
 /// biodone(9) calls it, once, with the buffer of a lane that was sent.

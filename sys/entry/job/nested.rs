@@ -6,23 +6,25 @@ use crate::kern::fixed::Fixed;
 use crate::kern::sys;
 use alloc::boxed::Box;
 
-/// A nested buffer of a table's own. Built once, as a `Child` is.
+/// A nested buffer of a table's own. Constructed once, as a `Child` is.
 pub(super) struct Nested(Fixed<Inner>);
 
-// SAFETY: it is a pointer here; the buffer has one user at a time, as `TableIo` says.
+// SAFETY: a `Nested` is a pointer; the buffer behind it has one user at a time, as `TableIo` says.
 unsafe impl Send for Nested {}
-// SAFETY: as above.
+// SAFETY: the buffer has one user at a time, as `TableIo` says.
 unsafe impl Sync for Nested {}
 
 #[repr(C)]
 pub(super) struct Inner {
-    /// First, so that the buffer's address is that of all.
+    /// The buffer: the first field, so that its address is that of all.
     buf: sys::buf,
+    /// The buffer's b_objlock.
     lock: sys::kmutex_t,
+    /// The table, which stays as long as its buffers.
     pub(super) table: *const TableIo,
-    /// The lane, or the job.
+    /// The number of the lane or of the job.
     pub(super) number: usize,
-    /// The lane's or the job's place, as a bit.
+    /// The place among the lane's or the job's, as a bit.
     pub(super) place: u32,
 }
 

@@ -5,6 +5,7 @@ disk b 2048 zero
 disk c 2048
 disk k 2048 block 4096
 disk v 64 zero
+disk r 2048 readonly
 
 try d
   0 2048 snapshot-origin
@@ -73,3 +74,14 @@ load u
 remove t
 remove u
 remove s
+# The origin is only read, and need not take writes; the store must.
+make s
+  0 2048 snapshot @r @b P 8
+read s 0 8
+write s 0 8
+read s 0 16
+status s
+remove s
+try d
+  0 2048 snapshot @b @r P 8
+differs "load ENXIO" "load EROFS" our tables look at no disk before they are active, but for whether it takes writes

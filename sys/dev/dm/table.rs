@@ -45,10 +45,10 @@ pub trait Opener {
     /// What an opened one is.
     type Component: Component;
 
-    /// Opens the block device that `path`, a path or `major:minor`, names.
+    /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes writes.
     ///
     /// # Errors
-    /// ENOENT, ENOTBLK, EBUSY, EROFS, or whatever the device's driver says.
+    /// ENOENT, ENOTBLK, EBUSY, or whatever the device's driver says.
     fn open(&self, path: &str) -> Result<Self::Component, Errno>;
 
     /// Counts `bytes` that a target of the table keeps beside its parameters.
@@ -238,14 +238,38 @@ impl LineSpec<'_> {
     /// length` lie on it and on its sectors' borders.
     ///
     /// # Errors
-    /// EINVAL when they do not, else why it could not be opened.
+    /// EINVAL when they do not, EROFS for one that takes no writes unless the table takes none, else why it
+    /// could not be opened.
     pub fn component(
         &mut self,
         path: &str,
         offset: Sector,
         length: Sector,
     ) -> Result<ComponentIndex, Mistake> {
-        let index = self.components.add(path)?;
+        self.open(path, true, offset, length)
+    }
+
+    /// The same for a component that the target only reads, whatever the table is: it need not take writes.
+    ///
+    /// # Errors
+    /// Those of [`LineSpec::component`], without EROFS.
+    pub fn only_read(
+        &mut self,
+        path: &str,
+        offset: Sector,
+        length: Sector,
+    ) -> Result<ComponentIndex, Mistake> {
+        self.open(path, false, offset, length)
+    }
+
+    fn open(
+        &mut self,
+        path: &str,
+        written: bool,
+        offset: Sector,
+        length: Sector,
+    ) -> Result<ComponentIndex, Mistake> {
+        let index = self.components.add(path, written)?;
         let (_, size, _) = self.components.size(index);
         if offset.checked_add(length).is_none_or(|end| end > size) {
             let last = u128::from(offset.0).saturating_add(length.0.into()).saturating_sub(1);
@@ -290,7 +314,8 @@ impl LineSpec<'_> {
 
 /// The components of a table that is being built, without their type.
 trait AddComponent {
-    fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake>;
+    /// Opens it; `written` if it must take writes where the table does.
+    fn add(&mut self, path: &str, written: bool) -> Result<ComponentIndex, Mistake>;
     /// Device number, size, and bytes in a sector.
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
@@ -317,8 +342,8 @@ struct Components<'k, O: Opener> {
     sector_size: u32,
 }
 
-impl<O: Opener> AddComponent for Components<'_, O> {
-    fn add(&mut self, path: &str) -> Result<ComponentIndex, Mistake> {
+impl<O: Opener> Components<'_, O> {
+    fn opened(&mut self, path: &str) -> Result<ComponentIndex, Mistake> {
         if let Some(index) = self.by_path.get(path) {
             return Ok(*index);
         }
@@ -327,7 +352,6 @@ impl<O: Opener> AddComponent for Components<'_, O> {
                 Errno::ENOENT => "a component does not exist",
                 Errno::ENOTBLK | Errno::ENODEV => "a component is not a block device",
                 Errno::EBUSY => "a component is in use by someone else",
-                Errno::EROFS => "a component is read-only, and the table is not",
                 Errno::ELOOP => "the table would map a device to itself",
                 _ => "a component could not be opened",
             };
@@ -348,6 +372,21 @@ impl<O: Opener> AddComponent for Components<'_, O> {
             self.opened.push(component);
         }
         self.by_path.insert(path.into(), index);
+        Ok(index)
+    }
+}
+
+impl<O: Opener> AddComponent for Components<'_, O> {
+    fn add(&mut self, path: &str, written: bool) -> Result<ComponentIndex, Mistake> {
+        let index = self.opened(path)?;
+        let takes_none = |component: &O::Component| !component.writable();
+        if written
+            && !self.opener.read_only()
+            && self.opened.get(index.0 as usize).is_some_and(takes_none)
+        {
+            let why = "a component is read-only, and the table is not";
+            return Err(Mistake::new(Errno::EROFS, why).about(format_args!("`{}`", Shown(path))));
+        }
         Ok(index)
     }
 
@@ -874,11 +913,6 @@ impl<C> Table<C> {
 }
 
 impl<C: Component> Table<C> {
-    /// The first component that takes no writes.
-    pub fn read_only_component(&self) -> Option<&C> {
-        self.components.iter().find(|c| !c.writable())
-    }
-
     /// Calls `each` with every range of the table that reaches into the sectors reserved for its
     /// component's label and boot code: the component, the sector there, the first safe one.
     pub fn reserved(&self, each: &mut dyn FnMut(Dev, Sector, Sector)) {

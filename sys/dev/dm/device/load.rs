@@ -383,9 +383,6 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
             let (size, sector_size, read_only) = self.driver.to_come(dev).ok_or(Errno::EINVAL)?;
             pdev.will_be(size, sector_size, read_only);
         }
-        if !self.read_only && !pdev.writable() {
-            return Err(Errno::EROFS);
-        }
         Ok(pdev)
     }
 

@@ -102,8 +102,8 @@ fn invalid(why: &'static str) -> Mistake {
 }
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
-    let path = line.params.path()?;
-    let origin = line.component(path, Sector::ZERO, line.length)?;
+    let origin_path = line.params.path()?;
+    let origin = line.only_read(origin_path, Sector::ZERO, line.length)?;
     let path = line.params.path()?;
     let store = line.component(path, Sector::ZERO, Sector::ZERO)?;
     if store == origin {
@@ -130,6 +130,10 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     }
     let features = new_features(line)?;
     line.params.end()?;
+    if features.passes {
+        // It is written, in a way.
+        line.component(origin_path, Sector::ZERO, line.length)?;
+    }
     let unit = line.sector_size(store) as usize;
     line.reserve(
         WAITING.saturating_add(size_of::<Cow>()).saturating_add(limits::SNAPSHOT_BLOCKS * 40),

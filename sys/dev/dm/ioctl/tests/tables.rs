@@ -335,3 +335,22 @@ fn a_write_table_on_a_read_only_component_is_erofs_without_readonly() {
     bench.refused(&table, Errno::EROFS);
     bench.done(&table.flags(flags::READONLY));
 }
+
+#[test]
+fn a_snapshot_only_reads_its_origin() {
+    let bench = one();
+    let refused = |params: &str| {
+        let table = Request::reload("d", &[(0, 8, "snapshot", params)]);
+        bench.refused(&table, Errno::EROFS);
+        bench.done(&table.flags(flags::READONLY));
+    };
+    for params in ["/dev/ro /dev/a P 8", "/dev/ro /dev/a P 8 1 discard_zeroes_cow"] {
+        bench.done(&Request::reload("d", &[(0, 8, "snapshot", params)]));
+    }
+    // Unless discards are to reach it. The store is written.
+    refused("/dev/ro /dev/a P 8 2 discard_zeroes_cow discard_passdown_origin");
+    refused("/dev/a /dev/ro P 8");
+    // One that another line has opened to read it only.
+    let table = [(0, 8, "snapshot", "/dev/ro /dev/a P 8"), (8, 8, "linear", "/dev/ro 0")];
+    bench.refused(&Request::reload("d", &table), Errno::EROFS);
+}

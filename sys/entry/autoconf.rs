@@ -1,4 +1,4 @@
-//! autoconf(9) and module(9): how the driver and its devices come and go.
+//! autoconf(9) and module(9): how the driver and its devices come and go. Context of everything here: a thread.
 
 use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
@@ -20,13 +20,13 @@ use crate::kern::mutex;
 use crate::kern::pool_cache::PoolCache;
 use crate::kern::{cpu, sys};
 
-/// `true` while the module is asked to go, and when it has gone: no devices are made and the control
-/// node is not opened.
-static GOING: AtomicBool = AtomicBool::new(false);
+/// `true` from the start of a `dm_module_fini` that does not fail until the next `dm_module_init`: opens of the
+/// control node fail, without which no device is made.
+static UNLOADING: AtomicBool = AtomicBool::new(false);
 
-/// `true` if new devices and opens of the control node are refused, since the driver is on its way out.
-pub(crate) fn is_going() -> bool {
-    GOING.load(Ordering::SeqCst)
+/// `true` if opens of the control node fail, since the driver is being unloaded.
+pub(crate) fn is_unloading() -> bool {
+    UNLOADING.load(Ordering::SeqCst)
 }
 
 /// MODULE_CMD_INIT: initialises the driver, loaded or built in.
@@ -40,8 +40,8 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 
 fn init() -> Result<(), Errno> {
     mutex::provide();
-    GOING.store(false, Ordering::SeqCst);
-    // As a module finds them; in a process machines follow one another.
+    UNLOADING.store(false, Ordering::SeqCst);
+    // The variables' first values: in the hosted kernel the driver is loaded many times in one process.
     dm_legacy_errors.store(0, Ordering::Relaxed);
     dm_label_guard.store(1, Ordering::Relaxed);
     dm_background_share.store(BACKGROUND_SHARE, Ordering::Relaxed);
@@ -85,7 +85,8 @@ unsafe fn register() -> Result<(), Errno> {
     Ok(())
 }
 
-/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open.
+/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open. Sleeps until each CPU has left the
+/// driver's code.
 ///
 /// # Safety
 /// module(9) calls it, once after `dm_module_init`.
@@ -96,11 +97,11 @@ pub unsafe extern "C" fn dm_module_fini() -> c_int {
 
 fn fini() -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
-    // From here on nobody makes a device or opens the control node; those who were quicker are
+    // From here on no open of the control node succeeds; one that was quicker, and a device made by it, is
     // seen below.
-    GOING.store(true, Ordering::SeqCst);
+    UNLOADING.store(true, Ordering::SeqCst);
     if devsw::control_is_open() || global.driver.count() > 0 {
-        GOING.store(false, Ordering::SeqCst);
+        UNLOADING.store(false, Ordering::SeqCst);
         return Err(Errno::EBUSY);
     }
     // SAFETY: takes back what `register` registered; no device is left.
@@ -108,7 +109,7 @@ fn fini() -> Result<(), Errno> {
         sys::dm_shim_sysctl_detach();
         if let Err(errno) = Errno::check(sys::dm_shim_config_detach()) {
             sys::dm_shim_sysctl_attach();
-            GOING.store(false, Ordering::SeqCst);
+            UNLOADING.store(false, Ordering::SeqCst);
             return Err(errno);
         }
         sys::dm_shim_devsw_detach();
@@ -117,13 +118,13 @@ fn fini() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Frees all that the driver has.
+/// Frees the driver's state.
 fn free() {
     let Some(global) = global() else { return };
-    // It looks at all slots.
+    // The callout of statistics walks all slots: it is stopped first.
     global.folder.halt();
     FOLDER.reset();
-    // Whoever let the last I/O go may still have a few instructions of ours to run.
+    // The completion of the last I/O may still have a few instructions of the driver's to run.
     // SAFETY: the thread may sleep.
     unsafe { sys::dm_shim_barrier() };
     // SAFETY: nobody can call the driver any more. The pools, into which the slots' reserves go,
@@ -140,7 +141,7 @@ pub extern "C" fn dm_match(_: sys::device_t, _: sys::cfdata_t, _: *mut c_void) -
     1
 }
 
-/// ca_attach: a device is being made.
+/// ca_attach: a device is being made. Context: config_attach_pseudo(9), with the kernel lock.
 ///
 /// # Safety
 /// autoconf(9) calls it.
@@ -152,7 +153,9 @@ pub unsafe extern "C" fn dm_attach(_: sys::device_t, device: sys::device_t, _: *
     }
 }
 
-/// ca_detach: a device is taken away, by `remove` or by someone else.
+/// ca_detach: a device is detached, by config_detach(9) of a removal, `drvctl -d`, or the end of the system, where
+/// devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread, on kernels before
+/// config_detach_release(9) with the kernel lock; sleeps, deaf to signals, until the device's I/O is over.
 ///
 /// # Safety
 /// autoconf(9) calls it.
@@ -162,7 +165,7 @@ pub unsafe extern "C" fn dm_detach(device: sys::device_t, flags: c_int) -> c_int
     let number = unsafe { sys::device_unit(device) };
     let minor = u64::try_from(number).ok().and_then(Minor::new);
     let (Some(global), Some(minor)) = (global(), minor) else { return 0 };
-    if let Err(errno) = global.driver.detached(minor, flags & sys::DETACH_FORCE != 0) {
+    if let Err(errno) = global.driver.detach(minor, flags & sys::DETACH_FORCE != 0) {
         return errno.raw();
     }
     // SAFETY: as above.

@@ -14,9 +14,10 @@ use super::{Global, autoconf, global};
 use crate::kern::disk::Node;
 use crate::kern::sys;
 
-/// Which control nodes are open, a bit each; closes come only after the last of several opens.
+/// The control nodes that are open, a bit each: NetBSD calls d_close for the last of several opens only.
 static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);
 
+/// `true` if a control node is open.
 pub(crate) fn control_is_open() -> bool {
     CONTROL_OPEN.load(Ordering::SeqCst) != 0
 }
@@ -32,13 +33,18 @@ fn node(mode: c_int) -> Node {
     if mode & sys::S_IFMT == sys::S_IFBLK { Node::Block } else { Node::Character }
 }
 
+/// The slot of a device, by its device number.
+///
+/// # Errors
+/// ENXIO if there is no such device.
 pub(crate) fn slot(dev: sys::dev_t) -> Result<(&'static Global, &'static Slot), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
     let slot = global.slots.get(Dev(dev).minor()).ok_or(Errno::ENXIO)?;
     Ok((global, slot))
 }
 
-/// d_open(9). ENXIO for a device that does not exist, EROFS for writing to one that takes none.
+/// d_open(9). ENXIO for a device that does not exist, EROFS for writing to one that takes none. Context: a thread;
+/// takes `Slot::node`.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmopen(dev: sys::dev_t, flags: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     errno::raw(open(dev, flags, mode))
@@ -48,7 +54,7 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
     if Dev(dev).minor() == 0 {
         let bit = control_bit(mode);
         let before = CONTROL_OPEN.fetch_or(bit, Ordering::SeqCst);
-        if autoconf::is_going() {
+        if autoconf::is_unloading() {
             CONTROL_OPEN.fetch_and(!bit | before, Ordering::SeqCst);
             return Err(Errno::ENXIO);
         }
@@ -68,7 +74,8 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
     })
 }
 
-/// d_close(9).
+/// d_close(9). Context: a thread with no lock held; sleeps, deaf to signals, to flush the components, and where
+/// this is the last close of a device whose removal was deferred, until its I/O is over.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     let number = Dev(dev).minor();
@@ -78,25 +85,29 @@ pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::l
         if before == bit
             && let Some(global) = global()
         {
-            // Nobody who sent a part of a table is there to send the rest.
+            // No process is left that could send the rest of a table.
             global.driver.forget_all_lines();
         }
         return 0;
     }
     let Ok((global, slot)) = slot(dev) else { return 0 };
-    let last = slot.disk().is_some_and(|disk| disk.close(node(mode)));
+    // The reference to the disk(9) is dropped here: last_close() waits for all of them.
+    let last = match slot.disk() {
+        Some(disk) => disk.close(node(mode)),
+        None => false,
+    };
     slot.fold();
     if last {
         slot.label_writable.store(false, Ordering::Relaxed);
         slot.flush_after_close();
         if let Some(minor) = Minor::new(u64::from(number)) {
-            global.driver.closed(minor);
+            global.driver.last_close(minor);
         }
     }
     0
 }
 
-/// d_read(9).
+/// d_read(9). Context: a thread; sleeps in physio(9).
 ///
 /// # Safety
 /// `uio` is valid.
@@ -106,7 +117,7 @@ pub unsafe extern "C" fn dmread(dev: sys::dev_t, uio: *mut sys::uio, _: c_int) -
     unsafe { transfer(dev, uio, sys::B_READ) }
 }
 
-/// d_write(9).
+/// d_write(9). Context: a thread; sleeps in physio(9).
 ///
 /// # Safety
 /// `uio` is valid.
@@ -137,8 +148,8 @@ pub unsafe extern "C" fn dm_minphys(bp: *mut sys::buf) {
     unsafe { sys::minphys(bp) }
 }
 
-/// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, as much of it as an int can tell; -1
-/// for no device or no table.
+/// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, INT_MAX if it is larger; -1 for no device, no table,
+/// or a device that is suspended: nothing may be waited for here. Context: thread, or a system that goes down.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
     let Ok((_, slot)) = slot(dev) else { return -1 };
@@ -147,7 +158,8 @@ pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
 }
 
 /// d_dump(9): writes `size` bytes at `va` to sector `blkno` on, when the system is going down: it
-/// neither sleeps nor allocates.
+/// neither sleeps nor allocates. ENXIO while the device is suspended, ENODEV for a line whose target serves I/O.
+/// Context: a panic, with the other CPUs stopped.
 ///
 /// # Safety
 /// `va` has `size` bytes.
@@ -206,7 +218,7 @@ unsafe fn dump(
 }
 
 /// d_discard(9): frees `len` bytes from `pos` on, on every component that can. One that cannot is
-/// no error, unless none can.
+/// no error, unless none can. Context: a thread; sleeps while the device is suspended, and for the components.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
     errno::raw(discard(dev, pos, len))

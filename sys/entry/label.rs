@@ -18,8 +18,8 @@ use crate::kern::buf::Io;
 use crate::kern::disk::{Disk, default_label};
 use crate::kern::{cpu, sys};
 
-/// How many I/Os the search for a label may take. readdisklabel(9) goes wherever a disk's boot
-/// records send it, which may be in a circle.
+/// The most I/Os that a search for a label may take: readdisklabel(9) follows a disk's boot records, which may
+/// form a circle.
 const SEARCH: u32 = 1000;
 
 /// d_strategy(9) for readdisklabel(9) and writedisklabel(9), which trust sizes and links that they read from
@@ -75,9 +75,9 @@ impl Slot {
     }
 }
 
-/// DIOCGDINFO: the label that was set, else the one on the device, else one made up from the table.
-/// A suspended device, or one on a suspended one, is not waited for: it has the label that was last
-/// read.
+/// The label that DIOCGDINFO returns: the one that was set, else the one on the device, else one made up from the
+/// table. A suspended device, or one on a suspended one, is not waited for: it has the label that was last
+/// read. Context: a thread in an ioctl; sleeps for I/O.
 pub(crate) fn get(
     slot: &Slot,
     disk: &Disk,
@@ -85,7 +85,7 @@ pub(crate) fn get(
     size: Sector,
     sector_size: u32,
 ) -> sys::disklabel {
-    // A device that is suspended and resumed all the time is not looked at for ever.
+    // A bound, for a device that is suspended and resumed all the time.
     for _ in 0..8 {
         if let Some(label) = disk.label(false) {
             return label;
@@ -109,13 +109,13 @@ pub(crate) fn get(
     disk.label(true).unwrap_or_else(|| default(size, sector_size))
 }
 
-/// Before readdisklabel(9) or writedisklabel(9).
+/// Allows the next [`SEARCH`] I/Os of readdisklabel(9) or writedisklabel(9).
 fn begin_search(slot: &Slot) {
     slot.label_turned_away.store(0, Ordering::SeqCst);
     slot.label_search.store(SEARCH, Ordering::Relaxed);
 }
 
-/// The label that a device without one is given.
+/// A label made up from a table's size, for a device without one.
 pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
     // SAFETY: plain numbers and characters.
     let mut label = unsafe { core::mem::zeroed() };
@@ -123,8 +123,8 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
     label
 }
 
-/// DIOCWDINFO: sets the label and writes it to the device, once neither it nor one below it is
-/// suspended.
+/// Sets the label and writes it to the device (DIOCWDINFO), once neither the device nor one below it is
+/// suspended. Context: a thread in an ioctl; sleeps while one is, until a signal comes, and for I/O.
 ///
 /// # Errors
 /// EINVAL for what is no label of this device, EINTR, ENXIO if the device goes, or what the port's
@@ -146,7 +146,7 @@ pub(crate) fn write(
         }
         let Some(other) = global().and_then(|global| global.slots.get(by)) else { continue };
         match other.enter_sleeping() {
-            // One that goes is not waited for: what stands on it says what that means.
+            // A device that is being removed is not waited for: the next try shows what that means.
             Ok(_) | Err(Errno::ENXIO) => {}
             Err(errno) => return Err(errno),
         }

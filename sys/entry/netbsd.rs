@@ -1,4 +1,4 @@
-//! dm-core's kernel: this one.
+//! dm-core's [`Kernel`] for NetBSD, and what a component is to it.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -23,7 +23,7 @@ use crate::kern::mutex::{Guard as Held, Mutex};
 use crate::kern::vnode::{self, BlockDevice};
 use crate::kern::{aes, cpu, hash, sys};
 
-/// NetBSD's kernel.
+/// NetBSD's kernel, as dm-core sees it.
 pub struct NetBsd;
 
 /// This port's labels, as its machine/disklabel.h has them. The ports that keep LABELSECTOR from
@@ -54,8 +54,8 @@ impl Kernel for NetBsd {
             Err(Errno::EINVAL) if own => (Sector::ZERO, DEV_BSIZE),
             answer => answer?,
         };
-        // Our own devices carry none, or one that belongs to who uses them; labels below them are
-        // guarded there. And whoever loads this table may be the one who resumes them.
+        // A dm device has no label of its driver's: the label sectors below it are guarded there. And it may be
+        // suspended, to be resumed by this very thread, so that reading it must not wait.
         let looked_for = self.label_guard() != LabelGuard::Off && !own;
         let guard = if looked_for { guard(device, sector_size)? } else { None };
         Ok(Answer { size, sector_size, writable, guard })
@@ -183,11 +183,12 @@ impl Disk {
     }
 }
 
-/// What of a component is kept for its disk's label. A wedge has no label, and neither has a disk
-/// whose driver made one up: the label sector says which. One that cannot be read may be a label.
+/// The sectors of a component that hold its disk's label and boot code. `None` for wedges, for drivers without
+/// labels, and where the driver made its label up: the label sector has no DISKMAGIC then. If that sector cannot be
+/// read, a label is assumed.
 ///
 /// # Errors
-/// What the component's driver says when it does have labels but cannot tell this one's.
+/// The component's driver's, when it has labels but does not return this one.
 fn guard(device: &BlockDevice, sector_size: u32) -> Result<Option<Guard>, Errno> {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
@@ -201,18 +202,19 @@ fn guard(device: &BlockDevice, sector_size: u32) -> Result<Option<Guard>, Errno>
     };
     match asked {
         Ok(()) => {}
-        // What disk_ioctl and drivers of disks without labels say.
+        // The answers of disk_ioctl(9) and of drivers without labels.
         Err(Errno::ENOTTY | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EBUSY) => return Ok(None),
         Err(errno) => return Err(errno),
     }
     let place = place(sector_size, &label, &part);
     Ok(place.and_then(|(guard, at)| {
-        // Where the label is before the component, nobody can look.
+        // A label sector that lies before this partition cannot be read through it: a label is assumed.
         at.is_none_or(|at| carries_label(device, at, sector_size)).then_some(guard)
     }))
 }
 
-/// What would be kept, and which sector holds the label, if it is on the component.
+/// The sectors that would be guarded, and the component's sector with the label, unless it lies before the
+/// component.
 fn place(
     sector_size: u32,
     label: &sys::disklabel,
@@ -229,7 +231,7 @@ fn place(
     Some((guard, at))
 }
 
-/// Whether a component's sector holds a label, or may hold one since it cannot be read.
+/// `true` if a component's sector holds a label, or cannot be read.
 fn carries_label(device: &BlockDevice, at: Sector, sector_size: u32) -> bool {
     let mut sector = alloc::vec![0u8; sector_size as usize];
     if device.read(at, &mut sector).is_err() {

@@ -18,49 +18,52 @@ use crate::kern::callout::Tick;
 use crate::kern::cpu;
 use crate::kern::disk::{Disk, Transfers};
 
-/// How many tallies there are.
+/// The number of tallies.
 const TALLIES: usize = 7;
 
-// What they count; those that change with each I/O first.
-const READS: usize = 0;
-const WRITES: usize = 1;
-/// Sectors read.
-const READ: usize = 2;
-/// Sectors written.
-const WRITTEN: usize = 3;
-/// Ticks from entry to completion.
-const BUSY: usize = 4;
-const SPLITS: usize = 5;
-const FAILED: usize = 6;
+// The tallies by number; those that change with each I/O first.
+const N_READS: usize = 0;
+const N_WRITES: usize = 1;
+const SECTORS_READ: usize = 2;
+const SECTORS_WRITTEN: usize = 3;
+/// Ticks from entry to completion, of each I/O by itself.
+const BUSY_TICKS: usize = 4;
+const N_SPLITS: usize = 5;
+const N_FAILED: usize = 6;
 
-/// What has been added up of a slot, under its lock.
+/// The statistics of a device, added up. All fields: under [`Slot::folded`].
 #[derive(Default)]
 pub struct Folded {
+    /// The device's disk(9), while it is attached.
     pub(crate) disk: Option<Arc<Disk>>,
+    /// The CPUs' sums at the last fold; they wrap.
     seen: [usize; TALLIES],
+    /// The sums since the device was made.
     totals: [u64; TALLIES],
+    /// I/O that was held at the gate, since the device was made.
     held: u64,
+    /// The tick of the last fold.
     ticks: i32,
-    /// Whether there was I/O at the last time: then disk(9) is told that it is over.
+    /// `true` if the last fold saw I/O: then one more update tells disk(9) that it is over.
     busy: bool,
 }
 
 impl Folded {
-    /// Takes no notice of what was counted before.
+    /// Nothing added up yet, and nothing of what was counted until now to be.
     pub(crate) fn starting_from(seen: [usize; TALLIES]) -> Folded {
         Folded { seen, ..Folded::default() }
     }
 }
 
-/// Folds the counts of all devices while there is I/O.
+/// The callout that folds the counts of all devices while there is I/O.
 pub struct Folder {
-    /// Whether the callout is, or is about to be, under way.
+    /// `true` while the callout is scheduled or about to be.
     running: AtomicBool,
 }
 
 pub(crate) static FOLDER: Folder = Folder { running: AtomicBool::new(false) };
 
-/// Times a second.
+/// Folds a second.
 const RATE: i32 = 8;
 
 /// A CPU's counts; each wraps.
@@ -75,15 +78,18 @@ impl Tallies {
         }
     }
 
-    /// Counts an I/O that is complete, and came at `came` ticks.
+    /// Counts an I/O that is complete, and came at `came` ticks. Context: thread or soft interrupt.
     #[inline]
     pub(crate) fn count(&self, write: bool, bytes: u32, came: i32) {
-        let (number, amount) = if write { (WRITES, WRITTEN) } else { (READS, READ) };
+        let (number, amount) = match write {
+            true => (N_WRITES, SECTORS_WRITTEN),
+            false => (N_READS, SECTORS_READ),
+        };
         self.add(number, 1);
         self.add(amount, (bytes / DEV_BSIZE) as usize);
         let busy = cpu::ticks().wrapping_sub(came);
         if busy > 0 {
-            self.add(BUSY, busy as usize);
+            self.add(BUSY_TICKS, busy as usize);
         }
         if !FOLDER.running.load(Ordering::Relaxed) {
             start();
@@ -92,16 +98,16 @@ impl Tallies {
 
     /// Counts an I/O that has failed, beside [`Tallies::count`].
     pub(crate) fn count_failed(&self) {
-        self.add(FAILED, 1);
+        self.add(N_FAILED, 1);
     }
 
-    /// Counts an I/O that is cut.
+    /// Counts an I/O in several pieces.
     pub(crate) fn count_split(&self) {
-        self.add(SPLITS, 1);
+        self.add(N_SPLITS, 1);
     }
 }
 
-/// Counts an I/O that is held.
+/// Counts an I/O that is held. Context: thread or soft interrupt.
 pub(crate) fn count_held(slot: &Slot) {
     let mut folded = slot.folded.lock();
     folded.held = folded.held.wrapping_add(1);
@@ -117,19 +123,24 @@ fn start() {
 }
 
 impl Folder {
-    /// Has it start anew, when no callout is under way.
+    /// Clears `running`, for the next load of the driver. Only after [`Callout::halt`](crate::kern::callout::Callout::halt).
     pub(crate) fn reset(&self) {
         self.running.store(false, Ordering::Relaxed);
     }
 }
 
 impl Tick for Folder {
+    /// Context: the callout's soft interrupt (softclock); does not sleep.
     fn tick(&'static self) {
         let Some(global) = global() else { return };
-        // First, so that I/O that comes from here on starts it again.
+        // First, so that I/O that comes from here on schedules the callout again.
         self.running.store(false, Ordering::Relaxed);
         let mut active = false;
-        global.slots.each(|slot| active |= slot.fold());
+        global.slots.each(|slot| match slot.fold() {
+            true => active = true,
+            // An idle device keeps no nested buffers.
+            false => slot.put_spares(global),
+        });
         if active {
             start();
         }
@@ -148,13 +159,14 @@ impl Slot {
         sums
     }
 
-    /// How many writes are complete; wraps.
+    /// The number of writes that are complete; wraps.
     pub(crate) fn written(&self) -> usize {
-        let writes = |local: &super::slot::Local| local.tallies.0[WRITES].load(Ordering::Relaxed);
+        let writes = |local: &super::slot::Local| local.tallies.0[N_WRITES].load(Ordering::Relaxed);
         self.gate.locals().map(writes).fold(0, usize::wrapping_add)
     }
 
-    /// Adds up the counts; `true` if there was or is I/O. A device without keeps nothing to spare.
+    /// Adds the CPUs' counts up, and updates disk(9). `true` if there was I/O since the last fold, or is. Context:
+    /// thread or soft interrupt; does not sleep.
     pub(crate) fn fold(&self) -> bool {
         let mut folded = self.folded.lock();
         let now = self.tallies();
@@ -173,20 +185,16 @@ impl Slot {
         let active = in_flight > 0 || new.iter().any(|n| *n != 0);
         if let Some(disk) = folded.disk.as_ref().filter(|_| active || folded.busy) {
             disk.account(&Transfers {
-                reads: new[READS],
-                writes: new[WRITES],
-                read: Sector(new[READ]),
-                written: Sector(new[WRITTEN]),
-                busy_ticks: new[BUSY],
+                reads: new[N_READS],
+                writes: new[N_WRITES],
+                read: Sector(new[SECTORS_READ]),
+                written: Sector(new[SECTORS_WRITTEN]),
+                busy_ticks: new[BUSY_TICKS],
                 elapsed_ticks: u64::try_from(elapsed).unwrap_or(0),
                 in_flight,
             });
         }
         folded.busy = active;
-        drop(folded);
-        if !active && let Some(global) = global() {
-            self.put_spares(global);
-        }
         active
     }
 }

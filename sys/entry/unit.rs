@@ -85,21 +85,6 @@ impl Unit {
             disk.set_info(size, sector_size, info.geometry);
         }
     }
-
-    /// Revokes open nodes, detaches disk(9) and withdraws the minor, of a device whose I/O is over and whose
-    /// opens are refused. The caller has no [`DiskUse`](super::slot::DiskUse). Sleeps, deaf to signals.
-    fn detach_disk(&self) {
-        // Only a forced detach finds nodes open. Without, vdevgone(9) must not be called: a removal at the
-        // last close is inside d_close, and vdevgone would wait for that close.
-        if kernel::Unit::open_count(self) > 0 {
-            // SAFETY: no lock is held. Opens are refused, threads that slept at the gate were woken and
-            // fail with ENXIO, and a close needs nothing that this thread has.
-            unsafe { sys::dm_shim_revoke(self.minor.get()) };
-        }
-        self.slot.take_disk();
-        in_use().slots.withdraw(self.minor);
-        dm_device_count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl kernel::Unit<NetBsd> for Unit {
@@ -183,9 +168,20 @@ impl kernel::Unit<NetBsd> for Unit {
             io.fail(0, Errno::ENXIO);
         }
         // SAFETY: the gate is dead and empty, and the caller serialises.
-        let table = unsafe { slot.gate.replace(Current::NOTHING) }.table;
-        self.detach_disk();
-        table
+        unsafe { slot.gate.replace(Current::NOTHING) }.table
+    }
+
+    fn detach_disk(&self) {
+        // Only a forced detach finds nodes open. Without, vdevgone(9) must not be called: a removal at the
+        // last close is inside d_close, and vdevgone would wait for that close.
+        if self.open_count() > 0 {
+            // SAFETY: no lock is held. Opens are refused, threads that slept at the gate were woken and
+            // fail with ENXIO, and a close needs nothing that this thread has.
+            unsafe { sys::dm_shim_revoke(self.minor.get()) };
+        }
+        self.slot.take_disk();
+        in_use().slots.withdraw(self.minor);
+        dm_device_count.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn detach(&self) -> Result<(), Errno> {

@@ -6,7 +6,8 @@
 //!
 //! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
-//! serialised per device by `Device::control`, which is a flag to sleep on and no lock.
+//! serialised per device by `Device::control`, a flag to sleep on and no lock. Context of everything here: a
+//! thread, in an ioctl, a close or a detach.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -31,37 +32,71 @@ pub use share::{Purse, Share};
 
 use load::Parts;
 
-/// One device.
+/// A device.
 pub struct Device<K: Kernel> {
+    /// The device's minor. Never changes.
     minor: Minor,
+    /// The device as the system sees it. Guards itself.
     unit: K::Unit,
-    /// Taken while I/O is held: its holder waits for no memory.
+    /// The tables and flags. Taken while I/O is held: its holder waits for no memory.
     state: K::Mutex<State<K>>,
-    /// Lines of a table that comes in several requests. It grows under this lock, which is not taken
+    /// Lines of a table that comes in several requests. They are added to under this lock, which is not taken
     /// while I/O is held.
     parts: K::Mutex<Parts>,
-    /// An event has come, or [`State::controlled`] was cleared, or the device is gone.
+    /// An event has come, or [`State::controlled`] was cleared, or the device is gone. With `state`.
     changed: K::Condvar,
 }
 
+/// A device's tables and flags.
+///
+/// All fields are read and written under [`Device::state`]. Those marked (c) are written only by the thread that
+/// has the control flag, which may therefore believe what it has read of them after it has let the lock go.
 struct State<K: Kernel> {
+    /// (c) The active table, which also stands behind the device's gate.
     active: Option<Loaded<K>>,
+    /// The table that the next resume makes active. Written by any reload and clear, too.
     inactive: Option<Loaded<K>>,
+    /// READONLY of the `create`: it holds for all tables. Never changes.
     created_read_only: bool,
-    suspended: bool,
-    /// I/O is being held: suspended, and with a table.
-    quiesced: bool,
-    /// Which of the two slots the active table is in.
+    /// (c) What becomes of I/O.
+    io: IoState,
+    /// (c) Which of the two slots that userland sees the active table is in; changes with each table.
     slot: bool,
+    /// The number of events so far; wraps.
     event_nr: u32,
+    /// The control flag: `true` while a thread has a [`Control`].
     controlled: bool,
+    /// `true` if the device is to be removed at its last close.
     remove_at_close: bool,
-    gone: bool,
 }
 
+/// What becomes of a device's I/O.
+///
+/// ```text
+///          resume            suspend, with a table
+///   Bare ─────────► Running ───────────────────────► Held        any ── tear_down ──► Gone
+///     ▲                │  ▲                            │
+///     └────────────────┘  └────────────────────────────┘
+///      suspend, without            resume
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum IoState {
+    /// Never resumed, or suspended while there was no active table. Userland sees a suspended device. The gate is
+    /// open, and I/O fails with ENXIO for lack of a table.
+    Bare,
+    /// Resumed: the gate is open. Without a table I/O fails with ENXIO.
+    Running,
+    /// Suspended, with an active table: the gate is shut, I/O is held, none is in flight.
+    Held,
+    /// Removed, but for its name and minor: the gate is dead.
+    Gone,
+}
+
+/// A table of a device, active or inactive.
 struct Loaded<K: Kernel> {
     table: Arc<LiveTable<K>>,
     read_only: bool,
+    /// The memory that the table takes of [`limits::TABLES`].
     share: Option<Arc<Share>>,
 }
 
@@ -72,50 +107,51 @@ impl<K: Kernel> Clone for Loaded<K> {
     }
 }
 
-/// What a device is like at one moment.
+/// A device's state at one moment.
 pub struct Snapshot<K: Kernel> {
     /// The active table.
     pub active: Option<Arc<LiveTable<K>>>,
-    /// The inactive one.
+    /// The inactive table.
     pub inactive: Option<Arc<LiveTable<K>>>,
-    /// Whether it takes no writes.
+    /// `true` if the device takes no writes.
     pub read_only: bool,
     /// `true` if there is an inactive table that takes no writes.
     pub inactive_read_only: bool,
-    /// Whether it is suspended, or was never resumed.
+    /// `true` if the device is suspended, or was never resumed.
     pub suspended: bool,
-    /// Which slot is active, 0 or 1.
+    /// The slot that the active table is in: 0 or 1.
     pub slot: bool,
-    /// Events so far.
+    /// The number of events so far; wraps.
     pub event_nr: u32,
-    /// Open device nodes.
+    /// The number of open device nodes.
     pub open_count: u32,
-    /// Whether it goes at its last close.
+    /// `true` if the device is to be removed at its last close.
     pub remove_at_close: bool,
 }
 
-/// What happens to a file system that is mounted on a device when I/O of that is to be held.
+/// The treatment of a file system that is mounted on a device whose I/O is to be held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileSystem {
-    /// All that it has is written before, and it begins nothing new until I/O is held.
+    /// The file system is suspended and written out before, and goes on when I/O is held.
     Sync,
-    /// Nothing.
+    /// The file system is left alone.
     Leave,
 }
 
 impl<K: Kernel> Driver<K> {
-    /// Makes the inactive table active, if there is one, and lets I/O go.
+    /// Makes the inactive table active, if there is one, and lets I/O go. Context: a thread with no lock held;
+    /// sleeps, see share/doc/locking.md.
     ///
     /// # Errors
     /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
     /// active says when it starts; nothing has changed then.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
-        let switches = |state: &State<K>| state.inactive.is_some() && !state.quiesced;
+        let switches = |state: &State<K>| state.inactive.is_some() && state.io != IoState::Held;
         let (_control, suspended) = device.control_with(mounted, switches)?;
         let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
-            (state.inactive.is_some(), state.quiesced)
+            (state.inactive.is_some(), state.io == IoState::Held)
         };
         if switch && !quiesced {
             device.drain(Quiesce::Flush)?;
@@ -125,16 +161,16 @@ impl<K: Kernel> Driver<K> {
         if let Err(errno) = started {
             if !quiesced {
                 if let Some(active) = device.engine() {
-                    // It ran before. If it does not start now, its targets fail what comes.
+                    // The active engine ran before. If it does not start now, its targets fail what comes.
                     let _ = active.start();
                 }
                 device.unit.release();
             }
             return Err(errno);
         }
-        // The table stays in its slot until here, for those who look for loops.
+        // The table stays `inactive` while I/O drains, so that depth_below() of a concurrent reload sees it.
         let mut state = device.state.lock();
-        // One that came where there was none waits for the next resume: I/O is not held for it.
+        // A table that was loaded after `switch` was read waits for the next resume: I/O is not held for it.
         let loaded = if switch || quiesced { state.inactive.take() } else { None };
         let old = loaded.clone().map(|loaded| {
             state.slot = !state.slot;
@@ -150,18 +186,16 @@ impl<K: Kernel> Driver<K> {
         if let Some(table) = new {
             device.unit.tell(&table);
         }
-        let mut state = device.state.lock();
-        (state.suspended, state.quiesced) = (false, false);
-        drop(state);
+        device.state.lock().io = IoState::Running;
         device.changed.broadcast();
         // Closes components that no table uses any more.
         drop((old, before));
         Ok(())
     }
 
-    /// Holds I/O until the next resume, and waits until none is in flight. What lies on the components
-    /// then is what a file system has that was just synchronised, if one is mounted on the device and
-    /// `mounted` says so.
+    /// Holds I/O until the next resume, and waits until none is in flight. If a file system is mounted on the
+    /// device and `mounted` says so, the components then hold it as it was just synchronised. Context: a thread
+    /// with no lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
     /// EINTR when a signal came first; nothing has changed then. With [`Quiesce::NoFlush`] targets
@@ -172,47 +206,47 @@ impl<K: Kernel> Driver<K> {
         how: Quiesce,
         mounted: FileSystem,
     ) -> Result<(), Errno> {
-        let (_control, _suspended) = device.control_with(mounted, |state| !state.quiesced)?;
+        let (_control, _suspended) =
+            device.control_with(mounted, |state| state.io != IoState::Held)?;
         let _frugal = self.kernel.frugal();
         let state = device.state.lock();
-        let hold = state.active.is_some() && !state.quiesced;
+        let hold = state.active.is_some() && state.io != IoState::Held;
         drop(state);
         if hold {
             device.drain(how)?;
         }
         let mut state = device.state.lock();
-        state.suspended = true;
-        state.quiesced |= hold;
+        state.io = if state.active.is_some() { IoState::Held } else { IoState::Bare };
         Ok(())
     }
 
-    /// Waits until a device's event number is not `event_nr`.
+    /// Waits until a device's event number is not `event_nr`. Context: a thread with no lock held.
     ///
     /// # Errors
     /// ENXIO if the device goes, EINTR, EAGAIN if too many wait already.
     pub fn wait_event(&self, device: &Device<K>, event_nr: u32) -> Result<(), Errno> {
-        let stranger = usize::from(self.kernel.authorize().is_err());
+        let unprivileged = usize::from(self.kernel.authorize().is_err());
         {
             let mut devices = self.devices.lock();
-            let strangers = devices.strangers.saturating_add(stranger);
-            if devices.waiters >= limits::WAITERS || strangers > limits::STRANGERS {
+            let all = devices.unprivileged.saturating_add(unprivileged);
+            if devices.waiters >= limits::WAITERS || all > limits::STRANGERS {
                 return Err(Errno::EAGAIN);
             }
             devices.waiters = devices.waiters.saturating_add(1);
-            devices.strangers = strangers;
+            devices.unprivileged = all;
         }
         let mut state = device.state.lock();
         let mut result = Ok(());
-        while result.is_ok() && !state.gone && state.event_nr == event_nr {
+        while result.is_ok() && state.io != IoState::Gone && state.event_nr == event_nr {
             result = device.changed.wait_sig(&mut state);
         }
-        if state.gone {
+        if state.io == IoState::Gone {
             result = Err(Errno::ENXIO);
         }
         drop(state);
         let mut devices = self.devices.lock();
         devices.waiters = devices.waiters.saturating_sub(1);
-        devices.strangers = devices.strangers.saturating_sub(stranger);
+        devices.unprivileged = devices.unprivileged.saturating_sub(unprivileged);
         result
     }
 }
@@ -224,13 +258,11 @@ impl<K: Kernel> Device<K> {
             active: None,
             inactive: None,
             created_read_only,
-            suspended: true,
-            quiesced: false,
+            io: IoState::Bare,
             slot: false,
             event_nr: 0,
             controlled: false,
             remove_at_close: false,
-            gone: false,
         };
         let (state, changed) = (K::Mutex::new(state), K::Condvar::new(c"dmdev"));
         let parts = K::Mutex::new(Parts::default());
@@ -242,7 +274,7 @@ impl<K: Kernel> Device<K> {
         self.state.lock().active.as_ref()?.table.engine().cloned()
     }
 
-    /// Holds I/O, waits until none is in flight, and stops the active table's engine. With the
+    /// Holds I/O, waits until none is in flight, and stops the active table's engine. The caller has the
     /// control flag.
     ///
     /// # Errors
@@ -263,10 +295,10 @@ impl<K: Kernel> Device<K> {
     }
 
     /// Starts the engine of the table that is to be active: the inactive one, if there is one. I/O is
-    /// held, and the active table's engine is stopped. With the control flag.
+    /// held, and the active table's engine is stopped. The caller has the control flag.
     ///
     /// # Errors
-    /// What a target says; the active table's engine is still stopped.
+    /// A target's; the active table's engine is still stopped.
     fn start(&self) -> Result<(), Errno> {
         loop {
             let next = self.state.lock().inactive.as_ref().map(|loaded| loaded.table.clone());
@@ -293,17 +325,22 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Its minor.
+    /// The device's minor.
     pub fn minor(&self) -> Minor {
         self.minor
     }
 
-    /// What the system sees of it.
+    /// The device as the system sees it.
     pub fn unit(&self) -> &K::Unit {
         &self.unit
     }
 
-    /// What it is like now.
+    /// `true` once the device is removed, but for its name and minor.
+    fn is_gone(&self) -> bool {
+        self.state.lock().io == IoState::Gone
+    }
+
+    /// The device's state now.
     pub fn snapshot(&self) -> Snapshot<K> {
         let open_count = self.unit.open_count();
         let state = self.state.lock();
@@ -313,7 +350,7 @@ impl<K: Kernel> Device<K> {
             inactive: state.inactive.as_ref().map(|l| l.table.clone()),
             read_only,
             inactive_read_only: state.inactive.as_ref().is_some_and(|l| l.read_only),
-            suspended: state.suspended,
+            suspended: matches!(state.io, IoState::Bare | IoState::Held),
             slot: state.slot,
             event_nr: state.event_nr,
             open_count,
@@ -321,15 +358,15 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Tells those who wait for an event that the device has another name, or a uuid. As in Linux that
-    /// is none for a device without an active table.
+    /// Raises the event of another name, or of a uuid. As in Linux that is none for a device without an active
+    /// table.
     pub(super) fn renamed(&self) {
         if self.state.lock().active.is_some() {
             self.raise_event();
         }
     }
 
-    /// Tells those who wait that something has happened: a target does.
+    /// Raises an event: [`Driver::wait_event`] returns. Context: a thread, for a target one that polls lanes.
     pub fn raise_event(&self) {
         let mut state = self.state.lock();
         state.event_nr = state.event_nr.wrapping_add(1);
@@ -359,7 +396,7 @@ impl<K: Kernel> Device<K> {
         Ok(())
     }
 
-    /// Sets the geometry that the disk tells.
+    /// Sets the geometry that the disk reports.
     ///
     /// # Errors
     /// ENXIO if the device is gone, EINTR.
@@ -369,11 +406,11 @@ impl<K: Kernel> Device<K> {
         Ok(())
     }
 
-    /// The same as [`Device::control`], with the file system suspended that is mounted on the device, if that is
-    /// asked for and I/O is about to be held, which `holds` tells.
+    /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is mounted on the
+    /// device, if that is asked for and `holds` says that I/O is about to be held.
     ///
-    /// Whoever has the control may wait for that file system, as when it loads a table by a path. So the
-    /// file system is suspended first, and goes on while the control is waited for.
+    /// The thread that has the control flag may wait for that file system, as when it opens a component by a
+    /// path. So the file system is suspended first, and goes on while the control flag is waited for.
     fn control_with(
         &self,
         mounted: FileSystem,
@@ -388,7 +425,7 @@ impl<K: Kernel> Device<K> {
                 return Ok((self.control()?, None));
             }
             let mut state = self.state.lock();
-            if !state.controlled && !state.gone {
+            if !state.controlled && state.io != IoState::Gone {
                 state.controlled = true;
                 drop(state);
                 return Ok((Control(self), suspended));
@@ -399,13 +436,17 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Waits for the right to change the device's tables or to take it away.
+    /// Takes the control flag: the right to change the active table or to remove the device. Context: a thread
+    /// with no lock held.
+    ///
+    /// # Errors
+    /// EINTR, ENXIO if the device is gone.
     fn control(&self) -> Result<Control<'_, K>, Errno> {
         let mut state = self.state.lock();
         while state.controlled {
             self.changed.wait_sig(&mut state)?;
         }
-        if state.gone {
+        if state.io == IoState::Gone {
             return Err(Errno::ENXIO);
         }
         state.controlled = true;
@@ -413,15 +454,16 @@ impl<K: Kernel> Device<K> {
         Ok(Control(self))
     }
 
-    /// The same, deaf to signals.
-    fn control_unless_gone(&self) -> Option<Control<'_, K>> {
+    /// Takes the control flag, deaf to signals; `None` if the device is gone. Context: a close or a detach, with
+    /// no lock of the driver's held.
+    fn control_uninterruptible(&self) -> Option<Control<'_, K>> {
         let mut state = self.state.lock();
-        // Whoever takes the device away waits for autoconf(9), which may be here: not the other way
-        // round too.
-        while state.controlled && !state.gone {
+        // Of a device that is gone the flag is not waited for: the thread that has it may be in
+        // config_detach(9), which waits for ca_detach, which may be here.
+        while state.controlled && state.io != IoState::Gone {
             self.changed.wait(&mut state);
         }
-        if state.gone {
+        if state.io == IoState::Gone {
             return None;
         }
         state.controlled = true;
@@ -430,10 +472,11 @@ impl<K: Kernel> Device<K> {
     }
 }
 
-/// The control of a device, and the file system that is mounted on it, if that is suspended.
+/// The control flag of a device, and the file system that is mounted on the device, if that is suspended.
 type Controlled<'d, K> = (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>);
 
-/// The right to change a device's tables, or to take it away.
+/// The control flag of a device: the right to change its active table or to remove it.
+#[must_use = "dropped at once, the control flag is free again"]
 struct Control<'d, K: Kernel>(&'d Device<K>);
 
 impl<K: Kernel> Drop for Control<'_, K> {

@@ -1,4 +1,7 @@
-//! What the device mapper needs of a kernel.
+//! The kernel as the device mapper sees it: what it needs of one.
+//!
+//! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method says that it may
+//! be called from anywhere, which includes soft interrupts, it is called by such a thread, without a lock of ours.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -22,25 +25,26 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     type Disk: Send + Sync;
     /// A device as the system sees it.
     type Unit: Unit<Self> + Send + Sync;
-    /// A thread's promise to ask for no memory, see [`Kernel::frugal`].
+    /// The promise of a thread to ask for no memory, see [`Kernel::frugal`].
     type Frugal;
 
-    /// Finds the block device at `path`.
+    /// Finds the block device at `path`. Sleeps for the file system.
     ///
     /// # Errors
-    /// ENOENT, ENOTBLK, or what the file system says.
+    /// ENOENT, ENOTBLK, or the file system's.
     fn find(&self, path: &str) -> Result<Dev, Errno>;
 
-    /// Opens a block device, for writing too if it can be.
+    /// Opens a block device, for writing too if it can be. Sleeps in its driver.
     ///
     /// # Errors
-    /// ENXIO, EBUSY, or what its driver says.
+    /// ENXIO, EBUSY, or its driver's.
     fn open(&self, dev: Dev) -> Result<Self::Disk, Errno>;
 
     /// Bytes of a nested buffer of a table's own, with what is kept for a lane's place or a job.
     const NESTED: usize;
 
-    /// Takes what the engine of a device's table needs. Dropping the last reference gives it back.
+    /// Allocates what the engine of a device's table needs. Dropping the last reference gives it back. Sleeps for
+    /// memory.
     ///
     /// # Errors
     /// ENOMEM.
@@ -52,52 +56,51 @@ pub trait Kernel: Sized + Send + Sync + 'static {
         components: &[Pdev<Self>],
     ) -> Result<Arc<dyn Host>, Errno>;
 
-    /// Asks an opened block device what it is like now. Its driver may have changed it since it was
-    /// opened: no answer is good for the next table. A device of ours that has no active table has
-    /// no sectors.
+    /// Asks an opened block device for its size, sectors, label and whether it takes writes. Its driver may have
+    /// changed them since it was opened: no answer is good for the next table. A device of ours that has no active
+    /// table has no sectors. Sleeps in its driver.
     ///
     /// # Errors
-    /// What its driver says; EINTR when a signal came.
+    /// Its driver's; EINTR when a signal came.
     fn ask(&self, disk: &Self::Disk) -> Result<Answer, Errno>;
 
-    /// `true` if an opened block device was taken away from its nodes (revoke(2), or its driver let
-    /// the unit go): it does nothing more, and the unit that now has its number is another opening.
+    /// `true` if an opened block device was revoked (revoke(2), or its driver let the unit go): it does nothing
+    /// more, and opening its number again opens another unit.
     fn is_gone(&self, disk: &Self::Disk) -> bool;
 
-    /// Presents a device, without a table, to the system.
+    /// Attaches a device, without a table, to the system. Sleeps.
     ///
     /// # Errors
-    /// ENOMEM, or what autoconf(9) says.
+    /// ENOMEM, or autoconf(9)'s: EBUSY while a device of this minor is not let go.
     fn attach(&self, minor: Minor) -> Result<Self::Unit, Errno>;
 
     /// The major number of the driver's block devices.
     fn block_major(&self) -> u32;
 
-    /// Whether who asks may change devices: KAUTH_SYSTEM_DEVMAPPER.
+    /// Checks that the calling thread may change devices (KAUTH_SYSTEM_DEVMAPPER).
     ///
     /// # Errors
     /// EPERM.
     fn authorize(&self) -> Result<(), Errno>;
 
-    /// A number that the calling process has, and no other that lives.
+    /// The number of the calling process, which no other that lives has.
     fn process(&self) -> u64;
 
-    /// sysctl hw.dm.legacy_errors.
+    /// The variable hw.dm.legacy_errors of sysctl(8). From anywhere.
     fn legacy_errors(&self) -> bool;
 
-    /// sysctl hw.dm.label_guard.
+    /// The variable hw.dm.label_guard of sysctl(8). From anywhere.
     fn label_guard(&self) -> LabelGuard;
 
-    /// Has the calling thread promise, as long as the value lives, to do nothing that may wait for
-    /// memory, nor to take a lock under which anybody does. It is about to hold I/O, or holds some:
-    /// a page-out may be among it, and the memory that it would free the memory waited for. A
-    /// kernel may check that the promise is kept.
+    /// Marks the calling thread, as long as the value lives, as one that does nothing that may wait for
+    /// memory, nor takes a lock under which another thread does. It holds I/O, or is about to: a page-out may be
+    /// among that, which would free the very memory. A kernel may check that the promise is kept.
     fn frugal(&self) -> Self::Frugal;
 
     /// A clock that counts seconds, from anywhere.
     fn seconds(&self) -> u32;
 
-    /// The same clock, for targets to keep.
+    /// The clock of [`Kernel::seconds`], for targets to keep.
     fn clock(&self) -> Clock;
 
     /// The kernel's hash function of this name, if it has one.
@@ -109,58 +112,58 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// The number of CPUs.
     fn cpus(&self) -> usize;
 
-    /// Tells the console, on a line of its own.
+    /// Prints a line on the console. Sleeps for memory.
     fn say(&self, what: fmt::Arguments<'_>);
 }
 
-/// What a block device was like when it was asked.
+/// A block device's size, sectors, label and mode when it was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// Its size.
+    /// The device's size.
     pub size: Sector,
-    /// Bytes in the smallest I/O that it takes: a power of two, at least 512.
+    /// Bytes in the smallest I/O that the device takes: a power of two, at least 512.
     pub sector_size: u32,
-    /// `true` if it takes writes.
+    /// `true` if the device takes writes.
     pub writable: bool,
-    /// Which of its sectors hold its disk's label and boot code, if it carries a label. Nobody looks
-    /// for a label while [`Kernel::label_guard`] is off.
+    /// The device's sectors that hold its disk's label and boot code, if it carries a label. No label is looked
+    /// for while [`Kernel::label_guard`] is off.
     pub guard: Option<Guard>,
 }
 
-/// What to do about tables that reach into the sectors of a component's label.
+/// The policy for tables that reach into the sectors of a component's label (hw.dm.label_guard).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LabelGuard {
-    /// Nothing.
+    /// Tables and writes are accepted.
     Off,
-    /// Accept them with a message, and refuse writes to the label.
+    /// Such tables are accepted with a message; writes to the label are refused.
     Writes,
-    /// Refuse them.
+    /// Such tables are refused.
     Tables,
 }
 
 /// A lock that owns its data.
 pub trait Mutex<T>: Send + Sync {
-    /// What holds it; dropping it lets go.
+    /// The proof that the lock is held; dropping it releases the lock.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
 
-    /// A new one.
+    /// A new lock around `data`.
     fn new(data: T) -> Self;
 
-    /// Takes it, sleeping until it is free.
+    /// Takes the lock, sleeping until it is free. Threads only.
     fn lock(&self) -> Self::Guard<'_>;
 }
 
-/// Something to sleep on.
+/// A condition variable.
 pub trait Condvar<K: Kernel>: Send + Sync {
-    /// A new one; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
+    /// A new condition variable; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
     fn new(name: &'static core::ffi::CStr) -> Self;
 
     /// Lets go of `guard`'s mutex, sleeps until woken, and takes it again.
     fn wait<T: Send>(&self, guard: &mut <K::Mutex<T> as Mutex<T>>::Guard<'_>);
 
-    /// The same, but a signal ends the sleep too.
+    /// Waits as [`Condvar::wait`] does, until woken or until a signal comes.
     ///
     /// # Errors
     /// EINTR, or ERESTART as the kernel has it.
@@ -176,11 +179,17 @@ pub trait Condvar<K: Kernel>: Send + Sync {
 /// The table of a running driver.
 pub type LiveTable<K> = Table<Pdev<K>>;
 
-/// A device as the system sees it: a disk(9) with I/O going through it. The caller serialises
-/// [`Unit::quiesce`], [`Unit::set_table`], [`Unit::release`], [`Unit::tell`] and [`Unit::detach`].
+/// A device as the system sees it: a disk(9) with I/O going through it.
+///
+/// The caller has the device's control flag for all methods but [`Unit::open_count`] and
+/// [`Unit::suspend_file_system`]; it holds no lock, but [`Unit::release`], [`Unit::set_table`] and
+/// [`Unit::open_count`] would allow it. Order: `quiesce`, perhaps `set_table`, `release`, then `tell`; in the end
+/// `begin_detach`, `kill`, `detach_disk`, `detach`. All of them are called by threads and may sleep, but
+/// `set_table`; between `quiesce` and `release` nothing waits for memory.
 pub trait Unit<K: Kernel> {
-    /// A file system that is mounted on the device and begins nothing new until the value is dropped, by the
-    /// thread that has it. It is kept for a moment only, in which nobody waits for anything but I/O.
+    /// A suspension of the file system that is mounted on the device: it begins nothing new until the value is
+    /// dropped, by the thread that has it. No other file system of the system is suspended or unmounted meanwhile, so
+    /// that it is kept for a moment only, in which the thread waits for nothing but I/O.
     type Suspended;
 
     /// Has the file system that is mounted on the device write all that it has, and begin nothing new. `None` if
@@ -200,18 +209,17 @@ pub trait Unit<K: Kernel> {
     /// Lets I/O go again, the held first and in its order.
     fn release(&self);
 
-    /// Changes the table, while I/O is held and none is in flight, and returns the old one. It
-    /// waits for no memory. [`Unit::tell`] follows when I/O goes again.
+    /// Changes the table, while I/O is held and none is in flight, and returns the old one.
+    /// [`Unit::tell`] follows when I/O goes again.
     fn set_table(&self, table: Arc<LiveTable<K>>, read_only: bool) -> Option<Arc<LiveTable<K>>>;
 
-    /// Tells the system the size of a table that has become active. It may wait for memory, so I/O
-    /// is not held now.
+    /// Gives disk(9) the size of a table that has become active. Waits for memory: I/O is not held now.
     fn tell(&self, table: &LiveTable<K>);
 
-    /// Gives the disk a geometry of the caller's. It may wait for memory.
+    /// Gives disk(9) a geometry of the caller's. Waits for memory: I/O may be held, but not by this thread.
     fn set_geometry(&self, geometry: Geometry);
 
-    /// How many device nodes (block, character) are open.
+    /// The number of device nodes (block, character) that are open.
     fn open_count(&self) -> u32;
 
     /// Refuses opens from now on.
@@ -220,14 +228,18 @@ pub trait Unit<K: Kernel> {
     /// EBUSY when it is open and `force` is not set: nothing has changed then.
     fn begin_detach(&self, force: bool) -> Result<(), Errno>;
 
-    /// Fails all I/O, held and to come, with ENXIO, waits for what is in flight, and gives back
-    /// the table. After [`Unit::begin_detach`].
+    /// Fails all I/O, held and to come, with ENXIO, waits for what is in flight, and returns the table. Called
+    /// once, after [`Unit::begin_detach`].
     fn kill(&self) -> Option<Arc<LiveTable<K>>>;
 
-    /// Takes the device from the system. After [`Unit::kill`].
+    /// Revokes the nodes that are open, withdraws the minor and detaches disk(9). Called once, after
+    /// [`Unit::kill`]; waits for closes and for threads in ioctls of the disk, deaf to signals.
+    fn detach_disk(&self);
+
+    /// Has autoconf(9) let go of the device. Called once at most, after [`Unit::detach_disk`].
     ///
     /// # Errors
-    /// What autoconf(9) says.
+    /// autoconf(9)'s.
     fn detach(&self) -> Result<(), Errno>;
 }
 
@@ -240,6 +252,6 @@ pub struct Geometry {
     pub heads: u32,
     /// Sectors per track.
     pub sectors: u32,
-    /// The sector that the device starts at, on the disk that it plays.
+    /// The start sector that userland gave with the geometry; stored, not used.
     pub start: Sector,
 }

@@ -8,7 +8,7 @@ use core::any::TypeId;
 use core::cell::RefCell;
 
 use super::share::{Purse, Share};
-use super::{Device, Driver, Loaded, Selector};
+use super::{Device, Driver, IoState, Loaded, Selector};
 use crate::aes::Aes;
 use crate::executor::{self, Executor};
 use crate::hash::Hash;
@@ -20,19 +20,20 @@ use crate::table::{Builder, Clock, Component, Mistake, Opener, Table, TableError
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, Refusal, limits};
 
-/// Lines of a table that comes in several requests. They are their sender's: another process
-/// neither adds to them nor loads them, and begins anew with its own.
+/// Lines of a table that comes in several requests. They belong to the process that sent them: another one
+/// neither adds to them nor loads them, and begins anew with its own. All fields: under [`Device::parts`].
 #[derive(Default)]
 pub(super) struct Parts {
     /// The process that sent them: [`Kernel::process`].
     sender: u64,
+    /// The lines so far.
     lines: Vec<Line>,
-    /// What is paid for them.
+    /// The memory that they take of [`limits::TABLES`].
     share: Option<Share>,
 }
 
 impl Parts {
-    /// Makes them `sender`'s, and returns what has to go for that.
+    /// Makes the lines `sender`'s, and returns those that have to go for that, to be dropped outside the lock.
     fn claim(&mut self, sender: u64, before: Option<u64>) -> Parts {
         match self.sender != sender || before == Some(0) {
             true => core::mem::replace(self, Parts { sender, ..Parts::default() }),
@@ -41,15 +42,15 @@ impl Parts {
     }
 }
 
-/// What `reload` is given beside the lines.
+/// The arguments of [`Driver::reload`] beside the lines.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// The table takes no writes.
+    /// `true` if the table takes no writes.
     pub read_only: bool,
-    /// More lines will come in further requests.
+    /// `true` if more lines will come in further requests.
     pub more: bool,
-    /// How many lines the requests before have brought; 0 begins a table anew. If it is not said,
-    /// lines are added to those that the same process has sent before.
+    /// The number of lines that the requests before have brought; 0 begins a table anew. `None` adds
+    /// lines to those that the same process has sent before, however many.
     pub before: Option<u64>,
 }
 
@@ -58,11 +59,11 @@ pub struct Load {
 pub struct Line {
     /// The first sector.
     pub start: u64,
-    /// How many sectors.
+    /// The number of sectors.
     pub length: u64,
     /// The target's name.
     pub kind: String,
-    /// Its parameters.
+    /// The target's parameters.
     pub params: String,
 }
 
@@ -74,13 +75,13 @@ impl Drop for Line {
 }
 
 impl Line {
-    /// Bytes of its target's name and parameters.
+    /// Bytes of the target's name and parameters.
     fn text(&self) -> usize {
         self.kind.len().saturating_add(self.params.len())
     }
 
-    /// What it takes of [`limits::TABLES`], in bytes: at least what its target does in a table,
-    /// where four characters may be a stripe.
+    /// An upper bound, in bytes, on what the line takes of [`limits::TABLES`]: a stripe has at least four
+    /// characters (`p 0 `), and 32 bytes in a table.
     fn cost(&self) -> usize {
         self.text().saturating_mul(8).saturating_add(64)
     }
@@ -240,7 +241,7 @@ impl<K: Kernel> Driver<K> {
         Ok(Some(warning))
     }
 
-    /// Gives a table whose targets serve I/O themselves its engine, and pays for it.
+    /// Makes the engine of a table whose targets serve I/O themselves, and starts its threads.
     #[inline(never)]
     fn engage(
         &self,
@@ -291,7 +292,7 @@ impl<K: Kernel> Driver<K> {
             devices.depth_above(self.kernel.block_major(), device.minor, below)?;
         }
         let mut state = device.state.lock();
-        if state.gone {
+        if state.io == IoState::Gone {
             return Err(Errno::ENXIO);
         }
         let old = state.inactive.replace(loaded);
@@ -302,10 +303,10 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Drops the lines that wait for more on all devices: nobody who sent some is there any more.
+    /// Drops, on all devices, the lines of tables that are not complete: the control node was closed.
     pub fn forget_all_lines(&self) {
         let devices = self.devices.lock();
-        let all: Vec<_> = devices.list.iter().filter_map(|e| e.device.clone()).collect();
+        let all: Vec<_> = devices.list.iter().filter_map(|e| e.device().cloned()).collect();
         drop(devices);
         for device in all {
             device.forget_lines();
@@ -341,12 +342,12 @@ impl<K: Kernel> Device<K> {
 
 impl<K: Kernel> Driver<K> {
     /// Size, bytes in a sector, and READONLY of a device of ours by the table that is to be its first:
-    /// whoever loads tables for several devices resumes them when all are loaded. `None` if there
+    /// lvm(8) loads tables for several devices and resumes them when all are loaded. `None` if there
     /// is no such table.
     fn to_come(&self, dev: Dev) -> Option<(Sector, u32, bool)> {
         let found = self.find(&Selector::Minor(Minor::new(u64::from(dev.minor()))?))?;
         let state = found.device.state.lock();
-        // Resumed in the meantime, it is the same table.
+        // The active one, if the device was resumed in the meantime: it is the same table.
         let loaded = state.active.as_ref().or(state.inactive.as_ref())?;
         Some((loaded.table.size(), loaded.table.sector_size(), loaded.read_only))
     }
@@ -357,7 +358,7 @@ struct TableOpener<'d, K: Kernel> {
     driver: &'d Driver<K>,
     minor: Minor,
     read_only: bool,
-    /// What is paid for the table; the memory that its targets keep is added.
+    /// The memory that the table takes of [`limits::TABLES`]; what its targets keep is added.
     share: &'d RefCell<Option<Share>>,
 }
 
@@ -424,7 +425,7 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
     }
 }
 
-/// Reads `major:minor`; `None` if it is not written like that.
+/// The device number that `major:minor` means; `None` if `path` is not of that form.
 ///
 /// # Errors
 /// ENXIO if no device can have these numbers.

@@ -1,43 +1,59 @@
-//! How devices go: removed, removed at their last close, or taken away by autoconf(9).
+//! How a device goes: removed, removed at its last close, or taken away by autoconf(9).
+//!
+//! ```text
+//!  DM_DEV_REMOVE, remove_all ── remove ────┐ control flag;    tear_down
+//!  d_close, with a deferred                │ a signal ends
+//!  removal ─────────────────── last_close ─┤ remove's wait    1 begin_detach   opens are refused; EBUSY if one is
+//!  drvctl -d, shutdown:                    │ for it only        open and nothing forces it
+//!  config_detach ─ ca_detach ─ detach ─────┘                  2 entry: Live → Draining   nobody finds the device
+//!                                                             3 kill           held I/O fails, I/O in flight ends
+//!  Then remove and last_close call config_detach(9),          4 detach_disk    vdevgone (forced), disk_detach
+//!  which comes back here as detach and finds the              5 the engine stops; state: Gone; waiters wake
+//!  entry Detached; then, and after detach, the                6 entry: Draining → Detached   detach may return
+//!  entry is removed.                                          7 the tables are dropped: components are closed
+//! ```
+//!
+//! Each step is there for the next: with an open in between, I/O could come after 3; found after 3, the device
+//! could be given another table; the device_t that 4 names must live until 6, which is what a `detach` of
+//! another thread waits for; 7 may come back into this driver, to close a dm device below, so no lock is held.
 
 use alloc::vec::Vec;
 
-use super::set::Entry;
-use super::{Device, Driver, Selector};
+use super::set::EntryState;
+use super::{Device, Driver, IoState, Selector};
 use crate::Errno;
 use crate::kernel::{Condvar, Kernel, Mutex, Unit};
 use crate::units::Minor;
 use crate::worker::Quiesce;
 
 impl<K: Kernel> Driver<K> {
-    /// Takes a device away, or with `deferred` has it go at its last close. The answer is whether
-    /// it is gone.
+    /// Removes a device, or with `deferred` marks one that is open to be removed at its last close. `true` if
+    /// the device is gone. Context: a thread with no lock held; waits for the control flag, then for I/O.
     ///
     /// # Errors
-    /// EBUSY while it is open, ENXIO if it is gone already, EINTR.
+    /// EBUSY while the device is open, ENXIO if it is gone already, EINTR.
     pub fn remove(&self, device: &Device<K>, deferred: bool) -> Result<bool, Errno> {
         let control = device.control()?;
-        match self.dismantle(device, false) {
+        match self.tear_down(device, false) {
             Err(Errno::EBUSY) if deferred => {
                 device.state.lock().remove_at_close = true;
-                // It may have been closed in between; that close could not see the mark.
+                // The last close may have come after tear_down said EBUSY and before the mark was set: then it
+                // has removed nothing.
                 drop(control);
                 if device.unit.open_count() == 0 {
-                    self.closed(device.minor);
+                    self.last_close(device.minor);
                 }
-                Ok(device.state.lock().gone)
+                Ok(device.is_gone())
             }
             Err(errno) => Err(errno),
             Ok(()) => {
-                // An error would mean that autoconf(9) took it away first.
-                let _ = device.unit.detach();
-                self.forget(device.minor);
+                self.leave_system(device);
                 Ok(true)
             }
         }
     }
 
-    /// Takes away every device that is not open, until none is left that could go: those that
+    /// Removes every device that is not open, until none is left that could go: those that
     /// only another device kept open go with it.
     ///
     /// # Errors
@@ -45,7 +61,7 @@ impl<K: Kernel> Driver<K> {
     pub fn remove_all(&self, deferred: bool) -> Result<(), Errno> {
         loop {
             let devices = self.devices.lock();
-            let all: Vec<_> = devices.list.iter().filter_map(|e| e.device.clone()).collect();
+            let all: Vec<_> = devices.list.iter().filter_map(|e| e.device().cloned()).collect();
             drop(devices);
             let mut removed = false;
             for device in all {
@@ -61,86 +77,96 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Has autoconf(9) take a device away: `drvctl -d`, or the end of the system.
+    /// Detaches a device for autoconf(9), in ca_detach: `drvctl -d`, the end of the system, or the second half
+    /// of a removal. When this has returned `Ok`, nothing of the device refers to its device_t. Context: a
+    /// thread, on kernels before config_detach_release(9) with the kernel lock; sleeps, deaf to signals.
     ///
     /// # Errors
-    /// EBUSY while it is open and `force` is not set.
-    pub fn detached(&self, minor: Minor, force: bool) -> Result<(), Errno> {
+    /// EBUSY while the device is open and `force` is not set.
+    pub fn detach(&self, minor: Minor, force: bool) -> Result<(), Errno> {
         let mut devices = self.devices.lock();
         let device = loop {
-            match devices.position(minor).ok().and_then(|at| devices.list.get(at)) {
-                Some(Entry { device: Some(device), .. }) => break device.clone(),
-                // Attached, and about to be ready: taken away now, it would be there for the
-                // driver alone.
-                Some(Entry { going: false, .. }) => self.made.wait(&mut devices),
-                // A remove is at work, and this is its autoconf half.
-                Some(Entry { empty: true, .. }) | None => return Ok(()),
-                // It is at work, and this is someone else: what autoconf(9) has must live until the
-                // device has let go of it.
-                Some(_) => self.made.wait(&mut devices),
+            match devices.position(minor).ok().and_then(|at| devices.list.get(at)).map(|e| &e.state)
+            {
+                // A removal has called config_detach(9), or is done.
+                None | Some(EntryState::Detached) => return Ok(()),
+                Some(EntryState::Live(device)) => break device.clone(),
+                // config_attach_pseudo(9) has returned, but `create` has not published the device; or another
+                // thread removes it, whose disk(9) still has the device_t's name.
+                Some(EntryState::Attaching | EntryState::Draining) => {
+                    self.entry_changed.wait(&mut devices);
+                }
             }
         };
         drop(devices);
-        let _control = device.control_unless_gone();
-        match self.dismantle(&device, force) {
-            Err(Errno::ENXIO) => Ok(()),
-            Err(errno) => Err(errno),
-            Ok(()) => {
-                self.forget(minor);
-                Ok(())
-            }
-        }
+        let Some(_control) = device.control_uninterruptible() else { return Ok(()) };
+        self.tear_down(&device, force)?;
+        self.forget(minor);
+        Ok(())
     }
 
-    /// The last open node of a device was closed.
-    pub fn closed(&self, minor: Minor) {
+    /// Removes a device whose last open node was closed, if that was deferred until now. Context: d_close, so
+    /// a thread with no lock held, which has no reference to the device's disk(9); sleeps, deaf to signals.
+    pub fn last_close(&self, minor: Minor) {
         let Some(found) = self.find(&Selector::Minor(minor)) else { return };
-        if !found.device.state.lock().remove_at_close {
+        let device = &found.device;
+        if !device.state.lock().remove_at_close {
             return;
         }
-        let _control = found.device.control_unless_gone();
-        if self.dismantle(&found.device, false).is_ok() {
-            // An error would mean that autoconf(9) took it away first.
-            let _ = found.device.unit.detach();
-            self.forget(minor);
+        let Some(_control) = device.control_uninterruptible() else { return };
+        // EBUSY: opened again meanwhile; the next last close removes it.
+        if self.tear_down(device, false).is_ok() {
+            self.leave_system(device);
         }
     }
 
-    /// Empties a device: nobody can find it or open it, its I/O is over, its components are let
-    /// go. With [`Device::control`] held.
-    fn dismantle(&self, device: &Device<K>, force: bool) -> Result<(), Errno> {
-        if device.state.lock().gone {
-            return Err(Errno::ENXIO);
-        }
+    /// Has autoconf(9) let go of a device that was torn down, and frees its minor and names.
+    fn leave_system(&self, device: &Device<K>) {
+        // An error would mean that autoconf(9) took the device_t away first.
+        let _ = device.unit.detach();
+        self.forget(device.minor);
+    }
+
+    /// Steps 1 to 7 of the picture above. The caller has the control flag.
+    ///
+    /// # Errors
+    /// EBUSY while the device is open and `force` is not set: nothing has changed then.
+    fn tear_down(&self, device: &Device<K>, force: bool) -> Result<(), Errno> {
         device.unit.begin_detach(force)?;
-        if let Ok(entry) = self.devices.lock().entry_of(device) {
-            (entry.device, entry.going) = (None, true);
-        }
+        self.entry_goes(device, EntryState::Draining);
         let active = device.state.lock().active.as_ref().map(|loaded| loaded.table.clone());
         let engine = active.as_ref().and_then(|table| table.engine());
         if let Some(engine) = engine {
             engine.suspending(Quiesce::Remove);
         }
         let table = device.unit.kill();
+        device.unit.detach_disk();
         if let Some(engine) = engine {
             engine.stop();
         }
         let mut state = device.state.lock();
-        state.gone = true;
+        state.io = IoState::Gone;
         let tables = (state.active.take(), state.inactive.take());
         drop(state);
         device.forget_lines();
         device.changed.broadcast();
-        let mut devices = self.devices.lock();
-        if let Ok(at) = devices.position(device.minor)
-            && let Some(entry) = devices.list.get_mut(at)
-        {
-            entry.empty = entry.going;
-        }
-        drop(devices);
-        self.made.broadcast();
+        self.entry_goes(device, EntryState::Detached);
         drop(tables);
         drop(table);
         Ok(())
+    }
+
+    /// Has the entry of a device that is being removed go on to its next state.
+    fn entry_goes(&self, device: &Device<K>, next: EntryState<K>) {
+        let mut devices = self.devices.lock();
+        let at = devices.position(device.minor).ok();
+        let Some(entry) = at.and_then(|at| devices.list.get_mut(at)) else {
+            panic!("dm: a device that is being removed has lost its entry");
+        };
+        let old = core::mem::replace(&mut entry.state, next);
+        drop(devices);
+        self.entry_changed.broadcast();
+        // Perhaps one of the last references; not under the lock.
+        drop(old);
     }
 }

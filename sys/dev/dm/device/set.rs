@@ -13,52 +13,88 @@ use crate::shared::Registry;
 use crate::units::Minor;
 use crate::{Errno, limits};
 
-/// The driver: all devices, and the components that their tables share.
+/// The driver: all devices, and the components that their tables share. Each field guards itself.
 pub struct Driver<K: Kernel> {
     pub(super) kernel: K,
+    /// The set of devices.
     pub(super) devices: K::Mutex<Devices<K>>,
-    /// A device that was being made is there, or has failed to come.
-    pub(super) made: K::Condvar,
+    /// An entry of `devices` has changed its [`EntryState`] or was removed.
+    pub(super) entry_changed: K::Condvar,
+    /// The components that are open.
     pub(super) pdevs: Arc<Pdevs<K>>,
-    talk: K::Mutex<Talk>,
+    console: K::Mutex<ConsoleRate>,
+    /// The memory that tables may take.
     pub(super) purse: Purse,
+    /// The state that lines of several tables share for a component.
     pub(super) shared: K::Mutex<Registry>,
 }
 
-/// What the console has been told of late.
+/// The messages of the last second, of which there may be so many: ppsratecheck(9), which counts those that were
+/// left out as well.
 #[derive(Default)]
-struct Talk {
-    /// The second that the counts are of.
+struct ConsoleRate {
+    /// The second that is counted.
     second: u32,
-    told: u32,
+    /// Messages that were printed.
+    printed: u32,
+    /// Messages that were not.
     left_out: u32,
 }
 
+/// The set of devices. All fields: under [`Driver::devices`].
 pub(super) struct Devices<K: Kernel> {
     /// By minor, ascending.
     pub(super) list: Vec<Entry<K>>,
-    /// Where to look for the next minor: they are not reused until all have been used, so that a
-    /// tool that remembers one does not meet another device.
+    /// The minor from which on a free one is looked for: minors are not reused until all have been used, so
+    /// that a tool that remembers one does not meet another device.
     pub(super) next: u32,
-    /// Those who wait for events, and how many of them may not change devices.
+    /// Threads in [`Driver::wait_event`].
     pub(super) waiters: usize,
-    pub(super) strangers: usize,
+    /// Those of them that are unprivileged.
+    pub(super) unprivileged: usize,
 }
 
+/// A device's place in the set: its minor and names are taken as long as it exists.
 pub(super) struct Entry<K: Kernel> {
     pub(super) minor: Minor,
     pub(super) name: Name,
     pub(super) uuid: Option<Uuid>,
-    /// Empty while the device is being made or taken away: its name and minor are taken then, but
-    /// nobody can find it.
-    pub(super) device: Option<Arc<Device<K>>>,
-    /// Of a device that is empty: it is being taken away.
-    pub(super) going: bool,
-    /// Of one that is being taken away: nothing of it is left but its name and minor.
-    pub(super) empty: bool,
+    pub(super) state: EntryState<K>,
 }
 
-/// How userland says which device it means.
+/// The states of an entry, and with it of a device, as dk(4) has DKW_STATE_LARVAL to DEAD.
+///
+/// ```text
+///   reserve              create              tear_down          tear_down              forget
+///  ─────────► Attaching ────────► Live ──────────────► Draining ─────────► Detached ──────────► (no entry)
+///                 │                                                            ▲
+///                 └─ attaching failed: forget                                  └─ ca_detach may return
+/// ```
+///
+/// Each change wakes [`Driver::entry_changed`].
+pub(super) enum EntryState<K: Kernel> {
+    /// The device is being made: nobody finds it. Owner: the thread in [`Driver::create`].
+    Attaching,
+    /// The device can be found.
+    Live(Arc<Device<K>>),
+    /// The device is being removed: nobody finds it, but its I/O or its disk(9) may be there. Owner: the thread
+    /// that has the control flag.
+    Draining,
+    /// Nothing is left but the minor, the names, and perhaps the device_t. Owner: as for `Draining`.
+    Detached,
+}
+
+impl<K: Kernel> Entry<K> {
+    /// The device, if it can be found.
+    pub(super) fn device(&self) -> Option<&Arc<Device<K>>> {
+        match &self.state {
+            EntryState::Live(device) => Some(device),
+            EntryState::Attaching | EntryState::Draining | EntryState::Detached => None,
+        }
+    }
+}
+
+/// The way in which userland names a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Selector {
     /// By minor number.
@@ -81,48 +117,48 @@ pub struct Found<K: Kernel> {
     pub uuid: Option<Uuid>,
 }
 
-/// Minors that are tried for a device that may have any, after one that the system has not let go yet.
+/// The minors that are tried for a device that may have any, where the system has not let go of the first.
 const TRIES: u32 = 16;
 
 impl<K: Kernel> Driver<K> {
     /// A driver without devices.
     pub fn new(kernel: K) -> Self {
-        let devices = Devices { list: Vec::new(), next: 1, waiters: 0, strangers: 0 };
-        let (devices, made) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
-        let talk = K::Mutex::new(Talk::default());
+        let devices = Devices { list: Vec::new(), next: 1, waiters: 0, unprivileged: 0 };
+        let (devices, entry_changed) = (K::Mutex::new(devices), K::Condvar::new(c"dmmade"));
+        let console = K::Mutex::new(ConsoleRate::default());
         let (pdevs, purse) = (Pdevs::new(), Purse::default());
         let shared = K::Mutex::new(Registry::default());
-        Driver { kernel, devices, made, pdevs, talk, purse, shared }
+        Driver { kernel, devices, entry_changed, pdevs, console, purse, shared }
     }
 
-    /// Tells the console, unless it has been told a lot in this second: whoever loads tables in a
-    /// loop shall not drown what others have to say.
+    /// Prints a line on the console, unless [`limits::MESSAGES`] were printed in this second: a process that
+    /// loads tables in a loop shall not drown other messages. Context: a thread; waits for memory.
     pub(crate) fn say(&self, what: fmt::Arguments<'_>) {
         let second = self.kernel.seconds();
-        let mut talk = self.talk.lock();
+        let mut rate = self.console.lock();
         let mut left_out = 0;
-        if talk.second != second {
-            left_out = talk.left_out;
-            *talk = Talk { second, ..Talk::default() };
+        if rate.second != second {
+            left_out = rate.left_out;
+            *rate = ConsoleRate { second, ..ConsoleRate::default() };
         }
-        let tell = talk.told < limits::MESSAGES;
-        let count = if tell { &mut talk.told } else { &mut talk.left_out };
+        let print = rate.printed < limits::MESSAGES;
+        let count = if print { &mut rate.printed } else { &mut rate.left_out };
         *count = count.saturating_add(1);
-        drop(talk);
+        drop(rate);
         if left_out > 0 {
             self.kernel.say(format_args!("dm: {left_out} messages were left out"));
         }
-        if tell {
+        if print {
             self.kernel.say(what);
         }
     }
 
-    /// The kernel it runs in.
+    /// The kernel that the driver runs in.
     pub fn kernel(&self) -> &K {
         &self.kernel
     }
 
-    /// How many devices there are, those that come or go among them.
+    /// The number of devices, those that come or go among them.
     pub fn count(&self) -> usize {
         self.devices.lock().list.len()
     }
@@ -136,11 +172,11 @@ impl<K: Kernel> Driver<K> {
             Selector::Uuid(uuid) => e.uuid.as_ref() == Some(uuid),
             Selector::None => false,
         })?;
-        let device = entry.device.clone()?;
+        let device = entry.device()?.clone();
         Some(Found { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
     }
 
-    /// Whether a device takes no writes; one that does not exist takes them as well as any.
+    /// `true` if a device exists and takes no writes.
     pub fn is_read_only(&self, minor: Minor) -> bool {
         self.find(&Selector::Minor(minor)).is_some_and(|found| found.device.snapshot().read_only)
     }
@@ -148,7 +184,7 @@ impl<K: Kernel> Driver<K> {
     /// All devices' names and minors, by minor.
     pub fn names(&self) -> Vec<(Name, Minor)> {
         let devices = self.devices.lock();
-        let there = devices.list.iter().filter(|e| e.device.is_some());
+        let there = devices.list.iter().filter(|e| e.device().is_some());
         there.map(|e| (e.name.clone(), e.minor)).collect()
     }
 
@@ -169,7 +205,7 @@ impl<K: Kernel> Driver<K> {
             let reserved = self.reserve(&name, uuid.as_ref(), minor)?;
             match self.kernel.attach(reserved) {
                 Ok(unit) => break (reserved, unit),
-                // The system may not be done yet with a device that had this minor. Another does.
+                // The system may not have let go yet of a device that had this minor: try another.
                 Err(Errno::EBUSY) if minor.is_none() && tries < TRIES => {
                     self.forget(reserved);
                     tries = tries.saturating_add(1);
@@ -182,17 +218,17 @@ impl<K: Kernel> Driver<K> {
         };
         let device = Arc::new(Device::new(minor, unit, read_only));
         let mut devices = self.devices.lock();
-        if let Ok(at) = devices.position(minor)
-            && let Some(entry) = devices.list.get_mut(at)
-        {
-            entry.device = Some(device.clone());
-        }
+        let at = devices.position(minor).ok();
+        let Some(entry) = at.and_then(|at| devices.list.get_mut(at)) else {
+            panic!("dm: a device that is being made has lost its entry");
+        };
+        entry.state = EntryState::Live(device.clone());
         drop(devices);
-        self.made.broadcast();
+        self.entry_changed.broadcast();
         Ok(Found { device, name, uuid })
     }
 
-    /// Takes a minor, this one or any, and the names for a device that is to be made.
+    /// Makes the entry of a device that is to be made, with this minor or any.
     fn reserve(
         &self,
         name: &Name,
@@ -213,18 +249,19 @@ impl<K: Kernel> Driver<K> {
             Err(at) => at,
         };
         let (name, uuid) = (name.clone(), uuid.cloned());
-        let entry = Entry { minor, name, uuid, device: None, going: false, empty: false };
+        let entry = Entry { minor, name, uuid, state: EntryState::Attaching };
         devices.list.insert(at, entry);
         Ok(minor)
     }
 
+    /// Removes the entry of a device that is gone or has not come: its minor and names are free.
     pub(super) fn forget(&self, minor: Minor) {
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(minor) {
             devices.list.remove(at);
         }
         drop(devices);
-        self.made.broadcast();
+        self.entry_changed.broadcast();
     }
 
     /// Gives a device another name, which is an event of it.
@@ -268,19 +305,26 @@ impl<K: Kernel> Driver<K> {
 }
 
 impl<K: Kernel> Devices<K> {
+    /// The place of a minor's entry in the list, or the one where it would stand.
     pub(super) fn position(&self, minor: Minor) -> Result<usize, usize> {
         self.list.binary_search_by_key(&minor, |e| e.minor)
     }
 
-    /// The entry of a device; its minor may be another's by now.
+    /// The entry of a device that can be found.
+    ///
+    /// # Errors
+    /// ENXIO if the device is being removed, or is gone: its minor may be another's by now.
     pub(super) fn entry_of(&mut self, device: &Device<K>) -> Result<&mut Entry<K>, Errno> {
         let at = self.position(device.minor).map_err(|_| Errno::ENXIO)?;
         let entry = self.list.get_mut(at).ok_or(Errno::ENXIO)?;
-        let same = entry.device.as_ref().is_some_and(|d| core::ptr::eq(Arc::as_ptr(d), device));
+        let same = entry.device().is_some_and(|d| core::ptr::eq(Arc::as_ptr(d), device));
         same.then_some(entry).ok_or(Errno::ENXIO)
     }
 
-    /// That no device but `except` has this name or uuid.
+    /// Checks that no device but `except` has this name or uuid.
+    ///
+    /// # Errors
+    /// EEXIST.
     fn check_free(
         &self,
         name: &Name,

@@ -1,23 +1,23 @@
-//! What tables may take of memory, all together.
+//! The limit on the memory of all tables together.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Errno, limits};
 
-/// The memory that tables may take, [`limits::TABLES`], of which each clone takes: the driver's, and those of targets
-/// that take some while their table is there.
+/// A reference to the account of tables' memory, of which there is one a driver, with [`limits::TABLES`] bytes: the
+/// driver has one, and each target that takes memory while its table is there.
 #[derive(Clone, Default)]
 pub struct Purse(Arc<AtomicUsize>);
 
-/// A part of it, which comes back when it is dropped.
+/// Bytes taken from a [`Purse`], which come back when the value is dropped.
 pub struct Share {
     of: Purse,
     bytes: usize,
 }
 
 impl Purse {
-    /// Takes a part. From anywhere; does not sleep.
+    /// Takes some bytes. Context: any; does not sleep.
     ///
     /// # Errors
     /// ENOMEM if there is not that much left.
@@ -29,7 +29,7 @@ impl Purse {
 }
 
 impl Share {
-    /// Takes another over.
+    /// Takes over another share's bytes.
     pub fn join(&mut self, mut other: Share) {
         self.bytes = self.bytes.saturating_add(core::mem::take(&mut other.bytes));
     }

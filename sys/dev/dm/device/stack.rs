@@ -18,18 +18,18 @@ impl<K: Kernel> Devices<K> {
         }
     }
 
-    /// The same for the tables of a device, active and inactive. No table is let go here: that
-    /// would close its components under the lock.
+    /// Calls `each` with the place of every device of ours among the components of an entry's tables, active
+    /// and inactive. No table is dropped here: that would close its components under the lock.
     fn below(&self, major: u32, entry: &Entry<K>, mut each: impl FnMut(usize)) {
-        let Some(device) = &entry.device else { return };
+        let Some(device) = entry.device() else { return };
         let state = device.state.lock();
         for loaded in [&state.active, &state.inactive].into_iter().flatten() {
             self.ours(major, loaded.table.devs(), &mut each);
         }
     }
 
-    /// How many layers of our own devices lie below a table with these components. Layer by layer:
-    /// the paths through a stack can be more than anybody could follow.
+    /// The number of layers of our own devices below a table with these components. Breadth first: the number
+    /// of paths through a stack can be exponential in its depth.
     ///
     /// # Errors
     /// ELOOP if `loaded` is one of them, or there are too many layers.
@@ -58,7 +58,11 @@ impl<K: Kernel> Devices<K> {
         Ok(depth)
     }
 
-    /// That the devices above `minor` stay within the depth with `below` layers under it.
+    /// Checks that no device stacked on `minor` would have more than [`limits::DEPTH`] layers, with `below`
+    /// layers under `minor`.
+    ///
+    /// # Errors
+    /// ELOOP.
     pub(super) fn depth_above(&self, major: u32, minor: Minor, below: usize) -> Result<(), Errno> {
         let mut layer = Layer::new(self.list.len());
         let _ = self.position(minor).map(|at| layer.add(at));

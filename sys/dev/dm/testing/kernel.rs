@@ -485,7 +485,7 @@ pub fn driver(kernel: Fake) -> Arc<crate::device::Driver<Fake>> {
     let weak = Arc::downgrade(&driver);
     let call: Box<dyn Fn(Minor) + Send + Sync> = Box::new(move |minor| {
         if let Some(driver) = weak.upgrade() {
-            driver.closed(minor);
+            driver.last_close(minor);
         }
     });
     kernel.on_last_close(call);

@@ -41,6 +41,7 @@ struct State {
     opens: u32,
     detaching: bool,
     dead: bool,
+    disk_gone: bool,
     geometry: Option<Geometry>,
     mounted: bool,
 }
@@ -239,9 +240,16 @@ impl Unit<Fake> for FakeUnit {
         state.table.take()
     }
 
+    fn detach_disk(&self) {
+        let mut state = self.state();
+        assert!(state.dead && state.in_flight == 0, "a disk was detached without kill");
+        assert!(!state.disk_gone, "a disk was detached twice");
+        state.disk_gone = true;
+    }
+
     fn detach(&self) -> Result<(), Errno> {
         let mut state = self.state();
-        assert!(state.dead, "detached without kill");
+        assert!(state.disk_gone, "detached without detach_disk");
         state.calls.push(Call::Detach);
         drop(state);
         let mut world = self.kernel.world();

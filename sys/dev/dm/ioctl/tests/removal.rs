@@ -169,14 +169,14 @@ fn autoconf_may_take_a_device_away_unless_it_is_open() {
     let bench = one();
     let (unit, minor) = (bench.unit("d"), Minor::new(1).unwrap());
     unit.open_node().unwrap();
-    assert_eq!(bench.driver.detached(minor, false), Err(Errno::EBUSY));
+    assert_eq!(bench.driver.detach(minor, false), Err(Errno::EBUSY));
     bench.on("info", "d");
-    assert_eq!(bench.driver.detached(minor, true), Ok(()));
+    assert_eq!(bench.driver.detach(minor, true), Ok(()));
     assert_eq!((bench.driver.count(), bench.kernel.open_now()), (0, [].into()));
     assert!(!unit.begin_io());
     unit.detach().unwrap();
     // One that is gone, or never was.
-    assert_eq!(bench.driver.detached(minor, false), Ok(()));
+    assert_eq!(bench.driver.detach(minor, false), Ok(()));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
 /// How long a script may take.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(2400);
 
 /// What came of a script, or is expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,7 +15,7 @@ use self::disk::Source;
 use self::passphrase::Passphrase;
 use crate::cli::{Luks, LuksCommand, LuksDisk, LuksKey};
 use crate::client::Failure;
-use crate::say;
+use crate::{say, wiping};
 
 /// How often a passphrase is asked for at the terminal.
 const TRIES: usize = 3;
@@ -25,7 +25,7 @@ const TRIES: usize = 3;
 /// # Errors
 /// [`Failure::Locked`] for a wrong passphrase, else [`Failure::Usage`].
 pub fn run(luks: &Luks) -> Result<String, Failure> {
-    keeper::keep_secrets();
+    wiping::begin();
     match &luks.command {
         LuksCommand::Dump { disk, json } => {
             let opened = Opened::new(disk)?;

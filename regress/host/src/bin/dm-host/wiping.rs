@@ -8,11 +8,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::resource::{Resource, setrlimit};
+
 static WIPES: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process wipes what it frees.
+/// From now on this process wipes what it frees, and no crash writes its memory to a file.
 pub fn begin() {
     WIPES.store(true, Ordering::SeqCst);
+    // A system that does not know of it has no such files.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// The system's allocator, with that.

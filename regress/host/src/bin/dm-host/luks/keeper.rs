@@ -10,7 +10,6 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use dm_core::ioctl::flags;
 use dm_host::Errno;
 use dm_nbd::Listener;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use zeroize::Zeroizing;
 
@@ -30,16 +29,9 @@ pub const REFUSED: &str = "refused";
 /// The same for other failures.
 const FAILED: &str = "failed";
 
-/// Has this process wipe what it frees, and lets no crash write its memory to a file.
-pub fn keep_secrets() {
-    wiping::begin();
-    // A system that does not know of it has no such files.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-}
-
 /// Runs as the process of its own.
 pub fn run(words: &LuksKeeper) -> ExitCode {
-    keep_secrets();
+    wiping::begin();
     let begun = table().map_err(Failure::Usage).and_then(|table| begin(words, table));
     let running = begun.and_then(|running| match stand_apart() {
         Ok(()) => Ok(running),

@@ -9,7 +9,7 @@ use dm_host::sysctl::Value;
 use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, makedev, netbsd, reasons};
 
 use super::extents::{Found, Map};
-use crate::say;
+use crate::{say, wiping};
 
 /// The driver's major number for block devices: sys/conf/majors.
 pub const BLOCK_MAJOR: u32 = 169;
@@ -37,6 +37,11 @@ pub struct Kernel {
 }
 
 type Said<T> = std::result::Result<T, (Errno, String)>;
+
+/// `true` for a request that may have a key of the target crypt's in it, or ask for one.
+fn may_have_key(xml: &str) -> bool {
+    xml.contains("crypt") || xml.contains("key set")
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,6 +100,10 @@ impl Kernel {
     /// The driver's, with its reason, unless the request asks for reasons itself.
     pub fn ioctl(&self, control: &File, xml: &str) -> Said<String> {
         let machine = self.machine().map_err(|errno| (errno, String::new()))?;
+        if may_have_key(xml) {
+            // Before what has come is freed.
+            wiping::begin();
+        }
         // Before and after: what is learnt of a table meanwhile may be of either one.
         self.changes.fetch_add(1, Ordering::SeqCst);
         let result = self.as_caller(machine, || reasons::ask(xml, |xml| control.plist_ioctl(xml)));
@@ -210,8 +219,9 @@ impl Kernel {
              <key>name</key><string>{name}</string>\
              <key>flags</key><integer>{flags:#x}</integer></dict></plist>"
         );
-        let control = self.machine()?.open("/dev/mapper/control", Flags::READ_WRITE)?;
-        let reply = control.plist_ioctl(&xml)?;
+        // A table's keys are zeros for who could not change the device.
+        let how = if command == "table" { Flags::READ } else { Flags::READ_WRITE };
+        let reply = self.machine()?.open("/dev/mapper/control", how)?.plist_ioctl(&xml)?;
         match plist::Value::from_reader_xml(reply.as_bytes()) {
             Ok(plist::Value::Dictionary(dict)) => Ok(dict),
             _ => Err(Errno::EIO),

@@ -43,7 +43,7 @@ pub const PENDING: usize = 128;
 pub const BATCH: usize = 64;
 
 /// Room for insertions that is to be there, in exceptions.
-const ROOM: u64 = 1024;
+const ROOM: usize = 512;
 
 /// Buckets of reads that are under way.
 const READS: usize = 1024;
@@ -215,7 +215,7 @@ impl Cow {
     pub fn new(purse: &Purse, unit: usize) -> Cow {
         let mut runs = Runs::new(limits::SNAPSHOT_BLOCKS);
         let mut paid = Vec::with_capacity(limits::SNAPSHOT_BLOCKS);
-        while runs.room() < ROOM
+        while !runs.has_room(ROOM)
             && let Ok(share) = purse.take(BLOCK)
         {
             runs.grow(Block::default());
@@ -514,7 +514,7 @@ impl Cow {
         if persistent {
             state.advance(count, bytes);
         }
-        if state.runs.room() < ROOM {
+        if !state.runs.has_room(ROOM) {
             state.raise(|signals| &signals.hungry);
         }
         // Those that waited for a number.
@@ -536,7 +536,7 @@ impl Cow {
     pub fn is_hungry(&self, table: u64) -> bool {
         let state = self.state.lock();
         state.is_kept_by(table)
-            && state.runs.room() < ROOM
+            && !state.runs.has_room(ROOM)
             && !state.starved
             && state.health == Health::Good
     }
@@ -594,7 +594,7 @@ impl State {
         if waiting >= PENDING {
             return Err(Cannot::Busy);
         }
-        if self.runs.room() <= waiting as u64 {
+        if !self.runs.has_room(waiting.saturating_add(1)) {
             return Err(Cannot::Memory);
         }
         let geometry = self.geometry;

@@ -195,7 +195,7 @@ impl Snapshot {
     /// Gets memory for the next exceptions.
     async fn make_room(&self, lane: &mut Lane) -> Result<(), Errno> {
         // The lane's buffer is not touched by this.
-        while self.cow.state.lock().runs.room() < SOME as u64 {
+        while !self.cow.state.lock().runs.has_room(SOME) {
             if !self.feed(lane).await {
                 return Err(Errno::ENOMEM);
             }

@@ -3,10 +3,11 @@
 //! A *run* is some consecutive chunks of the origin that lie in consecutive chunks of the store, as copies that are made
 //! in order do: sixteen bytes for up to 65,536 of them. Runs stand in the leaves of a B+ tree by their first chunk of the
 //! origin. A node has room for [`FAN`] runs or branches; a full one is split on the way down, so that an insertion
-//! never goes back up. At the end of the tree a split leaves the node full that it was, which fills nodes where
+//! never goes back up. At the end of the tree a split leaves most where it was, which fills nodes where
 //! chunks come in order.
 //!
-//! Nodes come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates.
+//! Nodes come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. An exception is taken away
+//! from the end of its run only (`runs/remove.rs`), and a node that has become empty is free again.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -15,14 +16,22 @@ use core::ops::Range;
 
 use super::format::Exception;
 
+mod remove;
+
 /// Runs, or branches, in a node.
 pub const FAN: usize = 63;
 
 /// Nodes in a block.
 const NODES: usize = 32;
 
-/// Nodes that one insertion may take: one for each level of a tree that cannot be higher, and a root.
+/// Levels of a tree that cannot be higher, and one for a root.
 const MOST: usize = 12;
+
+/// Entries that a split leaves free, at least.
+const SLACK: usize = 8;
+
+/// No node.
+const NONE: u64 = u64::MAX;
 
 /// Bits of a chunk of the store; the others count the run.
 const NEW: u32 = 48;
@@ -43,7 +52,8 @@ struct Node {
     /// The first chunk of the origin that a run, or any run under a branch, has. A node's own first is not
     /// looked at in a branch.
     keys: [u64; FAN],
-    /// A run's chunk of the store and its length less one, or the number of the node under a branch.
+    /// A run's chunk of the store and its length less one, or the number of the node under a branch. The first of a node
+    /// that is free is the number of the next that is, or [`NONE`].
     values: [u64; FAN],
 }
 
@@ -65,8 +75,13 @@ impl Default for Block {
 pub struct Runs {
     /// It has room for as many as there may be.
     blocks: Vec<Block>,
-    /// Nodes in use: the first of them all.
+    /// Nodes that have been in use: the first of them all.
     used: usize,
+    /// Those of them that are not any more, and the number of the first.
+    freed: usize,
+    free: u64,
+    /// Nodes in use that are branches.
+    branches: usize,
     root: usize,
     /// The number of exceptions.
     count: u64,
@@ -128,7 +143,8 @@ impl Node {
 impl Runs {
     /// No exceptions, with room for so many blocks and none yet.
     pub fn new(blocks: usize) -> Runs {
-        Runs { blocks: Vec::with_capacity(blocks), used: 0, root: 0, count: 0 }
+        let blocks = Vec::with_capacity(blocks);
+        Runs { blocks, used: 0, freed: 0, free: NONE, branches: 0, root: 0, count: 0 }
     }
 
     /// Adds a block of nodes. The answer is the block if there is no room for one.
@@ -144,16 +160,23 @@ impl Runs {
         None
     }
 
-    /// The number of insertions that are certain to find room.
-    pub fn room(&self) -> u64 {
-        let spare = self.blocks.len().saturating_mul(NODES).saturating_sub(self.used);
-        // One in half a node's entries splits a node, and one in that many of those the node above it.
-        (spare.saturating_sub(MOST) as u64).saturating_mul(FAN as u64 / 4)
+    /// `true` if so many insertions are certain to find room, wherever they fall.
+    pub fn has_room(&self, insertions: usize) -> bool {
+        let all = self.blocks.len().saturating_mul(NODES);
+        let used = self.used.saturating_sub(self.freed);
+        let leaves = used.saturating_sub(self.branches);
+        // Each splits a leaf at most. One that is there may be full, and what a split has made is full after some
+        // more; so with branches, of which each insertion meets one a level.
+        let on_way = insertions.saturating_mul(MOST);
+        let leaves = insertions.min(leaves.saturating_add(insertions / SLACK));
+        let branches = self.branches.min(on_way).saturating_add(leaves / SLACK);
+        all.saturating_sub(used) >= leaves.saturating_add(branches).saturating_add(MOST)
     }
 
     /// Forgets every exception, and keeps the blocks.
     pub fn clear(&mut self) {
         (self.used, self.root, self.count) = (usize::from(!self.blocks.is_empty()), 0, 0);
+        (self.freed, self.free, self.branches) = (0, NONE, 0);
         if let Some(root) = self.node_mut(0) {
             (root.len, root.branch) = (0, false);
         }
@@ -278,10 +301,16 @@ impl Runs {
 
     /// Takes a node that is not in use.
     fn take(&mut self, branch: bool) -> Option<usize> {
-        let number = self.used;
+        let number = if self.free == NONE { self.used } else { self.free as usize };
         let node = self.node_mut(number)?;
+        let next = node.values.first().copied().unwrap_or(NONE);
         (node.len, node.branch) = (0, branch);
-        self.used = number.wrapping_add(1);
+        if self.free == NONE {
+            self.used = number.wrapping_add(1);
+        } else {
+            (self.free, self.freed) = (next, self.freed.saturating_sub(1));
+        }
+        self.branches = self.branches.saturating_add(usize::from(branch));
         Some(number)
     }
 
@@ -290,8 +319,8 @@ impl Runs {
     fn split(&mut self, above: usize, at: usize, number: usize, old: u64) -> bool {
         let Some(node) = self.node(number) else { return false };
         let last = node.keys().last().copied().unwrap_or(0);
-        // In order, nodes stay full; a branch needs something on both sides.
-        let keep = if old > last { FAN.saturating_sub(1) } else { FAN / 2 };
+        // In order, nodes stay as full as they may be; a branch needs something on both sides.
+        let keep = if old > last { FAN.saturating_sub(SLACK) } else { FAN / 2 };
         let Some(new) = self.take(node.branch) else { return false };
         for from in keep..FAN {
             let entry = self.node(number).and_then(|node| node.entry(from));

@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod snapshot;
 pub mod striped;
 pub mod switch;
+mod turns;
 pub mod unstriped;
 pub mod verity;
 pub mod zero;
@@ -40,6 +41,7 @@ pub const TARGETS: &[&TargetType] = &[
     &crypt::TYPE,
     &snapshot::TYPE,
     &snapshot::origin::TYPE,
+    &snapshot::merge::TYPE,
 ];
 
 /// The names of all kinds, for messages.

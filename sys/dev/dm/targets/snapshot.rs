@@ -20,7 +20,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::device::Purse;
 use crate::job::{Job, Op, Place};
@@ -35,10 +35,12 @@ mod cow;
 mod format;
 mod keep;
 mod load;
+pub mod merge;
+mod merging;
 pub mod origin;
 mod runs;
 
-use cow::{Cow, Health, Kind, Signals, Write};
+use cow::{Cow, Health, Kind, Signals, State, Write};
 use format::Geometry;
 use origin::Origin;
 use runs::{Found, NOWHERE};
@@ -85,6 +87,10 @@ struct Snapshot {
     chunk: u32,
     named: u32,
     features: Features,
+    /// `true` for a line of `snapshot-merge`.
+    merges: bool,
+    /// `true` once its lanes have done the work; others may do it since.
+    begun: AtomicBool,
 }
 
 /// The features that the table names.
@@ -102,6 +108,11 @@ fn invalid(why: &'static str) -> Mistake {
 }
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
+    Ok(Made::serves(parse(line, false)?))
+}
+
+/// Makes a snapshot of a line's parameters; `merges` for a line of `snapshot-merge`, whose origin is written.
+fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, Mistake> {
     let origin_path = line.params.path()?;
     let origin = line.only_read(origin_path, Sector::ZERO, line.length)?;
     let path = line.params.path()?;
@@ -130,7 +141,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     }
     let features = new_features(line)?;
     line.params.end()?;
-    if features.passes {
+    if features.passes || merges {
         // It is written, in a way.
         line.component(origin_path, Sector::ZERO, line.length)?;
     }
@@ -160,7 +171,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         state.tables = state.tables.saturating_add(1);
     }
     shared.enter();
-    Ok(Made::serves(Snapshot {
+    Ok(Snapshot {
         table: TABLES.fetch_add(1, Ordering::Relaxed),
         cow,
         signals: Arc::default(),
@@ -175,7 +186,9 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         chunk,
         named,
         features,
-    }))
+        merges: false,
+        begun: AtomicBool::new(false),
+    })
 }
 
 fn new_kind(word: &str) -> Result<Kind, Mistake> {
@@ -208,6 +221,9 @@ fn new_features(line: &mut LineSpec<'_>) -> Result<Features, Mistake> {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
+        if self.merges {
+            self.shared.end_merge();
+        }
         self.shared.leave();
         let mut state = self.cow.state.lock();
         state.tables = state.tables.saturating_sub(1);
@@ -229,6 +245,11 @@ fn in_store(geometry: Geometry, size: Sector, found: Found, start: Sector) -> Op
 }
 
 impl Snapshot {
+    /// `true` if another table has taken over what this one had.
+    fn is_source(&self, state: &State) -> bool {
+        self.begun.load(Ordering::Relaxed) && !state.is_kept_by(self.table)
+    }
+
     fn forward(&self, job: Job, sector: Option<Sector>) {
         match sector {
             Some(sector) => job.forward(self.place(sector)),
@@ -390,16 +411,17 @@ impl Target for Snapshot {
     }
 
     fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
-        let (loaded, geometry) = {
+        let chunk = {
             let state = self.cow.state.lock();
-            (state.loaded && state.is_kept_by(self.table), state.geometry)
+            let kept = state.loaded && state.is_kept_by(self.table);
+            let named = if self.is_source(&state) { 0 } else { u64::from(self.named) };
+            if kept { state.geometry.chunk().0 } else { named }
         };
         let kind = match self.kind {
             Kind::Persistent { overflow: false } => "P",
             Kind::Persistent { overflow: true } => "PO",
             Kind::Transient => "N",
         };
-        let chunk = if loaded { geometry.chunk().0 } else { u64::from(self.named) };
         write!(out, "{} {} {kind} {chunk}", devs.get(self.origin), devs.get(self.store))?;
         out.write_str(match (self.features.zeroes, self.features.passes) {
             (false, _) => "",
@@ -409,14 +431,17 @@ impl Target for Snapshot {
     }
 
     fn status(&self, out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {
-        let (health, overflow, (used, meta), size) = {
+        let (good, failed, overflow, (used, meta), size) = {
             let state = self.cow.state.lock();
-            (state.health, state.overflow, state.usage(), state.cow_size)
+            let good = state.health == Health::Good && !self.is_source(&state);
+            let failed = state.merge_failed();
+            (good, failed, state.overflow, state.usage(), state.cow_size)
         };
-        match health {
-            Health::Failing | Health::Invalid => out.write_str("Invalid"),
-            Health::Good if overflow => out.write_str("Overflow"),
-            Health::Good => write!(out, "{used}/{size} {meta}"),
+        match (good, failed, overflow) {
+            (false, ..) => out.write_str("Invalid"),
+            (true, true, _) => out.write_str("Merge failed"),
+            (true, false, true) => out.write_str("Overflow"),
+            (true, false, false) => write!(out, "{used}/{size} {meta}"),
         }
     }
 

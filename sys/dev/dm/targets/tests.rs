@@ -170,6 +170,15 @@ const SAMPLES: &[Sample] = &[
     )
     .least(4),
     sample("snapshot-origin", 100, "/dev/a", "19:3", ""),
+    sample("snapshot-merge", 100, "/dev/a /dev/b P 8 0", "19:3 19:19 P 8", "16/1000 16").least(4),
+    sample(
+        "snapshot-merge",
+        1000,
+        "19:3 /dev/b PO 0 1 discard_zeroes_cow",
+        "19:3 19:19 PO 0 1 discard_zeroes_cow",
+        "64/1000 64",
+    )
+    .least(4),
     sample("dust", 1, "/dev/a 999 512", "19:3 999 512", "19:3 bypass verbose"),
     sample("dust", 100, "/dev/b 4 4096", "19:19 4 4096", "19:19 bypass verbose"),
 ];

@@ -3,41 +3,14 @@
 use super::failure::Kind;
 use super::{COPY, Mirror, State};
 use crate::lane::Lane;
+use crate::targets::turns::Turns;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
-use core::sync::atomic::Ordering;
-
-/// Milliseconds of copying after which recovery lets others have the disks, if there are any.
-const TURN: u32 = 20;
-
-/// Recovery's share of time, for the others not to be held up.
-struct Turns {
-    /// When the turn began.
-    since: u32,
-}
-
-impl Turns {
-    /// Sleeps if it is others' turn. `false` when the device is being suspended.
-    async fn pass(&mut self, mirror: &Mirror, lane: &mut Lane) -> bool {
-        let spent = lane.now().wrapping_sub(self.since);
-        if spent >= TURN {
-            let share = lane.background_share();
-            if mirror.used.swap(false, Ordering::Relaxed) && share < 100 {
-                let rest = spent.saturating_mul(100u32.saturating_sub(share)) / share.max(1);
-                if !lane.sleep(rest).await {
-                    return false;
-                }
-            }
-            self.since = lane.now();
-        }
-        !lane.stopping()
-    }
-}
 
 impl Mirror {
     /// Recovers each region that is out of sync, once.
     pub(super) async fn recover(&self, lane: &mut Lane) {
-        let mut turns = Turns { since: lane.now() };
+        let mut turns = Turns::new(lane);
         let mut from = 0;
         while let Some(region) = self.begin_region(from) {
             from = region.saturating_add(1);
@@ -104,7 +77,7 @@ impl Mirror {
         let source = self.source();
         let mut at = start;
         while at < end {
-            if !turns.pass(self, lane).await {
+            if !turns.pass(&self.used, lane).await {
                 return None;
             }
             let most = COPY as u64 / u64::from(DEV_BSIZE);

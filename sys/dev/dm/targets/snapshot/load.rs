@@ -3,6 +3,8 @@
 use super::cow::{Health, Keeper, Kind, Tail};
 use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
 use super::{Snapshot, bytes};
+use core::sync::atomic::Ordering;
+
 use crate::lane::Lane;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
@@ -18,6 +20,15 @@ struct Found {
     next_free: u64,
     /// The next exception goes behind the end of the device.
     full: bool,
+    /// Each exception has the chunk that it would have been given.
+    dense: bool,
+}
+
+/// The end of the exceptions as they are read.
+struct Last {
+    /// The chunk behind the highest.
+    next_free: u64,
+    dense: bool,
 }
 
 impl Snapshot {
@@ -26,10 +37,11 @@ impl Snapshot {
         let load = {
             let mut state = self.cow.state.lock();
             let other = !state.is_kept_by(self.table) && state.running;
-            let another =
-                state.loaded && (state.kind == Kind::Transient) != (self.kind == Kind::Transient);
+            let another = state.doubts() && !self.merges
+                || state.loaded
+                    && (state.kind == Kind::Transient) != (self.kind == Kind::Transient);
             if other || another || state.loading {
-                // Its device is not suspended.
+                // Its device is not suspended, or the store is not known to be as it is in memory.
                 return Err(Errno::EINVAL);
             }
             state.loading = !state.loaded;
@@ -49,6 +61,7 @@ impl Snapshot {
             state.loaded = true;
             (state.geometry, state.tail, state.next_free) =
                 (found.geometry, found.tail, found.next_free);
+            (state.dense, state.floor) = (found.dense, 0);
             if !found.valid {
                 state.health = Health::Invalid;
             }
@@ -68,10 +81,12 @@ impl Snapshot {
             (state.cow_size, state.origin_size) = (store, origin);
             (state.running, state.closing, state.starved) = (true, false, false);
             state.full_at = None;
+            state.begin_merging(self.merges);
             let signals = self.signals.clone();
             state.keeper.replace(Keeper { table: self.table, waker, signals })
         };
         drop(before);
+        self.begun.store(true, Ordering::Relaxed);
         self.shared.add(&self.cow);
         {
             let state = self.cow.state.lock();
@@ -87,7 +102,14 @@ impl Snapshot {
         let geometry = Geometry::new(self.chunk.max(1)).ok_or(Errno::EINVAL)?;
         if self.kind == Kind::Transient {
             let tail = Tail::default();
-            return Ok(Found { geometry, valid: true, tail, next_free: 0, full: false });
+            return Ok(Found {
+                geometry,
+                valid: true,
+                tail,
+                next_free: 0,
+                full: false,
+                dense: true,
+            });
         }
         let unit = self.unit();
         lane.read(self.place(Sector::ZERO), sectors(unit)).await?;
@@ -103,7 +125,14 @@ impl Snapshot {
                 }
                 if !valid {
                     let (tail, next_free) = (Tail::default(), FIRST);
-                    return Ok(Found { geometry, valid, tail, next_free, full: false });
+                    return Ok(Found {
+                        geometry,
+                        valid,
+                        tail,
+                        next_free,
+                        full: false,
+                        dense: true,
+                    });
                 }
                 self.read_areas(geometry, lane).await
             }
@@ -124,13 +153,13 @@ impl Snapshot {
         lane.write(&[self.place(Sector::ZERO)], sectors(unit), true).await.ok()?;
         self.cow.state.lock().unit.fill(0);
         let tail = Tail::default();
-        Ok(Found { geometry, valid: true, tail, next_free: FIRST, full: false })
+        Ok(Found { geometry, valid: true, tail, next_free: FIRST, full: false, dense: true })
     }
 
     /// Reads every area, up to the end of the exceptions or of the device.
     async fn read_areas(&self, geometry: Geometry, lane: &mut Lane) -> Result<Found, Errno> {
         let size = lane.size(self.store);
-        let mut next_free = FIRST;
+        let mut last = Last { next_free: FIRST, dense: true };
         let mut area = 0u64;
         loop {
             let start = geometry.area(area).and_then(|chunk| geometry.sector(chunk));
@@ -141,15 +170,15 @@ impl Snapshot {
                 // All there can be.
                 self.cow.state.lock().unit.fill(0);
                 let tail = Tail { area, entry: 0 };
-                let next_free = geometry.data_from(next_free);
-                return Ok(Found { geometry, valid: true, tail, next_free, full: true });
+                let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
+                return Ok(Found { geometry, valid: true, tail, next_free, full: true, dense });
             };
-            let end = self.read_area(geometry, start, &mut next_free, lane).await?;
+            let end = self.read_area(geometry, start, &mut last, lane).await?;
             if let Some(entry) = end {
                 self.clean_tail(start, entry, geometry, lane).await?;
                 let tail = Tail { area, entry };
-                let next_free = geometry.data_from(next_free);
-                return Ok(Found { geometry, valid: true, tail, next_free, full: false });
+                let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
+                return Ok(Found { geometry, valid: true, tail, next_free, full: false, dense });
             }
             area = area.saturating_add(1);
         }
@@ -160,7 +189,7 @@ impl Snapshot {
         &self,
         geometry: Geometry,
         start: Sector,
-        next_free: &mut u64,
+        last: &mut Last,
         lane: &mut Lane,
     ) -> Result<Option<u64>, Errno> {
         let mut done = 0u64;
@@ -181,7 +210,8 @@ impl Snapshot {
                         return Ok(Some(before.saturating_add(at as u64)));
                     }
                     at = at.saturating_add(1);
-                    *next_free = (*next_free).max(exception.new.saturating_add(1));
+                    last.dense &= exception.new == geometry.data_from(last.next_free);
+                    last.next_free = last.next_free.max(exception.new.saturating_add(1));
                     if !state.runs.insert(exception) {
                         return Err(Errno::ENOMEM);
                     }

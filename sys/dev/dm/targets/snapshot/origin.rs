@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use dm_sync::Spin;
 
 use super::JOBS;
-use super::cow::{Ask, Cow};
+use super::cow::{Ask, Cow, Signals};
 use crate::job::{Job, Op, Place};
-use crate::lane::Lane;
+use crate::lane::{Lane, Waker};
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::worker::{Needs, Worker};
@@ -22,7 +22,7 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1,
 
 /// An origin's device, as all lines see it that use it: the registry has one for each device.
 ///
-/// Locks: `members`, then a [`Cow`]'s; `waiting` is taken with neither held.
+/// Locks: `members`, then a [`Cow`]'s; `waiting`, `merger` and `merged` are taken with neither held.
 pub struct Origin {
     /// Snapshots that want copies. One comes with its first start, and goes with its table.
     members: Spin<Vec<Arc<Cow>>>,
@@ -30,7 +30,14 @@ pub struct Origin {
     count: AtomicUsize,
     /// Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
     waiting: Spin<Waiting>,
+    /// The lane that merges a snapshot, which waits for the other snapshots.
+    merger: Spin<Option<Merger>>,
+    /// The store whose tables merge, and their number.
+    merged: Spin<(Option<Arc<Cow>>, u32)>,
 }
+
+/// The way to a lane that merges.
+pub type Merger = (Waker, Arc<Signals>);
 
 struct Waiting {
     /// It has room for `room`.
@@ -48,6 +55,8 @@ impl Default for Origin {
             members: Spin::new(Vec::new()),
             count: AtomicUsize::new(0),
             waiting: Spin::new(waiting),
+            merger: Spin::new(None),
+            merged: Spin::new((None, 0)),
         }
     }
 }
@@ -114,6 +123,39 @@ impl Origin {
                 job.resubmit_itself();
             }
         }
+        if let Some((waker, signals)) = &*self.merger.lock() {
+            waker.raise(&signals.merge);
+        }
+    }
+
+    /// A lane merges from now on, or does no more.
+    pub fn merger(&self, lane: Option<Merger>) {
+        let before = core::mem::replace(&mut *self.merger.lock(), lane);
+        drop(before);
+    }
+
+    /// A table merges this snapshot, until [`Origin::end_merge`]. `false` if others merge another.
+    pub fn begin_merge(&self, cow: &Arc<Cow>) -> bool {
+        let mut merged = self.merged.lock();
+        let (of, tables) = &mut *merged;
+        if of.as_ref().is_some_and(|of| !Arc::ptr_eq(of, cow)) {
+            return false;
+        }
+        if of.is_none() {
+            *of = Some(cow.clone());
+        }
+        *tables = tables.saturating_add(1);
+        true
+    }
+
+    /// A table that merges is gone.
+    pub fn end_merge(&self) {
+        let mut merged = self.merged.lock();
+        let (of, tables) = &mut *merged;
+        *tables = tables.saturating_sub(1);
+        let gone = if *tables == 0 { of.take() } else { None };
+        drop(merged);
+        drop(gone);
     }
 
     /// Adds a snapshot, if it is not there yet. Allocates.
@@ -153,7 +195,7 @@ impl Origin {
 
     /// The sectors from `start` on, at most `length`, that may be written at once: their chunks need no copy. With
     /// none the sectors that lie in one chunk of each snapshot.
-    fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
+    pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return Ok(length);
         }

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 mod crypt;
 pub mod log_writes;
 mod maps;
+pub mod merge;
 pub mod mirror;
 pub mod snapshot;
 mod verity;
@@ -30,6 +31,9 @@ pub const GAMES: &[(&str, Make)] = &[
     ("verity", || Box::new(verity::Verity::default())),
     ("snapshot", || Box::new(snapshot::Snapshots::roomy())),
     ("snapshot-origin", || Box::new(snapshot::Snapshots::roomy().two())),
+    ("snapshot-merge", || Box::new(merge::Merge::alone())),
+    ("snapshot-merge-two", || Box::new(merge::Merge::alone().two())),
+    ("snapshot-merge-faults", || Box::new(merge::Merge::alone().two().faults())),
     ("snapshot-full", || Box::new(snapshot::Snapshots::roomy().full())),
     ("snapshot-faults", || Box::new(snapshot::Snapshots::roomy().faults())),
     ("mixed", || {

@@ -72,37 +72,6 @@ impl Snapshots {
         world.disk(disk, |disk| disk.content(0, disk.sectors()).to_vec())
     }
 
-    /// Reads a store as its form says, and checks it.
-    fn check(&self, world: &World, disk: usize, one: &One) {
-        let data = Self::content(world, disk);
-        let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
-        if one.kind == "N" || word(0) == 0 {
-            return;
-        }
-        assert_eq!(&data[..4], b"SnAp", "the magic number");
-        assert_eq!(word(8), 1 | one.chunk << 32, "version and chunk");
-        let (chunk, entries) = (one.chunk as usize * SECTOR, one.chunk * 32);
-        let (mut olds, mut last) = (BTreeSet::new(), 1);
-        for area in 0.. {
-            let at = (1 + area * (entries as usize + 1)) * chunk;
-            if at + chunk > data.len() {
-                return;
-            }
-            for entry in 0..entries as usize {
-                let (old, new) = (word(at + entry * 16), word(at + entry * 16 + 8));
-                if new == 0 {
-                    return;
-                }
-                assert!(new > last, "d{disk}: chunk {new} stands behind {last}");
-                assert!(new % (entries + 1) != 1, "d{disk}: chunk {new} is an area");
-                assert!((new as usize + 1) * chunk <= data.len(), "d{disk} has no chunk {new}");
-                assert!(olds.insert(old), "d{disk}: chunk {old} twice");
-                assert!(old * one.chunk < one.length, "d{disk}: the snapshot has no chunk {old}");
-                last = new;
-            }
-        }
-    }
-
     /// From now on nobody knows what snapshots hold, if a disk has failed.
     fn look_for_failures(&mut self, world: &World) {
         let failed = |disk| world.disk(disk, |disk| disk.counts.failed > 0);
@@ -118,6 +87,46 @@ impl Snapshots {
             for device in 1..=self.snapshots.len() {
                 world.model(device, |model| model.lost = true);
             }
+        }
+    }
+}
+
+impl One {
+    fn check(&self, world: &World, disk: usize) {
+        if self.kind != "N" {
+            check(world, disk, self.chunk, self.length, true);
+        }
+    }
+}
+
+/// Reads a store as its form says, and checks it: with `ordered` that its chunks are in order, too.
+pub(super) fn check(world: &World, disk: usize, chunk: u64, length: u64, ordered: bool) {
+    let data = Snapshots::content(world, disk);
+    let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+    if word(0) == 0 {
+        return;
+    }
+    assert_eq!(&data[..4], b"SnAp", "the magic number");
+    assert_eq!(word(8), 1 | chunk << 32, "version and chunk");
+    let (bytes, entries) = (chunk as usize * SECTOR, chunk * 32);
+    let (mut olds, mut news, mut last) = (BTreeSet::new(), BTreeSet::new(), 1);
+    for area in 0.. {
+        let at = (1 + area * (entries as usize + 1)) * bytes;
+        if at + bytes > data.len() {
+            return;
+        }
+        for entry in 0..entries as usize {
+            let (old, new) = (word(at + entry * 16), word(at + entry * 16 + 8));
+            if new == 0 {
+                return;
+            }
+            assert!(!ordered || new > last, "d{disk}: chunk {new} stands behind {last}");
+            assert!(new % (entries + 1) != 1, "d{disk}: chunk {new} is an area");
+            assert!((new as usize + 1) * bytes <= data.len(), "d{disk} has no chunk {new}");
+            assert!(olds.insert(old), "d{disk}: chunk {old} twice");
+            assert!(news.insert(new), "d{disk}: chunk {new} of the store twice");
+            assert!(old * chunk < length, "d{disk}: the snapshot has no chunk {old}");
+            last = new;
         }
     }
 }
@@ -190,7 +199,7 @@ impl Game for Snapshots {
     fn powered(&mut self, world: &World) {
         self.look_for_failures(world);
         for (disk, one) in (1..).zip(&self.snapshots) {
-            self.check(world, disk, one);
+            one.check(world, disk);
         }
     }
 
@@ -214,7 +223,7 @@ impl Game for Snapshots {
             if !self.full && !self.faults {
                 let status = world.status(device, 0);
                 assert!(status.contains('/'), "snapshot {device}: {status}");
-                self.check(world, device, one);
+                one.check(world, device);
             }
         }
     }

@@ -9,6 +9,7 @@ mod twin;
 
 use super::game::Make;
 use super::games::log_writes::LogWrites;
+use super::games::merge::Merge;
 use super::games::mirror::Mirror;
 use super::games::snapshot::Snapshots;
 use shadow::ShadowGame;
@@ -37,6 +38,13 @@ pub const WRONG: &[(&str, Make)] = &[
     ("a mirror's legs do not flush", || Box::new(Mirror::new(true).lying_legs())),
     ("a mirror's log does not flush", || Box::new(Mirror::new(true).lying_log())),
     ("a snapshot's store does not flush", || Box::new(Snapshots::roomy().lying(1))),
+    ("a snapshot is merged into an origin that does not flush", || {
+        Box::new(Merge::alone().lying(0))
+    }),
+    ("a snapshot that is merged does not flush", || Box::new(Merge::alone().lying(1))),
+    ("another snapshot of what is merged does not flush", || {
+        Box::new(Merge::alone().two().lying(2))
+    }),
     ("disks acknowledge flushes and do nothing", || Box::new(TwinGame::new("twin").lying())),
 ];
 

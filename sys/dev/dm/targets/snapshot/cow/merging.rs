@@ -1,0 +1,193 @@
+//! What merging changes about a snapshot: exceptions go, from the last one of the store backwards.
+//!
+//! A *run* is some exceptions at the end of the store whose chunks are consecutive, of the origin and of the store. It is merged
+//! as one:
+//!
+//! | run | writes of its chunks | next |
+//! |---|---|---|
+//! | none | go to the store | the other snapshots have exceptions: blocked |
+//! | blocked | wait; those that were under way end | copied to the origin, and flushed |
+//! | written | fail | its entries are zeroes in the store |
+//! | gone | go to the origin | — |
+//!
+//! *Written* is a run only where its entries could not be zeroed: what the store has is not known then, and both its
+//! places have the content. It is tried again with the next start. All else that fails leaves the exceptions as they are.
+
+use super::{Cow, Health, State, Tail};
+use crate::targets::snapshot::runs::Found;
+
+/// Chunks in a run, at most: each has its own bucket of writes that are under way.
+pub const MERGED: u64 = super::READS as u64 / 2;
+
+/// How far merging is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Merging {
+    /// The chunks that are being merged.
+    run: Option<Run>,
+    /// `true` if the run is in the origin, and perhaps in the store no more.
+    written: bool,
+    /// `true` if merging has failed since the last start.
+    pub failed: bool,
+}
+
+/// Consecutive exceptions at the end of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first chunk of the origin, and of the store.
+    pub old: u64,
+    pub new: u64,
+    /// The number of chunks.
+    pub chunks: u64,
+    /// The place of the first exception.
+    pub at: Tail,
+}
+
+impl Run {
+    fn has(&self, chunk: u64) -> bool {
+        chunk.checked_sub(self.old).is_some_and(|on| on < self.chunks)
+    }
+}
+
+/// The place of I/O on a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// In the store. A write is counted as under way.
+    Store(Found),
+    /// On the origin.
+    Origin,
+    /// It must wait, and look again.
+    Wait,
+    /// It fails.
+    Fail,
+}
+
+impl State {
+    /// The keeper's table begins: it merges, or does not.
+    pub fn begin_merging(&mut self, merges: bool) {
+        if !merges {
+            self.merging = None;
+            return;
+        }
+        if self.merging.is_none() && !self.dense {
+            // What merging sets back may be in use.
+            self.floor = self.floor.max(self.next_free);
+        }
+        // A run that is written stays, and with it that merging has failed.
+        self.merging = Some(self.merging.filter(|merging| merging.written).unwrap_or_default());
+    }
+
+    /// `true` if the store may lack exceptions that are in memory.
+    pub fn doubts(&self) -> bool {
+        self.merging.is_some_and(|merging| merging.written)
+    }
+
+    /// `true` if merging has failed.
+    pub fn merge_failed(&self) -> bool {
+        self.merging.is_some_and(|merging| merging.failed)
+    }
+
+    /// `true` if nothing is left that is not on the origin.
+    pub fn is_merged(&self) -> bool {
+        self.health == Health::Invalid || self.runs.len() == 0 && self.pending.is_empty()
+    }
+
+    /// The place of I/O on a chunk through the device that merges.
+    pub fn put(&self, chunk: u64, write: bool) -> Put {
+        if self.health != Health::Good {
+            return Put::Origin;
+        }
+        if self.pending(chunk) {
+            // Begun before merging was.
+            return Put::Wait;
+        }
+        let Some(found) = self.runs.find(chunk) else { return Put::Origin };
+        match self.merging {
+            Some(Merging { run: Some(run), written, .. }) if write && run.has(chunk) => {
+                if written {
+                    Put::Fail
+                } else {
+                    Put::Wait
+                }
+            }
+            _ => Put::Store(found),
+        }
+    }
+}
+
+impl Cow {
+    /// The place of a write through the device that merges.
+    pub fn put_write(&self, chunk: u64) -> Put {
+        let state = self.state.lock();
+        match state.put(chunk, true) {
+            Put::Store(found) if self.begin_read(chunk) => Put::Store(found),
+            Put::Store(_) => Put::Wait,
+            other => other,
+        }
+    }
+
+    /// `Some` when what was begun before merging was is over: `true` if there is something to merge.
+    pub fn may_merge(&self, table: u64) -> Option<bool> {
+        let state = self.state.lock();
+        if !state.is_kept_by(table) || !state.merges() || state.health == Health::Invalid {
+            return Some(false);
+        }
+        (state.pending.is_empty() && !state.busy && state.health == Health::Good)
+            .then_some(state.tail != Tail::default())
+    }
+
+    /// A run that is written, and is to be taken out of the store.
+    pub fn written(&self) -> Option<Run> {
+        let merging = self.state.lock().merging?;
+        merging.run.filter(|_| merging.written)
+    }
+
+    /// Writes of a run's chunks wait from now on.
+    pub fn block(&self, run: Run) {
+        let mut state = self.state.lock();
+        if let Some(merging) = &mut state.merging {
+            (merging.run, merging.written) = (Some(run), false);
+        }
+        (0..run.chunks).for_each(|on| self.drain(run.old.wrapping_add(on)));
+    }
+
+    /// `Some` when no write of a run's chunks is under way that was before it was blocked.
+    pub fn is_drained(&self, run: Run) -> Option<()> {
+        let draining = |on| self.is_draining(run.old.wrapping_add(on));
+        (!(0..run.chunks).any(draining)).then_some(())
+    }
+
+    /// The run's entries could not be zeroed, though it is in the origin.
+    pub fn doubt(&self) {
+        if let Some(merging) = &mut self.state.lock().merging {
+            merging.written = merging.run.is_some();
+        }
+    }
+
+    /// Merging has failed, or is stopped: nobody waits for it.
+    pub fn rest(&self, failed: bool) {
+        if let Some(merging) = &mut self.state.lock().merging {
+            merging.run = merging.run.filter(|_| merging.written);
+            merging.failed |= failed;
+        }
+    }
+
+    /// A run is on the store no more: it goes from memory. `unit` is the sector of the store's device that its first entry
+    /// was in, as it is now.
+    pub fn forget(&self, run: Run, unit: &[u8]) {
+        let mut state = self.state.lock();
+        let mut left = run.chunks;
+        while let Some(less) = left.checked_sub(1) {
+            let gone = state.runs.remove(run.old.wrapping_add(less), left);
+            debug_assert!(gone > 0, "a run ends with the last exception");
+            left = left.saturating_sub(gone.max(1));
+        }
+        state.tail = run.at;
+        state.unit.iter_mut().zip(unit).for_each(|(to, from)| *to = *from);
+        // As Linux counts it.
+        let area = state.geometry.area(run.at.area).unwrap_or(0);
+        state.next_free = area.saturating_add(1).saturating_add(run.at.entry);
+        if let Some(merging) = &mut state.merging {
+            *merging = Merging::default();
+        }
+    }
+}

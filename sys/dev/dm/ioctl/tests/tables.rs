@@ -350,6 +350,11 @@ fn a_snapshot_only_reads_its_origin() {
     // Unless discards are to reach it. The store is written.
     refused("/dev/ro /dev/a P 8 2 discard_zeroes_cow discard_passdown_origin");
     refused("/dev/a /dev/ro P 8");
+    // Merging writes it.
+    bench.refused(
+        &Request::reload("d", &[(0, 8, "snapshot-merge", "/dev/ro /dev/a P 8")]),
+        Errno::EROFS,
+    );
     // One that another line has opened to read it only.
     let table = [(0, 8, "snapshot", "/dev/ro /dev/a P 8"), (8, 8, "linear", "/dev/ro 0")];
     bench.refused(&Request::reload("d", &table), Errno::EROFS);

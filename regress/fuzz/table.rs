@@ -120,7 +120,8 @@ fn check(table: &Table<Disk>, again: &Table<Disk>, at: Sector) {
     let (a, b) = (a.expect("within the device"), b.expect("within the device"));
     assert!(a.length() > Sector::ZERO && a.length() <= wanted);
     match (a, b) {
-        (Piece::Send(c, s, l), Piece::Send(d, t, m)) => {
+        (Piece::Send(c, s, l), Piece::Send(d, t, m))
+        | (Piece::Track(c, s, l), Piece::Track(d, t, m)) => {
             assert_eq!((c.dev, s, l), (d.dev, t, m));
             assert!(s.0 + l.0 <= c.size, "sent beyond its component");
         }

@@ -10,6 +10,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use crate::atomic::full_fence;
+use crate::numbers::Numbers;
 use crate::parker::Parker;
 use crate::ready::Ready;
 
@@ -221,6 +223,45 @@ fn a_signal_is_not_lost() {
         });
         raiser.join().unwrap();
     });
+}
+
+/// I/O that finds no number for its job waits, as `TableIo::wait_for_job` has it, and goes on when one is given
+/// back, as `Executor::free` does: no number lies idle while somebody waits.
+#[test]
+fn a_number_given_back_is_not_missed() {
+    model(3, || {
+        let numbers = Arc::new(Numbers::new(5, 1));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let gone_on = Arc::new(AtomicUsize::new(0));
+        assert_eq!(numbers.take(), Some(5));
+        let io = {
+            let (numbers, waiting, gone_on) = (numbers.clone(), waiting.clone(), gone_on.clone());
+            thread::spawn(move || {
+                if numbers.take().is_some() {
+                    gone_on.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                waiting.fetch_add(1, Ordering::SeqCst);
+                full_fence();
+                if let Some(number) = numbers.take() {
+                    numbers.put(number);
+                    go_on(&waiting, &gone_on);
+                }
+            })
+        };
+        numbers.put(5);
+        go_on(&waiting, &gone_on);
+        io.join().unwrap();
+        assert_eq!(gone_on.load(Ordering::SeqCst), 1);
+    });
+
+    /// `TableIo::freed`: one that waits goes on.
+    fn go_on(waiting: &AtomicUsize, gone_on: &AtomicUsize) {
+        full_fence();
+        if waiting.load(Ordering::SeqCst) != 0 && waiting.swap(0, Ordering::SeqCst) != 0 {
+            gone_on.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 /// `Executor::run_begins` and `Executor::stop`: a background lane that has counted itself in and

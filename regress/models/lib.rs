@@ -103,6 +103,8 @@ mod condvar {
 mod gate;
 #[path = "../../sys/entry/io/iogate.rs"]
 pub mod iogate;
+#[path = "../../sys/dev/dm/numbers.rs"]
+pub mod numbers;
 #[path = "../../sys/entry/io/parker.rs"]
 pub mod parker;
 #[path = "../../sys/entry/io/queue.rs"]

@@ -98,10 +98,41 @@ impl Slot {
         }
     }
 
+    /// Tells the target of a read that it had tracked that it is over. The answer is the read's result.
+    ///
+    /// # Errors
+    /// The target's.
+    pub(super) fn untrack(
+        &self,
+        journey: &Journey,
+        start: Sector,
+        length: Sector,
+        result: Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        // SAFETY: the journey began at this slot (invariant).
+        match &unsafe { self.gate.value(&journey.pass) }.table {
+            Some(table) => table.untrack(start, length, result),
+            None => result,
+        }
+    }
+
+    /// Completes a read that its target had tracked. From anywhere.
+    pub(super) fn track_over(&'static self, io: Io, journey: Journey, outcome: buf::Outcome) {
+        let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
+        let (moved, result) = match outcome {
+            Ok(()) => (0, Ok(())),
+            Err((moved, errno)) => (moved, Err(errno)),
+        };
+        match self.untrack(&journey, io.sector(), length, result) {
+            Ok(()) => self.finish(io, journey),
+            Err(errno) => self.failed(io, journey, moved, errno),
+        }
+    }
+
     /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has something else to
     /// try.
     #[cold]
-    fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
+    pub(super) fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
         if journey.again || !self.may_map_again(&io, &journey, io.sector()) {
             return self.fail(io, journey, done, errno);
         }
@@ -177,7 +208,7 @@ impl Slot {
     /// Holds an I/O of which a target gave a piece back, in front of all that is held, to be mapped by the
     /// next table. All of it is sent again then, which does no harm since its sender has not been answered.
     #[cold]
-    fn hold_again(&'static self, io: Io, journey: Journey) {
+    pub(super) fn hold_again(&'static self, io: Io, journey: Journey) {
         match self.gate.hold(io, true) {
             // SAFETY: the journey began at this slot (invariant).
             Ok(()) => unsafe { self.leave(journey.pass) },
@@ -241,6 +272,44 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
                 true => slot.release(split),
                 false => slot.done(child, Parent::Piece(split, offset)),
             },
+        }
+    }
+}
+
+/// The sectors of a piece of a split that begins at `start`, from byte `offset` of it on.
+pub(super) fn piece_range(start: Sector, offset: u32, bytes: u32) -> (Sector, Sector) {
+    // The split lies on the device.
+    let at = Sector(start.0.wrapping_add(u64::from(offset / DEV_BSIZE)));
+    (at, Sector(u64::from(bytes / DEV_BSIZE)))
+}
+
+/// b_iodone of a child whose read is tracked by its target. From anywhere; does not sleep.
+///
+/// # Safety
+/// As for [`done`].
+pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
+    // SAFETY: as for `done`. A split's start does not change, and the piece keeps it.
+    unsafe {
+        let child = NonNull::new_unchecked(buf.cast::<Child>());
+        let raw = child.as_ptr();
+        let slot: &'static Slot = &*(*raw).slot;
+        let (outcome, bytes) = (buf::outcome(buf), (*buf).b_bufsize as u32);
+        match (*raw).parent.assume_init_read() {
+            Parent::Whole(io, journey) => {
+                slot.put_child(journey.pass.local(), child);
+                slot.track_over(io, journey, outcome);
+            }
+            Parent::Piece(split, offset) => {
+                let Some((_, journey)) = &(*split.as_ptr()).whole else { return };
+                let (start, length) = piece_range((*split.as_ptr()).start, offset, bytes);
+                let result = outcome.map_err(|(_, errno)| errno);
+                let moved = outcome.err().map_or(0, |(moved, _)| moved);
+                if let Err(errno) = slot.untrack(journey, start, length, result) {
+                    slot.note(split, offset.saturating_add(moved), errno);
+                }
+                slot.put_child(journey.pass.local(), child);
+                slot.release(split);
+            }
         }
     }
 }

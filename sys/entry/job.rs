@@ -29,10 +29,10 @@ use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
 use super::netbsd::Disk;
-use super::pieces::Split;
+use super::pieces::{Journey, Split};
 use super::slot::Slot;
 use crate::entry::io::parker::Parker;
-use crate::kern::buf;
+use crate::kern::buf::{self, Io};
 use crate::kern::condvar::Condvar;
 use crate::kern::cpu::Text;
 use crate::kern::kthread::Thread;
@@ -75,7 +75,7 @@ pub struct TableIo {
     /// (r) Each lane's record, by its number.
     lanes: Box<[LaneCell]>,
     /// (l) For each line, splits that wait for the number of a job.
-    waiting: Box<[SpinMutex<Waiting>]>,
+    waiting: Box<[Queue]>,
     /// (l) For each runner, where its thread sleeps.
     parkers: Box<[Parker]>,
     /// (l) Work that may sleep: one queue for flushes and discards, and where targets ask for memory one for that.
@@ -126,10 +126,45 @@ impl Waiting {
     }
 }
 
+/// Splits that wait for the number of a job of one line. Empty, nearly always: whoever gives a number back
+/// looks at the count only.
+struct Queue {
+    /// Splits that wait, or are about to.
+    count: AtomicUsize,
+    splits: SpinMutex<Waiting>,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { count: AtomicUsize::new(0), splits: SpinMutex::new(Waiting::default()) }
+    }
+}
+
+impl Queue {
+    /// Adds one, which must look for a number once more afterwards.
+    fn push(&self, split: NonNull<Split>) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.splits.lock().push(split);
+    }
+
+    /// Takes the first. The caller has given a number back before.
+    #[inline]
+    fn pop(&self) -> Option<NonNull<Split>> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let split = self.splits.lock().pop()?;
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        Some(split)
+    }
+}
+
 /// The I/O, or the thread, that a job stands for.
 enum Held {
     /// The number is not in use.
     Nothing,
+    /// All of an I/O.
+    Whole(Io, Journey),
     /// A piece of a split: where in it the piece begins, and how many bytes it has.
     Piece(NonNull<Split>, u32, u32),
     /// A thread in [`TableIo::barrier`] and where it looks for the answer, under `control`.
@@ -144,6 +179,26 @@ const GIVEN_BACK: i32 = -2;
 // SAFETY: a split belongs to its pieces, in whatever thread they are; a waiting thread's place stays
 // until it is answered.
 unsafe impl Send for Held {}
+
+impl Held {
+    /// The I/O of which this is a part, and where in it the part begins and how many bytes it has; none for a
+    /// thread.
+    ///
+    /// # Safety
+    /// The job is the caller's: it keeps the I/O.
+    #[inline]
+    unsafe fn part(&self) -> Option<(&Io, u32, u32)> {
+        match self {
+            Held::Whole(io, _) => Some((io, 0, io.bytes())),
+            // SAFETY: a piece keeps its split, and in it the I/O (caller).
+            Held::Piece(split, offset, bytes) => unsafe {
+                let (io, _) = (*split.as_ptr()).whole.as_ref()?;
+                Some((io, *offset, *bytes))
+            },
+            Held::Thread(_) | Held::Nothing => None,
+        }
+    }
+}
 
 /// A value that has one user at a time, in any context: see [`TableIo`]'s invariants.
 struct Handed<T>(UnsafeCell<T>);
@@ -220,7 +275,7 @@ impl TableIo {
             keeps_fua,
             jobs: plan.jobs.iter().enumerate().map(job).collect(),
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
-            waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
+            waiting: (0..plan.lines).map(|_| Queue::default()).collect(),
             parkers,
             errands: (0..=usize::from(plan.grows))
                 .map(|_| Errands::new(plan.lanes.len()))
@@ -261,31 +316,45 @@ impl TableIo {
         let Some(number) = engine.claim(line) else {
             return false;
         };
-        let info = JobInfo {
-            number,
-            line,
-            queue: taken.queue,
-            op: Op::rw(io.is_write()),
-            start: taken.start,
-            length: Sector(u64::from(bytes / DEV_BSIZE)),
-            fua: io.is_fua(),
-            came: cpu::milliseconds(),
-            tag: 0,
-        };
-        if let Some(cell) = self.jobs.get(number) {
-            // SAFETY: the number was claimed by us, so the cell is ours.
-            unsafe { *cell.held.get() = Held::Piece(split, offset, bytes) };
-        }
+        let info = info(number, line, taken, io, bytes);
+        self.hold(number, Held::Piece(split, offset, bytes));
         engine.submit(info);
         true
+    }
+
+    /// Makes a job of all of an I/O. `Err` has it again: there is no number for the job.
+    ///
+    /// # Safety
+    /// As for [`TableIo::take`]; and the caller has a pass of its own of the same gate.
+    pub(super) unsafe fn take_whole(
+        &self,
+        engine: &Arc<Executor>,
+        line: usize,
+        (io, journey): (Io, Journey),
+        taken: Taken,
+    ) -> Result<(), (Io, Journey)> {
+        let Some(number) = engine.claim(line) else { return Err((io, journey)) };
+        let info = info(number, line, taken, &io, io.bytes());
+        self.hold(number, Held::Whole(io, journey));
+        engine.submit(info);
+        Ok(())
+    }
+
+    /// Keeps what a job stands for, whose number the caller has claimed.
+    fn hold(&self, number: usize, held: Held) {
+        if let Some(cell) = self.jobs.get(number) {
+            // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
+            // and there is nothing to drop.
+            unsafe { cell.held.get().write(held) };
+        }
     }
 
     /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, others may carry the split on to its end, and with it what keeps the table.
         let _kept = Completing::new(self.slot);
-        if let Some(waiting) = self.waiting.get(line) {
-            waiting.lock().push(split);
+        if let Some(queue) = self.waiting.get(line) {
+            queue.push(split);
         }
         // One may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
@@ -316,10 +385,7 @@ impl TableIo {
         self.wanting.fetch_sub(1, Ordering::SeqCst);
         let number = number.ok_or(Errno::EIO)?;
         let answer = AtomicI32::new(NOT_YET);
-        if let Some(cell) = self.jobs.get(number) {
-            // SAFETY: the number was claimed by us, so the cell is ours.
-            unsafe { *cell.held.get() = Held::Thread(NonNull::from(&answer)) };
-        }
+        self.hold(number, Held::Thread(NonNull::from(&answer)));
         engine.submit(engine.barrier(number, line, op, range));
         // The answer is given under the lock that the question is asked under, so that whoever
         // gives it is done with `answer` when this returns.
@@ -343,6 +409,10 @@ impl TableIo {
     fn answer_held(&self, held: Held, result: Result<(), (u32, Errno)>) {
         match held {
             Held::Nothing => {}
+            Held::Whole(io, journey) => match result {
+                Ok(()) => self.slot.finish(io, journey),
+                Err((moved, errno)) => self.slot.failed(io, journey, moved, errno),
+            },
             Held::Piece(split, offset, _) => {
                 if let Err((moved, errno)) = result {
                     self.slot.note(split, offset.saturating_add(moved), errno);
@@ -443,13 +513,12 @@ impl Host for TableIo {
         // data is mapped until the I/O is complete, and while the job is not with a component
         // nobody else has it.
         unsafe {
-            let Held::Piece(split, offset, bytes) = &*cell.held.get() else {
+            let Some((io, offset, bytes)) = (*cell.held.get()).part() else {
                 return use_it(&mut []);
             };
-            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
-            let data = io.data(*offset, *bytes);
+            let data = io.data(offset, bytes);
             if !data.is_null() {
-                use_it(core::slice::from_raw_parts_mut(data, *bytes as usize));
+                use_it(core::slice::from_raw_parts_mut(data, bytes as usize));
             }
         }
     }
@@ -460,6 +529,7 @@ impl Host for TableIo {
 
     fn give_back(&self, job: usize) {
         match self.take_held(job) {
+            Held::Whole(io, journey) => self.slot.hold_again(io, journey),
             Held::Piece(split, ..) => {
                 // SAFETY: the piece keeps the split; the flag is looked at by the last to leave.
                 unsafe { &(*split.as_ptr()).again }.store(true, Ordering::Relaxed);
@@ -471,23 +541,22 @@ impl Host for TableIo {
     }
 
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
-        let (cell, device) = (self.jobs.get(job.number), self.device(to.component));
+        let (cell, device) = (self.jobs.get(job.number()), self.device(to.component));
         let (Some(cell), Some(device)) = (cell, device) else {
-            let held = self.take_held(job.number);
+            let held = self.take_held(job.number());
             engine.forwarded(job);
             return self.answer_held(held, Err((0, Errno::EIO)));
         };
         // SAFETY: the job is ours, and with it its cell, its nested buffer, its piece and the I/O;
         // `job_done` ends it.
         unsafe {
-            let Held::Piece(split, offset, bytes) = &*cell.held.get() else {
-                let held = self.take_held(job.number);
+            let part = (*cell.held.get()).part().zip(cell.nested.first());
+            let Some(((io, offset, bytes), nested)) = part else {
+                let held = self.take_held(job.number());
                 engine.forwarded(job);
                 return self.answer_held(held, Err((0, Errno::EIO)));
             };
-            let Some((io, _)) = &(*split.as_ptr()).whole else { return };
-            let Some(nested) = cell.nested.first() else { return };
-            buf::nest(nested.buf(), io, *offset, *bytes, to.sector, job_done);
+            buf::nest(nested.buf(), io, offset, bytes, to.sector, job_done);
             *cell.forwarded.get() = Some((engine, *job));
             device.vnode().strategy(nested.buf());
         }
@@ -495,16 +564,13 @@ impl Host for TableIo {
 
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
         let wrong = Outcome { failed: u32::MAX, errno: Errno::EIO };
-        let Some(cell) = self.jobs.get(job.number).filter(|_| !to.is_empty()) else {
+        let Some(cell) = self.jobs.get(job.number()).filter(|_| !to.is_empty()) else {
             return engine.answered(*job, wrong);
         };
         // SAFETY: the job is ours, and with it its cell, its nested buffers, its piece and the I/O,
         // until the last place has answered: after the last is sent nothing here is touched.
         unsafe {
-            let Held::Piece(split, offset, bytes) = *cell.held.get() else {
-                return engine.answered(*job, wrong);
-            };
-            let Some((io, _)) = &(*split.as_ptr()).whole else {
+            let Some((io, offset, bytes)) = (*cell.held.get()).part() else {
                 return engine.answered(*job, wrong);
             };
             *cell.forwarded.get() = Some((engine, *job));
@@ -516,7 +582,7 @@ impl Host for TableIo {
                         buf::nest(buf, io, offset, bytes, place.sector, job_done);
                         device.vnode().strategy(buf);
                     }
-                    None => self.job_answered(job.number, bit(at), Err(Errno::EIO)),
+                    None => self.job_answered(job.number(), bit(at), Err(Errno::EIO)),
                 }
             }
         }
@@ -527,7 +593,7 @@ impl Host for TableIo {
     }
 
     fn freed(&self, line: usize) -> bool {
-        let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
+        let split = self.waiting.get(line).and_then(Queue::pop);
         if let Some(split) = split {
             self.slot.advance(split, None);
         }
@@ -579,6 +645,17 @@ impl Host for TableIo {
         let guard = self.control.lock();
         self.told.broadcast();
         drop(guard);
+    }
+}
+
+/// The description of a job that `taken` tells of: so many bytes of an I/O.
+#[inline]
+fn info(number: usize, line: usize, taken: Taken, io: &Io, bytes: u32) -> JobInfo {
+    let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
+    JobInfo {
+        fua: io.is_fua(),
+        came: cpu::milliseconds(),
+        ..JobInfo::new(number, (line, taken.queue), Op::rw(io.is_write()), range)
     }
 }
 

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use dm_core::Errno;
 use dm_core::units::Sector;
 
-use super::completion::done;
+use super::completion::{done, track_done};
 use super::io::Pass;
 use super::io::queue::{Ordered, Queue};
 use super::slot::{Local, Slot};
@@ -97,7 +97,9 @@ pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     // followed here stays, and nobody writes to it: b_iodone and `parent` were set before the child was
     // sent, and a split's `whole` is taken by the last of its pieces.
     unsafe {
-        while (*buf).b_iodone.is_some_and(|iodone| ptr::fn_addr_eq(iodone, done as buf::Done)) {
+        let ours =
+            |iodone| [done as buf::Done, track_done].iter().any(|d| ptr::fn_addr_eq(iodone, *d));
+        while (*buf).b_iodone.is_some_and(ours) {
             let child = buf.cast::<Child>();
             let (io, journey) = match (*child).parent.assume_init_ref() {
                 Parent::Whole(io, journey) => (io, journey),

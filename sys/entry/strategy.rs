@@ -8,19 +8,22 @@
 //! (`completion.rs`). On the way to one component it costs a nested buffer from a pool; one that crosses a
 //! border in the table costs a [`Split`] more, which counts its pieces (`pieces.rs`).
 
+use alloc::sync::Arc;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dm_core::Errno;
+use dm_core::executor::Executor;
 use dm_core::job::Op;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::table::{Piece, Taken};
 use dm_core::units::{DEV_BSIZE, Sector};
 
-use super::completion::done;
+use super::completion::{done, piece_range, track_done};
 use super::io::iogate::NotHeld;
+use super::job::TableIo;
 use super::netbsd::NetBsd;
 use super::pieces::{Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
@@ -33,6 +36,8 @@ use crate::kern::{cpu, sys};
 pub(super) enum Place {
     /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
     Send(Vnode, Sector),
+    /// The same, and its target is told when it is over.
+    Track(Option<Vnode>, Sector),
     /// Nowhere: it reads as zeroes.
     Zero,
     /// Nowhere: it fails.
@@ -49,6 +54,10 @@ impl Place {
                 Some(disk) => (Place::Send(disk.device().vnode(), sector), found),
                 None => (Place::Fail(Errno::EIO), found),
             },
+            Piece::Track(component, sector, found) => {
+                let vnode = component.disk().map(|disk| disk.device().vnode());
+                (Place::Track(vnode, sector), found)
+            }
             Piece::Zero(found) => (Place::Zero, found),
             Piece::Fail(found, errno) => (Place::Fail(errno), found),
             Piece::Take(found, taken) => (Place::Take(taken), found),
@@ -144,12 +153,68 @@ impl Slot {
                 }
                 self.finish(io, journey);
             }
+            Some(Piece::Track(component, sector, found)) if found == length => {
+                let vnode = component.disk().map(|disk| disk.device().vnode());
+                self.track(io, journey, vnode, sector);
+            }
+            Some(Piece::Take(found, taken)) if found == length => {
+                self.hand_over(io, journey, start, taken);
+            }
             Some(piece) => {
                 let (first, found) = Place::of(piece);
                 self.split(io, journey, start, first, found);
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
+    }
+
+    /// Sends all of a read that its target tracks.
+    #[inline(never)]
+    fn track(&'static self, io: Io, journey: Journey, vnode: Option<Vnode>, sector: Sector) {
+        let Some(vnode) = vnode else {
+            return self.track_over(io, journey, Err((0, Errno::EIO)));
+        };
+        let spare = journey.pass.local().child.take();
+        let Some(child) = spare.or_else(|| self.child()) else {
+            let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
+            // It will be mapped again.
+            let _ = self.untrack(&journey, io.sector(), length, Err(Errno::ENOMEM));
+            return self.starve(io, journey);
+        };
+        // SAFETY: the child is ours. The I/O, and with its pass the table and the device, stay until
+        // `track_done` completes it.
+        unsafe {
+            let child = child.as_ptr();
+            let buf = &raw mut (*child).buf;
+            buf::nest(buf, &io, 0, io.bytes(), sector, track_done);
+            (*child).parent = MaybeUninit::new(Parent::Whole(io, journey));
+            vnode.strategy(buf);
+        }
+    }
+
+    /// Hands all of an I/O to the target that takes it, as one job. Thread or soft interrupt; sleeps where
+    /// VOP_STRATEGY does.
+    #[inline(never)]
+    fn hand_over(&'static self, io: Io, journey: Journey, start: Sector, taken: Taken) {
+        // The job may end before this returns, and its pass with it.
+        let kept = self.gate.again(&journey.pass);
+        // SAFETY: the pass is this slot's, as the journey's is (invariant).
+        let current = unsafe { self.gate.value(&kept) };
+        match serving(current, taken) {
+            // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays until
+            // after this.
+            Some((host, engine, line)) => unsafe {
+                if let Err((io, journey)) = host.take_whole(engine, line, (io, journey), taken) {
+                    // It waits for the number of a job, as a split.
+                    let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
+                    self.split(io, journey, start, Place::Take(taken), length);
+                }
+            },
+            // Only a target that serves I/O may take any.
+            None => self.fail(io, journey, 0, Errno::EIO),
+        }
+        // SAFETY: as above.
+        unsafe { self.leave(kept) };
     }
 
     /// Sends a read that has failed again, to where its target says that there is something else to try.
@@ -266,16 +331,37 @@ impl Slot {
                         vnode.strategy(buf);
                         continue;
                     }
+                    Place::Track(vnode, sector) => {
+                        let (at, length) = piece_range((*raw).start, offset, bytes);
+                        let child = local.child.take().or_else(|| self.child());
+                        if let Some((child, vnode)) = child.zip(vnode) {
+                            (*raw).sent = sent;
+                            (*raw).pending.fetch_add(1, Ordering::Relaxed);
+                            let child = child.as_ptr();
+                            let buf = &raw mut (*child).buf;
+                            buf::nest(buf, io, offset, bytes, sector, track_done);
+                            (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
+                            vnode.strategy(buf);
+                            continue;
+                        }
+                        if let Some(child) = child {
+                            self.put_child(local, child);
+                            let result = self.untrack(journey, at, length, Err(Errno::EIO));
+                            self.note(split, offset, result.err().unwrap_or(Errno::EIO));
+                        } else {
+                            // Mapped again, when a child is there.
+                            let _ = self.untrack(journey, at, length, Err(Errno::ENOMEM));
+                            let Some(child) = self.child_or_wait(split) else { return };
+                            self.put_child(local, child);
+                            continue;
+                        }
+                    }
                     Place::Zero if write => {}
                     Place::Zero => io.zero(offset, bytes),
                     Place::Fail(errno) => self.note(split, offset, errno),
                     Place::Take(taken) => {
-                        let job = current.host.as_ref().zip(table.engine());
-                        let job = job.and_then(|(host, engine)| {
-                            Some((host, engine, engine.serving(taken.line)?))
-                        });
-                        match job {
-                            // Only a target that serves I/O may take any.
+                        match serving(current, taken) {
+                            // As in `hand_over`.
                             None => self.note(split, offset, Errno::EIO),
                             Some((host, engine, line)) => {
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
@@ -292,6 +378,13 @@ impl Slot {
         }
         self.release(split);
     }
+}
+
+/// The means of the line that takes a stretch of I/O, and the line's number among those that serve I/O.
+#[inline]
+fn serving(current: &Current, taken: Taken) -> Option<(&Arc<TableIo>, &Arc<Executor>, usize)> {
+    let engine = current.table.as_deref()?.engine()?;
+    Some((current.host.as_ref()?, engine, engine.serving(taken.line)?))
 }
 
 /// Maps a read that has failed: as its target says, or as before where that has nothing else to try.

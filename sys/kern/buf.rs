@@ -320,7 +320,18 @@ pub type Outcome = Result<(), (u32, Errno)>;
 ///
 /// # Safety
 /// `child` was filled in by [`nest`] and is done.
+#[inline]
 pub unsafe fn outcome(child: *const buf) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe { if is_complete(child) { Ok(()) } else { partial(child) } }
+}
+
+/// [`outcome`] of one of which not all was done.
+///
+/// # Safety
+/// As for [`outcome`].
+#[cold]
+unsafe fn partial(child: *const buf) -> Outcome {
     // SAFETY: the caller's promise.
     let (error, wanted, resid, bcount) =
         unsafe { ((*child).b_error, (*child).b_bufsize, (*child).b_resid, (*child).b_bcount) };

@@ -35,6 +35,7 @@ use crate::Errno;
 use crate::host::{Host, Plan, Ready};
 use crate::job::{Job, JobInfo, Op};
 use crate::lane::{Aside, Lane, Outcome};
+use crate::numbers::Numbers;
 use crate::units::Sector;
 use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
 
@@ -84,8 +85,8 @@ struct Line {
     first_job: usize,
     /// (l) Jobs that no lane has taken yet.
     queues: Box<[Spin<Queue>]>,
-    /// (l) Numbers of jobs that are not in use.
-    free: Spin<Vec<usize>>,
+    /// (a) Numbers of jobs that are not in use.
+    free: Numbers,
     /// (l) The control lane's work.
     orders: Spin<Orders>,
     /// (a) Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
@@ -179,7 +180,7 @@ impl Executor {
                 first_lane,
                 first_job,
                 queues: needs.queues.iter().map(queue).collect(),
-                free: Spin::new((first_job..last_job).rev().collect()),
+                free: Numbers::new(first_job, needs.jobs),
                 orders: Spin::default(),
                 busy: AtomicU32::new(0),
                 begun: AtomicBool::new(false),
@@ -269,6 +270,10 @@ impl Executor {
     /// The number among serving lines of a line of the table, if its target serves I/O.
     #[inline]
     pub fn serving(&self, number: usize) -> Option<usize> {
+        // Where all lines before it serve, too, it has the same number here.
+        if self.lines.get(number).is_some_and(|line| line.number == number) {
+            return Some(number);
+        }
         self.lines.binary_search_by_key(&number, |line| line.number).ok()
     }
 
@@ -280,14 +285,13 @@ impl Executor {
     /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
     /// anywhere.
     pub fn claim(&self, line: usize) -> Option<usize> {
-        self.lines.get(line)?.free.lock().pop()
+        self.lines.get(line)?.free.take()
     }
 
     /// Gives back a number that was claimed and for which no job was submitted. From anywhere.
     pub fn unclaim(&self, line: usize, number: usize) {
         if let Some(line) = self.lines.get(line) {
-            // There is room: the number came from here.
-            line.free.lock().push(number);
+            line.free.put(number);
         }
     }
 
@@ -300,7 +304,7 @@ impl Executor {
         if self.state.load(Ordering::Acquire) == STOPPED {
             return job.fail(Errno::EIO);
         }
-        let Some(line) = self.lines.get(info.line) else { return job.fail(Errno::EIO) };
+        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
         if let Some(job) = line.target.at_once(job) {
             self.queue(line, job);
         }
@@ -310,7 +314,7 @@ impl Executor {
     /// the host calls it in the last one's completion.
     pub fn answered(self: Arc<Self>, info: JobInfo, outcome: Outcome) {
         let job = Job { info, executor: Some(self.clone()) };
-        let Some(line) = self.lines.get(info.line) else { return job.fail(Errno::EIO) };
+        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
         if let Some(job) = line.target.answered(job, outcome) {
             self.queue(line, job);
         }
@@ -318,7 +322,7 @@ impl Executor {
 
     /// Puts a job at the end of its queue, and has a lane take it.
     fn queue(&self, line: &Line, job: Job) {
-        let Some(queue) = line.queues.get(job.info.queue) else {
+        let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
             debug_assert!(false, "no such queue");
             return job.fail(Errno::EIO);
@@ -337,9 +341,12 @@ impl Executor {
     /// Puts jobs that were set aside at the front of their queue again, in their order.
     pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
         for job in jobs.rev() {
-            let queue = self.lines.get(job.info.line).and_then(|l| l.queues.get(job.info.queue));
+            let queue = self
+                .lines
+                .get(job.info.line())
+                .and_then(|l| l.queues.get(usize::from(job.info.queue)));
             let Some(queue) = queue else { continue };
-            let line = job.info.line;
+            let line = job.info.line();
             let mut queue = queue.lock();
             queue.jobs.push_front(job);
             let idle = queue.idle;
@@ -369,15 +376,14 @@ impl Executor {
 
     /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
     pub(crate) fn free(&self, info: &JobInfo) {
-        self.unclaim(info.line, info.number);
-        self.let_go_on(info.line);
+        self.unclaim(info.line(), info.number());
+        self.let_go_on(info.line());
     }
 
     /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
     /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere.
     pub fn let_go_on(&self, line: usize) {
-        let has_free = |line: &Line| !line.free.lock().is_empty();
-        while self.host.freed(line) && self.lines.get(line).is_some_and(has_free) {}
+        while self.host.freed(line) && self.lines.get(line).is_some_and(|line| line.free.any()) {}
     }
 
     /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
@@ -603,9 +609,7 @@ impl Executor {
 
     /// Describes a flush or discard for [`Executor::submit`].
     pub fn barrier(&self, number: usize, line: usize, op: Op, range: (Sector, Sector)) -> JobInfo {
-        let (start, length) = range;
-        let came = self.host.now();
-        JobInfo { number, line, queue: 0, op, start, length, fua: false, came, tag: 0 }
+        JobInfo { came: self.host.now(), ..JobInfo::new(number, (line, 0), op, range) }
     }
 }
 

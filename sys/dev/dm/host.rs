@@ -120,7 +120,8 @@ pub trait Host: Any + Send + Sync {
     fn kick(&self, runner: usize);
 
     /// Begins a request of a lane, which has none under way. When it is over the host has the lane
-    /// polled, and [`Host::answer`] gives the result. A thread that polls lanes calls it, which may
+    /// polled, and [`Host::answer`] gives the result; one that is over when this returns may be found so
+    /// only by asking. A thread that polls lanes calls it, which may
     /// sleep in VOP_STRATEGY; flushes and discards sleep elsewhere.
     fn begin(&self, lane: usize, request: Request, places: &[Place]);
 

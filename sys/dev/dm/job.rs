@@ -63,15 +63,15 @@ pub struct Job {
     pub(crate) executor: Option<Arc<Executor>>,
 }
 
-/// A job's description, without the I/O itself.
+/// A job's description, without the I/O itself. Small: it is handed on by value.
 #[derive(Clone, Copy, Debug)]
 pub struct JobInfo {
     /// The job's number among its table's; the host keeps the I/O itself under it.
-    pub number: usize,
+    pub number: u32,
     /// The line that took it, counted among those whose targets serve I/O themselves.
-    pub line: usize,
+    pub line: u32,
     /// The queue of the line that it waits in.
-    pub queue: usize,
+    pub queue: u8,
     /// The kind of the job.
     pub op: Op,
     /// The first sector, counted from the line's start; 0 for a flush.
@@ -84,6 +84,35 @@ pub struct JobInfo {
     pub came: u32,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,
+}
+
+impl JobInfo {
+    /// A job on a queue of a line, with a number of the line's, for a stretch of sectors; without FUA, of no time
+    /// and no tag.
+    #[inline]
+    pub fn new(
+        number: usize,
+        (line, queue): (usize, usize),
+        op: Op,
+        (start, length): (Sector, Sector),
+    ) -> JobInfo {
+        // A table has far fewer of both: there is memory for each. No line has the last queue.
+        let (number, line) = (number as u32, line as u32);
+        let queue = u8::try_from(queue).unwrap_or(u8::MAX);
+        JobInfo { number, line, queue, op, start, length, fua: false, came: 0, tag: 0 }
+    }
+
+    /// The job's number, as an index.
+    #[inline]
+    pub fn number(&self) -> usize {
+        self.number as usize
+    }
+
+    /// The job's line, as an index.
+    #[inline]
+    pub fn line(&self) -> usize {
+        self.line as usize
+    }
 }
 
 impl Job {
@@ -132,7 +161,7 @@ impl Job {
     pub fn with_data<R>(&mut self, use_it: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let executor = self.executor.as_ref()?;
         let (mut use_it, mut result) = (Some(use_it), None);
-        executor.host().data(self.info.number, &mut |data| {
+        executor.host().data(self.info.number(), &mut |data| {
             if let Some(use_it) = use_it.take() {
                 result = Some(use_it(data));
             }
@@ -153,7 +182,7 @@ impl Job {
     /// Ends the job with a result.
     pub fn end(mut self, result: Result<(), Errno>) {
         if let Some(executor) = self.executor.take() {
-            executor.host().end(self.info.number, result);
+            executor.host().end(self.info.number(), result);
             executor.free(&self.info);
         }
     }
@@ -181,7 +210,7 @@ impl Job {
     /// Has the lanes of the job's line that wait for a signal look again.
     pub fn raise(&self, signal: &Signal) {
         if let Some(executor) = &self.executor {
-            executor.wake_all(self.info.line, signal.take());
+            executor.wake_all(self.info.line(), signal.take());
         }
     }
 
@@ -210,8 +239,8 @@ impl Job {
     pub fn give_back(mut self) {
         if let Some(executor) = self.executor.take() {
             match executor.keeps_failed() {
-                true => executor.host().give_back(self.info.number),
-                false => executor.host().end(self.info.number, Err(Errno::EIO)),
+                true => executor.host().give_back(self.info.number()),
+                false => executor.host().end(self.info.number(), Err(Errno::EIO)),
             }
             executor.free(&self.info);
         }

@@ -29,6 +29,7 @@ pub mod label;
 pub mod lane;
 pub mod limits;
 pub mod name;
+mod numbers;
 pub mod pdev;
 pub mod proplib;
 pub mod ready;
@@ -45,6 +46,11 @@ pub mod worker;
 /// The atomic types of the parts that the models check; there they are loom's.
 mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Does nothing: where it stands, what is before and after is sequentially consistent anyway. The models'
+    /// atomics are weaker, and have a fence there.
+    #[inline(always)]
+    pub(crate) fn full_fence() {}
 }
 
 pub use errno::Errno;

@@ -693,6 +693,8 @@ impl Drop for Engine {
 pub enum Piece<'t, C> {
     /// Send them to a component.
     Send(&'t C, Sector, Sector),
+    /// The same; the target is told when it is over: [`Table::untrack`].
+    Track(&'t C, Sector, Sector),
     /// Zero them, or drop the write.
     Zero(Sector),
     /// Fail them.
@@ -717,6 +719,7 @@ impl<C> Piece<'_, C> {
     pub fn length(&self) -> Sector {
         match *self {
             Piece::Send(_, _, length)
+            | Piece::Track(_, _, length)
             | Piece::Zero(length)
             | Piece::Fail(length, _)
             | Piece::Take(length, _) => length,
@@ -805,6 +808,22 @@ impl<C> Table<C> {
         Some(self.piece(mapping, index, within))
     }
 
+    /// Tells the target of `length` sectors from `start` on, all in its line, that their read is over, which
+    /// [`Table::map`] had tracked. The answer is the read's result.
+    ///
+    /// # Errors
+    /// The target's: those of `result`, or its own.
+    pub fn untrack(
+        &self,
+        start: Sector,
+        length: Sector,
+        result: Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let Some((index, start, length)) = self.within(start, length) else { return result };
+        let Some(rule) = self.targets.get(index) else { return result };
+        rule.target().untrack(&IoRange { start, length, op: Op::Read }, result)
+    }
+
     /// The number of the line that holds `start`, `start` counted from the line's first sector, and as many of
     /// `length` sectors as the line has.
     #[inline(always)]
@@ -824,6 +843,12 @@ impl<C> Table<C> {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
                     Some(component) => Piece::Send(component, start, length),
+                    None => Piece::Fail(length, Errno::EIO),
+                }
+            }
+            Mapping::Track { component, start, length } => {
+                match self.components.get(component.0 as usize) {
+                    Some(component) => Piece::Track(component, start, length),
                     None => Piece::Fail(length, Errno::EIO),
                 }
             }

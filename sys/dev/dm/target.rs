@@ -80,6 +80,15 @@ pub enum Mapping {
         /// How many.
         length: Sector,
     },
+    /// For a read: the same, and the target is told when it is over, with [`Target::untrack`].
+    Track {
+        /// Which component.
+        component: ComponentIndex,
+        /// The first sector there.
+        start: Sector,
+        /// How many.
+        length: Sector,
+    },
     /// They read as zeroes, and a write of them is dropped.
     Zero {
         /// How many.
@@ -107,6 +116,7 @@ impl Mapping {
     pub fn length(&self) -> Sector {
         match *self {
             Mapping::Send { length, .. }
+            | Mapping::Track { length, .. }
             | Mapping::Zero { length }
             | Mapping::Fail { length, .. }
             | Mapping::Take { length, .. } => length,
@@ -139,6 +149,13 @@ pub trait Target: Send + Sync {
     /// in the line, those that have not failed among them.
     fn map_failed(&self, _io: &IoRange) -> Option<Mapping> {
         None
+    }
+
+    /// Ends what [`Mapping::Track`] has begun: the read of these sectors is over, or was not sent after all and
+    /// will be mapped again. Called once for each, from anywhere, soft interrupts included: must not sleep. The
+    /// answer is the read's result.
+    fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
+        result
     }
 
     /// Writes its parameters as `table` shows them; loading them makes the same target again.

@@ -118,6 +118,14 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         Pass(cell)
     }
 
+    /// Counts someone in again who is inside already, whatever the door is like.
+    #[inline]
+    pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
+        debug_assert!(self.gave(inside));
+        inside.0.inside.fetch_add(1, Ordering::SeqCst);
+        Pass(inside.0)
+    }
+
     /// Leaves. `true` if the door is not open: the caller wakes drains, as for [`Gate::enter`].
     ///
     /// # Safety

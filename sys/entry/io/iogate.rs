@@ -66,6 +66,12 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         pass
     }
 
+    /// Counts someone in once more who is inside, whatever the door is. Context: any.
+    #[inline]
+    pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
+        self.gate.again(inside)
+    }
+
     /// Leaves. Context: as for [`IoGate::enter`]; on any CPU, in any thread.
     ///
     /// # Safety

@@ -13,7 +13,7 @@ use dm_core::units::Sector;
 
 use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
-use super::{Completing, Handed, Held, TableIo};
+use super::{Completing, Handed, TableIo};
 use crate::entry::io::parker::Parker;
 use crate::kern::mutex::SpinMutex;
 use crate::kern::{buf, sys};
@@ -101,28 +101,21 @@ impl TableIo {
                 self.transfer(lane, places, (data, at, bytes), (true, fua));
             }
             Request::Send { job, skip, length } => {
-                let held = self.jobs.get(job.number).map(|cell| cell.held.get());
+                let held = self.jobs.get(job.number()).map(|cell| cell.held.get());
                 let places =
                     if job.op == Op::Read { places.get(..1).unwrap_or(&[]) } else { places };
                 self.send_to(lane, places, |buf, place| {
-                    // SAFETY: the lane has the job, whose cell is its own meanwhile.
-                    let Some(Held::Piece(split, offset, all)) = held.map(|held| unsafe { &*held })
-                    else {
-                        return Err(Errno::EINVAL);
-                    };
+                    // SAFETY: the lane has the job, whose cell is its own meanwhile, and which keeps its I/O.
+                    let part = held.and_then(|held| unsafe { (*held).part() });
+                    let (io, offset, all) = part.ok_or(Errno::EINVAL)?;
                     let (skip, bytes) = (small(skip)?, small(length)?);
-                    if skip.checked_add(bytes).is_none_or(|end| end > *all) {
+                    if skip.checked_add(bytes).is_none_or(|end| end > all) {
                         return Err(Errno::EINVAL);
                     }
                     let offset = offset.checked_add(skip).ok_or(Errno::EINVAL)?;
-                    // SAFETY: the job's piece keeps the split and its I/O until the job is ended,
-                    // which its lane does after this request; the range lies in the piece.
-                    unsafe {
-                        let Some((io, _)) = &(*split.as_ptr()).whole else {
-                            return Err(Errno::EINVAL);
-                        };
-                        buf::nest(buf, io, offset, bytes, place.sector, lane_done);
-                    }
+                    // SAFETY: the I/O stays until the job is ended, which its lane does after this request; the
+                    // range lies in the job's part of it.
+                    unsafe { buf::nest(buf, io, offset, bytes, place.sector, lane_done) };
                     Ok(())
                 });
             }
@@ -204,7 +197,10 @@ impl TableIo {
                 Err(errno) => self.place_done(lane, bit(at), Err(errno)),
             }
         }
-        self.place_done(lane, 0, Ok(()));
+        if cell.answers.add(0, Ok(())) {
+            // The lane looks when this returns; nobody has to have it polled.
+            cell.state.store(DONE, Ordering::Release);
+        }
     }
 
     /// One place of a lane's request is done; the last has the lane polled.

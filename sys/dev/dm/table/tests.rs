@@ -160,7 +160,7 @@ fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Plac
                 assert_eq!(errno, Errno::EIO);
                 places.extend((0..n).map(|_| Place::Fail));
             }
-            Piece::Take(..) => panic!("none of these targets takes I/O"),
+            Piece::Take(..) | Piece::Track(..) => panic!("none of these targets serves I/O"),
         }
         (at, left) = (at + n, left - n);
     }

@@ -287,16 +287,18 @@ impl Snapshot {
         }
     }
 
-    /// A read of the origin that was counted is over.
-    fn read_over(&self, job: Job, outcome: Outcome) {
-        let chunk = self.cow.state.lock().geometry.chunk_of(job.start());
-        let last = self.cow.end_read(chunk);
-        // Once the snapshot is lost the origin does not wait for reads.
-        let lost = self.cow.state.lock().health != Health::Good;
-        if last {
+    /// A read of the origin that was counted is over. The answer is its result.
+    fn read_over(&self, start: Sector, result: Result<(), Errno>) -> Result<(), Errno> {
+        let (chunk, lost) = {
+            let state = self.cow.state.lock();
+            // Once the snapshot is lost the origin does not wait for reads. As long as it is not, it has waited for
+            // this one, whose data are there.
+            (state.geometry.chunk_of(start), state.health != Health::Good)
+        };
+        if self.cow.end_read(chunk) {
             self.shared.wake();
         }
-        job.end(if lost { Err(Errno::EIO) } else { outcome.ok() });
+        if lost { Err(Errno::EIO) } else { result }
     }
 
     /// Sends a write to its chunk's exception, which is made first.
@@ -397,8 +399,17 @@ impl Target for Snapshot {
             return Mapping::Fail { length: io.length, error: Errno::EIO };
         }
         let first = geometry.within(io.start, io.length);
-        let Some(found) = state.runs.find(geometry.chunk_of(io.start)) else {
-            return Mapping::Take { length: first, queue: 0 };
+        let chunk = geometry.chunk_of(io.start);
+        let Some(found) = state.runs.find(chunk) else {
+            // Only once the store was read, and where no write of the origin waits for reads to end.
+            let tracked = !io.is_write()
+                && state.loaded
+                && state.is_kept_by(self.table)
+                && self.cow.begin_read(chunk);
+            return match tracked {
+                true => Mapping::Track { component: self.origin, start: io.start, length: first },
+                false => Mapping::Take { length: first, queue: 0 },
+            };
         };
         let Some(start) = in_store(geometry, state.cow_size, found, io.start) else {
             return Mapping::Fail { length: first, error: Errno::EIO };
@@ -408,6 +419,10 @@ impl Target for Snapshot {
         let length = first.0.saturating_add(run).min(io.length.0);
         let room = state.cow_size.0.saturating_sub(start.0);
         Mapping::Send { component: self.store, start, length: Sector(length.min(room)) }
+    }
+
+    fn untrack(&self, io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
+        self.read_over(io.start, result)
     }
 
     fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
@@ -482,7 +497,8 @@ impl Worker for Snapshot {
 
     fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
         if job.tag() & COUNTED != 0 {
-            self.read_over(job, outcome);
+            let result = self.read_over(job.start(), outcome.ok());
+            job.end(result);
             return None;
         }
         // It waits for what says where it is.

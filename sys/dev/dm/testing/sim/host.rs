@@ -319,7 +319,7 @@ impl host::Host for Host {
                 }
                 Request::Send { job: info, skip, length } => {
                     assert!(skip.0 + length.0 <= info.length.0, "more than the job has");
-                    let stretch = host.jobs[info.number].clone().expect("a job in use");
+                    let stretch = host.jobs[info.number()].clone().expect("a job in use");
                     let stretch = stretch.part(skip.0, length.0);
                     let (command, data) = match info.op {
                         Op::Read => (Command::Read, Vec::new()),
@@ -396,7 +396,7 @@ impl host::Host for Host {
 
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
         let first = self.with(|state, number| {
-            let stretch = state.host(number).jobs[job.number].clone().expect("a job in use");
+            let stretch = state.host(number).jobs[job.number()].clone().expect("a job in use");
             let disk = self.disks[to.component.0 as usize];
             let command = match job.op {
                 Op::Read => Command::Read,
@@ -420,8 +420,8 @@ impl host::Host for Host {
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
         let first = self.with(|state, number| {
             let host = state.host(number);
-            let stretch = host.jobs[job.number].clone().expect("a job in use");
-            let slot = &mut host.forwarded[job.number];
+            let stretch = host.jobs[job.number()].clone().expect("a job in use");
+            let slot = &mut host.forwarded[job.number()];
             assert!(slot.left == 0 && slot.answer.is_none(), "a job is forwarded twice");
             assert!((1..=slot.width).contains(&to.len()), "a job goes to {} places", to.len());
             slot.left = to.len();

@@ -132,6 +132,8 @@ pub(super) struct Stretch {
     line: Option<usize>,
     /// `true` once it has failed where the table had it sent, and was mapped again.
     again: bool,
+    /// `true` for a read that its target tracks.
+    pub tracked: bool,
 }
 
 impl Stretch {
@@ -187,13 +189,19 @@ impl fmt::Display for Owner {
 }
 
 impl State {
+    /// The table of a stretch's device, and the stretch's sectors there.
+    pub fn range_of(&self, stretch: &Stretch) -> (Option<Arc<Table<Attached>>>, Range<u64>) {
+        let io = self.ios.get(&stretch.io).expect("an I/O under way");
+        let start = io.start + stretch.skip;
+        (self.devices[io.device].table.clone(), start..start + stretch.length)
+    }
+
     /// The table and the range of a stretch that a table had sent and that may be tried once more.
     pub fn may_try_again(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
         let io = self.ios.get(&stretch.io).expect("an I/O under way");
-        let start = io.start + stretch.skip;
-        let table = self.devices[io.device].table.clone();
         let may = !stretch.again && io.op == Op::Read;
-        table.filter(|_| may).map(|table| (table, start..start + stretch.length))
+        let (table, range) = self.range_of(stretch);
+        table.filter(|_| may).map(|table| (table, range))
     }
 
     /// Has a stretch that has failed mapped once more.
@@ -251,7 +259,7 @@ impl State {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
         let (number, device) = (device, &mut self.devices[device]);
         // A flush begins anew: the next table's lines are others.
-        let stretch = Stretch { line: None, again: false, ..stretch };
+        let stretch = Stretch { line: None, again: false, tracked: false, ..stretch };
         if device.held {
             device.active -= 1;
             device.queue.push_back(stretch);
@@ -362,7 +370,8 @@ impl Shared {
         if matches!(op, Op::Write | Op::Discard) && !off && !here.read_only {
             here.model.begin(start, length, from, value);
         }
-        let stretch = Stretch { io: number, skip: 0, length, line: None, again: false };
+        let stretch =
+            Stretch { io: number, skip: 0, length, line: None, again: false, tracked: false };
         let held = here.held;
         match held {
             true => here.queue.push_back(stretch.clone()),
@@ -445,6 +454,11 @@ impl Shared {
                 Some(Piece::Send(component, to, _)) => {
                     self.send_stretch(device, op, fua, component, to.0, part);
                 }
+                Some(Piece::Track(component, to, _)) => {
+                    assert_eq!(op, Op::Read, "only reads are tracked");
+                    let part = Stretch { tracked: true, ..part };
+                    self.send_stretch(device, op, fua, component, to.0, part);
+                }
                 Some(Piece::Zero(_)) => {
                     let mut state = self.lock();
                     if op == Op::Read {
@@ -464,12 +478,11 @@ impl Shared {
                 Some(Piece::Take(_, taken)) => {
                     let engine = table.engine().expect("an engine");
                     let line = engine.serving(taken.line).expect("a line that serves");
+                    let range = (taken.start, Sector(length));
                     let info = |number| JobInfo {
-                        start: taken.start,
-                        length: Sector(length),
-                        queue: taken.queue,
                         fua,
-                        ..engine.barrier(number, line, op, (taken.start, Sector(length)))
+                        came: engine.shared_host().now(),
+                        ..JobInfo::new(number, (line, taken.queue), op, range)
                     };
                     if !self.make_job(device, engine, line, &part, info) {
                         let rest = stretch.part(done, left);

@@ -331,6 +331,17 @@ impl Shared {
             format!("    d{disk} {command:?} {sector}+{length} for {owner}: {result}")
         });
         match owner {
+            Owner::Stretch(stretch) if stretch.tracked => {
+                if result.is_ok() {
+                    state.take_data(&stretch, &transfer);
+                }
+                let (table, range) = state.range_of(&stretch);
+                drop(state);
+                // The target's code: no lock is held.
+                let (start, length) = (Sector(range.start), Sector(range.end - range.start));
+                let result = table.map_or(result, |table| table.untrack(start, length, result));
+                self.lock().stretch_over(&stretch, result);
+            }
             Owner::Stretch(stretch) => {
                 let again = state.may_try_again(&stretch).filter(|_| result.is_err());
                 drop(state);
@@ -358,14 +369,15 @@ impl Shared {
                     state.take_data(&stretch, &transfer);
                 }
                 let host = state.hosts.get_mut(host).and_then(Option::as_mut);
-                let over = host.and_then(|h| h.job_answered(info.number, place, &transfer, result));
+                let over =
+                    host.and_then(|h| h.job_answered(info.number(), place, &transfer, result));
                 drop(state);
                 if let Some(outcome) = over {
                     engine.answered(info, outcome);
                 }
             }
             Owner::Forward { host, engine, info, .. } => {
-                let stretch = state.take_job(host, info.number);
+                let stretch = state.take_job(host, info.number());
                 drop(state);
                 engine.forwarded(&info);
                 drop(engine);

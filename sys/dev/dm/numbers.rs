@@ -1,0 +1,65 @@
+//! Numbers that are in use or not, as those of a line's jobs.
+//!
+//! `regress/models` includes this file and checks it, with whoever waits for a number, under loom.
+
+use alloc::boxed::Box;
+
+use super::atomic::{AtomicUsize, Ordering, full_fence};
+
+/// Numbers from `first` on that are not in use: a bit each. Taken and given back from anywhere, without a lock.
+///
+/// Whoever finds none and waits says so first, in a place of its own, and then looks again; whoever gives one
+/// back looks at that place afterwards. All of this is sequentially consistent, so that one of the two sees the other.
+pub struct Numbers {
+    first: usize,
+    words: Box<[AtomicUsize]>,
+}
+
+impl Numbers {
+    /// `count` numbers from `first` on, none in use.
+    pub fn new(first: usize, count: usize) -> Numbers {
+        let bits = usize::BITS as usize;
+        let word = |at: usize| match count.saturating_sub(at.saturating_mul(bits)) {
+            left if left < bits => (1usize << left).wrapping_sub(1),
+            _ => usize::MAX,
+        };
+        let words = (0..count.div_ceil(bits)).map(|at| AtomicUsize::new(word(at))).collect();
+        Numbers { first, words }
+    }
+
+    /// Takes one, if there is any.
+    #[inline]
+    pub fn take(&self) -> Option<usize> {
+        full_fence();
+        for (at, word) in self.words.iter().enumerate() {
+            let mut bits = word.load(Ordering::SeqCst);
+            while bits != 0 {
+                let bit = bits & bits.wrapping_neg();
+                bits = word.fetch_and(!bit, Ordering::SeqCst);
+                if bits & bit != 0 {
+                    let number = at.wrapping_mul(usize::BITS as usize);
+                    let number = number.wrapping_add(bit.trailing_zeros() as usize);
+                    return Some(self.first.wrapping_add(number));
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives back one that was taken from here.
+    #[inline]
+    pub fn put(&self, number: usize) {
+        let number = number.wrapping_sub(self.first);
+        let bit = 1usize << (number % usize::BITS as usize);
+        if let Some(word) = self.words.get(number / usize::BITS as usize) {
+            let before = word.fetch_or(bit, Ordering::SeqCst);
+            debug_assert!(before & bit == 0, "given back twice");
+        }
+        full_fence();
+    }
+
+    /// `true` if there is one to be taken.
+    pub fn any(&self) -> bool {
+        self.words.iter().any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+}

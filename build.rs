@@ -139,6 +139,7 @@ const VARS: &[&str] = &[
     "KM_.*",
     "LABELOFFSET",
     "LABELSECTOR",
+    "LABELUSESMBR",
     "LK_.*",
     "MAXPARTITIONS",
     "MAXPATHLEN",
@@ -172,7 +173,6 @@ const OPAQUE: &[&str] = &["cpu_info", "cpu_data", "lwp", "proc", "mount", "devic
 
 struct Port {
     flags: Vec<String>,
-    machine: &'static str,
 }
 
 fn main() {
@@ -181,6 +181,7 @@ fn main() {
     println!("cargo::rerun-if-changed=sys/kern/shim.h");
     println!("cargo::rerun-if-changed=sys/kern/ciphers.h");
     println!("cargo::rerun-if-changed=sys/kern/include");
+    println!("cargo::rerun-if-changed=sys/kern/include-aarch64");
     println!("cargo::rerun-if-env-changed=NETBSDSRCDIR");
     println!("cargo::rerun-if-env-changed=DM_NETBSD_HEADERS");
     println!("cargo::rustc-check-cfg=cfg(loom)");
@@ -214,31 +215,38 @@ fn main() {
         shim.flag("-Wno-unused-function").flag("-DDM_HOSTED");
         shim.compile("dmshim");
     }
-    let _ = port.machine;
 }
 
 /// The flags of the port that is being built: a NetBSD kernel's, or for a hosted build those of
 /// the amd64 port, whose structures a Linux process on x86_64 can hold as they are.
 fn port(root: &Path) -> Port {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
-    let (target, machine, zig, defines): (_, _, _, &[&str]) = match arch.as_str() {
+    // The target, the folder under sys/arch, the bundled headers' folder, the port's own flags.
+    let (target, machine, zig, own) = match arch.as_str() {
         "x86_64" => (
             "x86_64-unknown-netbsd",
             "amd64",
             "x86_64-netbsd-none",
-            &["-Damd64", "-Dx86_64", "-mno-red-zone"],
+            "-Damd64 -Dx86_64 -mno-red-zone -mno-mmx -mno-sse -mno-avx -msoft-float",
         ),
-        "x86" => ("i486-unknown-netbsdelf", "i386", "x86-netbsd-none", &["-Di386"]),
+        "x86" => (
+            "i486-unknown-netbsdelf",
+            "i386",
+            "x86-netbsd-none",
+            "-Di386 -mno-mmx -mno-sse -mno-avx -msoft-float",
+        ),
+        "aarch64" => (
+            "aarch64-unknown-netbsd",
+            "evbarm",
+            "aarch64-netbsd-none",
+            "-march=armv8-a+nofp+nosimd -mno-outline-atomics",
+        ),
         other => panic!("no NetBSD port for {other} yet: share/doc/porting.md says what it takes"),
     };
     let mut flags: Vec<String> = vec![format!("--target={target}")];
-    flags.extend(defines.iter().map(|s| s.to_string()));
-    flags.extend(
-        "-mno-mmx -mno-sse -mno-avx -msoft-float -DMULTIPROCESSOR -DMAXUSERS=64 -D_KERNEL -D_MODULE \
-         -std=gnu99 -ffreestanding -fno-strict-aliasing -fno-common -nostdinc"
-            .split_whitespace()
-            .map(String::from),
-    );
+    let all = "-DMULTIPROCESSOR -DMAXUSERS=64 -D_KERNEL -D_MODULE -std=gnu99 -ffreestanding \
+               -fno-strict-aliasing -fno-common -nostdinc";
+    flags.extend(own.split_whitespace().chain(all.split_whitespace()).map(String::from));
     if let Some(src) = env::var_os("NETBSDSRCDIR") {
         let src = PathBuf::from(src);
         let links =
@@ -260,20 +268,26 @@ fn port(root: &Path) -> Port {
         }
         // The bundled set has lost its version number.
         flags.push("-D__NetBSD_Version__=1100000000".into());
+        if machine == "evbarm" {
+            // Before the others, which are x86's where ports differ.
+            flags.push(format!("-I{}", root.join("sys/kern/include-aarch64").display()));
+        }
         flags.push(format!("-I{}", root.join("sys/kern/include").display()));
         for dir in [zig, "generic-netbsd"] {
             flags.push("-isystem".into());
             flags.push(headers.join(dir).display().to_string());
         }
     }
-    Port { flags, machine }
+    Port { flags }
 }
 
 /// A source tree has no `machine/`; config(1) makes these links in a kernel's build directory.
 fn link_machine(src: &Path, machine: &str, links: &Path) {
     fs::create_dir_all(links).expect("OUT_DIR is writable");
     let arch = src.join("sys/arch");
-    for (name, to) in [("machine", machine), (machine, machine), ("x86", "x86"), ("i386", "i386")] {
+    let others: &[&str] = if machine == "evbarm" { &["aarch64", "arm"] } else { &["x86", "i386"] };
+    let others = others.iter().map(|name| (*name, *name));
+    for (name, to) in [("machine", machine), (machine, machine)].into_iter().chain(others) {
         let link = links.join(name);
         let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink(arch.join(to).join("include"), &link)

@@ -5,8 +5,8 @@
 //! mutex; spin mutexes at IPL_BIO are held for a few instructions, none across biodone(9).
 //!
 //! A completion also lets other I/O go on, that waited for the child, the split or the job's number that comes
-//! back here. So it calls VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as ccd(4),
-//! raidframe(4) and cgd(4) do from their b_iodone. A table whose target keeps a thread sends from there.
+//! back here. So it calls VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does,
+//! whose b_iodone starts what its queue holds.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;

@@ -18,7 +18,7 @@ use rules::{Code, Section, Symbol};
 /// checked arithmetic and panics with their places are what Rust adds. A change that needs more
 /// room says why here.
 ///
-/// The driver of today: amd64 some 435 KiB. Until its targets could serve I/O themselves it had
+/// The driver of today: amd64 some 435 KiB, aarch64 391. Until its targets could serve I/O themselves it had
 /// 107 KiB; six more targets, lanes (each target's futures are code of its own) and refusals that name
 /// what is wrong with their numbers are 145 KiB of the rest, mirror 50, verity with its hash functions' border 32,
 /// crypt with its ciphers' 30, and snapshots with the file systems below them most of what is left.
@@ -36,12 +36,12 @@ struct Object {
 }
 
 impl Object {
-    fn read(path: &Path) -> Result<Object> {
+    fn read(arch: Arch, path: &Path) -> Result<Object> {
         let ask = |program: &str, args: &[&str]| {
-            sh::output(sh::command(program).env("LC_ALL", "C").args(args).arg(path))
+            sh::output(sh::command(arch.tool(program)).env("LC_ALL", "C").args(args).arg(path))
         };
         Ok(Object {
-            code: Code::parse(&ask("objdump", &["-d", "--no-show-raw-insn", "-w"])?),
+            code: Code::parse(&ask("objdump", &["-d", "--no-show-raw-insn", "-w"])?, arch),
             sections: rules::sections(&ask("readelf", &["-S", "-W"])?),
             relocations: rules::relocations(&ask("readelf", &["-r", "-W"])?),
             symbols: rules::symbols(&ask("nm", &["-P"])?),
@@ -56,7 +56,7 @@ impl Object {
             wrong.push("no instruction could be read".into());
         }
         wrong.extend(rules::instructions(&self.code, arch));
-        wrong.extend(rules::red_zone(&self.code));
+        wrong.extend(rules::red_zone(&self.code, arch));
         wrong.extend(rules::frames(&self.code, arch, FRAME));
         wrong.extend(rules::layout(&self.sections));
         wrong.extend(rules::size(&self.sections, BUDGET));
@@ -98,7 +98,8 @@ fn report(arch: Arch, object: &Path, shim: &Path, module: &Path) -> Result<usize
     let exports = sh::list(&conf.join("exports"))?;
     let exports: BTreeSet<&str> = exports.iter().map(String::as_str).collect();
 
-    let (rust, c, whole) = (Object::read(object)?, Object::read(shim)?, Object::read(module)?);
+    let read = |path: &Path| Object::read(arch, path);
+    let (rust, c, whole) = (read(object)?, read(shim)?, read(module)?);
     let mut findings = Vec::new();
 
     // The Rust side may ask the kernel and shim.c, and gives what conf/exports lists: no more,
@@ -109,6 +110,7 @@ fn report(arch: Arch, object: &Path, shim: &Path, module: &Path) -> Result<usize
     wrong.extend(rules::undefined(&rust.undefined(), &allowed));
     wrong.extend(rules::exported(&rust.exported(), &exports));
     wrong.extend(exports.difference(&rust.exported()).map(|name| format!("{name} is missing")));
+    wrong.extend(rules::landing_pads(&rust.code, arch, &exports));
     findings.push((object, wrong));
 
     // What the C side gives is the driver's too.

@@ -15,17 +15,36 @@ pub enum Arch {
     Amd64,
     /// 32-bit x86, from the Pentium on.
     I386,
+    /// evbarm on 64-bit Arm, from ARMv8.0 on, little-endian.
+    Aarch64,
 }
 
 impl Arch {
     /// All of them.
-    pub const ALL: [Arch; 2] = [Arch::Amd64, Arch::I386];
+    pub const ALL: [Arch; 3] = [Arch::Amd64, Arch::I386, Arch::Aarch64];
 
-    /// NetBSD's name of the port.
+    /// NetBSD's name of the port; evbarm's is that of its processor.
     pub fn name(self) -> &'static str {
         match self {
             Arch::Amd64 => "amd64",
             Arch::I386 => "i386",
+            Arch::Aarch64 => "aarch64",
+        }
+    }
+
+    /// A tool of binutils that knows the port's instructions.
+    pub fn tool(self, name: &str) -> String {
+        match self {
+            Arch::Amd64 | Arch::I386 => name.into(),
+            Arch::Aarch64 => format!("aarch64-linux-gnu-{name}"),
+        }
+    }
+
+    /// Bytes in a pointer.
+    pub fn pointer(self) -> u64 {
+        match self {
+            Arch::Amd64 | Arch::Aarch64 => 8,
+            Arch::I386 => 4,
         }
     }
 
@@ -34,6 +53,7 @@ impl Arch {
         match self {
             Arch::Amd64 => "elf_x86_64",
             Arch::I386 => "elf_i386",
+            Arch::Aarch64 => "aarch64elf",
         }
     }
 
@@ -42,7 +62,8 @@ impl Arch {
         match name {
             "amd64" | "x86_64" => Ok(Arch::Amd64),
             "i386" => Ok(Arch::I386),
-            _ => Err(format!("no port called `{name}`: there are amd64 and i386")),
+            "aarch64" | "evbarm" => Ok(Arch::Aarch64),
+            _ => Err(format!("no port called `{name}`: there are amd64, i386 and aarch64")),
         }
     }
 }
@@ -182,7 +203,7 @@ pub fn build(arch: Arch, options: &Options) -> Result<Made> {
     sh::mkdir(&dir)?;
     let object = dir.join("rustdm.o");
     link(arch, &archive, &object)?;
-    trim(&object, options.debug)?;
+    trim(arch, &object, options.debug)?;
 
     // All that the C side includes stands beside it: the kernel's make knows no folder of ours.
     let root = sh::root();
@@ -208,6 +229,10 @@ pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     cargo.args(["-Zjson-target-spec", "-Zbuild-std=core,alloc,compiler_builtins"]);
     // compiler_builtins without its feature `mem`: memcpy and friends are libkern's.
     cargo.arg("-Zbuild-std-features=");
+    if target == Arch::Aarch64.name() {
+        // What a kernel with ARMV85_BTI and ARMV83_PAC needs; others take these instructions for nops.
+        cargo.env("RUSTFLAGS", "-Zbranch-protection=bti,pac-ret");
+    }
     // Its own folder: another compiler's results would fight with those of the hosted build.
     cargo.arg("--target-dir").arg(sh::target_dir().join("kernel-build"));
     match &options.src {
@@ -255,7 +280,7 @@ fn string(line: &str, member: &str) -> Option<String> {
 /// Makes one object of what the entry points need, its sections folded.
 pub fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
     let conf = sh::root().join("conf");
-    let mut ld = sh::command("ld");
+    let mut ld = sh::command(arch.tool("ld"));
     ld.args(["-m", arch.emulation(), "-r", "--gc-sections"]);
     for name in sh::list(&conf.join("exports"))? {
         ld.args(["-u", &name]);
@@ -265,11 +290,11 @@ pub fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
 }
 
 /// Hides every name but the exported ones and takes out what a kernel does not want.
-pub fn trim(object: &Path, debug: bool) -> Result<()> {
+pub fn trim(arch: Arch, object: &Path, debug: bool) -> Result<()> {
     let names = object.with_extension("names");
     let exports = sh::list(&sh::root().join("conf/exports"))?;
     sh::write(&names, exports.join("\n") + "\n")?;
-    let mut objcopy = sh::command("objcopy");
+    let mut objcopy = sh::command(arch.tool("objcopy"));
     objcopy.arg(format!("--keep-global-symbols={}", names.display()));
     for section in [".llvmbc", ".llvmcmd", ".eh_frame", ".comment"] {
         objcopy.args(["--remove-section", section]);

@@ -31,14 +31,14 @@ pub fn build(made: &Made, options: &Options) -> Result<PathBuf> {
     sh::heading(&format!("dm.kmod for {}, {}", arch.name(), options.release()?));
     let shim = compile_shim(made, options)?;
     let module = made.dir.join("dm.kmod");
-    let mut ld = sh::command("ld");
+    let mut ld = sh::command(arch.tool("ld"));
     // -d gives common symbols their place: the loader knows none.
     ld.args(["-m", arch.emulation(), "-r", "-d", "-T"]);
     ld.arg(sh::root().join("conf/kmodule.ld")).arg("-o").arg(&module);
     sh::run(ld.arg(made.object()).arg(&shim))?;
     // Nobody else calls a module's functions, and names that are seen clash: with those of a
     // kernel that has a dm built in, before module(9) can say that it has.
-    let mut objcopy = sh::command("objcopy");
+    let mut objcopy = sh::command(arch.tool("objcopy"));
     sh::run(objcopy.args(["--keep-global-symbol", "dm_modcmd"]).arg(&module))?;
     elf::plain_calls(&module)?;
     check::is_one_module(arch, &module)?;
@@ -52,7 +52,6 @@ fn compile_shim(made: &Made, options: &Options) -> Result<PathBuf> {
     clang.args(["-c", "-O2", "-std=gnu99", "-ffreestanding", "-nostdinc", "-fno-strict-aliasing"]);
     clang.args(["-fno-common", "-fno-pic", "-fno-omit-frame-pointer", "-fno-stack-protector"]);
     clang.args(["-fno-delete-null-pointer-checks", "-fno-asynchronous-unwind-tables"]);
-    clang.args(["-mno-mmx", "-mno-sse", "-mno-avx", "-msoft-float"]);
     clang.args(["-D_KERNEL", "-D_MODULE", "-DSYSCTL_INCLUDE_DESCR"]);
     clang.args(["-Wall", "-Werror=implicit-function-declaration", "-Wno-unused-function"]);
     let (flags, bundled) = arch_flags(made.arch);
@@ -69,6 +68,9 @@ fn compile_shim(made: &Made, options: &Options) -> Result<PathBuf> {
         }
         None => {
             clang.arg("-D__NetBSD_Version__=1100000000");
+            if made.arch == Arch::Aarch64 {
+                clang.arg("-isystem").arg(sh::root().join("sys/kern/include-aarch64"));
+            }
             clang.arg("-isystem").arg(sh::root().join("sys/kern/include"));
             for dir in [bundled, "generic-netbsd"] {
                 clang.arg("-isystem").arg(sh::headers_dir().join(dir));
@@ -87,6 +89,10 @@ fn arch_flags(arch: Arch) -> (&'static [&'static str], &'static str) {
                 "--target=x86_64-unknown-netbsd",
                 "-mcmodel=kernel",
                 "-mno-red-zone",
+                "-mno-mmx",
+                "-mno-sse",
+                "-mno-avx",
+                "-msoft-float",
                 "-Damd64",
                 "-Dx86_64",
             ],
@@ -94,8 +100,26 @@ fn arch_flags(arch: Arch) -> (&'static [&'static str], &'static str) {
         ),
         // The stack of an i386 kernel is aligned to 4 bytes and no more.
         Arch::I386 => (
-            &["--target=i486-unknown-netbsdelf", "-march=i486", "-mstack-alignment=4", "-Di386"],
+            &[
+                "--target=i486-unknown-netbsdelf",
+                "-march=i486",
+                "-mstack-alignment=4",
+                "-mno-mmx",
+                "-mno-sse",
+                "-mno-avx",
+                "-msoft-float",
+                "-Di386",
+            ],
             "x86-netbsd-none",
+        ),
+        Arch::Aarch64 => (
+            &[
+                "--target=aarch64-unknown-netbsd",
+                "-march=armv8-a+nofp+nosimd",
+                "-mno-outline-atomics",
+                "-mbranch-protection=pac-ret+bti",
+            ],
+            "aarch64-netbsd-none",
         ),
     }
 }

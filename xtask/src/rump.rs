@@ -46,7 +46,7 @@ fn build(src: &Path, options: &Options) -> Result<PathBuf> {
 
     let rust = dir.join("rustdm.o");
     kernel::link(Arch::Amd64, &archive, &rust)?;
-    kernel::trim(&rust, options.debug)?;
+    kernel::trim(Arch::Amd64, &rust, options.debug)?;
     let shim = dir.join("dm_rump.o");
     let flags = env::var("CPPFLAGS").unwrap_or_default();
     let flags: Vec<&str> = flags.split_whitespace().collect();

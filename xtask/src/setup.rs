@@ -137,6 +137,12 @@ const ITEMS: &[Item] = &[
     item(Need::Kernel, Probe::Program("objdump"), &["binutils"], "links and checks the objects"),
     item(
         Need::Kernel,
+        Probe::Program("aarch64-linux-gnu-objdump"),
+        &["binutils-aarch64-linux-gnu"],
+        "links and checks aarch64's objects",
+    ),
+    item(
+        Need::Kernel,
         Probe::RustSource,
         &["rustc-web", "cargo-web", "rust-web-src"],
         "a Rust compiler with its sources, to build `core` for a kernel",
@@ -149,7 +155,8 @@ const ITEMS: &[Item] = &[
 /// NetBSD's headers, as a Python package of another project carries them: netbsd-11's.
 const HEADERS: &str = "ziglang==0.17.1";
 /// That package's folders of them.
-const HEADER_DIRS: [&str; 3] = ["generic-netbsd", "x86_64-netbsd-none", "x86-netbsd-none"];
+const HEADER_DIRS: [&str; 4] =
+    ["generic-netbsd", "x86_64-netbsd-none", "x86-netbsd-none", "aarch64-netbsd-none"];
 
 /// `cargo xtask setup [NEED]...`
 pub fn main(args: &[String]) -> Result<()> {

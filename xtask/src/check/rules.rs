@@ -22,7 +22,7 @@ struct Instruction {
 
 impl Code {
     /// Reads what `objdump -d --no-show-raw-insn` prints.
-    pub fn parse(disassembly: &str) -> Code {
+    pub fn parse(disassembly: &str, arch: Arch) -> Code {
         let mut code = Code::default();
         for line in disassembly.lines() {
             if let Some(name) = line.strip_suffix(">:").and_then(|line| line.split_once('<')) {
@@ -31,8 +31,7 @@ impl Code {
                 continue;
             }
             let Some((_, text)) = line.split_once(":\t") else { continue };
-            // What objdump says of an address is not an operand.
-            let text = text.split(['#', '<']).next().unwrap_or_default();
+            let text = operands_only(text, arch);
             let mut words = text.split_whitespace().peekable();
             // Prefixes come before the mnemonic.
             let prefixes = ["lock", "rep", "repz", "repnz", "data16", "cs", "ds", "es", "bnd"];
@@ -56,13 +55,35 @@ impl Code {
     }
 }
 
-/// Instructions that a kernel may not use, since their registers are the user's, and on i386
-/// those that a Pentium has not.
+/// An instruction without objdump's remarks, and without the name of an address that it prints.
+fn operands_only(text: &str, arch: Arch) -> &str {
+    if arch != Arch::Aarch64 {
+        return text.split(['#', '<']).next().unwrap_or_default();
+    }
+    // A number begins with # here, a remark with //. An address before its <name> is hexadecimal without
+    // 0x, and could be taken for a register.
+    let text = text.split("//").next().unwrap_or_default();
+    match text.split_once('<') {
+        None => text,
+        Some((before, _)) => {
+            let before = before.trim_end();
+            before.rfind([',', '\t', ' ']).and_then(|at| before.get(..at)).unwrap_or(before)
+        }
+    }
+}
+
+/// Instructions that a kernel may not use, since their registers are the user's; on i386
+/// those that a Pentium has not, on aarch64 those that came after ARMv8.0.
 pub fn instructions(code: &Code, arch: Arch) -> Vec<String> {
     let mut wrong = Vec::new();
     for (function, instruction) in code.each() {
         let Instruction { mnemonic, operands } = instruction;
-        let what = if operands.contains("mm") && has_vector_register(operands) {
+        let what = if arch == Arch::Aarch64 {
+            match of_aarch64(mnemonic, operands) {
+                Some(what) => what,
+                None => continue,
+            }
+        } else if operands.contains("mm") && has_vector_register(operands) {
             "uses a vector register"
         } else if operands.contains("%st") || is_x87(mnemonic) {
             "uses the x87"
@@ -81,6 +102,27 @@ pub fn instructions(code: &Code, arch: Arch) -> Vec<String> {
         wrong.push(format!("{function}: `{mnemonic} {operands}` {what}"));
     }
     wrong
+}
+
+fn of_aarch64(mnemonic: &str, operands: &str) -> Option<&'static str> {
+    let register = |word: &str| {
+        let (bank, number) = (word.get(..1).unwrap_or(""), word.get(1..).unwrap_or(""));
+        "vqdshb".contains(bank) && !bank.is_empty() && number.parse::<u8>().is_ok_and(|n| n < 32)
+    };
+    let mut words = operands.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    // Atomic instructions of ARMv8.1, as outline atomics choose them at run time, and loads of 8.3.
+    let newer =
+        ["cas", "swp", "ldadd", "ldclr", "ldeor", "ldset", "ldsm", "ldum", "stadd", "stclr"];
+    let newer = newer.iter().chain(&["steor", "stset", "stsm", "stum", "ldapr", "braa", "blraa"]);
+    if words.any(register) {
+        Some("uses a vector register")
+    } else if [".inst", ".word", "udf"].contains(&mnemonic) || mnemonic.contains("undefined") {
+        Some("cannot be read")
+    } else if mnemonic == "retaa" || newer.clone().any(|name| mnemonic.starts_with(name)) {
+        Some("is unknown to ARMv8.0")
+    } else {
+        None
+    }
 }
 
 fn has_vector_register(operands: &str) -> bool {
@@ -105,9 +147,13 @@ fn is_after_pentium(mnemonic: &str) -> bool {
 }
 
 /// Whatever lies below the stack pointer, which an interrupt overwrites.
-pub fn red_zone(code: &Code) -> Vec<String> {
+pub fn red_zone(code: &Code, arch: Arch) -> Vec<String> {
     code.each()
         .filter(|(_, i)| {
+            if arch == Arch::Aarch64 {
+                // With ! the pointer moves down first.
+                return i.operands.contains("[sp,#-") && !i.operands.ends_with('!');
+            }
             let below = |pointer: &str| {
                 i.operands.match_indices(pointer).any(|(at, _)| {
                     i.operands
@@ -149,7 +195,10 @@ pub fn largest_frame(code: &Code, arch: Arch) -> u64 {
 /// How far a function moves the stack pointer down: what it pushes and what it takes at once.
 /// `None` if it moves the pointer by a register.
 fn frame(function: &Function, arch: Arch) -> Option<u64> {
-    let word = if arch == Arch::Amd64 { 8 } else { 4 };
+    if arch == Arch::Aarch64 {
+        return frame_of_aarch64(function);
+    }
+    let word = arch.pointer();
     let (mut depth, mut deepest, mut body) = (0u64, 0u64, None);
     for i in &function.instructions {
         let to_stack = i.operands.ends_with(",%rsp") || i.operands.ends_with(",%esp");
@@ -180,13 +229,65 @@ fn frame(function: &Function, arch: Arch) -> Option<u64> {
     Some(deepest)
 }
 
+/// [`frame`] of aarch64, where the pointer moves by `sub sp, sp, #…` or with a store: `[sp, #-…]!`.
+fn frame_of_aarch64(function: &Function) -> Option<u64> {
+    let (mut depth, mut deepest, mut body) = (0u64, 0u64, None);
+    for i in &function.instructions {
+        let name = i.mnemonic.as_str();
+        if (name == "sub" || name == "add") && i.operands.starts_with("sp,") {
+            let (amount, shift) = match i.operands.strip_prefix("sp,sp,#")?.split_once(",lsl#") {
+                Some((amount, shift)) => (amount, shift.parse().ok()?),
+                None => (i.operands.strip_prefix("sp,sp,#")?, 0u32),
+            };
+            let amount = number(amount)?.checked_shl(shift)?;
+            depth = depth.saturating_add_signed(if name == "sub" { amount } else { -amount });
+        } else if let Some((_, down)) = i.operands.split_once("[sp,#-")
+            && let Some(down) = down.strip_suffix("]!")
+        {
+            depth = depth.saturating_add_signed(number(down)?);
+        } else if let Some((_, up)) = i.operands.split_once("[sp],#") {
+            depth = depth.saturating_add_signed(-number(up)?);
+        } else if ["ret", "b", "br", "brk"].contains(&name) {
+            // What follows was reached by a jump from the body.
+            depth = depth.max(body.unwrap_or(0));
+        }
+        if depth > deepest {
+            body = Some(depth);
+        }
+        deepest = deepest.max(depth);
+    }
+    Some(deepest)
+}
+
+/// A number as objdump prints it in an aarch64 operand: `0x60`, `96`.
+fn number(text: &str) -> Option<i64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Exported functions that a kernel with ARMV85_BTI could not call through a pointer, as devsw(9) and autoconf(9)
+/// do: they do not begin with `bti` or `paciasp`.
+pub fn landing_pads(code: &Code, arch: Arch, exports: &BTreeSet<&str>) -> Vec<String> {
+    if arch != Arch::Aarch64 {
+        return Vec::new();
+    }
+    let lacks = |function: &&Function| {
+        let first = function.instructions.first();
+        !first.is_some_and(|i| i.mnemonic == "paciasp" || i.mnemonic == "bti" && i.operands != "j")
+    };
+    let ours = code.functions.iter().filter(|function| exports.contains(function.name.as_str()));
+    ours.filter(lacks).map(|f| format!("{}: begins with no landing pad (BTI)", f.name)).collect()
+}
+
 /// The amount in `$0x18,%rsp`. objdump prints a negative one as an address, all its bits.
 fn immediate(operands: &str, arch: Arch) -> Option<i64> {
     let text = operands.strip_prefix('$')?.split(',').next()?;
     if let Some(digits) = text.strip_prefix("0x") {
         let bits = u64::from_str_radix(digits, 16).ok()?;
         return Some(match arch {
-            Arch::Amd64 => bits.cast_signed(),
+            Arch::Amd64 | Arch::Aarch64 => bits.cast_signed(),
             Arch::I386 => i64::from(u32::try_from(bits).ok()?.cast_signed()),
         });
     }
@@ -268,6 +369,8 @@ fn is_known(name: &str) -> bool {
         ".data.read_mostly",
         ".data.cacheline_aligned",
         ".note.GNU-stack",
+        // That an object has landing pads (BTI).
+        ".note.gnu.property",
     ];
     known.contains(&name)
         || name.starts_with("link_set_")
@@ -304,10 +407,32 @@ pub fn kinds(relocations: &BTreeSet<String>, arch: Arch) -> Vec<String> {
             "R_X86_64_NONE",
         ],
         Arch::I386 => &["R_386_32", "R_386_PC32", "R_386_NONE"],
+        Arch::Aarch64 => &[
+            "R_AARCH64_ABS64",
+            "R_AARCH64_ABS32",
+            "R_AARCH64_ABS16",
+            "R_AARCH64_PREL64",
+            "R_AARCH64_PREL32",
+            "R_AARCH64_PREL16",
+            "R_AARCH64_ADD_ABS_LO12_NC",
+            "R_AARCH64_LDST8_ABS_LO12_NC",
+            "R_AARCH64_LDST16_ABS_LO12_NC",
+            "R_AARCH64_LDST32_ABS_LO12_NC",
+            "R_AARCH64_LDST64_ABS_LO12_NC",
+            "R_AARCH64_ADR_PREL_PG_HI21",
+            "R_AARCH64_JUMP26",
+            "R_AARCH64_CALL26",
+            "R_AARCH64_NONE",
+        ],
+    };
+    // readelf(1) cuts names.
+    const CUT: usize = 22;
+    let same = |known: &str, kind: &str| {
+        known == kind || kind.len() == CUT && known.get(..CUT) == Some(kind)
     };
     relocations
         .iter()
-        .filter(|kind| !known.contains(&kind.as_str()))
+        .filter(|kind| !known.iter().any(|known| same(known, kind)))
         .map(|kind| format!("a relocation {kind}, which kobj(9) does not do"))
         .collect()
 }
@@ -363,7 +488,7 @@ pub fn is_shims(name: &str) -> bool {
 
 /// A module must declare itself exactly once: one pointer in the link set.
 pub fn one_module(sections: &[Section], arch: Arch) -> Option<String> {
-    let pointer = if arch == Arch::Amd64 { 8 } else { 4 };
+    let pointer = arch.pointer();
     let size: u64 = sections.iter().filter(|s| s.name == "link_set_modules").map(|s| s.size).sum();
     (size != pointer).then(|| {
         format!("link_set_modules has {} pointers: a module declares itself once", size / pointer)

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
+/// The ports whose instructions are x86's.
+const X86: [Arch; 2] = [Arch::Amd64, Arch::I386];
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// An object, gone with the value.
@@ -29,6 +32,7 @@ fn assemble(arch: Arch, text: &str) -> Scratch {
     let target = match arch {
         Arch::Amd64 => "--target=x86_64-unknown-netbsd",
         Arch::I386 => "--target=i586-unknown-netbsdelf",
+        Arch::Aarch64 => "--target=aarch64-unknown-netbsd",
     };
     let mut clang = sh::command("clang");
     sh::run(clang.args([target, "-c", "-o"]).arg(&object.0).arg(&source)).unwrap();
@@ -36,7 +40,7 @@ fn assemble(arch: Arch, text: &str) -> Scratch {
 }
 
 fn judged(arch: Arch, text: &str) -> Vec<String> {
-    Object::read(&assemble(arch, text).0).unwrap().judge(arch)
+    Object::read(arch, &assemble(arch, text).0).unwrap().judge(arch)
 }
 
 /// A function of these instructions.
@@ -61,7 +65,7 @@ fn fine(arch: Arch, text: &str) {
 
 #[test]
 fn vector_and_floating_point_instructions() {
-    for arch in Arch::ALL {
+    for arch in X86 {
         for body in ["movd %xmm0, %eax", "pxor %mm1, %mm1"] {
             only(arch, &function(body), "vector register");
         }
@@ -75,6 +79,57 @@ fn vector_and_floating_point_instructions() {
         fine(arch, &function("mov %fs:4, %eax\nlock incl 4(%eax)\nrep movsb"));
     }
     only(Arch::Amd64, &function("vmovdqu (%rax), %ymm3"), "vector register");
+}
+
+#[test]
+fn what_an_aarch64_kernel_does_not_run() {
+    let arch = Arch::Aarch64;
+    for body in ["fmov d0, x1", "ldr q7, [x0]", "add v0.4s, v1.4s, v2.4s", "str s1, [sp, #16]"] {
+        only(arch, &function(body), "vector register");
+    }
+    let newer = ".arch armv8.3-a+lse+pauth\n";
+    for body in ["casal w0, w1, [x2]", "ldaddal x0, x1, [x2]", "swpal w0, w1, [x2]", "retaa"] {
+        only(arch, &(newer.to_string() + &function(body)), "unknown to ARMv8.0");
+    }
+    only(arch, &function(".long 0xffffffff"), "cannot be read");
+    let plain = "bti c\npaciasp\nautiasp\nldaxr w0, [x1]\nstlxr w2, w0, [x1]\nrev x0, x1\nb f";
+    fine(arch, &(newer.to_string() + &function(plain)));
+    // An address of two digits looks like a register.
+    fine(arch, &function(&("nop\n".repeat(53) + "b 1f\nnop\n1:")));
+}
+
+#[test]
+fn stack_of_aarch64() {
+    let arch = Arch::Aarch64;
+    only(arch, &function("str x0, [sp, #-8]"), "below the stack pointer");
+    fine(arch, &function("stp x29, x30, [sp, #-16]!\nldp x29, x30, [sp], #16"));
+    for (body, said) in [
+        ("sub sp, sp, #1040", "a stack frame of 1040 bytes"),
+        ("stp x29, x30, [sp, #-512]!\nsub sp, sp, #528", "a stack frame of 1040 bytes"),
+        ("sub sp, sp, #1, lsl #12", "a stack frame of 4096 bytes"),
+        ("sub sp, sp, x1", "no fixed size"),
+    ] {
+        only(arch, &function(body), said);
+    }
+    let branch = "sub sp, sp, #1008\nadd sp, sp, #1008\nret\nstr x0, [sp, #-32]!";
+    only(arch, &function(branch), "a stack frame of 1040 bytes");
+    fine(arch, &function("sub sp, sp, #1008\nadd sp, sp, #1008\nstr x0, [sp, #-32]!"));
+}
+
+#[test]
+fn landing_pads() {
+    let exports = BTreeSet::from(["f"]);
+    let judge = |body: &str| {
+        let text = format!(".arch armv8.5-a\n{}", function(body));
+        let object = Object::read(Arch::Aarch64, &assemble(Arch::Aarch64, &text).0).unwrap();
+        rules::landing_pads(&object.code, Arch::Aarch64, &exports)
+    };
+    for pad in ["bti c", "bti jc", "paciasp\nautiasp"] {
+        assert_eq!(judge(pad), [""; 0]);
+    }
+    for none in ["nop", "bti j", "mov x0, x1\nbti c"] {
+        assert_eq!(judge(none).len(), 1, "{none}");
+    }
 }
 
 #[test]
@@ -120,13 +175,18 @@ fn relocations() {
     only(Arch::I386, &function("call x@PLT"), "R_386_PLT32");
     fine(Arch::Amd64, &function("call x\nmov $x, %rax\nmovabs $x, %rax"));
     fine(Arch::I386, &function("call x\nmov $x, %eax"));
+    let arm = Arch::Aarch64;
+    only(arm, &function("adrp x0, :got:x\nldr x1, [x1]"), "GOT_PAGE");
+    only(arm, &function("adr x0, x"), "R_AARCH64_ADR_PREL_LO");
+    only(arm, &function("cbz x0, x"), "R_AARCH64_CONDBR19");
+    fine(arm, &function("adrp x0, x\nadd x0, x0, :lo12:x\nldr x0, [x0, :lo12:x]\nbl x\nb x"));
 }
 
 #[test]
 fn calls_made_plain() {
     let object = assemble(Arch::I386, &function("call x@PLT"));
     crate::elf::plain_calls(&object.0).unwrap();
-    assert_eq!(Object::read(&object.0).unwrap().judge(Arch::I386), [""; 0]);
+    assert_eq!(Object::read(Arch::I386, &object.0).unwrap().judge(Arch::I386), [""; 0]);
 }
 
 #[test]
@@ -167,7 +227,7 @@ fn an_object_without_code_is_not_praised() {
 #[test]
 fn names_given_and_wanted() {
     let text = function("call kmem_alloc\ncall printf") + ".globl g\ng: .weak w\nnop\ncall w\n";
-    let object = Object::read(&assemble(Arch::Amd64, &text).0).unwrap();
+    let object = Object::read(Arch::Amd64, &assemble(Arch::Amd64, &text).0).unwrap();
     assert_eq!(object.undefined(), BTreeSet::from(["kmem_alloc", "printf", "w"]));
     assert_eq!(object.exported(), BTreeSet::from(["f", "g"]));
     let known = BTreeSet::from(["kmem_alloc", "w"]);
@@ -185,7 +245,8 @@ fn names_of_the_c_side() {
 
 #[test]
 fn modules_declare_themselves_once() {
-    for (arch, pointer) in [(Arch::Amd64, ".quad"), (Arch::I386, ".long")] {
+    for (arch, pointer) in [(Arch::Amd64, ".quad"), (Arch::I386, ".long"), (Arch::Aarch64, ".quad")]
+    {
         let with = |count: usize| {
             let set = ".section link_set_modules,\"a\",@progbits\n".to_string();
             assemble(arch, &(function("nop") + &set + &format!("{pointer} f\n").repeat(count)))

@@ -1,0 +1,2 @@
+/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+#include <evbarm/intr.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Binds the driver to one NetBSD release: runs bindgen over that release's headers, turns what the
 //! driver uses of it into C assertions (`build/layout.rs`), and (hosted) compiles the shim with them.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The Rust object's assumptions about a kernel, said in C: `dm_layout.h`, for the compiler that
 //! builds the kernel to check against the headers of that kernel.
 //!

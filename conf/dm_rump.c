@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * shim.c for a rump kernel, with what makes it a component of one: `cargo xtask
  * rump' compiles it.  The driver itself is initialised as a module is; rump(7)

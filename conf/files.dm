@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # The driver for a kernel whose configuration says `pseudo-device dm', in the
 # terms of config(5). It takes the place of the C driver's sys/dev/dm/files.dm:
 # in sys/conf/files, the one line

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NetBSD's device-mapper driver, dm(4).
 //!
 //! [`kern`] makes NetBSD's kernel interface safe; [`entry`] puts `dm-core` behind the C interface

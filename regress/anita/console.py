@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The guest's console: commands typed at it, and an eye on what the guest says meanwhile.
 
 It works on what pexpect.spawn is, or anything with its `expect', `send', `before' and

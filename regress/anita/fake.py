@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """An anita, a QEMU and a NetBSD guest that are none, for the tests.
 
 The guest boots, or does not, as its kernel and its disk would have it, and runs what is typed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """What the guest is given, what it is told to do, and what comes back.
 
 One raw disk image carries both: a tar archive of the tests at its start, which

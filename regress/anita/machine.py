@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """The guest's machine: what anita makes of a release or an image, and its work directory."""
 
 import os

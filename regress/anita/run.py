@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
 """Runs the tests of regress/atf in a NetBSD guest under QEMU, unattended.
 
     regress/anita/run.py --kernel NETBSD RELEASE

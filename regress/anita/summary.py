@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """atf-report's summary."""
 
 import re

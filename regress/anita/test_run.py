@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 """Tests of what happens on the host, with the guest of fake.py in place of a real one."""
 
 import contextlib

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What the tests of dm(4) need and sh(1) cannot do: requests of any shape to the
  * control node, a disk's ioctls, I/O whose result and buffer are looked at, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Shell functions for the tests of LVM; they read subr.sh before this.
 
 VG=${P}vg

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Shell functions that the tests of dm(4) share; each test file reads this one.
 #
 # Components: tests ask for disks with dm_disk.  They are image files in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # The ioctl contract: every command of dmctl(8), what it answers, and its errors.
 
 . $(atf_get_srcdir)/subr.sh

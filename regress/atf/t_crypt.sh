@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Target crypt: Linux's encrypted disks.  What is on the component is compared with
 # what OpenSSL makes of the same key, sector and data.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # A dm device as a disk: what it answers, file systems, swap, stacking, read-only
 # devices, discard.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Targets that serve I/O themselves, in lanes that threads poll: under load, while
 # they wait, and when they fail.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # The sectors at a component's start that belong to its disklabel, and the labels
 # of the dm device itself.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # What happens under I/O: reload, suspend, removal, and the C driver's falls.
 
 . $(atf_get_srcdir)/subr.sh

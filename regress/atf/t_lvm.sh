@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # LVM, from pvcreate to lvremove.
 
 . $(atf_get_srcdir)/subr.sh

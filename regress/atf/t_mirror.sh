@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Target mirror as LVM uses it: mirrored volumes, and volumes that move from one
 # disk to another while they are mounted.  Each ends with fsck and a comparison of
 # all that was written.

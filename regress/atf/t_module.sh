@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # The driver as a module.  Skipped where it is built in, and where there is no
 # module to load: the kernel's own dm, or the file named by DM_KMOD in the
 # environment or dm.kmod in the test suite's configuration.

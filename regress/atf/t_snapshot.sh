@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Targets snapshot and snapshot-origin as LVM uses them: snapshots of a volume with
 # a mounted file system that is written meanwhile.
 

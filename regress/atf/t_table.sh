@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # Tables: which are refused, with which error, and that nothing has changed then.
 
 . $(atf_get_srcdir)/subr.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # What becomes of data, target by target.
 
 . $(atf_get_srcdir)/subr.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # verity: a file system that is read by way of its hashes, and what becomes of it
 # when the disk is not what it was.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Requests near valid ones, several to one driver: wrong types, huge and negative numbers, deep
 //! nesting, keys missing, strings of any kind.
 

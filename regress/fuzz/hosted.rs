@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The driver itself, on the hosted kernel: bytes as userland could send them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

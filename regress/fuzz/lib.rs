@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the fuzzers run. `fuzz/` hands these functions to cargo-fuzz, which needs a nightly
 //! compiler; the tests here run them on stable, over the committed corpus and mutations of it.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Headers of LUKS disks, as a hostile disk may have them.
 
 use dm_luks::testing::{self, AREA, HEADER, PASSPHRASE};

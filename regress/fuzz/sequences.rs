@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Sequences of commands and I/O on several devices, against a slow, obvious model of the whole
 //! driver: names, uuids, minors, slots, flags, and the data.
 //!

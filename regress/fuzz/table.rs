@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables as text, a line each: `start length target parameters`.
 
 use std::cell::Cell;

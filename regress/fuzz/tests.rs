@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use std::path::PathBuf;
 
 use crate::TARGETS;

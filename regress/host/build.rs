@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Compiles the few functions that stable Rust cannot define: those with a variable argument list.
 
 fn main() {

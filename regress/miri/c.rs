@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A stand-in for C: the kernel's functions that a table and its I/O need, in Rust, since Miri does
 //! not run C. Each does the least that its manual page says, and keeps the addresses that the
 //! kernel would keep, so that Miri sees what becomes of them.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The driver under Miri (`cargo xtask sanitize miri`), which checks each access to memory against
 //! the rules that the compiler relies on: who may have a reference to what, which memory is there
 //! still, which accesses race. What is C has a stand-in, `c.rs`.

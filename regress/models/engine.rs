@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The engine's threads: lanes are woken, jobs are handed over, the thread that polls sleeps.
 //!
 //! `ready.rs` and `parker.rs` are the driver's own. The queue and the signal are the few lines of

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The driver's lock-free parts under loom, which runs a model through every order in which its
 //! threads can meet, and every value that the memory model lets them see, up to the number of
 //! preemptions that each model states.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::Arc as StdArc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! autoconf(9) and module(9): how the driver and its devices come and go. Context of everything here: a thread.
 
 use alloc::boxed::Box;

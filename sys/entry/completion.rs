@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The end of an I/O: the results of its pieces, biodone(9), leaving the gate.
 //!
 //! Context of everything here: b_iodone, in a thread or in a soft interrupt of the bio queue, never in a hard

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! bdevsw and cdevsw: open, close, read, write, size, dump, discard.
 
 use core::ffi::{c_int, c_void};

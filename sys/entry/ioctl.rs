@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! d_ioctl(9): the driver's own command on the control node, and a disk's on the devices.
 
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NetBSD's part of tables whose targets serve I/O themselves: where their jobs are kept, the
 //! nested buffers of their lanes, the threads that poll them.
 //!

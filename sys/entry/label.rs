@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A dm device's own disk label: set, read, written, or made up; and its old form.
 //!
 //! As other disks do, a device keeps a label that was set until its last close. Without one the

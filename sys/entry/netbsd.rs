@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! dm-core's [`Kernel`] for NetBSD, and what a component is to it.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A panic in Rust is panic(9), with file and line.
 
 use core::fmt::Write;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Children and splits, of which I/O in flight is made, and where they come from.
 //!
 //! A [`Child`] is a nested buffer on its way to one component, a [`Split`] the account of an I/O in several

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Slots: the part of a device that the I/O path uses, found by the minor number without a lock.
 //!
 //! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as that): an

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Statistics. The I/O path adds to its CPU's counts at the gate; a few times a second, while
 //! there is I/O, they are added up into disk(9)'s, for iostat(8) to see.
 //!

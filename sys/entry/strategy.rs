@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The I/O path down: find the device, enter its gate, look up the table line, split, send.
 //!
 //! Context of everything here: a thread, or a soft interrupt (the I/O of a device above, or of one that

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
 //!
 //! Context of everything here: a thread, with no lock of the driver's held. share/doc/locking.md has the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's AES: `<crypto/aes/aes.h>`, by way of ciphers.h, which says where it is from.
 //!
 //! The functions hold an FPU section (fpu_kern_enter) while they run: no interrupt comes to the CPU, and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! buf(9): I/O that somebody waits for, and the queue that holds it.
 
 use core::ptr::{self, NonNull};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! callout(9).
 
 use core::ffi::c_void;

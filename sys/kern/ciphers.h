@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The kernel's AES, for shim.c.  A kernel of NetBSD 9 or before has none that
  * suits, and one of a later release has it only if something in its configuration

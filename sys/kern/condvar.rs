@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! condvar(9).
 
 use core::ffi::CStr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The current CPU and thread, the clock's ticks, the kernel lock, and the console.
 
 use alloc::ffi::CString;

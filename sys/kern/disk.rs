@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! disk(9), and the label that a disk without one is given.
 
 use core::ffi::{c_int, c_ulong, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Memory whose address somebody else keeps.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The hash functions of libkern(9): `<sys/sha1.h>`, `<sys/sha2.h>`, `<sys/rmd160.h>`, `<sys/md5.h>`.
 //! They are C and use no FPU, so that any context may call them.
 

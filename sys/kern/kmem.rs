@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kmem(9), as Rust's allocator. KM_SLEEP never fails, so neither does an allocation; the price
 //! is that nothing may be allocated where one may not sleep, which the I/O path does not.
 

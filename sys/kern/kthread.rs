@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kthread(9): threads of the kernel's.
 
 use alloc::boxed::Box;

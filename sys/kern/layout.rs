@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! That `dm_layout.h` notices what it is there for: a kernel in which one field of one structure lies
 //! elsewhere, one structure has another size, one constant is another, or one function has another
 //! prototype.

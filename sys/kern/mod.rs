@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NetBSD's kernel interface, made safe: a file per manual page, as `mutex.rs` for mutex(9). Beside them
 //! stands `fixed.rs`, memory that does not move.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! vfs_suspend(9): the file system that is mounted on a block device.
 
 use core::marker::PhantomData;

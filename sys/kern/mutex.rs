@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! mutex(9).
 
 use alloc::boxed::Box;

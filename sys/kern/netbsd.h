@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Everything of NetBSD that the driver binds to.  bindgen reads this file and
  * shim.c includes it, so that both see the same structures.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! pool_cache(9): objects that are built once and used again and again.
 
 use core::ffi::{CStr, c_int, c_void};

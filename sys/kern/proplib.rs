@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! proplib(3), as dm-core reads and writes property lists.
 
 use alloc::ffi::CString;

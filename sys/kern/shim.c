@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The C side of the driver: wrappers for what is a macro, a static inline or
  * variadic in the kernel, and the tables that config(1), devsw(9), autoconf(9),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! vnode(9) and vnodeops(9), as far as block devices go.
 
 use alloc::ffi::CString;

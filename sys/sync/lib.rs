@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A spin mutex for code that knows no kernel.
 //!
 //! Targets keep state that [`map`] reads on any CPU and that lanes change, so they need a lock

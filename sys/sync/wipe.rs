@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Wiping: what no optimiser may leave out.
 
 use alloc::string::String;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask check-kernel`: looks into the objects for what a kernel must not have.
 //!
 //! This file asks binutils what is in an object; `check/rules.rs` judges it.

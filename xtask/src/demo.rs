@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask demo`: real file systems on mapped disk images, with a table changed under a
 //! reader, and everything read back and compared.
 //!

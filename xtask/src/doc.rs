@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask doc`: the manual pages and the code's documentation, for a browser.
 
 use std::fs;
@@ -107,6 +109,48 @@ mod tests {
         for name in names {
             assert!(tests.contains(&format!("fn {name}() {{")), "there is no test {name}");
         }
+    }
+
+    /// The line that each source, page and configuration begins with, in a comment, but for `#!`.
+    const LICENCE: &str = "SPDX-License-Identifier: BSD-2-Clause";
+
+    /// `true` if a file of this path has a licence line. Others are data, or have no comments.
+    fn has_licence(path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let sources = ["rs", "c", "h", "ld", "py", "sh"];
+        let others = ["Makefile", "exports", "kernel-symbols", "files.dm", "files.rustdm"];
+        sources.contains(&&*extension)
+            || others.contains(&&*name)
+            || name.starts_with("RUSTDM.")
+            || is_page(path)
+    }
+
+    #[test]
+    fn every_file_names_its_licence() {
+        let mut folders = vec![sh::root()];
+        let (mut looked, mut lacking) = (0, Vec::new());
+        while let Some(dir) = folders.pop() {
+            for path in entries(&dir).unwrap() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                // What is built, hidden, or a fuzzer's.
+                let skipped = ["target", "corpus", "artifacts", "__pycache__"];
+                if name.starts_with('.') || skipped.contains(&name.as_str()) {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else if has_licence(&path) {
+                    looked += 1;
+                    let text = sh::read(&path).unwrap();
+                    if !text.lines().take(2).any(|line| line.contains(LICENCE)) {
+                        lacking.push(path);
+                    }
+                }
+            }
+        }
+        assert!(looked > 500, "{looked} files were looked at");
+        assert!(lacking.is_empty(), "these do not begin with `{LICENCE}`: {lacking:#?}");
     }
 
     #[test]

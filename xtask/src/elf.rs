@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The one thing that no tool does to an object: calls as NetBSD's module loader knows them.
 
 use std::fs;

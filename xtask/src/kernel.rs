@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask kernel`: the driver as one relocatable object that a NetBSD kernel links.
 
 use std::path::{Path, PathBuf};

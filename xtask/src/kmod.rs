@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask kmod`: the driver as dm.kmod, for modload(8).
 
 use std::path::PathBuf;

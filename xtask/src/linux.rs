@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask linux`: Linux's device mapper as a judge of ours. Makes a guest from Debian's
 //! packages and has the scripts of regress/linux/scripts run in it and on the hosted driver.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask lvm2-tests`: LVM2's own test scripts, on this driver.
 //!
 //! They are GPL, and not here: the user names a copy, LVM2's source tree at the version of the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The project's tasks: `cargo xtask help` lists them.
 
 mod check;

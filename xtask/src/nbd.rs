@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The NBD server against nbdkit's file plugin, on the same image.
 
 use std::fs::{self, File};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask rump`: the driver as librumpdev_dm, a component of a rump kernel (rump(7)).
 //!
 //! A rump kernel is NetBSD's own code in a process, and on x86 it has the structures of a loadable

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask sanitize`: the hosted kernel, the driver, the shim and the standard library, all
 //! compiled for one of the compiler's sanitizers; or the driver alone, under Miri.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask setup`: what a build, the demo and the tests need of the system, installed where
 //! it is missing. Each thing is looked for first, so that a second run does nothing.
 

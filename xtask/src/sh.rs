@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Running other programs, with errors that say which one failed and what to do.
 
 use std::ffi::OsStr;

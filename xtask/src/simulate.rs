@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask simulate`: games that crash, played on.
 
 use crate::sh::{self, Result};

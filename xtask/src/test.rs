@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask test`: everything that must hold, in the order in which it fails soonest.
 
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Finding a Rust compiler that can build `core` for a kernel: one that came with its sources.
 
 use std::env;

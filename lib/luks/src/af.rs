@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The anti-forensic splitter: a key spread over many stripes, of which all are needed.
 
 use zeroize::Zeroizing;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reading: disks, and numbers and texts in their headers.
 
 use std::fs::File;

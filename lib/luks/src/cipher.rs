@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Ciphers as headers spell them, and areas encrypted with them.
 
 use aes::{Aes128, Aes192, Aes256};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Why something did not work.
 
 use std::{fmt, io};

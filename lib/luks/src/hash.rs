@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Hashes by name, and PBKDF2 with them.
 
 use blake2::{Blake2b512, Blake2s256};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A header, of either version: LUKS1 is one digest and one segment.
 
 use crate::bytes::ReadAt;

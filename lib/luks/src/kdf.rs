@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Keys from passphrases.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's encrypted disks, LUKS1 and LUKS2: what their headers say, the key that a passphrase gives,
 //! and the payload as lines of a device-mapper table.
 //!

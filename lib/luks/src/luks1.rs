@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! LUKS1: one header of 592 bytes.
 
 use crate::bytes::Fields;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! LUKS2: two copies of a binary header of 4096 bytes with JSON behind it.
 
 mod json;

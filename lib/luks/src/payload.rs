@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The payload as lines of a device-mapper table.
 
 use std::fmt::Write as _;

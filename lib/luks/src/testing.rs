@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Disks made up for tests and fuzzers: small, quick to unlock, and with right checksums.
 
 use base64::Engine;

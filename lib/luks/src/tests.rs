@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use serde_json::{Value, json};
 
 use crate::testing::{self, AREA, DATA, HEADER, KEY, PASSPHRASE, sample1, sample2};

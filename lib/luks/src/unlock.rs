@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The volume key, from a passphrase and the keyslots.
 
 use std::fmt;

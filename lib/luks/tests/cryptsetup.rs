@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! cryptsetup's images, and what it says of them.
 
 mod common;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The images that cryptsetup's own tests use, unpacked into a folder that `DM_LUKS_IMAGES` names.
 //! What in it begins like LUKS is an image; files named `keyfile…` hold passphrases, and so do
 //! `compatkey` and `aaa…`, which cryptsetup's tests know by heart.

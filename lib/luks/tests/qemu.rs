@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! QEMU's LUKS images: the key, and with it what QEMU wrote.
 
 mod common;

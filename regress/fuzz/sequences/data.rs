@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A slow, obvious model of what becomes of data: disks are bytes, tables are text, and an I/O is
 //! followed a piece at a time through all the devices below it.
 

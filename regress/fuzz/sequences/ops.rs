@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Steps of a game, made from bytes.
 
 use dm_core::testing::model::{Bytes, Line, Op, Who};

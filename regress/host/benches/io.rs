@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the driver costs, as ratios within one run, and in instructions.
 //!
 //! `cargo xtask bench` runs it. Times are medians of interleaved rounds; instructions are counted

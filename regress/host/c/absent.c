@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Functions that inline code of NetBSD's headers names and that the driver
  * never calls: there is no pmap(9) in a Unix process.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The kernel's functions with a variable argument list.  Each formats its
  * arguments and hands the text, or the list as an array, to Rust.

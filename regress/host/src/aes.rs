@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! AES (sys/crypto/aes), on RustCrypto.
 //!
 //! Simpler than NetBSD: where the kernel keeps round keys, the key itself is kept, and the round keys

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! buffercache(9), as far as a disk driver sees it: biodone, biowait, I/O buffers, nested buffers,
 //! and the checks of a transfer's bounds.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! callout(9), and the clock: hz, getticks, getmicrouptime.
 //!
 //! With a manual clock time stands still until a test advances it; callouts and timed sleeps then

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! condvar(9).
 //!
 //! Sleepers stand in queues, one for each of a fixed set of locks, as in the kernel: cv_signal

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! aprint(9), printf(9), panic(9): what the kernel says. Lines are kept for tests to read.
 
 use std::backtrace::Backtrace;

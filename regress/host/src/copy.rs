@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! copy(9), uiomove(9): between the kernel and its callers' memory, which here is one.
 //!
 //! Addresses are checked by the system underneath, so that a wild pointer in a request gives

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! devsw(9): majors, and the calls of a driver's entry points.
 //!
 //! Simpler than NetBSD: devsw_detach does not wait for calls that are under way.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! disk(9), bounds checks aside (buf.rs).
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};

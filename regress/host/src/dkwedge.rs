@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! dk(4): the list of a disk's wedges.
 //!
 //! Wedges are made, listed and deleted as in NetBSD, with its errors. Simpler: no device node

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NetBSD's error numbers (intro(2)), which are not those of the system underneath.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Fault injection: which of the kernel's fallible functions fails, and when.
 //!
 //! A test counts the calls of an operation that succeeds, then repeats it with call 1, 2, 3 …

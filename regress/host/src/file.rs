@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Open device nodes: what open(2), ioctl(2), pread(2) and their kin do in a NetBSD process.
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads that hold I/O: while one does, nothing that it needs may wait for memory.
 //!
 //! The driver says when (dm_shim_frugal). From then on the machine stops when the thread asks for

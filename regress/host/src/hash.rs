@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The hash functions of libkern(9): `<sys/sha1.h>`, `<sys/sha2.h>`, `<sys/rmd160.h>`, `<sys/md5.h>`, on
 //! RustCrypto's, which use what the processor has for them.
 //!

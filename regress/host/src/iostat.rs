@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! iostat(9). As in NetBSD the caller must see to it that calls for one disk do not overlap.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};

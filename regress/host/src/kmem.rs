@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kmem(9).
 //!
 //! Every block stands in a registry with its size, and is followed by a guard word: kmem_free of

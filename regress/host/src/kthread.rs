@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kthread(9): threads that the driver starts.
 //!
 //! Simpler than NetBSD: a thread ends when its function returns (the shim does not call

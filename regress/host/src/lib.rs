@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The hosted kernel: NetBSD's kernel functions, under their own names and with NetBSD's
 //! structures, in a Unix process.
 //!

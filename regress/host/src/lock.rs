@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The big lock, KERNEL_LOCK(9): recursive, given up by whoever sleeps.
 
 use std::ffi::c_int;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads and CPUs: curlwp, curcpu(9), cpu_intr_p, cpu_softintr_p, and the context that decides
 //! what a thread may do.
 //!

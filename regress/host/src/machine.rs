@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A machine: boot, shutdown, and what a test or a tool does with it in between.
 
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! module(9): the modules that are linked in.
 
 use std::ffi::{CStr, c_char, c_int};

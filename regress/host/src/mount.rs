@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! vfs(9), vfs_suspend(9): file systems that are mounted on block devices, as far as a driver sees them.
 //!
 //! There is none in this kernel: a test mounts what it says that one does ([`Machine::mount`](crate::Machine::mount)), and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! mutex(9).
 //!
 //! A mutex is one word: its kind, its owner's lwp and whether somebody waits. Adaptive and spin

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! physio(9): I/O between a device and a process's memory.
 //!
 //! As in NetBSD a request is cut into pieces of at most MAXPHYS, several of which are under way at

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! pool_cache(9).
 //!
 //! Each lwp has a magazine of its own in each pool cache, which it reaches without taking a lock

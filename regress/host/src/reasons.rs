@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reasons for clients that do not ask for them: the key `reasons` is put into their requests, and
 //! what the driver replies becomes an error and words.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Addresses of things that must be destroyed, so that what is left over at shutdown can be named.
 
 use std::collections::HashMap;

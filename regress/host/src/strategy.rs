@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Low-level I/O with a buffer of one's own: what a file system does to a disk.
 
 use std::cell::UnsafeCell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! sysctl(9): a tree of nodes that drivers add to, and that tests read and write by name.
 //!
 //! Simpler than NetBSD: rights are root for writing and everyone for reading.

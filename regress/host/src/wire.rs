@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How `dm-host ctl` and a served machine talk: frames on a Unix stream socket.
 //!
 //! A frame is a header of 16 bytes and a body. All numbers are big-endian.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Logs of writes, as the target log-writes, Linux's of the same name and QEMU's driver `blklogwrites`
 //! write them, read from a file or a block device. `sys/dev/dm/targets/log_writes/format.rs` has the form.
 //!

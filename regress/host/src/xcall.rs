@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! xcall(9): the barrier.
 //!
 //! Simpler than NetBSD: CPUs are threads, and what interrupts them is a completion: the barrier waits

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the driver takes of memory and locks. What it takes of time: `benches/io.rs`.
 
 mod common;

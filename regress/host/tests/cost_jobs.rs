@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What targets that serve I/O take of memory. One test: what it counts is the whole process's.
 
 mod common;

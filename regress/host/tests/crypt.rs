@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Encrypted devices in the hosted kernel: what is on the disk, who computes, what a page-out needs, keys
 //! taken away under load.
 

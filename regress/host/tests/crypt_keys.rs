@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Keys do not stay behind. Every block of memory that is freed in this process is searched for them, and
 //! in the end all memory that is left; what it is freed in is told, too.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Data through every target, by the character node and by d_strategy, and what I/O at the edges
 //! answers.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device answers as NetBSD's other disks do.
 
 mod common;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The sectors that a component keeps for its disk's label: 65 of them where the NetBSD slice is the
 //! classic one.
 

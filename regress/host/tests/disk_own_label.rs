@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The label of a device itself: how long a label that was set stays, what a suspended device
 //! answers, and the commands of old.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! One thing fails at a time: every fallible call of the kernel under every command. Afterwards the
 //! error is the right one, the state is as before, and nothing leaks.
 

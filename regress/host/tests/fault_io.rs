@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! One thing fails at a time under every shape of I/O, and components break. Afterwards the error
 //! is the right one, what was moved is told, and nothing is stuck.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A file system that is mounted on a device, when that is suspended: what lies below then is what it has just
 //! written, and it waits for nobody who waits for it.
 

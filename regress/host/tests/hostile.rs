@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What userland could send, and disks could hold, that the kernel's own functions would not survive.
 
 mod common;

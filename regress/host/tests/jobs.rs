@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Targets that serve I/O themselves, in the hosted kernel: their jobs under load, in stacks,
 //! through suspend, table changes, removal, and without memory.
 

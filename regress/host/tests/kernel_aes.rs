@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's AES as the driver sees it, by published vectors: what lies between is the shim.
 
 use dm_core::aes::{Aes, BLOCK, Data, RoundKeys, Way};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The hosted kernel boots with the driver linked in, maps a disk, and comes down clean.
 
 use dm_host::{Config, DiskSpec, Flags, Machine, Node, makedev};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Disks of the hosted kernel: partitions and labels, completion, faults.
 
 use dm_host::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The hash functions of the hosted kernel, as the driver calls them, against those of the system's tools.
 
 use std::io::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Every property list that NetBSD's tools and kernel were seen to exchange is read, and what the
 //! kernel wrote is written again byte for byte.
 

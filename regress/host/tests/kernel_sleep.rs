@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Condition variables, signals, the clock.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the hosted kernel does not forgive: each case runs in a process of its own, which must
 //! abort and say why.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device's life under I/O: table switches, suspend and resume, remove, detach, shutdown.
 
 mod common;

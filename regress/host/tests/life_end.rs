@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a device, and the driver, ends: remove, detach, shutdown, modunload.
 
 mod common;

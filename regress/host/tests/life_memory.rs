@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device's life while there is no memory: what is held must not wait for it.
 
 mod common;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What becomes of open nodes when their device is taken away: they are revoked, as other disks'
 //! are.
 

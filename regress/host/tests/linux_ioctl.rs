@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's ioctl on the driver, structures in and out: every command, what is refused and how, answers
 //! that do not fit.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! log-writes in the hosted kernel: what is in the log, and in which order.
 
 mod common;

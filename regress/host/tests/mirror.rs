@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Mirrors in the hosted kernel: data on all legs, legs that fail, the log's writes, recovery.
 
 mod common;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Plays recorded traffic of the real tools through the ioctl of a hosted kernel: property lists
 //! as proplib reads and writes them, disks of the recorded names, sizes and device numbers.
 //!

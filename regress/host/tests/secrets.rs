@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! No stale memory reaches a reply or a read: all memory that anybody allocates in this process
 //! is filled with a pattern first, and again when it is freed, and the pattern is looked for in
 //! everything that comes out of the kernel.

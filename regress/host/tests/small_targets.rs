@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! delay and flakey in the hosted kernel, whose clock moves when a test says so.
 
 mod common;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Snapshots in the hosted kernel: the origin's moment, what copies cost, full and broken stores, tables exchanged, memory.
 
 mod common;

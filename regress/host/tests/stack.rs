@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Devices on devices, and components that change: each table is checked against what its components
 //! are like when it is loaded, and nobody waits for a suspended device below who could not be told to
 //! stop.

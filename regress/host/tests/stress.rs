@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reload, resume, suspend, rename, remove and create from several threads, under I/O that checks
 //! its own data, with completions from other threads and out of order. All tables of a device map
 //! its sectors to the same places, cut in different ways: whatever the control threads do, what

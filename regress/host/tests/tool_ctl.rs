@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host ctl` against a served machine: the output of dmsetup(8) and dmctl(8), and the errors.
 
 mod tool;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Disks of a served machine: images as they are found, and other servers' exports.
 
 mod tool;

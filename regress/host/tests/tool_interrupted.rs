@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Clients that are interrupted, and clients that wait: neither keeps others from their work.
 
 mod tool;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A served machine with an encrypted device keeps the key where the device needs it, and nowhere else: its
 //! memory is looked through.
 

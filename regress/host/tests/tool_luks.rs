@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host luks`: what it says of disks, how it is given passphrases, and what it refuses. The keys are
 //! judged by `lib/luks`'s own tests.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host luks open` and `close`: disks of cryptsetup's and QEMU's served through the target crypt, written by the one and
 //! read by the other.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host map`: where a table sends each range, and all that is wrong with it.
 
 mod tool;

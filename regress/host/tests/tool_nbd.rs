@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The NBD path: with libnbd's tools, and with a small client of our own for what they never do.
 
 mod tool;

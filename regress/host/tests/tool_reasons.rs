@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Why a command failed: told to whom it concerns, with line, names and numbers, whatever the
 //! console has room for.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host replay-log`: logs that QEMU and our own log-writes wrote, replayed to any point; what is refused.
 
 mod tool;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A server and its end: whatever its clients, its terminal and its signals do.
 
 mod tool;

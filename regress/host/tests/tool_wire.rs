@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The frames of the control socket: as written down, and with a server at the other end.
 
 mod tool;

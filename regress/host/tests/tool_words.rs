@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The words of dmsetup(8), JSON, completion, and help that is true.
 
 mod tool;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! verity in the hosted kernel, on trees that veritysetup(8) has made: what is right is read, each byte that is not is
 //! found, and each hash block is read once.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Devices as block devices: for programs that know nothing of the device mapper.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's cryptsetup on the driver, and QEMU as a judge of what it leaves.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! dmsetup(8): all that it can do, and the forms in which it prints. Without block devices, so that
 //! anybody can run it.
 

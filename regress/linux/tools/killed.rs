@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Sessions whose processes are killed: nothing is left, or the next session clears it up.
 
 use std::fs;

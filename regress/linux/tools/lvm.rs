@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! lvm(8): volumes from pvcreate to vgremove, with file systems in them.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};

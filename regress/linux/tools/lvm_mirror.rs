@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! lvm(8) with mirrors: volumes that are made of them, become one and are one no more, lose a disk, and are moved.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! lvm(8) with snapshots: moments of a mounted volume that goes on being used, which grow, fill, are written, renamed,
 //! and taken away.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's own tools on the driver, through `dm-host linux`: what they print, what they accept and
 //! refuse, what file systems find on the devices, and what is left afterwards.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! veritysetup, as Debian builds it: it formats, opens and looks after devices of this driver.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};

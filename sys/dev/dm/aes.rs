@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! AES, as a kernel has it: what the target `crypt` is made of.
 
 use alloc::boxed::Box;

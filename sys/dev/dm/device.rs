@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Devices: the set of them, and what can be done to one.
 //!
 //! This file has a device and its states; `set.rs` has all of them, `load.rs` how a table comes,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Error numbers, as errno(2) has them.
 
 use core::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The engine of one table: lanes, the jobs that wait for them, start and stop.
 //!
 //! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from

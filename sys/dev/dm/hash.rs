@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Cryptographic hash functions, as a kernel has them.
 
 /// Bytes of the longest digest.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's part of a table whose targets serve I/O themselves: threads that poll lanes, nested
 //! buffers of its own, a clock.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The commands, as libdevmapper and dmctl(8) send them: one dictionary in, the same dictionary
 //! out with keys set or replaced.
 

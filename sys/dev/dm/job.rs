@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Jobs: stretches of I/O that a target has taken, to serve them itself.
 
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel as the device mapper sees it: what it needs of one.
 //!
 //! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method says that it may

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The sectors at a component's start that belong to its disk's label and boot code.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Lanes: what a target's code may do while it serves a job, in the order in which it reads.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The device mapper: virtual disks made of ranges of other disks.
 //!
 //! This crate decides; it never touches a kernel. What it needs of one (locks, opened components,

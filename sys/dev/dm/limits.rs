@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How much one driver takes, so that no request can exhaust the kernel. dm.4 states them.
 
 /// Devices at one time.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Names and uuids of devices.
 
 use alloc::boxed::Box;

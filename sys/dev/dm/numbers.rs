@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Numbers that are in use or not, as those of a line's jobs.
 //!
 //! `regress/models` includes this file and checks it, with whoever waits for a number, under loom.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Components, opened once however many tables use them, and asked anew for each.
 //!
 //! A block device can be open only once in NetBSD, so all tables share one opening. What it is like

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Property lists, as proplib(3) has them: what userland sends and gets back.
 //!
 //! The driver reads a value once, at the border, into a type of its own; what it could not read

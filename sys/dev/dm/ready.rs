@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The set of lanes that are to be polled.
 //!
 //! `regress/models` includes this file and checks it, with the place where a thread sleeps, under

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Refusals: why a command failed, for programs and for people.
 
 use alloc::string::String;

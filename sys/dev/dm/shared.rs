@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! State that lines of different tables share because they use the same component.
 //!
 //! Snapshots of one origin must meet the origin, thin volumes their pool. Each such line asks for the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables: which target answers for which sectors. Checked once, when they are built; after that
 //! they never change.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a target is: the rule that says where a line's sectors really live.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Sectors, devices and minors: numbers that must not be mixed up.
 
 use core::fmt;

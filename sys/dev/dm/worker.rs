@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Targets that serve I/O themselves: what they implement, and what the engine sees of them.
 
 use alloc::boxed::Box;

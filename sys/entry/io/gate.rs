@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The lock-free part of a device's gate: a count of references to a value, spread over CPUs, which
 //! can be shut. Its one user is `iogate.rs`, which adds the lock, the queue and the sleep.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device's gate with the queue in front of it: how I/O is held, drained, let go and refused.
 //!
 //! ```text

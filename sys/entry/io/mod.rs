@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The parts of the I/O path that hold for any device: the gate that I/O enters, the queue in front of
 //! it, the reserve for when memory is short, the place where a table's thread sleeps.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A place where one thread sleeps until there is work for it.
 //!
 //! Whoever has work for the thread makes it visible first and then calls [`Parker::unpark`], from a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the queues of waiting I/O have in common.
 
 /// Things that wait. Which of them is the next is the implementor's to say.

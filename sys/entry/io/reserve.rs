@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device's reserve: one child and one split for when the pools are empty, and the I/O that waits for
 //! them.
 //!

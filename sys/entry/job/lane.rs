@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The requests of lanes: nested buffers to components, and errands for what may sleep.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Nested buffers of a table's own, for its lanes and its forwarded jobs.
 
 use super::TableIo;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a kernel's object may not have, judged from what binutils print of it.
 
 use std::collections::BTreeSet;

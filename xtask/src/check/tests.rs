@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Each rule is shown something that breaks it, made by a real assembler and read by the real
 //! tools, and something like it that is allowed.
 

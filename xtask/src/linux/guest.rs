@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The guest: Debian's kernel package, unpacked, and an initramfs with its device-mapper modules,
 //! Debian's tools, and our program that carries out scripts.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The JSON of a LUKS2 header.
 
 use base64::Engine;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Programs of others, run against files of a test's own.
 #![allow(dead_code, reason = "no test uses all of it")]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What an encrypted device gives of what its cipher could: sequential requests of 64 KiB on a disk in memory.
 
 use std::time::Instant;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a verity device gives beside the hash function that it computes.
 
 use std::hint::black_box;

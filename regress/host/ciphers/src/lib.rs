@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! AES as NetBSD's kernel offers it to its disk drivers (sys/crypto/aes), on RustCrypto's
 //! crate, which uses the processor's own instructions where it has them.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Published vectors.
 
 use sha2::{Digest, Sha256};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Compares two NBD servers that serve the same image: `bench URI1 PID1 URI2 PID2 [ROW]`.
 //!
 //! Each row is run on both in turn, several times. What is printed is the middle of the ratios of

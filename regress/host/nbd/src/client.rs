@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The client: uses an export of somebody's server as a disk.
 //!
 //! Requests are sent as they come and answered in the server's order, by a thread that receives.

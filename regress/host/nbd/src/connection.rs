@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A connection after its handshake: its threads, one of which reads.
 
 use std::io;

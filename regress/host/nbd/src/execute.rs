@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Carrying out a request: what has been taken apart in `proto` is done here.
 
 use std::io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The server's side of the handshake: what is agreed on before the first request.
 
 use std::io;

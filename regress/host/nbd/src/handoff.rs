@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Who reads a connection's next request.
 //!
 //! A connection is served by one thread as long as nothing makes it wait: it reads a request,

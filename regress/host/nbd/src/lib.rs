@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NBD, the protocol for block devices over a socket: a server and a client.
 //!
 //! Neither knows what a device is. [`proto`] takes messages apart and puts them together, and does

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The protocol's messages: numbers, and functions from bytes to meanings and back. Nothing here
 //! waits, allocates more than a message's own size, or believes what a peer says.
 

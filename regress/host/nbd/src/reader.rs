@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The receiving half of a connection, with what has been received too early.
 
 use std::io;

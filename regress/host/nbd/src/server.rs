@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The server: accepts clients, counts them, and ends them in bounded time.
 
 #[cfg(test)]

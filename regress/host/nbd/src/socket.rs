@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A connected socket, Unix or TCP, used by several threads at once.
 
 use std::io::{self, IoSlice};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NBD URIs, as the NBD project's `doc/uri.md` defines them: `nbd://HOST[:PORT]/EXPORT` and
 //! `nbd+unix:///EXPORT?socket=PATH`.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is asked about a device: references, look-up, what it is.
 
 use std::ffi::{c_char, c_int, c_void};

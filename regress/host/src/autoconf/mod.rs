@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! autoconf(9), pmf(9): drivers, attachments and device instances.
 //!
 //! Only pseudo-devices attach. As in NetBSD a detach waits for the references that

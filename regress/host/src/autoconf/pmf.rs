@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! pmf(9): handlers for when the machine sleeps, wakes up and shuts down.
 
 use std::ffi::c_int;

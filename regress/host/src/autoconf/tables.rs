@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The tables of drivers and their attachments.
 
 use std::ffi::{c_char, c_int};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The drivers of disks: device switches, nodes below /dev, attachment.
 
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What goes wrong with one disk.
 
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a disk answers, beside I/O: as wd(4) and ld(4) do, or dk(4) where it is a plain one.
 
 use std::ffi::{c_char, c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Labels that a disk is attached with.
 
 use crate::disklabel;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Disks: what a machine's devices are mapped to.
 //!
 //! A disk has a backing store (a file, memory, or nothing), a driver that answers as NetBSD's own

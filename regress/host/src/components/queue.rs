@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! When and where a disk's I/O completes.
 
 use std::collections::VecDeque;

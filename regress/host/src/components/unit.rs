@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! One disk: its I/O, its counts, its opens.
 
 use std::cell::UnsafeCell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! disklabel(9) as amd64 and i386 have it: the label lies LABELSECTOR after the start of the
 //! disk's NetBSD slice, or of the disk where there is no master boot record.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Looking for labels as NetBSD does on ports whose disks may have a master boot record: through
 //! one buffer of three sectors, whatever the label that is found says of a sector's size, and along
 //! a chain of boot records as far as the disk says that it goes.

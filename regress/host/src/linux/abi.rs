@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's device-mapper ioctl as bytes: `struct dm_ioctl` and what follows it.
 //!
 //! Numbers are little-endian here: the programs run on this machine, and so does the server.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's device-mapper ioctl, answered by NetBSD's driver: `struct dm_ioctl` to a property list,
 //! and the answer back. dm-host(8) says what programs it is for, `share/doc/linux.md` how they
 //! reach it.

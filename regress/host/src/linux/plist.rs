@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Property lists for the driver and from it, wiped when they are dropped: a table may hold keys.
 
 use std::fmt::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! prop_array(3), prop_array_util(3)
 
 use std::ffi::{c_char, c_uint, c_void};

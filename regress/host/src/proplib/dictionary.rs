@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! prop_dictionary(3), prop_dictionary_util(3)
 
 use std::ffi::{c_char, c_uint, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! prop_copyin_ioctl(9), prop_copyout_ioctl(9): property lists of an ioctl.
 
 use std::ffi::{c_int, c_void};

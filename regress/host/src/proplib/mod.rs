@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! proplib(3): property objects, reference counted.
 //!
 //! Dictionaries keep their keys in order, numbers remember whether they are signed. Stricter than

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! prop_number(3)
 
 use super::{Body, Number, Object, Ref, get, or_null};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! prop_string(3), prop_data(3)
 
 use std::ffi::{c_char, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The external form of property lists, as a NetBSD kernel reads and writes it.
 //!
 //! Neither direction recurses, however deep a list nests. The reader accepts and refuses what the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! vnode(9), vnodeops(9), namei(9) for device nodes: what miscfs/specfs and miscfs/deadfs do, over a
 //! name space of its own.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! vnodes: their locks, references and devices.
 
 use std::cell::UnsafeCell;

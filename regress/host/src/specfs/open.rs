@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a device is opened and closed through its nodes.
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is done with an open node. A revoked one answers as deadfs does.
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How open nodes end when their device goes: vdevgone, VOP_REVOKE, vgone.
 
 use std::ffi::c_int;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Logs that lie, and one that does not.
 
 use std::io::Cursor;

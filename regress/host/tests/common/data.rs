@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Data that say where they belong.
 
 use dm_host::{Dev, Disk, File, Io, IoResult, Request};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the tests of a device's life begin with.
 
 use dm_host::Disk;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the tests share: a machine with the driver in it, and short ways to ask for things.
 
 #![allow(dead_code, reason = "each test program uses its own part")]

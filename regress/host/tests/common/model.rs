@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Where a table sends each sector, found out one sector at a time from its text.
 
 use dm_host::Disk;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! All that userland can see of the driver, as one value: what must be the same before and after
 //! a command that failed.
 

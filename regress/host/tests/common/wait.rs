@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Waiting for another thread to get somewhere, without a guess at how long it takes.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A served machine for the tests of the tool, and programs run against it.
 #![allow(dead_code, reason = "no test uses all of it")]
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The guest: a QEMU with Linux in it that carries out jobs.
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Our driver, in a hosted machine, as a side.
 
 mod nodes;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Has each script carried out on both sides, stage by stage, and compares.
 
 use std::fs;

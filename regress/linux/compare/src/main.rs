@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Runs scripts of device-mapper commands and I/O twice, on Linux in a QEMU guest and on this
 //! repository's driver in a process, and compares what was said and what was left on the disks.
 //!

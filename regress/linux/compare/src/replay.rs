@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Logs of writes that a side has left: replayed, they give the disk that was logged.
 
 use std::io::Cursor;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a read costs on Linux's device mapper, in instructions: the rows of `cargo xtask bench`.
 //!
 //! For a guest whose time stamp counter counts instructions (QEMU's `-icount shift=0`), with

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's device-mapper requests: `struct dm_ioctl` and what follows it, as linux/dm-ioctl.h
 //! describes them to programs. Everything is little-endian, as the machine is.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Names of Linux's error numbers.
 
 use std::io;

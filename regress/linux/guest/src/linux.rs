@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux as a side.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Files as block devices: loop(4).
 
 use std::fs::{File, OpenOptions};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Carries out scripts of device-mapper commands and I/O on the Linux that it runs on: a guest,
 //! whose devices nobody else needs.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Open block devices, for I/O past the page cache.
 
 use std::fs::{File, OpenOptions};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Linux's system calls that std has no name for.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Carries out jobs that the host names.
 
 use std::fs::{File, OpenOptions};

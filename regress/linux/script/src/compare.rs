@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Holds what two sides said and left against each other.
 
 use crate::image::Image;

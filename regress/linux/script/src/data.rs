@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Data that say where they belong, and sums of data.
 
 /// Bytes in a sector.

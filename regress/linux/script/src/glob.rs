@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Texts with `*` for any text, and `**` for any text that does not matter.
 
 /// Whether `text` is as `pattern` says; what stood for each `*` comes back, but not for `**`.

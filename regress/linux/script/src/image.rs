@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Disk images: made, kept in files without their zeros, compared.
 //!
 //! A file of an image begins with the image's size in bytes; then comes each chunk that is not

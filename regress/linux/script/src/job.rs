@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A job: one stage of a script for one side, in a folder.
 //!
 //! | file | what |

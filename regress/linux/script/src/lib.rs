@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Scripts of device-mapper commands and I/O that run on two drivers, and the comparison of what
 //! each said and did.
 //!

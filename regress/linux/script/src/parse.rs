@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reads scripts. `share/doc/linux-judge.md` has the language.
 
 use crate::data;

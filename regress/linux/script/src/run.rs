@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Carries out steps on a side, and says what came of each.
 
 mod io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A script, read: its disks, its stages, its steps.
 
 use std::path::Path;

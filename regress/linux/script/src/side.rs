@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a side can do: the commands of device mapper, and I/O on disks and devices.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a side says of a stage: for each step an outcome of some lines.
 //!
 //! As text, a step begins with `@LINE`; `>` begins a line of its outcome, `|` one that is not

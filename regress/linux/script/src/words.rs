@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A line's words: separated by blanks, quoted where they hold some, `"…"*N` for N times the text.
 
 /// Splits a line into words. A `#` where a word could begin ends the line.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The control node: a connection to the server, and requests on it.
 //!
 //! The frames are those of `dm_host::wire`: a header of 16 bytes and a body, numbers big-endian.

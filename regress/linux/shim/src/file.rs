@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Files: open(2) and its kin, fopen(3), opendir(3), mknod(2), ioctl(2).
 
 use std::ffi::{CString, c_char, c_int, c_ulong, c_void};

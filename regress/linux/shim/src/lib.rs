@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What `dm-host linux` preloads into a program: functions of the C library that libdevmapper and
 //! the programs above it call, and that have to answer as if the kernel had a device mapper.
 //!

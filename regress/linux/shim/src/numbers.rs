@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Device numbers: what the program sees, and what the kernel has.
 
 use crate::settings::Settings;

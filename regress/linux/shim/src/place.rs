@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Paths: which of them mean something else than they say.
 
 use std::ffi::{CStr, CString, c_char};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Files of proc(5) as they are where the kernel has a device mapper.
 
 use std::ffi::{CStr, c_int};

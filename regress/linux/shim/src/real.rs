@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The C library's own functions, behind ours.
 
 use std::ffi::{CStr, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What `dm-host linux` tells, in environment variables.
 
 use std::ffi::{CStr, CString};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! stat(2) and its kin: the control node, nodes, and numbers.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};

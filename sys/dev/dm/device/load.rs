@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a table is loaded: lines from userland, the components they name, the inactive slot.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a device goes: removed, removed at its last close, or taken away by autoconf(9).
 //!
 //! ```text

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The set of devices: their minors, names and uuids; how one is made and found.
 
 use alloc::sync::Arc;

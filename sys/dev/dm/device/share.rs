@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The limit on the memory of all tables together.
 
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How devices lie on one another: no loops, and not too many layers.
 
 use alloc::vec::Vec;

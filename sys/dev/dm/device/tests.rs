@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is not to be seen through a command: minors that run out, labels, components that are
 //! shared, what happens at once.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The engine under the simulation's host, where a target of the tests' own says what it has seen.
 
 use alloc::string::{String, ToString};

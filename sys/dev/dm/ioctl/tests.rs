@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Every promise of the protocol, one test each. Errors are tried with a picture of all there is
 //! before and after: nothing may have changed.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use std::string::ToString;
 
 use super::{Refusal, Shown};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables against a slow, obvious model: where each sector goes, one by one.
 
 use alloc::collections::{BTreeMap, BTreeSet};

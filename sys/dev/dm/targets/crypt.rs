@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `crypt CIPHER KEY IVOFFSET DEV OFFSET [#FEATURES FEATURE...]`: a component whose sectors are
 //! encrypted, as Linux's dm-crypt has them.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]`: reads, writes and flushes that are sent on
 //! some milliseconds after they came.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dust DEV OFFSET BLOCK`: a range of one component with bad blocks, which reads of them meet and
 //! writes heal. Messages say which blocks are bad, and whether that shows.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `flakey DEV OFFSET UP DOWN [COUNT FEATURE…]`: a range of one component that is good for UP seconds
 //! and bad for DOWN seconds, over and over, from when its table was loaded.
 

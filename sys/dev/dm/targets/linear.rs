@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `linear DEV OFFSET`: a range of one component, as it is.
 
 use core::fmt;

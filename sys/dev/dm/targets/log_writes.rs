@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `log-writes DEV LOGDEV`: all of one component, and on another a log of all that is written to it, in
 //! the order in which it would survive a power cut. `format.rs` has the log's form, which is Linux's.
 //!

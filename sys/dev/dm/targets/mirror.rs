@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `mirror LOG #ARGS ARG… #LEGS (DEV OFFSET)… [#FEATURES FEATURE…]`: the same content on several components,
 //! its *legs*.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The targets. To add one: write its file here, and add a line to [`TARGETS`], which also enrols
 //! it in the tests that hold for every target (`tests.rs`).
 

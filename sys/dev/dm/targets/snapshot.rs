@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `snapshot ORIGIN STORE P|PO|N CHUNK [#FEATURES FEATURE…]`: the content that an origin had at some moment, with
 //! what was written to the snapshot since.
 //!

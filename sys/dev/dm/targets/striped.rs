@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `striped N CHUNK (DEV OFFSET)…`: chunks dealt out over N components in turn.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What holds for every target. [`TARGETS`] enrols them: one without a sample here fails.
 
 use alloc::format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Turns of work in the background: it lets others have the disks, if there are any.
 
 use core::sync::atomic::{AtomicBool, Ordering};

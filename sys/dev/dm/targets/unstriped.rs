@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `unstriped COUNT CHUNK INDEX DEV OFFSET`: one stripe of what `striped` dealt out over one
 //! component: the other way round.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `verity TYPE DEV HASHDEV DATABLOCK HASHBLOCK #BLOCKS START HASH ROOT SALT [#OPTIONS OPTION…]`: the content of one
 //! component, read-only, of which no block is given that is not the one that was hashed. A tree of digests on another
 //! component, or behind the data, leads from the root's digest, which the table has, to each block; its shape is in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `zero`: reads as zeroes, and takes every write without keeping it.
 
 use crate::table::{LineSpec, Mistake};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! AES for tests, on RustCrypto. The key stands where a kernel has its round keys.
 
 use dm_ciphers::{cbc, ecb, xts};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A driver with a few disks, ready to be tried.
 
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Hash functions for where there is no kernel to give them.
 
 use core::marker::PhantomData;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The fake kernel's part of tables whose targets serve I/O: lanes run when somebody waits for
 //! them, and requests are done at once. No data moves.
 

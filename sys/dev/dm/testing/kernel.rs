@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A kernel that is not there: disks with a name, a number and a size, and nothing on them.
 
 use alloc::borrow::ToOwned;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What tests and fuzz targets need to run the device mapper without a kernel.
 //!
 //! [`kernel::Fake`] is a kernel with disks that exist in name only, [`plist`] has property lists

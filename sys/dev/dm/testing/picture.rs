@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! All there is to see of a driver, as one value: what must be the same before and after a
 //! command that failed.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Property lists as plain values, and their XML form, as proplib(3) writes it.
 //!
 //! The parser takes what proplib itself externalizes and little more: it is strict so that a test

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Requests, as dmctl(8) and libdevmapper make them.
 
 use alloc::vec::Vec;

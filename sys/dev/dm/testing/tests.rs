@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads that can be watched and signalled while they sleep, so that a test about waiting needs
 //! no clock.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A device as a system that is not there sees it: it counts I/O that a test says is in flight,
 //! keeps the table, and writes down what it was told.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Trees of digests for tests of the verity target, built the plain way: level by level from the data up.
 
 use alloc::format;

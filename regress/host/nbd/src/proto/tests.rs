@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

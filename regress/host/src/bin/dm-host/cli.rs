@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The command line: its words, and what `--help` teaches.
 
 mod ctl;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The connection to a served machine, and what can go wrong with it.
 
 use std::io::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Completion in shells: the script asks this program, which knows its own words and asks the
 //! server for the devices' names.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Devices with their tables on one line, as dmsetup(8) writes and reads them with --concise:
 //! `NAME,UUID,MINOR,FLAGS,LINE[,LINE…]`, and `;` between devices. A backslash takes away what the
 //! character behind it means.

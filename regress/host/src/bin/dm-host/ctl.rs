@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host ctl`: the commands of dmsetup(8) and dmctl(8), one function for each.
 
 mod ask;

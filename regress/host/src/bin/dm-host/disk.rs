@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What follows `--disk`.
 
 use std::fs::{self, File};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Files that disks are in: opened, locked, and looked at for what is no raw image.
 
 mod format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host luks`: Linux's encrypted disks. `dm-luks` reads them; here is what people see of it.
 
 mod disk;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host`: dm(4) in a Unix process, for people. dm-host(8) is its manual page.
 
 mod cli;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host map`: where a table sends each range, and what is wrong with it. The driver itself says
 //! so: it is loaded into a machine of its own, with disks that are there only by name and size.
 

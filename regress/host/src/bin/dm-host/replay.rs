@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host replay-log`: a disk as it was at some point of a log of its writes.
 
 use std::ffi::OsStr;

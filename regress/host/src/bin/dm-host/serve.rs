@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host serve`: opens the disks, makes the sockets, boots the kernel, and ends it all again.
 
 use std::fs::File;

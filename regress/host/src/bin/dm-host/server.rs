@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The served machine: the kernel, and the two servers that lead to it.
 
 mod control;

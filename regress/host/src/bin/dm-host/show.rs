@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the tools print: the formats of dmsetup(8) and of dmctl(8).
 
 use std::fmt::Write as _;

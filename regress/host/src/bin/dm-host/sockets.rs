@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Where the sockets are, and how they come to be there.
 
 use std::fs::DirBuilder;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `splitname`: a device's name as LVM makes it of its volume group, volume and layer.
 
 use serde_json::json;

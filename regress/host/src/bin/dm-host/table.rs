@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The text of a table, as dmsetup(8) reads it.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Memory that is wiped before it is free, in processes that have keys.
 //!
 //! Types that wipe themselves are for what this program keeps on purpose. A key goes further ways: through

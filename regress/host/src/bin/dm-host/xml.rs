@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Property lists as proplib(3) writes them: what the ioctl takes and gives.
 //!
 //! Reading is the `plist` crate's work, which knows NetBSD's hexadecimal integers. Writing is done

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A disk on another machine, or in another program: an export of an NBD server.
 
 use dm_nbd::proto::{can, command, state};

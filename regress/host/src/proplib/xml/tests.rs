@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use super::round_trip;
 
 fn list(body: &str) -> String {

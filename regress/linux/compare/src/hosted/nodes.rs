@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Open disks and devices of a hosted machine.
 
 use std::os::unix::fs::FileExt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The judge itself: it must see what differs, and nothing else.
 
 use super::*;

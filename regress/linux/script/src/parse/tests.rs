@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 use super::*;
 
 fn one(text: &str) -> Script {

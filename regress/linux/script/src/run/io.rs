@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Carries out I/O.
 
 use crate::data::{self, SECTOR};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The answers of commands as lines.
 
 use std::collections::BTreeMap;

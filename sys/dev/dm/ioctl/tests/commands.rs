@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The commands that are not about tables: version, targets, names, create, rename, message,
 //! setgeometry.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Who may do what, questions about what is not there, and sysctl hw.dm.legacy_errors.
 
 use alloc::vec;

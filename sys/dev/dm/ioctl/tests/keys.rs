@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Request keys and reply keys.
 
 use alloc::string::String;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The limits that dm.4 states.
 
 use alloc::format;

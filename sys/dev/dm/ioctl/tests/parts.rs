@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables in several requests: the lines that are kept are their sender's.
 
 use super::one;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reasons: what a request with the key `reasons` is told in the reply.
 
 use std::string::String;

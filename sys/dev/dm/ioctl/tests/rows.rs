@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the C driver got wrong: everything about control that was seen to panic it, to lie or to
 //! lose something, one test each.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Random sequences of commands on several devices, with failures of what can fail, against a
 //! slow, obvious model.
 

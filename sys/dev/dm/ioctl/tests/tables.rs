@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! reload, resume, suspend, clear, status, table and deps.
 
 use alloc::vec::Vec;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! waitevent.
 
 use alloc::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How the sectors of a crypt line are told apart: the IV of each.
 
 use super::keys::Part;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The keys of a crypt line, and what is made of them. All of it is wiped when it goes.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is not data: words, keys, IVs. Data is compared with Linux's (regress/linux), and with published
 //! vectors in the hosted kernel.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The words of a crypt line: the cipher, and the features behind the component.
 
 use core::fmt;

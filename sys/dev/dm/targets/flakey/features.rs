@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a flakey line does while it is bad.
 
 use core::fmt;

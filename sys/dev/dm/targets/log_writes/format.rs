@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The log's form on disk, which is Linux's and QEMU's (`blklogwrites`). All numbers are little-endian.
 //!
 //! The first sector is the superblock: magic, version (1) and number of entries, 64 bits each, and the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Writing the log: entries behind one another, by one lane at a time.
 
 use super::format::{Entry, Kind, Super};

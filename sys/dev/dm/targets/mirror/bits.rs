@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Bitmaps with a bit for each region.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Legs that fail: what is remembered of it, and what becomes of the I/O.
 //!
 //! A write that some leg has not taken puts its region out of sync, and the region has a source that took it: the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The log: read when a table starts, written before a region is, and when regions are clean again.
 
 use super::failure::{Kind, Verdict};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Recovery: regions that are out of sync are copied from the source to the other legs, in order.
 
 use super::failure::Kind;

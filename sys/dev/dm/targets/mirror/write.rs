@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Writes, flushes, discards, and reads that have failed once.
 
 use super::failure::Kind;

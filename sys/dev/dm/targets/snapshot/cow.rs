@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The state of a snapshot: what its tables share, the old one and the new one while they are exchanged, and what the
 //! origin asks.
 //!

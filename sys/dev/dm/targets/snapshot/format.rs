@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A store as it lies on its device, which is Linux's.
 //!
 //! The device is cut into chunks. Chunk 0 has the header, and an *area* is a chunk of exceptions, sixteen bytes each: the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What resident lanes do: copy chunks, commit exceptions, get memory. They go on while the snapshot's device is
 //! suspended, since the origin waits for them.
 

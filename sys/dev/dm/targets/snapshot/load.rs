@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a snapshot comes: a store that is read, a new one that is made, or one that another table has been using.
 
 use super::cow::{Health, Keeper, Kind, Tail};

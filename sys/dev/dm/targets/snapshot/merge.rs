@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `snapshot-merge ORIGIN STORE P|PO CHUNK [#FEATURES FEATURE…]`: a snapshot that becomes its origin's content, while it
 //! shows that already.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the background lane of `snapshot-merge` does: it brings exceptions back into the origin, from the last one of
 //! the store backwards, a run at a time.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `snapshot-origin DEV`: a device that has snapshots. What is overwritten is copied out for them first.
 
 use alloc::collections::VecDeque;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Exceptions in memory: a tree of runs.
 //!
 //! A *run* is some consecutive chunks of the origin that lie in consecutive chunks of the store, as copies that are made

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Hash blocks that have been verified, kept in memory that was taken with the table.
 //!
 //! A block can lie in one of the [`WAYS`] slots of its set only, so that looking for it and for the slot to give up

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A line's parameters: read, checked, printed.
 
 use alloc::boxed::Box;

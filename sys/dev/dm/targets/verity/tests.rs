@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Lines that are refused, and what is kept of those that are not.
 
 use alloc::format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The shape of a tree of digests: numbers only.
 //!
 //! The digests of all data blocks fill the blocks of level 0, those of level 0's blocks level 1, and so on up to

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A slow, obvious model of all the control state: names, uuids, minors, slots, flags, events,
 //! what is open. [`play`] turns bytes into commands, gives each to the model and to a driver on the
 //! fake kernel, and compares what they answer and all there is afterwards. It is the body of a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Commands, made from bytes.
 
 use alloc::vec::Vec;

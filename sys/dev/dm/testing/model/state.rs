@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The model itself.
 
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What there is in the course of a run: the devices that the C driver had, and those that there
 //! must be in ours, by the contract.
 

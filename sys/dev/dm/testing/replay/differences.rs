@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Where our reply is not the C driver's, and why. The list is the whole of it: a reply that
 //! differs in any other way is an error.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Which disks a run needs: the paths in the tables that were taken, the numbers that `deps` then
 //! told.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A player on the fake kernel.
 
 use alloc::sync::Arc;

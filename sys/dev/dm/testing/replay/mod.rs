@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Plays recorded traffic of the real tools, and compares our replies with the recorded ones.
 //!
 //! A *run* is a file of JSON lines, each an *exchange*: a request as a tool sent it, and what

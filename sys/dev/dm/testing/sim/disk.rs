@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A disk with a write cache that can lose power.
 
 use alloc::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Games: what is played on a target, and how one is played from its seed.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The engine's host: lanes' requests become commands of disks, and the scheduler is its threads.
 //!
 //! It is strict where a kernel would not notice: a lane that has two requests, I/O beyond a disk's

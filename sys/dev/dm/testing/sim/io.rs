@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! I/O on devices: split by a table as the kernel's strategy routine does, and put together again.
 
 use alloc::collections::BTreeMap;

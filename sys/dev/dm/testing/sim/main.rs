@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask simulate`: plays games until the time is over or one is lost.
 
 use std::process::ExitCode;

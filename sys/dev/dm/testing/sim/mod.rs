@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Games that crash: devices on disks that lose power, with every order of events that a seed
 //! gives, checked against a slow and obvious model.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a device may show: slow and obvious.
 //!
 //! For each sector the model keeps *versions*: contents that somebody wrote, with the moments at

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The choices of a game: one seed gives the same ones for ever.
 
 /// Steele, Lea and Flood's SplitMix64. It is spelt out here because a committed seed must mean the

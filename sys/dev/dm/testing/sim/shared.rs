@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The scheduler: one thread, and a seed that decides what happens next.
 
 use alloc::collections::{BTreeMap, VecDeque};

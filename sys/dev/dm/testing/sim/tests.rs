@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The games are played, and planted bugs are found.
 
 mod sharing;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a game does to its devices: tables loaded, I/O, suspend and resume, crashes.
 
 use alloc::boxed::Box;

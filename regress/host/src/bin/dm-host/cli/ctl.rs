@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The words of `dm-host ctl`: those of dmsetup(8), NetBSD's and Linux's, and a few more.
 
 use std::path::PathBuf;

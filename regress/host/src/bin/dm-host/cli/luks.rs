@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The words of `dm-host luks`.
 
 use std::path::PathBuf;

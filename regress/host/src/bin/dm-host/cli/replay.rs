@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The words of `dm-host replay-log`.
 
 use std::ffi::OsString;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A request to the driver, in the words of one of the tools, and what to do about an error.
 
 use std::collections::BTreeMap;

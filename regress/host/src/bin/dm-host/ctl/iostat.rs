@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `iostat`: what devices read and write, as iostat(8) shows it of disks.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Questions: what devices there are, how they are, and what they are made of.
 
 use std::process::Command;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Loading tables, and making devices with them: in as many requests as it takes, and undone when
 //! it is interrupted.
 

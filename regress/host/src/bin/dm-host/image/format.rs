@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Formats of disk images that are not raw: what they begin with.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Locks on images, the same ones as qemu's: whoever of both comes second is told.
 //!
 //! qemu locks single bytes of an image with open file description locks, always shared ones: byte

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The command line of `dm-host linux`.
 
 use std::ffi::OsString;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A block device for each device: a loop device on a file of `fuse.rs`.
 //!
 //! The loop device has the number BASE + minor, so that the preloaded library can tell one from

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Those who wait for an event of any device: DM_DEV_ARM_POLL, then poll(2).
 
 use std::collections::BTreeSet;

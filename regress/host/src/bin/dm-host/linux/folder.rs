@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A session's folder, and what a session that was killed has left behind.
 //!
 //! Root's sessions are below /run/dm-host-linux, others' in the folder of the default sockets. A

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The devices as files, for loop devices to stand on: a file system with a file for each.
 //!
 //! Reads and writes of a device are carried out by threads of its own, so that a device that is

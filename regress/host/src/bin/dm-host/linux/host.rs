@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The driver, the disks and the block devices, as the translation needs them.
 
 use std::collections::BTreeMap;

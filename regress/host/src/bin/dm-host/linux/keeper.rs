@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The process that keeps a session: the machine, its surroundings, and the socket at which the
 //! preloaded library asks.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Loop devices: loop(4)'s ioctls.
 
 use std::fs::{self, File, OpenOptions};

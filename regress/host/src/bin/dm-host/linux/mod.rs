@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `dm-host linux`: a Linux program with this driver as its device mapper. `share/doc/linux.md`
 //! tells how it works.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The mount name space that a session's programs live in: a /dev of their own.
 //!
 //! The kernel takes the name space away with its last process, and with it all that was mounted in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What sysfs(5) would have for the devices: `block/dm-N` and `dev/block/MAJOR:N`.
 
 use std::fs;

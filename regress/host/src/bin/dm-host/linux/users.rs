@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Who has a block device open: what proc(5) knows, since loop devices do not tell.
 
 use std::fs;

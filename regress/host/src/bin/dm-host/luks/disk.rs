@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The disk of a command: a file, a block device, or an export of an NBD server.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A header for people, and as JSON.
 
 use std::fmt::Write as _;

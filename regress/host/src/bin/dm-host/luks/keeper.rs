@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The process that keeps a disk open: the machine with the device on it, served over NBD until it is told to
 //! end. It gets the table through its standard input, so that no key is on a command line or in a file.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `luks open` and `luks close`. The passphrase is asked for and the key found here, where the terminal is;
 //! then a process of its own, the keeper, gets the table through a pipe and serves the data.
 

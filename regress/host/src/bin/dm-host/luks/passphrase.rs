@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Passphrases: from a file, from the terminal without echo, or from a standard input that is no
 //! terminal.
 

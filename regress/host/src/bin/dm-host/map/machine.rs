@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The machine that a table is checked by: the hosted kernel with the driver, and the disks of the
 //! command line, which nothing is written to.
 

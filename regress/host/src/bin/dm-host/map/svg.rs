@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The drawing as a picture that a browser shows: the device above, its components below, and
 //! bands that join what belongs together.
 

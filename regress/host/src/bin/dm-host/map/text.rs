@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The listing: where each line goes, and what of each component is used.
 
 use std::fmt::Write as _;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The control socket: `dm_host::wire` on one side, the control node on the other.
 //!
 //! A connection has two threads. One reads requests, so that it notices when the client goes; the

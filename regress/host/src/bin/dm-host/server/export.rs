@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NBD's exports: dm devices, each open as long as a connection to it.
 
 use std::sync::{Arc, PoisonError, RwLock};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Holes: which bytes of a device's components are behind its bytes.
 
 use dm_host::{Dev, makedev};

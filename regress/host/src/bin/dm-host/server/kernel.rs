@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel as the servers use it: control and NBD.
 
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! JSON: the form that dm-host(8) documents, and that stays.
 
 use dm_core::ioctl::flags;

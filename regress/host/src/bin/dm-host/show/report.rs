@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Reports in columns: `info -c` and `splitname`, with dmsetup's fields, headings and widths.
 
 use std::cmp::Ordering;

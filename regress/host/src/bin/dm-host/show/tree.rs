@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `ls --tree`: what lies below each device, or with `inverted` above, as dmsetup draws it.
 
 use std::collections::BTreeMap;

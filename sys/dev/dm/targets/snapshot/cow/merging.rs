@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What merging changes about a snapshot: exceptions go, from the last one of the store backwards.
 //!
 //! A *run* is some exceptions at the end of the store whose chunks are consecutive, of the origin and of the store. It is merged

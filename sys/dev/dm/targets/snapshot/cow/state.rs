@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Everything that changes about a snapshot, under its one lock.
 
 use alloc::boxed::Box;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How exceptions are taken away: from the end of a run. Nodes are not filled up from each other; one that is
 //! empty leaves the tree, and a root with one branch does.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `crypt`: lines of several ciphers, spelled one way or another, whose keys are taken away and
 //! given back while the device is suspended.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `log-writes`: the content lies on the first disk as it is, the logs on others by turns.
 //!
 //! What a log promises is checked by replaying it to what the device held when the log began. While a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of targets that leave content where a linear or striped line would, and of zero and error.
 
 use alloc::format;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `snapshot-merge`, and of `snapshot` on the same store: whichever it is, the device shows the same.
 
 use alloc::format;

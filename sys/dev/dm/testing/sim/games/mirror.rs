@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `mirror`: legs that differ at first, and a log on a disk of its own or none.
 
 use alloc::format;

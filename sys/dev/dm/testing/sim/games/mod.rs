@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The games, one for each kind of target: a target's file here says which tables are played on,
 //! and what is to be checked beside the content.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `snapshot-origin` and `snapshot`: an origin, and one or two snapshots of it.
 
 use alloc::collections::BTreeSet;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tables of `verity`: no sector is ever read that is not the one that was hashed, whatever becomes of the disks.
 //!
 //! The game damages the data and the tree as it goes on, and mends them. Reads may fail while there is damage;

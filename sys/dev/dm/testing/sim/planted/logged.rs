@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `log-writes` with bugs: each is the driver's own target, but for what becomes of a flush.
 
 use alloc::string::String;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Targets of the simulation's own, and the same with bugs planted in them: what finds no bug in
 //! these is not known to find one.
 

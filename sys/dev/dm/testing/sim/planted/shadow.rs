@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `shadow MAP DATA`: chunks that are never overwritten in place. Each has two slots on DATA, and a
 //! byte in sector 0 of MAP says which of them is current: a write fills the other and then changes
 //! the byte. So each write of a chunk happens wholly or not at all, and survives a crash when it is

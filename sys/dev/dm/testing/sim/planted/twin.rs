@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `twin LOG DEV DEV`: two copies of one content, at the start of two components, and a log of
 //! which regions may differ. Made to try the engine and the simulation; nobody needs another mirror.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Lines of different devices meet in what they share, as in the driver; a power cut parts them.
 
 use core::fmt;

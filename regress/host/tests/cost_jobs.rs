@@ -7,7 +7,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use common::Bench;
+use common::{Bench, flags};
 use dm_host::{Io, Request};
 
 /// The driver's heap here is the process's: counts what all threads take and give back.
@@ -65,6 +65,31 @@ fn a_table_that_serves_io_takes_at_most_64_kib_and_a_job_nothing() {
     println!("a table with a mirror of two legs: {few} bytes, and {each:.2} for each region");
     assert!((128 << 10..=320 << 10).contains(&few), "{few} bytes");
     assert!((0.1..=8.0).contains(&each), "{each} bytes for each region");
+
+    // Verified blocks of the tree, as many as are kept, each with its place in the cache, as
+    // `reserve` counts them before: 4 MiB of blocks of 512 bytes, and a place of 40 bytes for each.
+    bench.disk("wd3", 300_000);
+    let verity = |blocks: u64, options: &str| {
+        let (root, salt) = ("0".repeat(64), "00");
+        let line = format!(
+            "0 {blocks} verity 1 /dev/wd3 /dev/wd3 512 512 {blocks} {} sha256 {root} {salt}{options}",
+            blocks + 1
+        );
+        let before = BYTES.load(Ordering::Relaxed);
+        drop(bench.send(&common::reload("d", &line).flags(flags::READONLY)).unwrap());
+        let taken = BYTES.load(Ordering::Relaxed) - before;
+        drop(bench.on("clear", "d").unwrap());
+        taken
+    };
+    // A tree of 17 blocks has a cache of 24; one of 8,668 blocks one of 8,192.
+    let (small, full) = (verity(256, ""), verity(130_000, ""));
+    let once = verity(130_000, " 1 check_at_most_once") - full;
+    println!("a table with verity: {small} bytes, {full} with a full cache; {once} for its bits");
+    // Most of it is what its lanes read into.
+    assert!((400 << 10..=640 << 10).contains(&small), "{small} bytes");
+    let place = (full - small) as f64 / (8_192.0 - 24.0) - 512.0;
+    assert!((8.0..=40.5).contains(&place), "{place} bytes for a place in the cache");
+    assert!((16_250..=16_250 + 1024).contains(&once), "{once} bytes for 130,000 bits");
 
     // More than it has jobs, so that splits wait for their numbers, too.
     let mut ios: Vec<Io> = (0..200).map(|_| Io::new(512)).collect();

@@ -144,7 +144,7 @@ write_until_stop()
 
 clean_descr="what lies below a suspended device is a file system in order"
 dm_test_case clean
-clean_timeout=1800
+clean_timeout=3600
 clean_body()
 {
 	dm_need

@@ -149,9 +149,40 @@ full_body()
 	atf_check umount $(pwd)/mnt
 }
 
+renamed_descr="an origin is renamed while it is used, a snapshot while it is not active"
+renamed_timeout=900
+dm_test_case renamed
+renamed_body()
+{
+	dm_need_target snapshot
+	lvm_setup 2
+	volume
+	lvm_run lvcreate -s -L 24m -n snap $VG/one
+	lvm_run lvrename $VG one first
+	same_twice snap
+	looked_at snap
+	touch stop
+	dm_join files
+	dm_same "the origin, mounted" data mnt/data
+	atf_check umount $(pwd)/mnt
+	lvm_run vgchange -an $VG
+	# lvm(8) cannot do it while the snapshot is active: dm(4), BUGS.
+	lvm_run lvrename $VG snap moment
+	lvm_run vgchange -ay $VG
+	atf_check -o "inline:first\nmoment\n" -x \
+	    "dmctl ls | sed -n 's/^Device name: $VG-\([a-z]*\),.*/\1/p' | sort"
+	looked_at moment
+	fsck_ffs -fn $(lv_char first) >fsck.out 2>&1 ||
+	    atf_fail "fsck: $(cat fsck.out)"
+	dm_mount $(lv_block first) mnt
+	dm_same "the origin, renamed" data mnt/data
+	atf_check umount $(pwd)/mnt
+}
+
 atf_init_test_cases()
 {
 	atf_add_test_case moment
 	atf_add_test_case grows
 	atf_add_test_case full
+	atf_add_test_case renamed
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! lvm(8) with snapshots: moments of a mounted volume that goes on being used, which grow, fill, are written, renamed,
-//! and taken away.
+//! taken away, and become the volume's content again.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};
 
@@ -36,6 +36,17 @@ const COMMON: &str = r#"
     holds() {
         q e2fsck -fn $1; mkdir -p look; mount -r $1 look
         test "$sum" = "$(md5sum <look/numbers)"; umount look
+    }
+    # Waits until an origin has merged a snapshot, which ends with an event, and for lvm(8), which looks now and then, to see that.
+    until_merged() {
+        while :; do
+            event=$(dmsetup info -c --noheadings -o events vg-$1)
+            dmsetup status vg-$1 | grep -q ' \([0-9]*\)/[0-9]* \1$' && break
+            dmsetup wait vg-$1 $event >/dev/null
+        done
+        q lvm lvchange --poll y vg/$1 --config activation/polling_interval=1
+        until dmsetup table vg-$1 | grep -q origin; do writes_more; done
+        while dmsetup ls | grep -q vg-$2-cow; do writes_more; done
     }
     tables() { dmsetup table | sed 's/252:[0-9]*/D/g; s/7:[0-9]* [0-9]*/D/'; }
     attr() { lvm lvs --noheadings -o lv_attr,origin vg/$1 | xargs; }
@@ -177,6 +188,52 @@ swi-I-s--- o
 swi-a-s--- o
 0 65536 snapshot Invalid
 No devices found
+";
+    assert_eq!(out, expected);
+    nothing_is_left(&disks.folder, "none");
+}
+
+/// What has been changed since the snapshot is undone by `lvconvert --merge`, with the volume mounted meanwhile.
+#[test]
+fn a_volume_goes_back_to_a_snapshot_while_it_is_mounted() {
+    let Some(disks) = disks() else { return };
+    let out = run(
+        &disks,
+        "volume 32M
+         frozen lvm lvcreate -s -L24M -n s vg/o
+         frozen lvm lvcreate -s -c 64k -L32M -n t vg/o
+         second=$(md5sum </dev/vg/t)
+         spoil() { rm mnt/numbers; seq 5 >mnt/five; dd if=/dev/urandom of=mnt/big bs=64k count=100 conv=fsync status=none; }
+         spoil
+         # The origin is in use: this waits until it is active anew.
+         lvm lvconvert --merge vg/s 2>&1 | grep -c 'next activation'
+         umount mnt; q lvm lvchange -an vg/o; q lvm lvchange -ay --poll n vg/o
+         tables | grep -v cow
+         mount /dev/vg/o mnt; ls mnt | grep -v lost; test \"$sum\" = \"$(md5sum <mnt/numbers)\"
+         load; writes_more
+         until_merged o s; tables | grep -v cow
+         writes_more; loaded; test \"$sum\" = \"$(md5sum <mnt/numbers)\"
+         umount mnt; holds /dev/vg/o
+         # The other one has its moment still, from before that; not in use, it is merged at once.
+         test \"$second\" = \"$(md5sum </dev/vg/t)\"; holds /dev/vg/t
+         mount /dev/vg/o mnt; spoil; umount mnt
+         q lvm lvconvert --merge -i1 vg/t
+         # What Linux had cached of it does not go at its last close here (share/doc/linux.md).
+         blockdev --flushbufs /dev/vg/o
+         tables; test \"$second\" = \"$(md5sum </dev/vg/o)\"; holds /dev/vg/o
+         q lvm vgchange -an vg",
+    );
+    let expected = "\
+1
+vg-o: 0 65536 snapshot-merge D D P 8
+vg-o-real: 0 65536 linear D
+vg-s: 0 65536 error 
+vg-t: 0 65536 snapshot D D P 128
+numbers
+vg-o: 0 65536 snapshot-origin D
+vg-o-real: 0 65536 linear D
+vg-t: 0 65536 snapshot D D P 128
+vg-o: 0 65536 linear D
 ";
     assert_eq!(out, expected);
     nothing_is_left(&disks.folder, "none");

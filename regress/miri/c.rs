@@ -289,6 +289,11 @@ extern "C" fn dm_shim_cpu() -> c_uint {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn dm_shim_in_thread() -> bool {
+    true
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn dm_shim_process() -> c_int {
     1
 }

@@ -570,13 +570,13 @@ impl Host for TableIo {
             return engine.answered(*job, wrong);
         };
         // SAFETY: the job is ours, and with it its cell, its nested buffers, its piece and the I/O,
-        // until the last place has answered: after the last is sent nothing here is touched.
+        // until all places have answered, and whoever sends counts as one more.
         unsafe {
             let Some((io, offset, bytes)) = (*cell.held.get()).part() else {
                 return engine.answered(*job, wrong);
             };
             *cell.forwarded.get() = Some((engine, *job));
-            cell.answers.begin(to.len());
+            cell.answers.begin(to.len().saturating_add(1));
             for (at, place) in to.iter().enumerate() {
                 match cell.nested.get(at).zip(self.device(place.component)) {
                     Some((nested, device)) => {
@@ -584,10 +584,15 @@ impl Host for TableIo {
                         buf::nest(buf, io, offset, bytes, place.sector, job_done);
                         device.vnode().strategy(buf);
                     }
-                    None => self.job_answered(job.number(), bit(at), Err(Errno::EIO)),
+                    None => self.job_answered(job.number(), bit(at), Err(Errno::EIO), false),
                 }
             }
+            self.job_answered(job.number(), 0, Ok(()), true);
         }
+    }
+
+    fn may_compute(&self) -> bool {
+        cpu::in_thread()
     }
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
@@ -667,12 +672,19 @@ fn name(minor: Minor) -> alloc::ffi::CString {
 }
 
 impl TableIo {
-    /// One place of a job that was forwarded to each has answered; after the last the target is told.
+    /// One place of a job that was forwarded to each has answered, or whoever sends it is done; after the last the
+    /// target is told. `here` is `true` where that is the sender.
     ///
     /// # Safety
     /// The job is forwarded, and the place had not answered. Something other than the job keeps the
     /// table: the sender's count of the split, or [`Completing`].
-    unsafe fn job_answered(&self, number: usize, place: u32, result: Result<(), Errno>) {
+    unsafe fn job_answered(
+        &self,
+        number: usize,
+        place: u32,
+        result: Result<(), Errno>,
+        here: bool,
+    ) {
         let Some(cell) = self.jobs.get(number) else { return };
         if !cell.answers.add(place, result) {
             return;
@@ -680,7 +692,7 @@ impl TableIo {
         // SAFETY: the last one has the cell to itself.
         let forwarded = unsafe { (*cell.forwarded.get()).take() };
         if let Some((engine, info)) = forwarded {
-            engine.answered(info, cell.answers.outcome());
+            engine.answered(JobInfo { here, ..info }, cell.answers.outcome());
         }
     }
 }
@@ -701,7 +713,7 @@ unsafe extern "C" fn job_done(buf: *mut sys::buf) {
         let Some(cell) = table.jobs.get(number) else { return };
         if cell.answers.are_awaited() {
             let result = outcome.map_err(|(_, errno)| errno);
-            return table.job_answered(number, (*inner).place, result);
+            return table.job_answered(number, (*inner).place, result, false);
         }
         let forwarded = (*cell.forwarded.get()).take();
         let held = table.take_held(number);

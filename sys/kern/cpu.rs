@@ -36,6 +36,12 @@ pub fn hz() -> i32 {
     unsafe { sys::dm_shim_hz() }
 }
 
+/// `true` in a thread that is not an interrupt's, hard or soft.
+pub fn in_thread() -> bool {
+    // SAFETY: looks at the current lwp and CPU only.
+    unsafe { sys::dm_shim_in_thread() }
+}
+
 /// Milliseconds since some moment, precise to a tick; they wrap.
 pub fn milliseconds() -> u32 {
     let mut now = sys::timeval { tv_sec: 0, tv_usec: 0 };

@@ -68,6 +68,13 @@ dm_shim_curlwp(void)
 	return curlwp;
 }
 
+bool
+dm_shim_in_thread(void)
+{
+
+	return !cpu_intr_p() && !cpu_softintr_p();
+}
+
 unsigned int
 dm_shim_cpu(void)
 {

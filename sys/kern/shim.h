@@ -10,6 +10,7 @@ struct lwp;
 struct vnode;
 
 struct lwp	*dm_shim_curlwp(void);
+bool		 dm_shim_in_thread(void);
 unsigned int	 dm_shim_cpu(void);
 unsigned int	 dm_shim_ncpu(void);
 int		 dm_shim_authorize(void);

@@ -13,7 +13,7 @@ use common::{Bench, Mapped};
 use dm_ciphers::{BLOCK, Way, ecb, xts};
 use dm_core::testing::Request as Command;
 use dm_host::netbsd::{B_MEDIA_FUA, DIOCCACHESYNC};
-use dm_host::{Config, Disk, Errno, Io, Request};
+use dm_host::{Completion, Config, Disk, DiskSpec, Errno, Io, Request};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
                    202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f";
@@ -27,8 +27,12 @@ fn line(key: &str) -> String {
 }
 
 fn start() -> (Bench, Disk, Mapped) {
+    start_with(Completion::Inline)
+}
+
+fn start_with(completion: Completion) -> (Bench, Disk, Mapped) {
     let bench = Bench::with(Config::default());
-    let disk = bench.disk("wd0", 4000);
+    let disk = bench.attach(DiskSpec::memory("wd0", 4000).completion(completion));
     fill(&disk, 1);
     let device = bench.device("d", &line(KEY));
     (bench, disk, device)
@@ -48,9 +52,15 @@ fn encrypted(first: u64, data: &[u8]) -> Vec<u8> {
     (0..).zip(data.chunks(SECTOR)).flat_map(sector).collect()
 }
 
+/// Where the sender's thread decrypts, and where a lane does.
 #[test]
 fn what_is_written_is_on_the_disk_encrypted_and_comes_back() {
-    let (bench, disk, device) = start();
+    comes_back(Completion::Inline);
+    comes_back(Completion::Interrupt);
+}
+
+fn comes_back(completion: Completion) {
+    let (bench, disk, device) = start_with(completion);
     for (sector, sectors) in [(0, 1), (7, 9), (LENGTH - 8, 8), (1000, 128)] {
         let plain = pattern(2, sector, sectors);
         let mut io = Io::with_data(plain.clone());

@@ -13,7 +13,7 @@ use common::data::{Random, SECTOR, read, same, strategy_read, strategy_write};
 use common::{Bench, Mapped, dies, flags, lines};
 use dm_core::testing::Request as Question;
 use dm_core::testing::verity::{Format, hex};
-use dm_host::{Disk, Errno, Flags, Io, Node, Request};
+use dm_host::{Completion, Disk, DiskSpec, Errno, Flags, Io, Node, Request};
 
 #[global_allocator]
 static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
@@ -79,8 +79,13 @@ impl Image {
     }
 
     fn disks(&self, bench: &Bench) -> (Disk, Disk) {
+        self.disks_with(bench, Completion::Inline)
+    }
+
+    fn disks_with(&self, bench: &Bench, completion: Completion) -> (Disk, Disk) {
         let disk = |name, content: &[u8]| {
-            let disk = bench.disk(name, (content.len() / SECTOR) as u64);
+            let spec = DiskSpec::memory(name, (content.len() / SECTOR) as u64);
+            let disk = bench.attach(spec.completion(completion));
             disk.write_at(0, content);
             disk
         };
@@ -209,12 +214,17 @@ fn readable(image: &Image, device: Mapped) -> BTreeSet<usize> {
 }
 
 /// One bit flipped in every block of data and tree, at its start, in its midst, at its end: the blocks below it cannot be
-/// read, and all others can.
+/// read, and all others can. Both where the sender's thread verifies and where a lane does.
 #[test]
 fn a_bit_that_flips_is_found_wherever_it_is() {
+    flips(Completion::Inline);
+    flips(Completion::Interrupt);
+}
+
+fn flips(completion: Completion) {
     let image = Image::new(sha256(1024, 512), 70);
     let bench = Bench::new();
-    let (data, tree) = image.disks(&bench);
+    let (data, tree) = image.disks_with(&bench, completion);
     let device = device(&bench, &image.table(""));
     let all: BTreeSet<usize> = (0..image.blocks).collect();
     assert_eq!(readable(&image, device), all);

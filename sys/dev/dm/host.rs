@@ -146,7 +146,8 @@ pub trait Host: Any + Send + Sync {
     fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place);
 
     /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's
-    /// own. When all have answered the host calls [`Executor::answered`], from anywhere.
+    /// own. When all have answered the host calls [`Executor::answered`], from anywhere; before this returns, with
+    /// [`JobInfo::here`] set, if they have by then.
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
 
     /// Lets the first I/O go on that waits for the number of a line's job. `false` if none waits. Context: as for
@@ -156,6 +157,9 @@ pub trait Host: Any + Send + Sync {
     /// `true` if a component puts a write with FUA on stable storage before it answers; what others
     /// were sent is there after a flush only.
     fn keeps_fua(&self, component: ComponentIndex) -> bool;
+
+    /// `true` in a thread that may compute for some time, and use the FPU: not in an interrupt, hard or soft.
+    fn may_compute(&self) -> bool;
 
     /// The share of time, in percent, that work in the background may take of a table's components.
     fn background_share(&self) -> u32;

@@ -84,6 +84,9 @@ pub struct JobInfo {
     pub fua: bool,
     /// When the job came, in milliseconds of [`Host::now`](crate::host::Host::now).
     pub came: u32,
+    /// `true` while the job is with its sender's thread or soft interrupt, after all places that it was forwarded
+    /// to have answered.
+    pub here: bool,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,
 }
@@ -101,7 +104,7 @@ impl JobInfo {
         // A table has far fewer of both: there is memory for each. No line has the last queue.
         let (number, line) = (number as u32, line as u32);
         let queue = u8::try_from(queue).unwrap_or(u8::MAX);
-        JobInfo { number, line, queue, op, start, length, fua: false, came: 0, tag: 0 }
+        JobInfo { number, line, queue, op, start, length, fua: false, came: 0, here: false, tag: 0 }
     }
 
     /// The job's number, as an index.
@@ -156,6 +159,12 @@ impl Job {
     /// Sets the target's own mark on the job.
     pub fn set_tag(&mut self, tag: u64) {
         self.info.tag = tag;
+    }
+
+    /// `true` in [`Worker::answered`](crate::worker::Worker::answered) where that is called in the thread of the
+    /// job's sender, which may take its time: a target that computes need not wake a lane for it.
+    pub fn may_compute(&self) -> bool {
+        self.info.here && self.executor.as_ref().is_some_and(|e| e.host().may_compute())
     }
 
     /// Hands the job's data, `length` sectors of it, to `use_it`. Empty for a flush or a discard.

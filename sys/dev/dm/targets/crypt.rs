@@ -8,7 +8,8 @@
 //! *Reads* go to the component from their sender's thread, into the sender's own memory
 //! ([`Worker::at_once`]). Their answer comes in any context, where no cipher may run, so that it only
 //! puts the job into the queue [`READS`]; a lane decrypts the data where it lies and ends the job. It
-//! never waits for anything. So reads need no memory of ours, and no lane while the component is at work.
+//! never waits for anything. Where the component has answered before its sender's thread returns, as memory does, that
+//! thread decrypts. So reads need no memory of ours, and no lane while the component is at work.
 //!
 //! *Writes* wait in the queue [`WRITES`] for a lane, which encrypts the sender's data, which stays as it
 //! is, into the lane's buffer, and sends that; a job is never larger than the buffer. The lane is the write's until the
@@ -311,10 +312,15 @@ impl Worker for Crypt {
         }
     }
 
-    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
+    fn answered(&self, mut job: Job, outcome: Outcome) -> Option<Job> {
         match outcome.ok() {
             // Nothing to decrypt.
             Ok(()) if self.cipher.chain == Chain::Null => job.done(),
+            // Whoever waits for the data decrypts them.
+            Ok(()) if job.may_compute() => {
+                let result = self.read(&mut job);
+                job.end(result);
+            }
             Ok(()) => return Some(job),
             Err(errno) => job.fail(errno),
         }

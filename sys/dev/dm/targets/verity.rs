@@ -5,8 +5,10 @@
 //! component, or behind the data, leads from the root's digest, which the table has, to each block; its shape is in
 //! `tree.rs`. The superblock that programs put before a tree is theirs: the table says all that it says.
 //!
-//! A read is a job. A lane reads whole data blocks into its own buffer, so that whoever sent the read cannot change them
-//! while they are looked at, and sees none that is wrong. For each it looks for the lowest hash block above that was
+//! A read is a job. One of whole data blocks goes to the component from its sender's thread, into the sender's memory, and
+//! is verified there: by that thread if the component has answered at once and all hash blocks are in the cache, else by
+//! a lane. If a block is wrong all of the read's memory is cleared. Of a read with part of a block a lane reads whole ones
+//! into its own buffer, and copies what was asked for. For each block the lane looks for the lowest hash block above that was
 //! verified and is in the cache (`cache.rs`), reads and verifies those below it, top down, and compares. One lane at a time
 //! loads a hash block; others that want it wait for that lane. So each is read once for as long as there is room to keep it.
 //!
@@ -26,7 +28,7 @@ use dm_sync::Spin;
 use crate::hash::Digest;
 use crate::host::End;
 use crate::job::{Job, Op, Place};
-use crate::lane::{Lane, Signal};
+use crate::lane::{Lane, Outcome, Signal};
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::targets::mirror::bits::{SharedBits, words};
@@ -73,6 +75,9 @@ struct Verity {
     /// Threads that serve: one for each CPU, as far as there are lanes.
     threads: usize,
 }
+
+/// In a job's tag: its data are read, and only to be verified.
+const READ: u64 = 1;
 
 /// The last words of a system that is ended.
 const WHY: &CStr =
@@ -176,19 +181,66 @@ impl Verity {
     /// Compares a data block, which is the lane's `n`th, with its digest.
     async fn check(&self, block: u64, n: u64, lane: &mut Lane) -> Result<(), Errno> {
         let want = self.expected(block, lane).await?;
+        match self.is_right(lane.buffer(), n, block, want) {
+            true => Ok(()),
+            false => self.wrong(Kind::Data, block, lane),
+        }
+    }
+
+    /// `true` if the `n`th block of a buffer, which is this data block, has its digest.
+    fn is_right(&self, buffer: &mut [u8], n: u64, block: u64, want: Digest) -> bool {
         let size = self.params.data_bytes as usize;
-        let data = part(lane.buffer(), (n as usize).saturating_mul(size), size);
+        let data = part(buffer, (n as usize).saturating_mul(size), size);
         if self.zeroes == Some(want) {
             data.fill(0);
-            return Ok(());
+            return true;
         }
-        if self.params.digest(data) != want {
-            return self.wrong(Kind::Data, block, lane);
-        }
-        if let Some(seen) = &self.seen {
+        let right = self.params.digest(data) == want;
+        if let Some(seen) = self.seen.as_ref().filter(|_| right) {
             seen.put(block, true);
         }
-        Ok(())
+        right
+    }
+
+    /// The data blocks of a job that has whole ones: the first, and how many.
+    fn blocks(&self, job: &Job) -> (u64, u64) {
+        let unit = self.params.data_sectors();
+        (job.start().0 / unit, job.length().0 / unit)
+    }
+
+    /// `true` if all of a job's data are right as far as the cache has the digests. What is not is a lane's to say.
+    fn verify_at_once(&self, job: &mut Job) -> bool {
+        let (first, count) = self.blocks(job);
+        (0..count).all(|n| {
+            let block = first.wrapping_add(n);
+            let spot = self.tree.spot(block, 0);
+            let found = spot.and_then(|spot| self.cache.lock().get(spot));
+            found.is_some_and(|want| {
+                job.with_data(|data| self.is_right(data, n, block, want)).unwrap_or(false)
+            })
+        })
+    }
+
+    /// Compares a job's data, which are read. If they are wrong they are cleared.
+    async fn verify(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+        let (first, count) = self.blocks(job);
+        let mut result = Ok(());
+        for n in 0..count {
+            let block = first.wrapping_add(n);
+            result = match self.expected(block, lane).await {
+                Ok(want) => match job.with_data(|data| self.is_right(data, n, block, want)) {
+                    Some(true) => Ok(()),
+                    Some(false) => self.wrong(Kind::Data, block, lane),
+                    None => Err(Errno::EIO),
+                },
+                Err(errno) => Err(errno),
+            };
+            if result.is_err() {
+                job.with_data(|data| data.fill(0));
+                break;
+            }
+        }
+        result
     }
 
     /// The digest that a data block is to have.
@@ -373,7 +425,13 @@ impl Worker for Verity {
 
     /// Nothing is ever written, so that there is nothing to flush.
     fn at_once(&self, job: Job) -> Option<Job> {
+        let unit = self.params.data_bytes;
         match job.op() {
+            Op::Read if job.start().is_aligned(unit) && job.length().is_aligned(unit) => {
+                let place = Place { component: self.params.data, sector: job.start() };
+                job.forward_each(&[place]);
+                None
+            }
             Op::Read => Some(job),
             Op::Flush => {
                 job.done();
@@ -386,8 +444,24 @@ impl Worker for Verity {
         }
     }
 
+    fn answered(&self, mut job: Job, outcome: Outcome) -> Option<Job> {
+        if let Err(errno) = outcome.ok() {
+            job.fail(errno);
+            return None;
+        }
+        job.set_tag(READ);
+        if job.may_compute() && self.verify_at_once(&mut job) {
+            job.done();
+            return None;
+        }
+        Some(job)
+    }
+
     async fn serve(&self, mut job: Job, lane: &mut Lane) {
-        let result = self.read(&mut job, lane).await;
+        let result = match job.tag() {
+            READ => self.verify(&mut job, lane).await,
+            _ => self.read(&mut job, lane).await,
+        };
         job.end(result);
     }
 }

@@ -91,6 +91,10 @@ impl Host for FakeHost {
         engine.answered(*job, Outcome::OK);
     }
 
+    fn may_compute(&self) -> bool {
+        true
+    }
+
     fn background_share(&self) -> u32 {
         25
     }

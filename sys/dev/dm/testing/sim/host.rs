@@ -451,6 +451,10 @@ impl host::Host for Host {
         self.finish_from(first);
     }
 
+    fn may_compute(&self) -> bool {
+        false
+    }
+
     fn background_share(&self) -> u32 {
         25
     }

@@ -66,7 +66,7 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
     // Who may not change devices has no use for a large request, and gets no memory for one.
     let limit = match global.driver.kernel().authorize() {
         Ok(()) => limits::REQUEST,
-        Err(_) => limits::QUESTION,
+        Err(_) => limits::UNPRIVILEGED_REQUEST,
     };
     let refused = |why: core::fmt::Arguments<'_>| {
         dm_core::ioctl::refused_unread(&global.driver, why);
@@ -204,7 +204,7 @@ struct Device<'s> {
 }
 
 impl Device<'_> {
-    /// Its size, and bytes in a sector; nothing without a table.
+    /// The device's size, and bytes in a sector; zeroes without a table.
     fn size(&self) -> (Sector, u32) {
         let look = |current: &super::slot::Current| {
             current.table.as_ref().map(|table| (table.size(), table.sector_size()))

@@ -344,11 +344,10 @@ impl TableIo {
 
     /// Keeps what a job stands for, whose number the caller has claimed.
     fn hold(&self, number: usize, held: Held) {
-        if let Some(cell) = self.jobs.get(number) {
-            // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
-            // and there is nothing to drop.
-            unsafe { cell.held.get().write(held) };
-        }
+        let Some(cell) = self.jobs.get(number) else { panic!("dm: a job with a strange number") };
+        // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
+        // and there is nothing to drop.
+        unsafe { cell.held.get().write(held) };
     }
 
     /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
@@ -400,10 +399,12 @@ impl TableIo {
 
     /// Takes the I/O or the thread that a job stands for.
     fn take_held(&self, job: usize) -> Held {
-        // SAFETY: whoever ends a job has it, and ends it once.
-        self.jobs.get(job).map_or(Held::Nothing, |cell| unsafe {
+        // SAFETY: the caller has the job, so that its cell is the caller's.
+        let held = self.jobs.get(job).map_or(Held::Nothing, |cell| unsafe {
             core::mem::replace(&mut *cell.held.get(), Held::Nothing)
-        })
+        });
+        assert!(!matches!(held, Held::Nothing), "dm: a job was ended twice");
+        held
     }
 
     /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved before. Context:

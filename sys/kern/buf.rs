@@ -73,26 +73,25 @@ impl Io {
         Dev(field!(self.b_dev))
     }
 
-    /// Whether it writes.
+    /// `true` for a write.
     #[inline]
     pub fn is_write(&self) -> bool {
         field!(self.b_flags) & B_READ == 0
     }
 
-    /// How many bytes it wants. b_bcount is an i32: what a strange caller made negative is beyond
-    /// `i32::MAX` here.
+    /// The number of bytes, b_bcount. A negative one reads as more than `i32::MAX`, which no table holds.
     #[inline]
     pub fn bytes(&self) -> u32 {
         field!(self.b_bcount) as u32
     }
 
-    /// Its first sector; a negative one is beyond any disk.
+    /// The first sector; a negative one is beyond any disk.
     #[inline]
     pub fn sector(&self) -> Sector {
         Sector(field!(self.b_blkno) as u64)
     }
 
-    /// Whether its data fits into the memory that it was given.
+    /// `true` if the data fits into the buffer's memory.
     pub fn fits_its_buffer(&self) -> bool {
         (0..=field!(self.b_bufsize)).contains(&field!(self.b_bcount))
     }
@@ -238,7 +237,7 @@ impl Default for IoQueue {
     }
 }
 
-/// Fills in a nested buffer for `bytes` bytes of `parent` from `offset` on, which go to `sector`
+/// Sets up a nested buffer for `bytes` bytes of `parent` from `offset` on, which go to `sector`
 /// of a component. `done` is called when they are there.
 ///
 /// # Safety
@@ -302,7 +301,7 @@ pub unsafe fn fill(
     }
 }
 
-/// Whether all of a nested buffer was done: then so says [`outcome`], which takes longer.
+/// `true` if all of a nested buffer was done. A fast check: [`outcome`] is `Ok` exactly then.
 ///
 /// # Safety
 /// As for [`outcome`].
@@ -317,7 +316,7 @@ pub unsafe fn is_complete(child: *const buf) -> bool {
 /// All was done, or so many bytes before an error.
 pub type Outcome = Result<(), (u32, Errno)>;
 
-/// What became of a nested buffer: the bytes that were moved, and the error if not all were. One
+/// The outcome of a nested buffer: the bytes that were moved, and the error if not all were. One
 /// that a component cut short without an error is an error: the table said that it is all there.
 ///
 /// # Safety

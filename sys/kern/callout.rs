@@ -7,9 +7,9 @@ use core::ffi::c_void;
 use super::fixed::Fixed;
 use super::sys;
 
-/// Something that is called when a number of ticks has passed.
+/// A target of a callout.
 pub trait Tick: Sync {
-    /// What is called, in a soft interrupt: it may not sleep.
+    /// The function that is called, in a soft interrupt: it does not sleep.
     fn tick(&'static self);
 }
 
@@ -46,7 +46,7 @@ impl<T: Tick> Callout<T> {
         Callout { raw, target }
     }
 
-    /// Has it called after `ticks`.
+    /// Schedules the call after `ticks`.
     pub fn schedule(&self, ticks: i32) {
         let _ = self.target;
         // SAFETY: initialised (invariant).
@@ -55,7 +55,7 @@ impl<T: Tick> Callout<T> {
 }
 
 impl<T: Tick + 'static> Callout<T> {
-    /// Has it not called any more, and waits until it is not being called.
+    /// Cancels the call, and waits for one that is in progress. Context: a thread.
     pub fn halt(&self) {
         // SAFETY: initialised (invariant). The function takes no lock of ours that is held here.
         unsafe { sys::callout_halt(self.raw.get(), core::ptr::null_mut()) };

@@ -10,13 +10,13 @@ use core::marker::PhantomData;
 
 use super::sys;
 
-/// How many CPUs there are, those that are offline too.
+/// The number of CPUs, those that are offline too.
 pub fn count() -> usize {
     // SAFETY: reads a variable that is set before any driver attaches.
     unsafe { sys::dm_shim_ncpu() as usize }
 }
 
-/// The CPU this runs on, from 0. It may be another one by the time the caller looks at it.
+/// The number of the CPU this runs on, from 0. The thread may be on another one by the time the caller looks at it.
 #[inline]
 pub fn current() -> usize {
     // SAFETY: asks no more than which CPU this is.
@@ -112,19 +112,19 @@ pub struct Text {
 }
 
 impl Text {
-    /// Without a word yet.
+    /// An empty text.
     #[allow(clippy::new_without_default, reason = "no text is a default")]
     pub const fn new() -> Text {
         Text { bytes: [0; 160], len: 0 }
     }
 
-    /// Prints it on the console.
+    /// Prints the text on the console. Context: any.
     pub fn print(&self) {
         // SAFETY: a string with its NUL, which the function only reads.
         unsafe { sys::dm_shim_print(self.as_ptr()) }
     }
 
-    /// The text as C has it.
+    /// The text, as a C string.
     pub fn as_ptr(&self) -> *const c_char {
         self.bytes.as_ptr().cast()
     }
@@ -144,7 +144,7 @@ impl fmt::Write for Text {
     }
 }
 
-/// Prints a line on the console.
+/// Prints a line on the console. Context: a thread; waits for memory.
 pub fn say(what: fmt::Arguments<'_>) {
     let mut text = String::new();
     // A String takes all that is written to it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! disk(9), and the label that a disk without one is given.
+//! disk(9): struct disk, its open masks, statistics and in-core label. C headers: sys/disk.h, sys/disklabel.h.
 
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -12,7 +12,7 @@ use dm_core::{Errno, errno};
 use super::fixed::Fixed;
 use super::sys;
 
-/// Through which kind of node a disk is open.
+/// The kinds of node that a disk is open through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Node {
     /// The block device.
@@ -35,14 +35,14 @@ pub struct Disk {
     in_core: AtomicU8,
 }
 
-/// What the in-core label is.
+/// The origin of the in-core label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum InCore {
-    /// One made up from the table, or nothing.
+    /// Made up from the table, or nothing.
     MadeUp,
-    /// The one that was last read from the device.
+    /// Read from the device.
     Read,
-    /// One that was set: until the last close, or until the table changes, it is not read again.
+    /// Set by userland: until the last close, or until the table changes, it is not read again.
     Set,
 }
 
@@ -51,11 +51,11 @@ unsafe impl Send for Disk {}
 // SAFETY: as above.
 unsafe impl Sync for Disk {}
 
-/// What a table without a geometry of its own tells: 32 sectors a track, 64 tracks a cylinder.
+/// The geometry of a table without one of its own: 32 sectors a track, 64 tracks a cylinder.
 const NSECTORS: u32 = 32;
 const NTRACKS: u32 = 64;
 
-/// What iostat(8) shows of a disk; the counts are added to what is there.
+/// Statistics for iostat(8), which are added to those of the disk(9).
 #[derive(Default, Debug)]
 pub struct Transfers {
     /// Reads completed.
@@ -121,17 +121,17 @@ impl Disk {
         })
     }
 
-    /// Notes that a node was opened.
+    /// Records that a node was opened.
     pub fn open(&self, node: Node) {
         self.masks(node, |mask| mask | 1);
     }
 
-    /// Notes that a node was closed; `true` if none is open any more.
+    /// Records that a node was closed; `true` if none is open any more.
     pub fn close(&self, node: Node) -> bool {
         self.masks(node, |mask| mask & !1) == 0
     }
 
-    /// How many nodes are open.
+    /// The number of nodes that are open.
     pub fn open_count(&self) -> u32 {
         // SAFETY: the disk lives (invariant), and dk_openlock guards the masks.
         self.locked(|disk| unsafe {
@@ -139,7 +139,7 @@ impl Disk {
         })
     }
 
-    /// Sets its size and what goes with it.
+    /// Sets the disk's size, sectors and geometry (disk_set_info(9)). Waits for memory.
     pub fn set_info(&self, size: Sector, sector_size: u32, geometry: Option<Geometry>) {
         let sectors = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
         self.locked(|disk| {
@@ -165,7 +165,7 @@ impl Disk {
     /// The ioctls that any disk answers. EPASSTHROUGH for those it does not.
     ///
     /// # Errors
-    /// What disk_ioctl says.
+    /// disk_ioctl(9)'s.
     ///
     /// # Safety
     /// `data` is what `command` reads and writes.
@@ -261,7 +261,7 @@ impl Disk {
     /// change of the table may have put there what some disk says.
     ///
     /// # Errors
-    /// What the port's code or the I/O says.
+    /// Those of the port's code or of the I/O.
     pub fn write_label(
         &self,
         dev: Dev,

@@ -12,7 +12,7 @@ use super::sys;
 /// kmem(9).
 struct Kmem;
 
-/// What kmem(9) aligns every block to, that is not a page or more.
+/// The alignment of kmem(9)'s blocks, but for those of a page or more.
 const ALIGN: usize = core::mem::align_of::<u64>();
 
 // An address fits before an aligned block.

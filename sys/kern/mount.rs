@@ -85,7 +85,7 @@ impl Mounted {
     }
 }
 
-/// Sleeps until it is worth to look again.
+/// Sleeps for a moment before a thread looks again at a file system.
 ///
 /// # Errors
 /// EINTR or ERESTART when a signal came.
@@ -116,7 +116,7 @@ impl Suspended {
     /// Has the file system write all that it has, and waits until that is on the device.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The file system's.
     pub fn sync(&self) -> Result<(), Errno> {
         let mount = self.0.0.as_ptr();
         // SAFETY: the mount is referenced and suspended by this thread (invariant).

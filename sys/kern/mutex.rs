@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use super::fixed::Fixed;
 use super::sys;
 
-/// What kind of mutex one is: where it may be taken, and whether its holder may sleep.
+/// A kind of mutex: the contexts that may take it, and whether its holder may sleep.
 pub trait Kind {
     /// Initialises a mutex of this kind.
     ///
@@ -20,10 +20,11 @@ pub trait Kind {
     unsafe fn init(raw: *mut sys::kmutex_t);
 }
 
-/// IPL_NONE: a thread or a soft interrupt takes it, and sleeps until it is free.
+/// An adaptive mutex (IPL_NONE): threads take it, and sleep until it is free. A soft interrupt may, but does not here:
+/// the holder may sleep.
 pub struct Adaptive;
 
-/// IPL_BIO: taken by whoever completes I/O, too. Its holder may not sleep.
+/// A spin mutex at IPL_BIO, for what b_iodone uses too, in soft interrupts. Its holder does not sleep.
 pub struct Spin;
 
 impl Kind for Adaptive {
@@ -72,7 +73,7 @@ impl<T, K: Kind> Mutex<T, K> {
     pub fn lock(&self) -> Guard<'_, T, K> {
         // SAFETY: the mutex is initialised (invariant).
         unsafe { sys::mutex_enter(self.raw.get()) };
-        Guard { mutex: self, here: PhantomData }
+        Guard { mutex: self, _not_send: PhantomData }
     }
 }
 
@@ -98,7 +99,7 @@ impl<T: Send> dm_core::kernel::Mutex<T> for Mutex<T> {
     }
 }
 
-/// What dm-core's spin mutexes are in this kernel: mutex(9) at IPL_BIO.
+/// dm-core's spin mutexes in this kernel: mutex(9) at IPL_BIO.
 static CALLS: dm_sync::Calls = dm_sync::Calls { alloc, free, enter, exit };
 
 /// Has dm-core's spin mutexes be the kernel's.
@@ -147,10 +148,11 @@ unsafe fn exit(raw: NonNull<()>) {
     unsafe { sys::mutex_exit(raw.as_ptr().cast()) }
 }
 
-/// A held mutex. It is let go by the thread that took it, so it does not leave that thread.
+/// A held mutex. The thread that took it releases it: a guard is not `Send`.
+#[must_use = "dropped at once, the mutex is free again"]
 pub struct Guard<'a, T, K: Kind> {
     mutex: &'a Mutex<T, K>,
-    here: PhantomData<*mut ()>,
+    _not_send: PhantomData<*mut ()>,
 }
 
 impl<T, K: Kind> Guard<'_, T, K> {

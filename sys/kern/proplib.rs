@@ -92,7 +92,7 @@ impl Dictionary {
         })
     }
 
-    /// Whether arrays and dictionaries lie in one another more than `limit` deep, this one counted.
+    /// `true` if arrays and dictionaries lie in one another more than `limit` deep, this one counted.
     ///
     /// # Errors
     /// ENOMEM.
@@ -125,7 +125,7 @@ impl Dictionary {
     }
 }
 
-/// What a container holds, one after another.
+/// An iterator over what a container holds.
 ///
 /// # Invariants
 /// The iterator is ours, and of `container`, which lives and is not changed.

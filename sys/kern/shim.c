@@ -2,7 +2,7 @@
 /*
  * The C side of the driver: wrappers for what is a macro, a static inline or
  * variadic in the kernel, and the tables that config(1), devsw(9), autoconf(9),
- * module(9) and sysctl(9) want to find in C.  No logic.
+ * module(9) and sysctl(9) want to find in C, with their glue.  No policy.
  *
  * It is compiled against the headers of the kernel it goes into, and dm_layout.h
  * holds what the Rust object assumed of them: if this file does not compile with

@@ -13,7 +13,7 @@ use dm_core::units::{DEV_BSIZE, Dev, Sector};
 
 use super::sys;
 
-/// A block device, open.
+/// An open block device.
 ///
 /// # Invariants
 /// The vnode is referenced and open with `flags`, by us alone: NetBSD opens a block device once.
@@ -21,12 +21,12 @@ pub struct BlockDevice {
     vnode: Vnode,
     dev: Dev,
     flags: AtomicI32,
-    /// Nobody has asked since it was opened: `flags` say what its driver allowed just now.
+    /// `true` until the device is first asked: `flags` are what its driver allowed just now.
     fresh: AtomicBool,
 }
 
-/// The vnode of an open block device, for who starts I/O. A copy is no use of the device: whoever
-/// has one sees to it that the device stays open.
+/// The vnode of an open block device, to start I/O with. A copy holds no reference: its holder sees to it that the
+/// device stays open.
 #[derive(Clone, Copy)]
 pub struct Vnode(NonNull<sys::vnode>);
 
@@ -40,7 +40,7 @@ impl Vnode {
         self.0.as_ptr()
     }
 
-    /// Starts an I/O.
+    /// Starts an I/O. Context: thread or soft interrupt; the device's driver may sleep in a thread.
     ///
     /// # Safety
     /// The device is open until the I/O is done; when that is, perhaps before this returns, it may be
@@ -84,7 +84,7 @@ impl BlockDevice {
         Ok(BlockDevice { vnode, dev, flags, fresh })
     }
 
-    /// `true` if it was revoked: the vnode is dead, and its device was closed.
+    /// `true` if the device was revoked: the vnode is dead, and the device was closed.
     pub fn is_dead(&self) -> bool {
         // SAFETY: the vnode is referenced (invariant). A lock that was got is let go.
         unsafe {
@@ -96,10 +96,10 @@ impl BlockDevice {
         }
     }
 
-    /// Its size now, and bytes in its sectors.
+    /// The device's size now, and bytes in its sectors.
     ///
     /// # Errors
-    /// What its driver says, EINVAL for sizes that are not to be worked with.
+    /// Its driver's, EINVAL for sizes that are not to be worked with.
     pub fn size(&self) -> Result<(Sector, u32), Errno> {
         let (mut sectors, mut bytes) = (0u64, 0u32);
         // SAFETY: the vnode is open (invariant), and there is room for the answers.
@@ -114,12 +114,12 @@ impl BlockDevice {
         Ok((size, bytes))
     }
 
-    /// Asks its driver whether it takes writes now, as an open(2) for writing does. A driver's d_open
+    /// Asks the device's driver whether it takes writes now, as an open(2) for writing does. A driver's d_open
     /// is called for every open and its d_close after the last, so this needs no close of its own; a
     /// device that was opened for reading is open for writing after it.
     ///
     /// # Errors
-    /// What its driver says, other than that it takes none; ENXIO if it is dead.
+    /// Its driver's, other than that it takes none; ENXIO if it is dead.
     pub fn ask_writable(&self) -> Result<bool, Errno> {
         if self.fresh.swap(false, Ordering::Relaxed) {
             return Ok(self.is_open_for_writing());
@@ -153,7 +153,7 @@ impl BlockDevice {
         Ok(true)
     }
 
-    /// Its number.
+    /// The device's number.
     #[inline]
     pub fn dev(&self) -> Dev {
         self.dev
@@ -165,7 +165,7 @@ impl BlockDevice {
         self.vnode
     }
 
-    /// `true` if it is open for writing.
+    /// `true` if the device is open for writing.
     pub fn is_open_for_writing(&self) -> bool {
         self.flags() & sys::FWRITE != 0
     }
@@ -174,10 +174,10 @@ impl BlockDevice {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// ioctl(2) on it.
+    /// Sends the device an ioctl.
     ///
     /// # Errors
-    /// What its driver says.
+    /// Its driver's.
     ///
     /// # Safety
     /// `T` is what `command` reads and writes.
@@ -191,11 +191,11 @@ impl BlockDevice {
         })
     }
 
-    /// Has its driver put what was written on stable storage (DIOCCACHESYNC). `force` is that
+    /// Flushes the device's cache (DIOCCACHESYNC). `force` is that
     /// ioctl's argument.
     ///
     /// # Errors
-    /// What its driver says. A disk without a cache, or one that cannot be written, has nothing to
+    /// Its driver's. A disk without a cache, or one that cannot be written, has nothing to
     /// do.
     pub fn flush(&self, force: c_int) -> Result<(), Errno> {
         if !self.is_open_for_writing() {
@@ -209,8 +209,8 @@ impl BlockDevice {
         }
     }
 
-    /// `true` if its driver puts a write with B_MEDIA_FUA on stable storage before it answers, or has
-    /// no cache to lose (DIOCGCACHE).
+    /// `true` if the device's driver puts a write with B_MEDIA_FUA on stable storage before it answers, or has no
+    /// cache to lose (DIOCGCACHE).
     pub fn keeps_fua(&self) -> bool {
         let mut bits: c_int = 0;
         // SAFETY: DIOCGCACHE gives an int.
@@ -218,10 +218,10 @@ impl BlockDevice {
         known.is_ok() && bits & sys::DKCACHE_FUA as c_int != 0
     }
 
-    /// Frees a range of it (TRIM).
+    /// Discards a range of the device (TRIM).
     ///
     /// # Errors
-    /// What its driver says; ENODEV if it cannot.
+    /// Its driver's; ENODEV if it cannot.
     pub fn discard(&self, start: Sector, length: Sector) -> Result<(), Errno> {
         let bytes =
             |s: Sector| s.to_bytes().and_then(|b| i64::try_from(b).ok()).ok_or(Errno::EINVAL);
@@ -236,10 +236,10 @@ impl BlockDevice {
         })
     }
 
-    /// Reads one of its sectors, `bytes.len()` long, and waits for it.
+    /// Reads one of the device's sectors, `bytes.len()` long, and waits for it.
     ///
     /// # Errors
-    /// What its driver says.
+    /// Its driver's.
     pub fn read(&self, sector: Sector, bytes: &mut [u8]) -> Result<(), Errno> {
         let length = c_int::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
         let blkno = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;

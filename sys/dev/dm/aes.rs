@@ -34,7 +34,7 @@ pub struct RoundKeys {
 }
 
 impl RoundKeys {
-    /// Those of a key of 16, 24 or 32 bytes; `None` if it has another size.
+    /// The schedule of a key of 16, 24 or 32 bytes; `None` for another size.
     pub fn new(aes: &dyn Aes, way: Way, key: &[u8]) -> Option<RoundKeys> {
         if ![16, 24, 32].contains(&key.len()) {
             return None;

@@ -98,7 +98,7 @@ enum IoState {
 struct Loaded<K: Kernel> {
     table: Arc<LiveTable<K>>,
     read_only: bool,
-    /// The memory that the table takes of [`limits::TABLES`].
+    /// The memory that the table takes of [`limits::ALL_TABLES`].
     share: Option<Arc<Share>>,
 }
 
@@ -231,7 +231,7 @@ impl<K: Kernel> Driver<K> {
         {
             let mut devices = self.devices.lock();
             let all = devices.unprivileged.saturating_add(unprivileged);
-            if devices.waiters >= limits::WAITERS || all > limits::STRANGERS {
+            if devices.waiters >= limits::WAITERS || all > limits::UNPRIVILEGED_WAITERS {
                 return Err(Errno::EAGAIN);
             }
             devices.waiters = devices.waiters.saturating_add(1);

@@ -25,8 +25,8 @@ mod tests;
 /// The version of the protocol: major, minor, patch level.
 pub const VERSION: [u32; 3] = [4, 16, 0];
 
-/// Bits of `flags`. What says how a device is, is told true in every reply about one; the rest
-/// comes back as it was sent.
+/// Bits of `flags`. Those of a device's state ([`STATUS_FLAGS`]) are set anew in every reply about one; all others are
+/// echoed.
 pub mod flags {
     /// The device, or the table to be loaded, takes no writes.
     pub const READONLY: u32 = 1 << 0;
@@ -56,8 +56,8 @@ pub mod flags {
     pub const RELOAD_MORE: u32 = 1 << 30;
 }
 
-/// What tells how a device is.
-const TRUTH: u32 = flags::READONLY
+/// The bits of a device's state.
+const STATUS_FLAGS: u32 = flags::READONLY
     | flags::SUSPEND
     | flags::EXISTS
     | flags::ACTIVE_PRESENT
@@ -110,14 +110,14 @@ impl Command {
         })
     }
 
-    /// Whether anyone may give it: it changes nothing.
-    fn asks(self) -> bool {
+    /// `true` if anyone may give the command: it changes nothing.
+    fn is_unprivileged(self) -> bool {
         use Command::*;
         matches!(self, Version | Targets | Names | Info | Status | Deps | WaitEvent)
     }
 
-    /// Whether a device that does not exist is an answer, not an error.
-    fn is_question(self) -> bool {
+    /// `true` if a device that does not exist is an answer to the command, not an error.
+    fn missing_is_an_answer(self) -> bool {
         matches!(self, Command::Info | Command::Status | Command::Deps)
     }
 }
@@ -144,7 +144,7 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
         dict.set_unsigned(c"flags", flags & !u64::from(flags::EXISTS))?;
     }
     if matches!(number(&*dict, c"reasons"), Ok(Some(1..))) {
-        return tell(dict, result, warning, legacy);
+        return put_outcome(dict, result, warning, legacy);
     }
     match result {
         Err(_) if legacy => Ok(()),
@@ -152,14 +152,14 @@ pub fn ioctl<K: Kernel, D: Dictionary>(
     }
 }
 
-/// Tells the console why a request was refused that has no reply, since it could not be read, or its
+/// Prints on the console why a request was refused that has no reply, since it could not be read, or its
 /// reply not be written.
 pub fn refused_unread<K: Kernel>(driver: &Driver<K>, why: core::fmt::Arguments<'_>) {
     driver.say(format_args!("dm: request refused: {why}"));
 }
 
-/// Puts what came of a command into its reply, so that the system copies it out.
-fn tell<D: Dictionary>(
+/// Puts the outcome of a command into its reply, so that the system copies it out.
+fn put_outcome<D: Dictionary>(
     dict: &mut D,
     result: Result<(), Refusal>,
     warning: Option<String>,
@@ -187,7 +187,7 @@ struct Request<'a, K: Kernel, D: Dictionary> {
     flags: u32,
     /// The descriptor that the request came through is open for writing.
     writable: bool,
-    /// What is to be told of a command that was carried out all the same.
+    /// A warning about a command that was carried out all the same.
     warning: Option<String>,
 }
 
@@ -203,7 +203,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.flags = u32::try_from(flags).map_err(|_| {
             Errno::EINVAL.because(format_args!("the flags {flags:#x} have more than 32 bits"))
         })?;
-        if !command.asks() {
+        if !command.is_unprivileged() {
             self.driver.kernel().authorize().map_err(|errno| {
                 errno.because(format_args!("only the super-user may change devices"))
             })?;
@@ -257,7 +257,9 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         }
         let found = match self.driver.find(&self.selector()?) {
             Some(found) => found,
-            None if command.is_question() => return Ok(self.set_flags(self.flags & !TRUTH)?),
+            None if command.missing_is_an_answer() => {
+                return Ok(self.set_flags(self.flags & !STATUS_FLAGS)?);
+            }
             None => return Err(Errno::ENXIO.because(format_args!("there is no such device"))),
         };
         let (driver, device) = (self.driver, &found.device);
@@ -372,7 +374,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             (now.remove_at_close, flags::DEFERRED_REMOVE),
         ];
         let truth = truth.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
-        self.set_flags(self.flags & !TRUTH | truth)?;
+        self.set_flags(self.flags & !STATUS_FLAGS | truth)?;
         self.identify(found)?;
         self.set(c"open_count", now.open_count)?;
         self.dict.set_unsigned(c"target_count", lines as u64)?;
@@ -470,7 +472,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         if !gone {
             return Ok(self.reply(found)?);
         }
-        self.set_flags(self.flags & !TRUTH)?;
+        self.set_flags(self.flags & !STATUS_FLAGS)?;
         self.identify(found)?;
         self.set(c"open_count", 0)?;
         self.set(c"target_count", 0)?;

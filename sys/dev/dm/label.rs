@@ -51,12 +51,12 @@ pub struct Port {
 /// The start that labels of a port count from: LABELUSESMBR and RAW_PART of its machine/disklabel.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slices {
-    /// That of the disk: the port knows no MBR.
+    /// The start of the disk: the port knows no MBR.
     None,
-    /// That of the MBR's NetBSD slice, which is partition c (RAW_PART is d): i386, amd64, where a disk's first
+    /// The start of the MBR's NetBSD slice, which is partition c (RAW_PART is d): i386, amd64, where a disk's first
     /// 63 sectors belong to the boot code.
     PartitionC,
-    /// That of an MBR's NetBSD slice, which no partition is (RAW_PART is c), or of the disk: arm, aarch64.
+    /// The start of an MBR's NetBSD slice, which no partition is (RAW_PART is c), or of the disk: arm, aarch64.
     Unnamed,
 }
 

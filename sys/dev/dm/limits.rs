@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How much one driver takes, so that no request can exhaust the kernel. dm.4 states them.
+//! Limits on what one driver takes, so that no request can exhaust the kernel. dm.4 states them.
 
 /// Devices at one time.
 pub const DEVICES: usize = 4096;
@@ -56,8 +56,8 @@ pub const MESSAGE: usize = 4096;
 /// Processes waiting for events, over all devices.
 pub const WAITERS: usize = 256;
 
-/// Those of them that may not change devices: the rest of the places is for those who may.
-pub const STRANGERS: usize = WAITERS / 4;
+/// Unprivileged processes among [`WAITERS`]: the rest of the places is for those who may change devices.
+pub const UNPRIVILEGED_WAITERS: usize = WAITERS / 4;
 
 /// Lines on the console in a second about tables that userland sends.
 pub const MESSAGES: u32 = 10;
@@ -71,14 +71,14 @@ pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes that the tables of all devices, and the lines that wait for more, may take together, as
 /// [`Line::cost`](crate::device::Line) has them. Kernels of 32 bits have little to give.
-pub const TABLES: usize = if usize::BITS == 32 { 64 << 20 } else { 512 << 20 };
+pub const ALL_TABLES: usize = if usize::BITS == 32 { 64 << 20 } else { 512 << 20 };
 
-/// Bytes of a request from someone who may change devices, where the kernel lets a driver choose;
+/// Bytes of a privileged request, externalized, where the kernel lets a driver choose;
 /// before NetBSD 11 it is 64 KiB for all. While it is read it takes many times its size.
 pub const REQUEST: usize = if usize::BITS == 32 { 4 << 20 } else { 32 << 20 };
 
-/// Bytes of a request from anyone else.
-pub const QUESTION: usize = 64 * 1024;
+/// Bytes of an unprivileged request, externalized.
+pub const UNPRIVILEGED_REQUEST: usize = 64 * 1024;
 
 /// Arrays and dictionaries in one another in a request; a request that makes sense has 4. proplib
 /// writes a reply by recursion, on a kernel's stack.

@@ -8,8 +8,8 @@
 //! whose number has come back, is opened anew for the next table, beside the dead opening of those
 //! that still have it.
 //!
-//! It is opened for writing where it can be, since the table that comes next may write; that a
-//! device is read-only is the device's own affair.
+//! Components are opened for writing where they can be, since the next table may write. A table's read-only flag
+//! is enforced for each dm device, not here.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -27,7 +27,8 @@ pub struct Pdevs<K: Kernel> {
     settled: K::Condvar,
 }
 
-/// The opening that the next table shares. One that was found dead is in no entry any more.
+/// The opening of a component that the next table shares. All fields: under [`Pdevs::set`]. An opening that was
+/// found dead is in no entry any more.
 struct Entry<K: Kernel> {
     dev: Dev,
     users: usize,
@@ -46,8 +47,8 @@ impl<K: Kernel> Entry<K> {
     }
 }
 
-/// One use of an opened component, and what it was like when its user asked. Dropping the last use
-/// closes it, and may sleep.
+/// A reference to an opened component, with its size, sectors, label and mode when the table was loaded. Dropping the
+/// last reference closes the component, and may sleep.
 pub struct Pdev<K: Kernel> {
     // Empty only while it is being dropped.
     disk: Option<Arc<K::Disk>>,
@@ -56,7 +57,7 @@ pub struct Pdev<K: Kernel> {
     set: Arc<Pdevs<K>>,
 }
 
-/// How often a component that goes while it is asked is opened anew.
+/// The number of times that a component is opened which goes away while it is asked.
 const TRIES: usize = 3;
 
 impl<K: Kernel> Pdevs<K> {

@@ -9,7 +9,7 @@ use core::ffi::CStr;
 
 use crate::Errno;
 
-/// What a key or an array element holds.
+/// The value of a key or of an array element.
 pub enum Value<'a, D: Dictionary> {
     /// A string; proplib's are UTF-8, and one that is not reads as [`Value::Other`].
     String(&'a str),
@@ -27,7 +27,7 @@ pub enum Value<'a, D: Dictionary> {
 
 /// A mutable dictionary.
 pub trait Dictionary: Sized {
-    /// Its arrays.
+    /// The arrays that a dictionary may hold.
     type Array: Array<Dictionary = Self>;
 
     /// An empty dictionary.
@@ -36,7 +36,7 @@ pub trait Dictionary: Sized {
     /// ENOMEM.
     fn new() -> Result<Self, Errno>;
 
-    /// What `key` holds, if it is there.
+    /// The value of `key`, if it is there.
     fn get(&self, key: &CStr) -> Option<Value<'_, Self>>;
 
     /// Sets a number; it externalizes in hexadecimal, as libdevmapper expects of unsigned ones.
@@ -66,7 +66,7 @@ pub trait Dictionary: Sized {
 
 /// A mutable array.
 pub trait Array: Sized {
-    /// Its dictionaries.
+    /// The dictionaries that an array may hold.
     type Dictionary: Dictionary<Array = Self>;
 
     /// An empty array.
@@ -75,10 +75,10 @@ pub trait Array: Sized {
     /// ENOMEM.
     fn new() -> Result<Self, Errno>;
 
-    /// How many elements it has.
+    /// The number of elements.
     fn len(&self) -> usize;
 
-    /// Whether it has none.
+    /// `true` if there are no elements.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -30,21 +30,21 @@ mod tests;
 
 /// A block device that a table maps to, opened.
 pub trait Component {
-    /// Its device number.
+    /// The component's device number.
     fn dev(&self) -> Dev;
-    /// Its size.
+    /// The component's size.
     fn size(&self) -> Sector;
-    /// Bytes in the smallest I/O it takes: a power of two, at least [`DEV_BSIZE`].
+    /// Bytes in the smallest I/O that the component takes: a power of two, at least [`DEV_BSIZE`].
     fn sector_size(&self) -> u32;
-    /// Whether it takes writes.
+    /// `true` if the component takes writes.
     fn writable(&self) -> bool;
-    /// Which of its sectors hold its disk's label and boot code, if it carries a label.
+    /// The component's sectors that hold its disk's label and boot code, if it carries a label.
     fn guard(&self) -> Option<Guard>;
 }
 
-/// Who opens components for a table that is being built.
+/// The way to components and to the kernel's means for a table that is being built.
 pub trait Opener {
-    /// What an opened one is.
+    /// An opened component.
     type Component: Component;
 
     /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes writes.
@@ -77,7 +77,7 @@ pub trait Opener {
         1
     }
 
-    /// What a target may take of memory while its table is there. The default has a purse of its own.
+    /// The account of the memory that a target takes while its table is there. The default has one of its own.
     fn purse(&self) -> Purse {
         Purse::default()
     }
@@ -114,7 +114,7 @@ impl Clock {
     }
 }
 
-/// What is wrong with a line.
+/// A mistake in a line of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
     /// The error that userland gets.
@@ -131,7 +131,7 @@ impl Mistake {
         Mistake { errno, why, about: String::new() }
     }
 
-    /// The same mistake, with the names and numbers that it is about.
+    /// Adds the names and numbers that the mistake is about.
     pub fn about(mut self, what: fmt::Arguments<'_>) -> Mistake {
         self.about = alloc::format!("{what}");
         self
@@ -147,12 +147,12 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// What is wrong with a table.
+/// A mistake in a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableError {
     /// The line, counted from 0 in the order that they came, if it is one line's fault.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The mistake.
     pub mistake: Mistake,
 }
 
@@ -167,9 +167,9 @@ impl fmt::Display for TableError {
 
 /// A line as it is being made into a target: what [`TargetType::new`](crate::target::TargetType::new) works with.
 pub struct LineSpec<'a> {
-    /// How many sectors it maps; never 0.
+    /// The number of sectors that the line maps; never 0.
     pub length: Sector,
-    /// Its parameters.
+    /// The line's parameters.
     pub params: Words<'a>,
     components: &'a mut dyn AddComponent,
 }
@@ -251,7 +251,8 @@ impl LineSpec<'_> {
         self.open(path, true, offset, length)
     }
 
-    /// The same for a component that the target only reads, whatever the table is: it need not take writes.
+    /// Opens, as [`LineSpec::component`] does, a component that the target only reads: it need not take writes, whatever
+    /// the table is.
     ///
     /// # Errors
     /// Those of [`LineSpec::component`], without EROFS.
@@ -526,7 +527,7 @@ impl<'k, O: Opener> Builder<'k, O> {
         Builder::with_types(opener, targets::TARGETS)
     }
 
-    /// The same, for lines with targets of these kinds only.
+    /// A builder of a table with targets of these kinds only.
     pub fn with_types(opener: &'k O, types: &'static [&'static TargetType]) -> Self {
         let (by_path, opened) = (BTreeMap::new(), Vec::new());
         let components = Components { opener, by_path, opened, sector_size: DEV_BSIZE };
@@ -536,7 +537,7 @@ impl<'k, O: Opener> Builder<'k, O> {
     /// Adds a line: `length` sectors from `start` are for a target of this kind.
     ///
     /// # Errors
-    /// What is wrong with the line by itself; more lines may still be added, to find more
+    /// The line's own mistake; more lines may still be added, to find more
     /// mistakes, but a table must not be made of the rest.
     #[inline(never)]
     pub fn line(
@@ -691,11 +692,11 @@ impl Drop for Engine {
     }
 }
 
-/// What becomes of the first sectors of an I/O, with the component itself.
+/// A [`Mapping`] with the component itself: the place of the first sectors of an I/O.
 pub enum Piece<'t, C> {
     /// Send them to a component.
     Send(&'t C, Sector, Sector),
-    /// The same; the target is told when it is over: [`Table::untrack`].
+    /// Send them to a component, and tell the target when it is over: [`Table::untrack`].
     Track(&'t C, Sector, Sector),
     /// Zero them, or drop the write.
     Zero(Sector),
@@ -717,7 +718,7 @@ pub struct Taken {
 }
 
 impl<C> Piece<'_, C> {
-    /// How many sectors it is about.
+    /// The number of sectors that the piece has.
     pub fn length(&self) -> Sector {
         match *self {
             Piece::Send(_, _, length)
@@ -740,8 +741,8 @@ impl<C> Table<C> {
         self.sector_size
     }
 
-    /// Whether `bytes` bytes from `start` on, at least one and at most `i32::MAX`, are whole
-    /// sectors of the device.
+    /// `true` if `bytes` bytes from `start` on are whole sectors of the device, at least one byte and at most
+    /// `i32::MAX`: a negative b_bcount reads as more.
     #[inline]
     pub fn holds(&self, start: Sector, bytes: u32) -> bool {
         let room = self.size.0.checked_sub(start.0);
@@ -752,17 +753,17 @@ impl<C> Table<C> {
             && borders & self.sector_size.wrapping_sub(1) == 0
     }
 
-    /// How many lines it has; at least 1.
+    /// The number of lines; at least 1.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Never: a table has a line.
+    /// `false`: a table has a line.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// What it maps to, each component once.
+    /// The table's components, each once.
     pub fn components(&self) -> &[C] {
         &self.components
     }
@@ -792,7 +793,7 @@ impl<C> Table<C> {
         self.targets.get(self.find(sector)).map(Rule::target)
     }
 
-    /// What becomes of the first of `length` sectors from `start` on, or `None` past the end.
+    /// Maps the first of `length` sectors from `start` on; `None` past the end.
     #[inline(always)]
     pub fn map(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
         let (index, within, length) = self.within(start, length)?;
@@ -865,7 +866,7 @@ impl<C> Table<C> {
     /// Asks every target before a flush.
     ///
     /// # Errors
-    /// What the first that does not allow it says.
+    /// That of the first target that does not allow it.
     pub fn may_flush(&self) -> Result<(), Errno> {
         self.targets.iter().try_for_each(|target| target.target().may_flush())
     }
@@ -898,7 +899,7 @@ impl<C> Table<C> {
         self.engine.0.as_ref()
     }
 
-    /// Whether a write of `length` sectors from `start` on would reach a component's label.
+    /// `true` if a write of `length` sectors from `start` on would reach a component's label.
     #[inline]
     pub fn hits_label(&self, start: Sector, length: Sector) -> bool {
         !self.guards.is_empty() && self.shows_label(start, length)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a target is: the rule that says where a line's sectors really live.
+//! Targets: the rules that say where a line's sectors really live.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -55,9 +55,9 @@ pub struct ComponentIndex(pub u32);
 pub struct IoRange {
     /// The first sector, counted from the line's start.
     pub start: Sector,
-    /// How many sectors; never 0.
+    /// The number of sectors; never 0.
     pub length: Sector,
-    /// What is to be done with them: reading, writing or discarding.
+    /// The kind of I/O: reading, writing or discarding.
     pub op: Op,
 }
 
@@ -69,43 +69,44 @@ impl IoRange {
     }
 }
 
-/// What becomes of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
+/// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
 /// range's; whatever is left is asked for again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mapping {
     /// They are `length` sectors of a component, from `start` on.
     Send {
-        /// Which component.
+        /// The component.
         component: ComponentIndex,
         /// The first sector there.
         start: Sector,
-        /// How many.
+        /// The number of sectors.
         length: Sector,
     },
-    /// For a read: the same, and the target is told when it is over, with [`Target::untrack`].
+    /// They are sectors of a component, as with `Send`, and the target is told when the I/O is over, with
+    /// [`Target::untrack`]. Reads only.
     Track {
-        /// Which component.
+        /// The component.
         component: ComponentIndex,
         /// The first sector there.
         start: Sector,
-        /// How many.
+        /// The number of sectors.
         length: Sector,
     },
     /// They read as zeroes, and a write of them is dropped.
     Zero {
-        /// How many.
+        /// The number of sectors.
         length: Sector,
     },
     /// They fail.
     Fail {
-        /// How many.
+        /// The number of sectors.
         length: Sector,
-        /// With what.
+        /// The error.
         error: Errno,
     },
     /// The target serves them itself, as one job: see [`Worker`].
     Take {
-        /// How many.
+        /// The number of sectors.
         length: Sector,
         /// The queue that the job waits in, as [`Needs::queues`](crate::worker::Needs::queues)
         /// counts them.
@@ -114,7 +115,7 @@ pub enum Mapping {
 }
 
 impl Mapping {
-    /// How many sectors it is about.
+    /// The number of sectors that are mapped.
     pub fn length(&self) -> Sector {
         match *self {
             Mapping::Send { length, .. }
@@ -129,21 +130,21 @@ impl Mapping {
 /// A stretch of a component that a target reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// Which component.
+    /// The component.
     pub component: ComponentIndex,
     /// The first sector there.
     pub start: Sector,
-    /// How many.
+    /// The number of sectors.
     pub length: Sector,
 }
 
-/// The rule of one line. It is asked from many CPUs at once and may not sleep or allocate in
-/// [`Target::map`].
+/// The rule of one line. [`Target::map`] is called on many CPUs at once, by threads and soft interrupts: it does not
+/// sleep or allocate.
 pub trait Target: Send + Sync {
-    /// Its kind.
+    /// The target's type.
     fn kind(&self) -> &'static TargetType;
 
-    /// What becomes of the first sectors of `io`.
+    /// Maps the first sectors of `io`.
     fn map(&self, io: &IoRange) -> Mapping;
 
     /// Maps I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
@@ -274,7 +275,7 @@ impl<'a> Words<'a> {
             .map_err(|_| Mistake::new(Errno::EINVAL, wrong).about(format_args!("{number}")))
     }
 
-    /// How many words there are yet.
+    /// The number of words that are left.
     pub fn left(&self) -> usize {
         self.rest.clone().count()
     }
@@ -292,7 +293,7 @@ impl<'a> Words<'a> {
         Ok(word)
     }
 
-    /// That there is nothing more.
+    /// Checks that no word is left.
     ///
     /// # Errors
     /// EINVAL when there is.

@@ -19,12 +19,12 @@ impl Sector {
     /// The largest address a disk can have: its size in bytes must fit NetBSD's off_t.
     pub const MAX: Sector = Sector((i64::MAX as u64) / DEV_BSIZE as u64);
 
-    /// How many sectors `bytes` are, if they are whole sectors.
+    /// The number of sectors in `bytes`, if they are whole sectors.
     pub fn from_bytes(bytes: u64) -> Option<Sector> {
         bytes.is_multiple_of(u64::from(DEV_BSIZE)).then_some(Sector(bytes / u64::from(DEV_BSIZE)))
     }
 
-    /// In bytes, unless that overflows.
+    /// The number of bytes, unless that overflows.
     pub fn to_bytes(self) -> Option<u64> {
         self.0.checked_mul(u64::from(DEV_BSIZE))
     }
@@ -39,7 +39,7 @@ impl Sector {
         self.0.checked_sub(n.0).map(Sector)
     }
 
-    /// Whether it lies on a border of blocks of `bytes` bytes, a power of two and at least
+    /// `true` if the sector lies on a border of blocks of `bytes` bytes, a power of two and at least
     /// [`DEV_BSIZE`].
     pub fn is_aligned(self, bytes: u32) -> bool {
         bytes >= DEV_BSIZE && self.0 & u64::from(bytes / DEV_BSIZE - 1) == 0
@@ -64,17 +64,17 @@ impl Dev {
         )))
     }
 
-    /// The major number: which driver.
+    /// The major number, of the driver.
     pub fn major(self) -> u32 {
         (self.0 as u32 & 0x000f_ff00) >> 8
     }
 
-    /// The minor number: which of the driver's devices.
+    /// The minor number, of the device among its driver's.
     pub fn minor(self) -> u32 {
         (self.0 as u32 & 0xfff0_0000) >> 12 | self.0 as u32 & 0xff
     }
 
-    /// Whether both have the same minor number, whatever their major.
+    /// `true` if both have the same minor number, whatever their major.
     #[inline]
     pub fn same_minor(self, other: Dev) -> bool {
         (self.0 ^ other.0) as u32 & 0xfff0_00ff == 0

@@ -32,7 +32,7 @@ pub struct Needs {
     pub width: usize,
     /// Bytes of each serving lane's buffer.
     pub buffer: usize,
-    /// How many queues, from the first, have lanes with buffers. The lanes of others have none.
+    /// The number of queues, from the first, whose lanes have buffers. The lanes of others have none.
     pub buffered: usize,
     /// Bytes of each background lane's buffer.
     pub background_buffer: usize,

@@ -185,7 +185,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         }
     }
 
-    /// How many are inside. Exact only when the door is not open and the answer is 0.
+    /// The number of I/Os inside. Exact only when the door is not open and the answer is 0.
     pub fn inside(&self) -> usize {
         let count = |cell: &Cell<L>| cell.inside.load(Ordering::SeqCst);
         self.cells.iter().map(count).fold(0, usize::wrapping_add)

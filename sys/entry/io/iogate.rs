@@ -111,7 +111,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         self.gate.door()
     }
 
-    /// How many are inside. Exact only when the door is not open and the answer is 0.
+    /// The number of I/Os inside. Exact only when the door is not open and the answer is 0.
     pub fn inside(&self) -> usize {
         self.gate.inside()
     }

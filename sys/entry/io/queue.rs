@@ -4,7 +4,7 @@
 
 /// Things that wait. Which of them is the next is the implementor's to say.
 pub trait Queue: Default {
-    /// One that waits.
+    /// A thing that waits.
     type Item;
     /// Adds one.
     fn push(&mut self, item: Self::Item);

@@ -30,7 +30,7 @@ pub(super) struct Parts {
     sender: u64,
     /// The lines so far.
     lines: Vec<Line>,
-    /// The memory that they take of [`limits::TABLES`].
+    /// The memory that they take of [`limits::ALL_TABLES`].
     share: Option<Share>,
 }
 
@@ -82,7 +82,7 @@ impl Line {
         self.kind.len().saturating_add(self.params.len())
     }
 
-    /// An upper bound, in bytes, on what the line takes of [`limits::TABLES`]: a stripe has at least four
+    /// An upper bound, in bytes, on what the line takes of [`limits::ALL_TABLES`]: a stripe has at least four
     /// characters (`p 0 `), and 32 bytes in a table.
     fn cost(&self) -> usize {
         self.text().saturating_mul(8).saturating_add(64)
@@ -360,7 +360,7 @@ struct TableOpener<'d, K: Kernel> {
     driver: &'d Driver<K>,
     minor: Minor,
     read_only: bool,
-    /// The memory that the table takes of [`limits::TABLES`]; what its targets keep is added.
+    /// The memory that the table takes of [`limits::ALL_TABLES`]; what its targets keep is added.
     share: &'d RefCell<Option<Share>>,
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Devices<K: Kernel> {
     pub(super) next: u32,
     /// Threads in [`Driver::wait_event`].
     pub(super) waiters: usize,
-    /// Those of them that are unprivileged.
+    /// The unprivileged ones among `waiters`.
     pub(super) unprivileged: usize,
 }
 
@@ -113,9 +113,9 @@ pub enum Selector {
 pub struct Found<K: Kernel> {
     /// The device.
     pub device: Arc<Device<K>>,
-    /// Its name.
+    /// The device's name.
     pub name: Name,
-    /// Its uuid, if it has one.
+    /// The device's uuid, if it has one.
     pub uuid: Option<Uuid>,
 }
 

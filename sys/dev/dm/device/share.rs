@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Errno, limits};
 
-/// A reference to the account of tables' memory, of which there is one a driver, with [`limits::TABLES`] bytes: the
+/// A reference to the account of tables' memory, of which there is one a driver, with [`limits::ALL_TABLES`] bytes: the
 /// driver has one, and each target that takes memory while its table is there.
 #[derive(Clone, Default)]
 pub struct Purse(Arc<AtomicUsize>);
@@ -24,7 +24,7 @@ impl Purse {
     /// # Errors
     /// ENOMEM if there is not that much left.
     pub fn take(&self, bytes: usize) -> Result<Share, Errno> {
-        let more = |spent: usize| spent.checked_add(bytes).filter(|sum| *sum <= limits::TABLES);
+        let more = |spent: usize| spent.checked_add(bytes).filter(|sum| *sum <= limits::ALL_TABLES);
         let spent = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         spent.map(|_| Share { of: self.clone(), bytes }).map_err(|_| Errno::ENOMEM)
     }

@@ -57,7 +57,7 @@ mod words;
 use keys::{Digits, Keys, Secret};
 use words::{Chain, Cipher, Features, hidden, wrong};
 
-/// What a table calls `crypt`.
+/// The target type `crypt`.
 pub static TYPE: TargetType = TargetType { name: "crypt", version: [1, 17, 0], new };
 
 /// The queues. Flushes and discards always come to the first.

@@ -14,7 +14,7 @@ use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::worker::{Needs, Worker};
 
-/// What a table calls `delay`.
+/// The target type `delay`.
 pub static TYPE: TargetType = TargetType { name: "delay", version: [1, 3, 0], new };
 
 /// The queues: one for each class of I/O, with a lane of its own, so that each class keeps its order.
@@ -27,7 +27,7 @@ const WRITE: usize = 2;
 const NAP: u32 = 1 << 30;
 
 struct Delay {
-    /// How many classes the table named, 1 to 3; the others are as the one named last before them.
+    /// The number of classes that the table named, 1 to 3; the others are as the one named last before them.
     named: usize,
     read: Class,
     write: Class,
@@ -40,7 +40,7 @@ struct Class {
     offset: Sector,
     /// Milliseconds from its coming to its going.
     delay: u32,
-    /// How many wait.
+    /// The number of jobs that wait.
     waiting: AtomicU32,
 }
 

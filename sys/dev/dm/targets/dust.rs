@@ -22,7 +22,7 @@ use crate::{Errno, Sector, limits};
 #[cfg(test)]
 mod tests;
 
-/// What a table calls `dust`.
+/// The target type `dust`.
 pub static TYPE: TargetType = TargetType { name: "dust", version: [1, 0, 0], new };
 
 /// Bytes in the largest block.

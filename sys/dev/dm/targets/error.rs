@@ -7,7 +7,7 @@ use crate::Errno;
 use crate::table::{LineSpec, Mistake};
 use crate::target::{IoRange, Made, Mapping, Target, TargetType};
 
-/// What a table calls `error`.
+/// The target type `error`.
 pub static TYPE: TargetType = TargetType { name: "error", version: [1, 0, 0], new };
 
 struct Error;

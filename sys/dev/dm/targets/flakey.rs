@@ -19,7 +19,7 @@ mod features;
 
 use features::{Change, Features};
 
-/// What a table calls `flakey`.
+/// The target type `flakey`.
 pub static TYPE: TargetType = TargetType { name: "flakey", version: [1, 5, 0], new };
 
 struct Flakey {

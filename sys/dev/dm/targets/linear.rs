@@ -8,7 +8,7 @@ use crate::Sector;
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 
-/// What a table calls `linear`.
+/// The target type `linear`.
 pub static TYPE: TargetType = TargetType { name: "linear", version: [1, 0, 2], new };
 
 pub(crate) struct Linear {

@@ -35,7 +35,7 @@ mod log;
 
 use format::{Entry, Kind};
 
-/// What a table calls `log-writes`.
+/// The target type `log-writes`.
 pub static TYPE: TargetType = TargetType { name: "log-writes", version: [1, 1, 0], new };
 
 /// The mark that a log ends with when its device goes.
@@ -62,7 +62,7 @@ struct State {
     /// Where the log ends, in sectors of 512 bytes.
     tail: u64,
     entries: u64,
-    /// What is held, in the order of acknowledgement.
+    /// Writes that are held, in the order of acknowledgement.
     held: VecDeque<Held>,
     /// Sectors that all of it will take of the log.
     wanted: u64,
@@ -70,7 +70,7 @@ struct State {
     first: u64,
     /// Where the copies begin that are held or being made: they grow downwards from the end.
     copies: u64,
-    /// How many of them there are, those that are being made among them.
+    /// The number of copies, those that are being made among them.
     copied: usize,
     /// Marks that wait for the log.
     marks: VecDeque<Box<[u8]>>,
@@ -136,15 +136,15 @@ impl LogWrites {
     }
 }
 
-/// What becomes of a write that is to be held.
+/// The room for a write that is to be held.
 enum Room {
-    /// Its data go there.
+    /// The write's data go there.
     Copy(u64),
-    /// It is not logged.
+    /// The write is not logged.
     NotLogged,
 }
 
-/// What was found in looking for room.
+/// The outcome of looking for room.
 enum Found {
     Room(Room),
     /// None, while so many writes are held, or their copies being made.

@@ -49,7 +49,7 @@ mod write;
 use bits::{Bits, SharedBits};
 use failure::{Errors, Kind};
 
-/// What a table calls `mirror`.
+/// The target type `mirror`.
 pub static TYPE: TargetType = TargetType { name: "mirror", version: [1, 14, 0], new };
 
 /// Jobs of a line.
@@ -123,7 +123,7 @@ struct Log {
     word: Option<Word>,
 }
 
-/// What the table says about the content that it finds.
+/// The table's word about the content that it finds (`sync`, `nosync`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word {
     /// `sync`: all is to be copied.

@@ -11,7 +11,7 @@ use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::{Errno, Sector, limits};
 
-/// What a table calls `striped`.
+/// The target type `striped`.
 pub static TYPE: TargetType = TargetType { name: "striped", version: [1, 0, 3], new };
 
 struct Striped {

@@ -19,7 +19,7 @@ use crate::{Errno, Sector, limits};
 #[cfg(test)]
 mod tests;
 
-/// What a table calls `switch`.
+/// The target type `switch`.
 pub static TYPE: TargetType = TargetType { name: "switch", version: [1, 1, 0], new };
 
 struct Switch {

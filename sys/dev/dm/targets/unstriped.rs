@@ -10,7 +10,7 @@ use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::{Errno, Sector};
 
-/// What a table calls `unstriped`.
+/// The target type `unstriped`.
 pub static TYPE: TargetType = TargetType { name: "unstriped", version: [1, 1, 0], new };
 
 struct Unstriped {
@@ -18,7 +18,7 @@ struct Unstriped {
     offset: Sector,
     /// Sectors that lie together.
     chunk: NonZeroU64,
-    /// How many stripes there are.
+    /// The number of stripes.
     count: NonZeroU64,
     /// The one that the line shows, counted from 0.
     index: u64,

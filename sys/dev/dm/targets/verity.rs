@@ -46,7 +46,7 @@ use cache::{Cache, Found};
 use params::{Mode, Params};
 use tree::{Spot, Tree};
 
-/// What a table calls `verity`.
+/// The target type `verity`.
 pub static TYPE: TargetType = TargetType { name: "verity", version: [1, 7, 0], new };
 
 /// Lanes of a line.

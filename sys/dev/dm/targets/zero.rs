@@ -5,7 +5,7 @@
 use crate::table::{LineSpec, Mistake};
 use crate::target::{IoRange, Made, Mapping, Target, TargetType};
 
-/// What a table calls `zero`.
+/// The target type `zero`.
 pub static TYPE: TargetType = TargetType { name: "zero", version: [1, 0, 0], new };
 
 struct Zero;

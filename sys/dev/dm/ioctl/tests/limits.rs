@@ -59,7 +59,7 @@ fn all_tables_together_have_a_limit() {
     let blanks = " ".repeat(limits::PARAMS);
     let lines: Vec<_> = (0..200).map(|at| (at, 1, "zero", &blanks[..])).collect();
     let one = lines.len() * (64 + 8 * (limits::PARAMS + "zero".len()));
-    let fit = limits::TABLES / one;
+    let fit = limits::ALL_TABLES / one;
     assert!((2..20).contains(&fit), "{fit} tables fit");
     let load = |name: &str| {
         bench.on("create", name);

@@ -73,7 +73,7 @@ fn when_nobody_has_the_control_node_open_they_go() {
 fn given_up_lines_make_room_for_the_next() {
     let bench = one();
     let large = "x".repeat(crate::limits::PARAMS);
-    let room = crate::limits::TABLES / (8 * large.len());
+    let room = crate::limits::ALL_TABLES / (8 * large.len());
     for process in 1..room as u64 {
         bench.kernel.become_process(process);
         let table = Request::reload("d", &[(0, 8, "zero", &large)]);

@@ -141,18 +141,19 @@ fn too_many_waiters_are_eagain_and_leave_room_again() {
 fn who_may_not_change_devices_cannot_take_all_places() {
     let bench = one();
     bench.kernel.privileged(false);
-    let strangers: Vec<_> = (0..limits::STRANGERS).map(|_| wait(&bench.driver, 0)).collect();
+    let strangers: Vec<_> =
+        (0..limits::UNPRIVILEGED_WAITERS).map(|_| wait(&bench.driver, 0)).collect();
     assert!(strangers.iter().all(Waiter::asleep));
     bench.refused(&Request::on("waitevent", "d").with("event_nr", 0), Errno::EAGAIN);
     bench.kernel.privileged(true);
-    let rest = limits::STRANGERS..limits::WAITERS;
+    let rest = limits::UNPRIVILEGED_WAITERS..limits::WAITERS;
     let others: Vec<_> = rest.map(|_| wait(&bench.driver, 0)).collect();
     assert!(others.iter().all(Waiter::asleep));
     bench.refused(&Request::on("waitevent", "d").with("event_nr", 0), Errno::EAGAIN);
     raise(&bench.driver);
     assert!(strangers.into_iter().chain(others).all(|waiter| waiter.join().is_ok()));
     bench.kernel.privileged(false);
-    let again: Vec<_> = (0..limits::STRANGERS).map(|_| wait(&bench.driver, 1)).collect();
+    let again: Vec<_> = (0..limits::UNPRIVILEGED_WAITERS).map(|_| wait(&bench.driver, 1)).collect();
     assert!(again.iter().all(Waiter::asleep), "their places are free again");
     bench.kernel.privileged(true);
     bench.on("remove", "d");

@@ -67,13 +67,13 @@ pub(super) struct Keys {
     parts: Box<[Part]>,
 }
 
-/// One of the keys that a line's key is cut into.
+/// A part of a line's key, of those that it is cut into.
 pub(super) struct Part {
     encrypt: RoundKeys,
     decrypt: RoundKeys,
-    /// What encrypts XTS's tweak.
+    /// The schedule that encrypts XTS's tweak.
     tweak: Option<RoundKeys>,
-    /// What encrypts essiv's IVs.
+    /// The schedule that encrypts essiv's IVs.
     salt: Option<RoundKeys>,
 }
 

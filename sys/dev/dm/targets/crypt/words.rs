@@ -43,7 +43,7 @@ pub(super) struct Cipher {
     name: alloc::string::String,
     pub(super) chain: Chain,
     pub(super) iv: Iv,
-    /// How many keys the line's key is cut into; a power of two.
+    /// The number of keys that the line's key is cut into; a power of two.
     pub(super) parts: usize,
 }
 
@@ -258,7 +258,7 @@ impl Features {
     }
 }
 
-/// The same mistake without the words that it is about.
+/// A mistake without the words that it is about, which may be a key.
 pub(super) fn hidden<T>(result: Result<T, Mistake>) -> Result<T, Mistake> {
     result.map_err(|mut mistake| {
         dm_sync::wipe_text(&mut mistake.about);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a flakey line does while it is bad.
+//! The features of a flakey line: its conduct while it is bad.
 
 use core::fmt;
 

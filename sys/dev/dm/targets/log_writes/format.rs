@@ -7,7 +7,7 @@
 //! sector that was written, how many, flags, bytes of a mark's text) and the text, followed by the data.
 //! Places and lengths count in sectors of the log's size.
 
-/// What the superblock begins with.
+/// The magic that the superblock begins with.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const VERSION: u64 = 1;
 
@@ -47,7 +47,7 @@ pub struct Entry {
     kind: Kind,
     /// The first sector that was written.
     pub start: u64,
-    /// How many.
+    /// The number of sectors.
     pub length: u64,
 }
 
@@ -90,7 +90,7 @@ impl Entry {
 /// The superblock.
 #[derive(Clone, Copy, Debug)]
 pub struct Super {
-    /// How many entries there are.
+    /// The number of entries.
     pub entries: u64,
     /// Bytes in a sector of the log.
     pub sector_size: u32,

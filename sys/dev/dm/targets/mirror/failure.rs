@@ -84,11 +84,11 @@ impl Errors {
 /// The fate of a write or flush that all legs have answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It is done.
+    /// The write is done.
     Done,
-    /// It waits for another table.
+    /// The write waits for another table.
     Hold,
-    /// It has failed.
+    /// The write has failed.
     Fail,
 }
 

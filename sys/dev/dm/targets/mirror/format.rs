@@ -22,7 +22,7 @@ const VERSION: u32 = 2;
 /// A log's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Header {
-    /// It is a log, and knows of so many regions. lvm writes 2^64 - 1 to say that every bit counts.
+    /// A log that knows of so many regions. lvm writes 2^64 - 1 to say that every bit counts.
     Log(u64),
     /// Nothing that is a log.
     None,

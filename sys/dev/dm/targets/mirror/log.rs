@@ -20,7 +20,7 @@ const REST: u32 = 500;
 /// Words of the bitmaps that are looked at with the lock held.
 const WORDS: usize = 1024;
 
-/// What is next in writing a log.
+/// The next step in writing a log.
 enum Next {
     /// A stretch is to be written: its first byte, and how many.
     Write(usize, usize),

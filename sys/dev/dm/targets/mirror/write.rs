@@ -19,15 +19,15 @@ const LEG: u32 = 32;
 
 /// The next step of a write.
 enum Admit {
-    /// It goes to all legs, and is counted as under way.
+    /// The write goes to all legs, and is counted as under way.
     All,
-    /// It goes to this leg only, and is counted as under way.
+    /// The write goes to this leg only, and is counted as under way.
     Alone(usize),
-    /// It waits for another write, or for recovery.
+    /// The write waits for another write, or for recovery.
     Wait,
-    /// Its region is to be marked in the log before.
+    /// The write's region is to be marked in the log before.
     Mark,
-    /// It waits for another table.
+    /// The write waits for another table.
     Hold,
 }
 

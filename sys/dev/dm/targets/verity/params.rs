@@ -36,7 +36,7 @@ pub struct Params {
     pub root: Digest,
     /// Bytes that each block is hashed with.
     pub salt: Box<[u8]>,
-    /// What is done about a block that is not the one that was hashed.
+    /// The reaction to a block that is not the one that was hashed.
     pub mode: Mode,
     /// `ignore_zero_blocks`: blocks that are to be zeroes are not compared.
     pub ignore_zeroes: bool,

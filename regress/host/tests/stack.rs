@@ -135,6 +135,29 @@ fn a_device_that_takes_writes_again_is_written_by_what_stands_on_it() {
 }
 
 /// A disk that was unplugged and plugged in again: devices that have it must be loaded anew, and can.
+/// lvm(8) does it so for `lvchange -prw` of a volume with a snapshot: all tables are loaded before a device is resumed.
+#[test]
+fn a_device_and_what_stands_on_it_take_writes_again_together() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 9000);
+    fill(&disk, 1);
+    let lower = Mapped { minor: bench.create("lower") };
+    let upper = Mapped { minor: bench.create("upper") };
+    load_read_only(&bench, "lower", "0 1000 linear /dev/wd0 0").unwrap();
+    load_read_only(&bench, "upper", &on(lower, 1000)).unwrap();
+    let only_load = |name: &str, table: &str| bench.reload(name, table).map(drop);
+    assert_eq!(only_load("upper", &on(lower, 1000)), Err(Errno::EROFS));
+    only_load("lower", "0 1000 linear /dev/wd0 0").unwrap();
+    only_load("upper", &on(lower, 1000)).unwrap();
+    // The upper one first: what it is given meanwhile fails below.
+    bench.on("resume", "upper").unwrap();
+    assert_eq!(strategy_write(upper.dev(), 5, &[7; 512]).error, Some(Errno::EROFS));
+    bench.on("resume", "lower").unwrap();
+    assert_eq!(strategy_write(upper.dev(), 5, &[7; 512]).error, None);
+    same(&on_disk(&disk, 5, 1), &[7; 512], "what was written");
+    bench.end();
+}
+
 #[test]
 fn a_component_that_went_and_came_back_is_opened_anew() {
     let bench = Bench::new();

@@ -176,6 +176,11 @@ impl<K: Kernel> Pdev<K> {
         self.answer = Answer { size, sector_size, writable, ..self.answer };
     }
 
+    /// Takes the component for one that takes writes: it will when its inactive table is active.
+    pub(crate) fn will_take_writes(&mut self) {
+        self.answer.writable = true;
+    }
+
     /// The opened component, to be kept by a part of the same table that is dropped before this.
     pub fn share(&self) -> Option<Arc<K::Disk>> {
         self.disk.clone()

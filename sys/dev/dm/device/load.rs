@@ -353,6 +353,17 @@ impl<K: Kernel> Driver<K> {
         let loaded = state.active.as_ref().or(state.inactive.as_ref())?;
         Some((loaded.table.size(), loaded.table.sector_size(), loaded.read_only))
     }
+
+    /// `true` for a device of ours that has an inactive table which takes writes: lvm(8) makes a volume writable by
+    /// tables for it and for what lies below it, which it resumes when both are loaded.
+    fn will_take_writes(&self, dev: Dev) -> bool {
+        let minor = Minor::new(u64::from(dev.minor()));
+        let found = minor.and_then(|minor| self.find(&Selector::Minor(minor)));
+        found.is_some_and(|found| {
+            let state = found.device.state.lock();
+            state.inactive.as_ref().is_some_and(|loaded| !loaded.read_only)
+        })
+    }
 }
 
 /// Opens the components of a table that is meant for one device.
@@ -382,9 +393,14 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
             }
         }
         let mut pdev = self.driver.pdevs.open(kernel, dev)?;
-        if dev.major() == kernel.block_major() && pdev.size() == Sector::ZERO {
-            let (size, sector_size, read_only) = self.driver.to_come(dev).ok_or(Errno::EINVAL)?;
-            pdev.will_be(size, sector_size, read_only);
+        if dev.major() == kernel.block_major() {
+            if pdev.size() == Sector::ZERO {
+                let (size, sector_size, read_only) =
+                    self.driver.to_come(dev).ok_or(Errno::EINVAL)?;
+                pdev.will_be(size, sector_size, read_only);
+            } else if !pdev.writable() && self.driver.will_take_writes(dev) {
+                pdev.will_take_writes();
+            }
         }
         Ok(pdev)
     }

@@ -338,6 +338,24 @@ fn a_write_table_on_a_read_only_component_is_erofs_without_readonly() {
     bench.done(&table.flags(flags::READONLY));
 }
 
+/// lvm(8) makes a volume on others writable again like this.
+#[test]
+fn a_component_with_a_table_to_come_that_takes_writes_will_take_them() {
+    let bench = Bench::new();
+    bench.device("below", LINEAR);
+    bench.done(&Request::reload("below", LINEAR).flags(flags::READONLY));
+    bench.on("resume", "below");
+    bench.on("create", "d");
+    let table = Request::reload("d", &[(0, 8, "linear", "/dev/mapper/below 0")]);
+    bench.refused(&table, Errno::EROFS);
+    bench.done(&Request::reload("below", LINEAR).flags(flags::READONLY));
+    bench.refused(&table, Errno::EROFS);
+    bench.done(&Request::reload("below", LINEAR));
+    bench.done(&table);
+    bench.on("clear", "below");
+    bench.refused(&table, Errno::EROFS);
+}
+
 #[test]
 fn a_snapshot_only_reads_its_origin() {
     let bench = one();

@@ -328,7 +328,10 @@ impl Model {
                 // By the table that is to be its first, if it has none yet.
                 let table = device.active.as_ref().or(device.inactive.as_ref());
                 let table = table.ok_or(Errno::EINVAL)?;
-                (Sector(table.size), table.sector_size, !table.read_only)
+                // One that takes no writes may have a table that will.
+                let writable = |table: &Table| !table.read_only;
+                let writes = writable(table) || device.inactive.as_ref().is_some_and(writable);
+                (Sector(table.size), table.sector_size, writes)
             }
         })
     }

@@ -69,6 +69,11 @@ impl Snapshot {
             }
             state.sealed = found.full;
         }
+        let merged = self.cow.state.lock().merges();
+        if merged && !self.merges {
+            // What was written to the origin: a flush of a snapshot does not reach that.
+            lane.flush(&[self.origin]).await.ok()?;
+        }
         self.take_over(lane);
         Ok(())
     }

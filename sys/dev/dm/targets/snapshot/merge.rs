@@ -36,7 +36,8 @@ struct Merge {
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let mut of = parse(line, true)?;
-    if of.kind == Kind::Transient {
+    // That of the table, or of the other that has the store.
+    if of.kind == Kind::Transient || of.cow.state.lock().kind == Kind::Transient {
         return Err(invalid("a store that is kept in memory cannot be merged"));
     }
     if !of.shared.begin_merge(&of.cow) {
@@ -219,8 +220,6 @@ impl Worker for Merge {
     }
 
     async fn stop(&self, lane: &mut Lane) {
-        // A table that comes next need not flush it: a snapshot's does not. A failure is told by the next flush that does.
-        let _ = lane.flush(&[self.of.origin]).await;
         self.of.stop(lane).await;
     }
 }

@@ -140,7 +140,7 @@ fn a_write_waits_while_its_chunk_is_merged() {
     assert_eq!(io.wait().error, None);
     it.shown[82 * SECTOR..84 * SECTOR].copy_from_slice(&pattern(6, 82, 2));
     it.ends();
-    assert!(it.origin.counters().writes >= writes + 1);
+    assert!(it.origin.counters().writes > writes);
     drop(io);
     it.bench.end();
 }

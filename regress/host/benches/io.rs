@@ -17,6 +17,8 @@ use dm_host::{
 
 #[path = "io/crypt.rs"]
 mod crypt;
+#[path = "io/recovery.rs"]
+mod recovery;
 #[path = "io/verity.rs"]
 mod verity;
 
@@ -367,6 +369,9 @@ fn main() {
     if arguments.iter().any(|a| a == "--verity") {
         return verity::measure();
     }
+    if arguments.iter().any(|a| a == "--recovery") {
+        return recovery::measure();
+    }
     // A mirror's write is two of the component's.
     println!("a 4 KiB read      ns   ratio  instructions  added to the component's");
     let (mut base_time, mut base_count) = (0.0, 0.0);
@@ -384,6 +389,7 @@ fn main() {
     }
     jobs();
     verity::measure();
+    recovery::measure();
     for kind in ["memory", "file"] {
         let times = [time(&format!("component on {kind}")), time(&format!("linear on {kind}"))];
         println!(

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 
 use dm_host::linux::{Change, Fault, Host, NETBSD_MAJOR};
@@ -389,13 +390,17 @@ impl Keeper {
         }
     }
 
-    /// Removes all devices; says what could not be.
+    /// Removes all devices; says what could not be. A program that ends may have one open for a moment longer,
+    /// on a busy machine: each time that none could be removed is followed by a pause, some 50 times.
     pub fn remove_all(&self) -> Vec<u32> {
-        let mut before = usize::MAX;
+        let (mut before, mut pauses) = (usize::MAX, 0..50);
         loop {
             let minors = self.minors();
-            if minors.is_empty() || minors.len() >= before {
+            if minors.is_empty() || minors.len() >= before && pauses.next().is_none() {
                 break;
+            }
+            if minors.len() >= before {
+                std::thread::sleep(Duration::from_millis(20));
             }
             before = minors.len();
             for minor in minors {

@@ -16,8 +16,8 @@
 //! component has answered. Flushes and discards have a lane for as long.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
-//! are taken from the first, so that two jobs at one time have two threads. Only they call ciphers, which use
-//! the FPU, a sector a call.
+//! are taken from the first, so that two jobs at one time have two threads. They call ciphers, and so do senders' threads as above,
+//! never an interrupt: ciphers use the FPU, a sector a call.
 //!
 //! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits for another
 //! to end, and none waits for more than that, so that a page-out goes on without memory.

@@ -201,7 +201,7 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
 /// job's number, it belongs to the queue it waits in, and whoever takes it from there is the sender next. Whoever
 /// drops the last count of `pending` has all of it, completes the I/O and gives the split back.
 ///
-/// What protects each field: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
+/// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
 /// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `pending`, `failed`, `again` and
 /// `bad`, and no more: nobody may make a reference to all of a split that is in flight.
 pub struct Split {

@@ -66,7 +66,7 @@ pub struct Local {
 
 /// The part of a device that the I/O path uses.
 ///
-/// What protects each field: (a) atomic; (l) a lock of its own, in the field; (n) `node`; (-) never changes.
+/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, in the field; (n) `node`; (-) never changes.
 /// Everything may be touched by a thread or a soft interrupt, but `node`, which only threads take.
 pub struct Slot {
     /// (a) dev_t, with major 0, of the device that uses the slot; 0 while the slot is free. Set before the

@@ -52,7 +52,7 @@ fn encrypted(first: u64, data: &[u8]) -> Vec<u8> {
     (0..).zip(data.chunks(SECTOR)).flat_map(sector).collect()
 }
 
-/// Where the sender's thread decrypts, and where a lane does.
+/// Data come back where the sender's thread decrypts, and where a lane does.
 #[test]
 fn what_is_written_is_on_the_disk_encrypted_and_comes_back() {
     comes_back(Completion::Inline);

@@ -23,7 +23,7 @@ struct Merge {
     store: Disk,
     /// The device that stands for the origin.
     device: Mapped,
-    /// What it is to show.
+    /// The content that the device is to show.
     shown: Vec<u8>,
 }
 

@@ -22,7 +22,7 @@ fn key() -> (Vec<u8>, String) {
     (key, digits)
 }
 
-/// Where half of some bytes lies in a process's memory.
+/// The places in a process's memory where half of some bytes lies.
 fn found(process: u32, wanted: &[u8]) -> Vec<String> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("the server runs");
     let memory = File::open(format!("/proc/{process}/mem")).expect("a child's memory");

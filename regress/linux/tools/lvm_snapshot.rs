@@ -7,7 +7,7 @@ use crate::session::{Disks, has, has_blocks, nothing_is_left};
 
 const TOOLS: &[&str] = &["lvm", "mkfs.ext4", "e2fsck", "fsfreeze"];
 
-/// What the scripts attr. A volume `o` is mounted at `mnt`, with a file whose sum is known, and in most of them
+/// The beginning that the scripts have in common. A volume `o` is mounted at `mnt`, with a file whose sum is known, and in most of them
 /// a writer that does not stop.
 const COMMON: &str = r#"
     q() { "$@" >log 2>&1 || { echo "failed: $*"; cat log; dmsetup table; dmsetup status; exit 1; }; }
@@ -193,7 +193,7 @@ No devices found
     nothing_is_left(&disks.folder, "none");
 }
 
-/// What has been changed since the snapshot is undone by `lvconvert --merge`, with the volume mounted meanwhile.
+/// `lvconvert --merge` undoes what was changed since the snapshot, with the volume mounted meanwhile.
 #[test]
 fn a_volume_goes_back_to_a_snapshot_while_it_is_mounted() {
     let Some(disks) = disks() else { return };

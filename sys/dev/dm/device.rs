@@ -60,7 +60,7 @@ struct State<K: Kernel> {
     inactive: Option<Loaded<K>>,
     /// READONLY of the `create`: it holds for all tables. Never changes.
     created_read_only: bool,
-    /// (c) What becomes of I/O.
+    /// (c) The state of the device's I/O.
     io: IoState,
     /// (c) Which of the two slots that userland sees the active table is in; changes with each table.
     slot: bool,
@@ -72,7 +72,7 @@ struct State<K: Kernel> {
     remove_at_close: bool,
 }
 
-/// What becomes of a device's I/O.
+/// The states of a device's I/O.
 ///
 /// ```text
 ///          resume            suspend, with a table

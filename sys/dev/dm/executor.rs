@@ -50,7 +50,7 @@ const SUSPENDING: u8 = 2;
 
 /// The engine of one table. Referenced by the table, by its lanes and by jobs in flight.
 ///
-/// What protects each field: (-) never changes; (a) atomic; (c) atomic, and written by the thread that has the
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (c) atomic, and written by the thread that has the
 /// device's control flag only.
 pub struct Executor {
     /// (-) The kernel's part of the table.
@@ -75,7 +75,7 @@ pub struct Executor {
 
 /// A line whose target serves I/O.
 ///
-/// What protects each field: (-) never changes; (a) atomic; (l) a lock of its own, at IPL_BIO, a leaf.
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own, at IPL_BIO, a leaf.
 struct Line {
     /// (-) The line's number in the table.
     number: usize,

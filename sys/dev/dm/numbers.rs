@@ -29,7 +29,7 @@ impl Numbers {
         Numbers { first, words }
     }
 
-    /// Takes one, if there is any.
+    /// Takes a number that is not in use, if there is any.
     #[inline]
     pub fn take(&self) -> Option<usize> {
         full_fence();
@@ -48,7 +48,7 @@ impl Numbers {
         None
     }
 
-    /// Gives back one that was taken from here.
+    /// Gives back a number that was taken from here.
     #[inline]
     pub fn put(&self, number: usize) {
         let number = number.wrapping_sub(self.first);
@@ -60,7 +60,7 @@ impl Numbers {
         full_fence();
     }
 
-    /// `true` if there is one to be taken.
+    /// `true` if a number is not in use.
     pub fn any(&self) -> bool {
         self.words.iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }

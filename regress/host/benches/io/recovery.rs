@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How fast a mirror of which nothing is in sync is copied, beside a plain copy with requests as large.
+//! The speed of a mirror's recovery, beside a plain copy with requests as large.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a device goes: removed, removed at its last close, or taken away by autoconf(9).
+//! The removal of a device: by request, at its last close, or by autoconf(9).
 //!
 //! ```text
 //!  DM_DEV_REMOVE, remove_all ── remove ────┐ control flag;    tear_down

@@ -21,6 +21,7 @@ use super::io::iogate::NotHeld;
 use super::io::reserve::Next;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
+use super::strategy::sector_at;
 use crate::kern::buf::{self, Io};
 use crate::kern::sys;
 
@@ -70,14 +71,12 @@ impl Slot {
     }
 
     /// Completes a child whose part failed or that goes back to the reserve or the pool, and goes on with its
-    /// I/O: the slow path of [`done`].
+    /// I/O: the slow path of [`done`], and the end of [`track_done`].
     ///
     /// # Safety
-    /// The child was sent with this parent, and is done.
+    /// The child was sent with this parent, and is done with this outcome.
     #[inline(never)]
-    unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent) {
-        // SAFETY: the caller's promise.
-        let outcome = unsafe { buf::outcome(&raw const (*child.as_ptr()).buf) };
+    unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent, outcome: buf::Outcome) {
         match parent {
             Parent::Whole(io, journey) => {
                 self.put_child(journey.pass.local(), child);
@@ -100,35 +99,25 @@ impl Slot {
         }
     }
 
-    /// Tells the target of a read that it had tracked that it is over. The answer is the read's result.
+    /// Tells the target that its read of `bytes` bytes from `start` on, which it tracks, is over. The answer is the
+    /// read's outcome.
     ///
     /// # Errors
-    /// The target's.
+    /// Those of `outcome`, or the target's.
     pub(super) fn untrack(
         &self,
         journey: &Journey,
         start: Sector,
-        length: Sector,
-        result: Result<(), Errno>,
-    ) -> Result<(), Errno> {
+        bytes: u32,
+        outcome: buf::Outcome,
+    ) -> buf::Outcome {
         // SAFETY: the journey began at this slot (invariant).
-        match &unsafe { self.gate.value(&journey.pass) }.table {
-            Some(table) => table.untrack(start, length, result),
-            None => result,
-        }
-    }
-
-    /// Completes a read that its target had tracked. From anywhere.
-    pub(super) fn track_over(&'static self, io: Io, journey: Journey, outcome: buf::Outcome) {
-        let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
-        let (moved, result) = match outcome {
-            Ok(()) => (0, Ok(())),
-            Err((moved, errno)) => (moved, Err(errno)),
-        };
-        match self.untrack(&journey, io.sector(), length, result) {
-            Ok(()) => self.finish(io, journey),
-            Err(errno) => self.failed(io, journey, moved, errno),
-        }
+        let current = unsafe { self.gate.value(&journey.pass) };
+        let Some(table) = &current.table else { return outcome };
+        let moved = outcome.err().map_or(0, |(moved, _)| moved);
+        let result = outcome.map_err(|(_, errno)| errno);
+        let length = Sector(u64::from(bytes / DEV_BSIZE));
+        table.untrack(start, length, result).map_err(|errno| (moved, errno))
     }
 
     /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has something else to
@@ -160,7 +149,7 @@ impl Slot {
         // SAFETY: the split is the caller's alone.
         let again = unsafe {
             let raw = split.as_ptr();
-            let sector = Sector((*raw).start.0.wrapping_add(u64::from(at / DEV_BSIZE)));
+            let sector = sector_at((*raw).start, at);
             match &mut (*raw).whole {
                 Some((io, journey)) if !journey.again => {
                     journey.again = self.may_map_again(io, journey, sector);
@@ -258,7 +247,7 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
         let raw = child.as_ptr();
         let (slot, reserved): (&'static Slot, bool) = (&*(*raw).slot, (*raw).reserved);
         if !buf::is_complete(buf) || reserved {
-            return slot.done(child, (*raw).parent.assume_init_read());
+            return slot.done(child, (*raw).parent.assume_init_read(), buf::outcome(buf));
         }
         // Copied out before the child can be used by another CPU; field by field, since a read of the whole
         // enum makes the compiler spill it.
@@ -267,25 +256,18 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
                 match journey.pass.local().child.keep(child) {
                     true => slot.finish(io, journey),
-                    false => slot.done(child, Parent::Whole(io, journey)),
+                    false => slot.done(child, Parent::Whole(io, journey), Ok(())),
                 }
             }
             &Parent::Piece(split, offset) => match Split::keeps(split, child) {
                 true => slot.release(split),
-                false => slot.done(child, Parent::Piece(split, offset)),
+                false => slot.done(child, Parent::Piece(split, offset), Ok(())),
             },
         }
     }
 }
 
-/// The sectors of a piece of a split that begins at `start`, from byte `offset` of it on.
-pub(super) fn piece_range(start: Sector, offset: u32, bytes: u32) -> (Sector, Sector) {
-    // The split lies on the device.
-    let at = Sector(start.0.wrapping_add(u64::from(offset / DEV_BSIZE)));
-    (at, Sector(u64::from(bytes / DEV_BSIZE)))
-}
-
-/// b_iodone of a child whose read is tracked by its target. From anywhere; does not sleep.
+/// b_iodone of a child whose read is tracked by its target. Context: see this file's head.
 ///
 /// # Safety
 /// As for [`done`].
@@ -296,22 +278,17 @@ pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
         let raw = child.as_ptr();
         let slot: &'static Slot = &*(*raw).slot;
         let (outcome, bytes) = (buf::outcome(buf), (*buf).b_bufsize as u32);
-        match (*raw).parent.assume_init_read() {
-            Parent::Whole(io, journey) => {
-                slot.put_child(journey.pass.local(), child);
-                slot.track_over(io, journey, outcome);
-            }
+        let parent = (*raw).parent.assume_init_read();
+        let outcome = match &parent {
+            Parent::Whole(io, journey) => slot.untrack(journey, io.sector(), bytes, outcome),
             Parent::Piece(split, offset) => {
-                let Some((_, journey)) = &(*split.as_ptr()).whole else { return };
-                let (start, length) = piece_range((*split.as_ptr()).start, offset, bytes);
-                let result = outcome.map_err(|(_, errno)| errno);
-                let moved = outcome.err().map_or(0, |(moved, _)| moved);
-                if let Err(errno) = slot.untrack(journey, start, length, result) {
-                    slot.note(split, offset.saturating_add(moved), errno);
-                }
-                slot.put_child(journey.pass.local(), child);
-                slot.release(split);
+                let split = split.as_ptr();
+                let Some((_, journey)) = &(*split).whole else {
+                    panic!("dm: a piece without its I/O");
+                };
+                slot.untrack(journey, sector_at((*split).start, *offset), bytes, outcome)
             }
-        }
+        };
+        slot.done(child, parent, outcome);
     }
 }

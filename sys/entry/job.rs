@@ -3,7 +3,7 @@
 //! NetBSD's part of tables whose targets serve I/O themselves: where their jobs are kept, the
 //! nested buffers of their lanes, the threads that poll them.
 //!
-//! A job is a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
+//! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
 //! for a flush or a discard. A lane has one request under way at a time, with a nested buffer for
 //! each place that it goes to; the last buffer to be done has the lane polled. What may sleep, a
 //! flush or a discard, is the errand of a thread of its own.
@@ -54,7 +54,7 @@ pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 
 /// NetBSD's part of one table whose targets serve I/O.
 ///
-/// What protects each field: (-) never changes; (a) atomic; (l) a lock of its own; (j) the job's owner; (r) the
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own; (j) the job's owner; (r) the
 /// lane's runner, and while a request is in flight what completes it.
 ///
 /// # Invariants
@@ -143,13 +143,13 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Adds one, which must look for a number once more afterwards.
+    /// Adds a split, whose sender must look for a number once more afterwards.
     fn push(&self, split: NonNull<Split>) {
         self.count.fetch_add(1, Ordering::SeqCst);
         self.splits.lock().push(split);
     }
 
-    /// Takes the first. The caller has given a number back before.
+    /// Takes the first split. The caller has given a number back before.
     #[inline]
     fn pop(&self) -> Option<NonNull<Split>> {
         if self.count.load(Ordering::SeqCst) == 0 {
@@ -162,7 +162,7 @@ impl Queue {
 }
 
 /// The I/O, or the thread, that a job stands for.
-enum Held {
+pub(super) enum Held {
     /// The number is not in use.
     Nothing,
     /// All of an I/O.
@@ -183,7 +183,7 @@ const GIVEN_BACK: i32 = -2;
 unsafe impl Send for Held {}
 
 impl Held {
-    /// The I/O of which this is a part, and where in it the part begins and how many bytes it has; none for a
+    /// The I/O that the job is a part of, the first byte of the part, and the number of its bytes; none for a
     /// thread.
     ///
     /// # Safety
@@ -299,47 +299,32 @@ impl TableIo {
         self.disks.get(component.0 as usize).map(|disk| disk.device())
     }
 
-    /// Makes a job of a piece of a split, which the caller has counted as under way. `false`: the
-    /// split waits for the number of a job, and the piece is not counted after all.
+    /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight. The caller has claimed
+    /// the job's number.
     ///
     /// # Safety
-    /// The split is the caller's to send, its I/O is inside the gate behind which `engine`'s table
-    /// stands, and the piece lies in it.
-    pub(super) unsafe fn take(
+    /// The I/O is the caller's to send and inside the gate behind which `engine`'s table stands, and the piece lies in it.
+    /// Until this returns something else of the caller's keeps the table: the sender's count of the split, or
+    /// another pass.
+    pub(super) unsafe fn submit(
         &self,
         engine: &Arc<Executor>,
-        line: usize,
-        split: NonNull<Split>,
-        (offset, bytes): (u32, u32),
+        (line, number): (usize, usize),
+        held: Held,
         taken: Taken,
-    ) -> bool {
-        // SAFETY: the caller's promise.
-        let Some((io, _)) = (unsafe { &(*split.as_ptr()).whole }) else { return false };
-        let Some(number) = engine.claim(line) else {
-            return false;
+    ) {
+        // SAFETY: the I/O is the caller's.
+        let Some((io, _, bytes)) = (unsafe { held.part() }) else {
+            panic!("dm: a job without its I/O")
         };
-        let info = info(number, line, taken, io, bytes);
-        self.hold(number, Held::Piece(split, offset, bytes));
+        let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
+        let info = JobInfo {
+            fua: io.is_fua(),
+            came: cpu::milliseconds(),
+            ..JobInfo::new(number, (line, taken.queue), Op::rw(io.is_write()), range)
+        };
+        self.hold(number, held);
         engine.submit(info);
-        true
-    }
-
-    /// Makes a job of all of an I/O. `Err` has it again: there is no number for the job.
-    ///
-    /// # Safety
-    /// As for [`TableIo::take`]; and the caller has a pass of its own of the same gate.
-    pub(super) unsafe fn take_whole(
-        &self,
-        engine: &Arc<Executor>,
-        line: usize,
-        (io, journey): (Io, Journey),
-        taken: Taken,
-    ) -> Result<(), (Io, Journey)> {
-        let Some(number) = engine.claim(line) else { return Err((io, journey)) };
-        let info = info(number, line, taken, &io, io.bytes());
-        self.hold(number, Held::Whole(io, journey));
-        engine.submit(info);
-        Ok(())
     }
 
     /// Keeps what a job stands for, whose number the caller has claimed.
@@ -653,17 +638,6 @@ impl Host for TableIo {
         let guard = self.control.lock();
         self.told.broadcast();
         drop(guard);
-    }
-}
-
-/// The description of a job that `taken` tells of: so many bytes of an I/O.
-#[inline]
-fn info(number: usize, line: usize, taken: Taken, io: &Io, bytes: u32) -> JobInfo {
-    let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
-    JobInfo {
-        fua: io.is_fua(),
-        came: cpu::milliseconds(),
-        ..JobInfo::new(number, (line, taken.queue), Op::rw(io.is_write()), range)
     }
 }
 

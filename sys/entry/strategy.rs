@@ -23,11 +23,11 @@ use dm_core::pdev::Pdev;
 use dm_core::table::{Piece, Taken};
 use dm_core::units::{DEV_BSIZE, Sector};
 
-use super::completion::{done, piece_range, track_done};
+use super::completion::{done, track_done};
 use super::io::iogate::NotHeld;
-use super::job::TableIo;
+use super::job::{Held, TableIo};
 use super::netbsd::NetBsd;
-use super::pieces::{Journey, Parent, Split, impatient_origin};
+use super::pieces::{Child, Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
 use super::{dm_label_guard, global, stats};
 use crate::kern::buf::{self, Io};
@@ -38,8 +38,8 @@ use crate::kern::{cpu, sys};
 pub(super) enum Place {
     /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
     Send(Vnode, Sector),
-    /// The same, and its target is told when it is over.
-    Track(Option<Vnode>, Sector),
+    /// To this sector of a component, for a read whose target is told when it is over.
+    Track(Vnode, Sector),
     /// Nowhere: it reads as zeroes.
     Zero,
     /// Nowhere: it fails.
@@ -56,10 +56,10 @@ impl Place {
                 Some(disk) => (Place::Send(disk.device().vnode(), sector), found),
                 None => (Place::Fail(Errno::EIO), found),
             },
-            Piece::Track(component, sector, found) => {
-                let vnode = component.disk().map(|disk| disk.device().vnode());
-                (Place::Track(vnode, sector), found)
-            }
+            Piece::Track(component, sector, found) => match component.disk() {
+                Some(disk) => (Place::Track(disk.device().vnode(), sector), found),
+                None => (Place::Fail(Errno::EIO), found),
+            },
             Piece::Zero(found) => (Place::Zero, found),
             Piece::Fail(found, errno) => (Place::Fail(errno), found),
             Piece::Take(found, taken) => (Place::Take(taken), found),
@@ -157,7 +157,10 @@ impl Slot {
             }
             Some(Piece::Track(component, sector, found)) if found == length => {
                 let vnode = component.disk().map(|disk| disk.device().vnode());
-                self.track(io, journey, vnode, sector);
+                match vnode {
+                    Some(vnode) => self.track(io, journey, vnode, sector),
+                    None => self.fail(io, journey, 0, Errno::EIO),
+                }
             }
             Some(Piece::Take(found, taken)) if found == length => {
                 self.hand_over(io, journey, start, taken);
@@ -172,15 +175,10 @@ impl Slot {
 
     /// Sends all of a read that its target tracks.
     #[inline(never)]
-    fn track(&'static self, io: Io, journey: Journey, vnode: Option<Vnode>, sector: Sector) {
-        let Some(vnode) = vnode else {
-            return self.track_over(io, journey, Err((0, Errno::EIO)));
-        };
+    fn track(&'static self, io: Io, journey: Journey, vnode: Vnode, sector: Sector) {
         let spare = journey.pass.local().child.take();
         let Some(child) = spare.or_else(|| self.child()) else {
-            let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
-            // It will be mapped again.
-            let _ = self.untrack(&journey, io.sector(), length, Err(Errno::ENOMEM));
+            self.unsent(&journey, io.sector(), io.bytes());
             return self.starve(io, journey);
         };
         // SAFETY: the child is ours. The I/O, and with its pass the table and the device, stay until
@@ -194,6 +192,13 @@ impl Slot {
         }
     }
 
+    /// Tells the target that `bytes` bytes from `start` on, which it tracks, were not sent for lack of memory. They will be
+    /// mapped again.
+    #[cold]
+    fn unsent(&self, journey: &Journey, start: Sector, bytes: u32) {
+        let _ = self.untrack(journey, start, bytes, Err((0, Errno::ENOMEM)));
+    }
+
     /// Hands all of an I/O to the target that takes it, as one job. Thread or soft interrupt; sleeps where
     /// VOP_STRATEGY does.
     #[inline(never)]
@@ -203,11 +208,14 @@ impl Slot {
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
         let current = unsafe { self.gate.value(&kept) };
         match serving(current, taken) {
-            // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays until
-            // after this.
-            Some((host, engine, line)) => unsafe {
-                if let Err((io, journey)) = host.take_whole(engine, line, (io, journey), taken) {
-                    // It waits for the number of a job, as a split.
+            Some((host, engine, line)) => match engine.claim(line) {
+                // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
+                // until after this.
+                Some(number) => unsafe {
+                    host.submit(engine, (line, number), Held::Whole(io, journey), taken);
+                },
+                // It waits for the number of a job, as a split.
+                None => {
                     let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
                     self.split(io, journey, start, Place::Take(taken), length);
                 }
@@ -308,11 +316,11 @@ impl Slot {
             while let left @ 1.. = (*raw).bytes.saturating_sub((*raw).sent) {
                 let offset = (*raw).sent;
                 let (place, found) = next.take().unwrap_or_else(|| {
-                    let start = (*raw).start.0.wrapping_add(u64::from(offset / DEV_BSIZE));
+                    let start = sector_at((*raw).start, offset);
                     let length = Sector(u64::from(left / DEV_BSIZE));
                     let piece = match journey.again {
-                        true => map_again(table, Sector(start), length),
-                        false => table.map(Sector(start), length, Op::rw(write)),
+                        true => map_again(table, start, length),
+                        false => table.map(start, length, Op::rw(write)),
                     };
                     piece.map_or((Place::Fail(Errno::EIO), length), Place::of)
                 });
@@ -325,38 +333,20 @@ impl Slot {
                         let child = local.child.take().or_else(|| self.child_or_wait(split));
                         let Some(child) = child else { return };
                         (*raw).sent = sent;
-                        (*raw).pending.fetch_add(1, Ordering::Relaxed);
-                        let child = child.as_ptr();
-                        let buf = &raw mut (*child).buf;
-                        buf::nest(buf, io, offset, bytes, sector, done);
-                        (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
-                        vnode.strategy(buf);
+                        send_piece(split, child, (offset, bytes), (vnode, sector), done);
                         continue;
                     }
                     Place::Track(vnode, sector) => {
-                        let (at, length) = piece_range((*raw).start, offset, bytes);
-                        let child = local.child.take().or_else(|| self.child());
-                        if let Some((child, vnode)) = child.zip(vnode) {
-                            (*raw).sent = sent;
-                            (*raw).pending.fetch_add(1, Ordering::Relaxed);
-                            let child = child.as_ptr();
-                            let buf = &raw mut (*child).buf;
-                            buf::nest(buf, io, offset, bytes, sector, track_done);
-                            (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
-                            vnode.strategy(buf);
-                            continue;
-                        }
-                        if let Some(child) = child {
-                            self.put_child(local, child);
-                            let result = self.untrack(journey, at, length, Err(Errno::EIO));
-                            self.note(split, offset, result.err().unwrap_or(Errno::EIO));
-                        } else {
+                        let Some(child) = local.child.take().or_else(|| self.child()) else {
                             // Mapped again, when a child is there.
-                            let _ = self.untrack(journey, at, length, Err(Errno::ENOMEM));
+                            self.unsent(journey, sector_at((*raw).start, offset), bytes);
                             let Some(child) = self.child_or_wait(split) else { return };
                             self.put_child(local, child);
                             continue;
-                        }
+                        };
+                        (*raw).sent = sent;
+                        send_piece(split, child, (offset, bytes), (vnode, sector), track_done);
+                        continue;
                     }
                     Place::Zero if write => {}
                     Place::Zero => io.zero(offset, bytes),
@@ -366,11 +356,12 @@ impl Slot {
                             // As in `hand_over`.
                             None => self.note(split, offset, Errno::EIO),
                             Some((host, engine, line)) => {
-                                (*raw).pending.fetch_add(1, Ordering::Relaxed);
-                                if !host.take(engine, line, split, (offset, bytes), taken) {
-                                    (*raw).pending.fetch_sub(1, Ordering::Relaxed);
+                                let Some(number) = engine.claim(line) else {
                                     return host.wait_for_job(engine, line, split);
-                                }
+                                };
+                                (*raw).pending.fetch_add(1, Ordering::Relaxed);
+                                let piece = Held::Piece(split, offset, bytes);
+                                host.submit(engine, (line, number), piece, taken);
                             }
                         }
                     }
@@ -380,6 +371,36 @@ impl Slot {
         }
         self.release(split);
     }
+}
+
+/// Sends a piece of a split, `bytes` bytes from byte `offset` of its I/O on, to a component.
+///
+/// # Safety
+/// The caller is the split's sender, and has the child. The piece lies in the I/O; the I/O's pass keeps the component.
+#[inline(always)]
+unsafe fn send_piece(
+    split: NonNull<Split>,
+    child: NonNull<Child>,
+    (offset, bytes): (u32, u32),
+    (vnode, sector): (Vnode, Sector),
+    done: buf::Done,
+) {
+    // SAFETY: the caller's promise; the piece is counted before it is sent.
+    unsafe {
+        let (split_raw, child) = (split.as_ptr(), child.as_ptr());
+        let Some((io, _)) = &(*split_raw).whole else { panic!("dm: a split without its I/O") };
+        (*split_raw).pending.fetch_add(1, Ordering::Relaxed);
+        let buf = &raw mut (*child).buf;
+        buf::nest(buf, io, offset, bytes, sector, done);
+        (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
+        vnode.strategy(buf);
+    }
+}
+
+/// The sector of a device at byte `offset` of an I/O that begins at `start`.
+pub(super) fn sector_at(start: Sector, offset: u32) -> Sector {
+    // The I/O lies on the device.
+    Sector(start.0.wrapping_add(u64::from(offset / DEV_BSIZE)))
 }
 
 /// The means of the line that takes a stretch of I/O, and the line's number among those that serve I/O.

@@ -188,6 +188,7 @@ fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, Mistake> {
         chunk,
         named,
         features,
+        // Set when the origin knows of it.
         merges: false,
         begun: AtomicBool::new(false),
     })

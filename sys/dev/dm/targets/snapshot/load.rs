@@ -2,11 +2,11 @@
 
 //! How a snapshot comes: a store that is read, a new one that is made, or one that another table has been using.
 
+use core::sync::atomic::Ordering;
+
 use super::cow::{Health, Keeper, Kind, Tail};
 use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
 use super::{Snapshot, bytes};
-use core::sync::atomic::Ordering;
-
 use crate::lane::Lane;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
@@ -24,6 +24,14 @@ struct Found {
     full: bool,
     /// Each exception has the chunk that it would have been given.
     dense: bool,
+}
+
+impl Found {
+    /// A store without exceptions.
+    fn empty(geometry: Geometry, next_free: u64) -> Found {
+        let tail = Tail::default();
+        Found { geometry, valid: true, tail, next_free, full: false, dense: true }
+    }
 }
 
 /// The end of the exceptions as they are read.
@@ -108,15 +116,7 @@ impl Snapshot {
     async fn read_store(&self, lane: &mut Lane) -> Result<Found, Errno> {
         let geometry = Geometry::new(self.chunk.max(1)).ok_or(Errno::EINVAL)?;
         if self.kind == Kind::Transient {
-            let tail = Tail::default();
-            return Ok(Found {
-                geometry,
-                valid: true,
-                tail,
-                next_free: 0,
-                full: false,
-                dense: true,
-            });
+            return Ok(Found::empty(geometry, 0));
         }
         let unit = self.unit();
         lane.read(self.place(Sector::ZERO), sectors(unit)).await?;
@@ -131,15 +131,7 @@ impl Snapshot {
                     return Err(Errno::EINVAL);
                 }
                 if !valid {
-                    let (tail, next_free) = (Tail::default(), FIRST);
-                    return Ok(Found {
-                        geometry,
-                        valid,
-                        tail,
-                        next_free,
-                        full: false,
-                        dense: true,
-                    });
+                    return Ok(Found { valid, ..Found::empty(geometry, FIRST) });
                 }
                 self.read_areas(geometry, lane).await
             }
@@ -159,8 +151,7 @@ impl Snapshot {
         Header::write(buffer, true, geometry.chunk().0 as u32);
         lane.write(&[self.place(Sector::ZERO)], sectors(unit), true).await.ok()?;
         self.cow.state.lock().unit.fill(0);
-        let tail = Tail::default();
-        Ok(Found { geometry, valid: true, tail, next_free: FIRST, full: false, dense: true })
+        Ok(Found::empty(geometry, FIRST))
     }
 
     /// Reads every area, up to the end of the exceptions or of the device.

@@ -58,13 +58,7 @@ impl Merge {
         loop {
             let turn = of.shared.turn();
             let (start, write) = (job.start(), job.is_write());
-            let (put, geometry, size) = {
-                let state = of.cow.state.lock();
-                let chunk = state.geometry.chunk_of(start);
-                let put = if write { None } else { Some(state.put(chunk, false)) };
-                (put, state.geometry, state.cow_size)
-            };
-            let put = put.unwrap_or_else(|| of.cow.put_write(geometry.chunk_of(start)));
+            let (put, geometry, size) = of.cow.put(start, write);
             match put {
                 Put::Store(found) => {
                     let to = in_store(geometry, size, found, start);

@@ -8,6 +8,8 @@
 //! origin, and flushed; the entries become zeroes in the store, the first one's sector last; then they go from memory.
 //! Copying may stop anywhere, and begins anew.
 
+use core::sync::atomic::AtomicBool;
+
 use super::cow::{MERGED, Run, Tail};
 use super::format::{ENTRY, Exception};
 use super::{COPIES, Snapshot, bytes};
@@ -16,7 +18,6 @@ use crate::lane::Lane;
 use crate::targets::turns::Turns;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
-use core::sync::atomic::AtomicBool;
 
 /// Bytes in a run, at most, if it has more than one chunk: writes of them wait while it is merged.
 const RUN: u64 = 4 << 20;

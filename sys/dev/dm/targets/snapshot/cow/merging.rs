@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What merging changes about a snapshot: exceptions go, from the last one of the store backwards.
+//! The state of a snapshot that is being merged: its exceptions go, from the last one of the store backwards.
 //!
 //! A *run* is some exceptions at the end of the store whose chunks are consecutive, of the origin and of the store. It is merged
 //! as one:
@@ -16,12 +16,14 @@
 //! places have the content. It is tried again with the next start. All else that fails leaves the exceptions as they are.
 
 use super::{Cow, Health, State, Tail};
+use crate::Sector;
+use crate::targets::snapshot::format::Geometry;
 use crate::targets::snapshot::runs::Found;
 
 /// Chunks in a run, at most: each has its own bucket of writes that are under way.
 pub const MERGED: u64 = super::READS as u64 / 2;
 
-/// How far merging is.
+/// The progress of merging.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Merging {
     /// The chunks that are being merged.
@@ -117,14 +119,17 @@ impl State {
 }
 
 impl Cow {
-    /// The place of a write through the device that merges.
-    pub fn put_write(&self, chunk: u64) -> Put {
+    /// The place of I/O on the chunk of a sector through the device that merges, with the geometry and the store's size. A
+    /// write in the store is counted as under way.
+    pub fn put(&self, start: Sector, write: bool) -> (Put, Geometry, Sector) {
         let state = self.state.lock();
-        match state.put(chunk, true) {
-            Put::Store(found) if self.begin_read(chunk) => Put::Store(found),
-            Put::Store(_) => Put::Wait,
-            other => other,
-        }
+        let (geometry, size) = (state.geometry, state.cow_size);
+        let chunk = geometry.chunk_of(start);
+        let put = match state.put(chunk, write) {
+            Put::Store(_) if write && !self.begin_read(chunk) => Put::Wait,
+            put => put,
+        };
+        (put, geometry, size)
     }
 
     /// `Some` when what was begun before merging was is over: `true` if there is something to merge.

@@ -278,6 +278,9 @@ impl Slot {
         let split = local.split.take().or_else(|| global()?.splits.get());
         let reserved = split.is_none();
         let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
+            if let Place::Track(..) = first {
+                self.unsent(&journey, start, (found.0 as u32).wrapping_mul(DEV_BSIZE));
+            }
             return self.starve(io, journey);
         };
         local.tallies.count_split();

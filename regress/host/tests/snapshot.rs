@@ -336,6 +336,30 @@ fn page_outs_need_no_memory_for_some_hundred_chunks() {
     it.bench.end();
 }
 
+/// Reads that find no nested buffer were counted when they were mapped: they are not any more while they wait, or the
+/// origin's writes would wait for ever.
+#[test]
+fn reads_that_wait_for_memory_are_not_waited_for() {
+    let it = Snapshots::new(ROOM, "P 8");
+    it.bench.machine.faults().exhaust_memory(true);
+    it.origin.hold();
+    let sectors = |n: u64| if n.is_multiple_of(2) { 8 } else { 64 };
+    let mut reads: Vec<Io> = (0..40).map(|n| Io::new(sectors(n) as usize * SECTOR)).collect();
+    for (n, io) in (0..).zip(&mut reads) {
+        io.start(it.snapshot.dev(), Request::read(n * 64));
+    }
+    it.origin.release();
+    for (n, io) in (0..).zip(&mut reads) {
+        assert_eq!(io.wait().error, None);
+        same(io.data(), &pattern(1, n * 64, sectors(n)), "the snapshot");
+    }
+    let places: Vec<u64> = (0..40).map(|n| n * 64).collect();
+    it.write_all(&places, 8);
+    it.bench.machine.faults().reset();
+    it.shows_its_moment();
+    it.bench.end();
+}
+
 /// A store as it would be after copies in order, and the time to read it.
 fn loading(exceptions: u64) -> (f64, Bench) {
     let bench = Bench::new();

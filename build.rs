@@ -4,7 +4,7 @@
 //! driver uses of it into C assertions (`build/layout.rs`), and (hosted) compiles the shim with them.
 //!
 //! Headers come from the NetBSD source tree that `NETBSDSRCDIR` names, else from the set that
-//! `cargo xtask setup` unpacked (NetBSD 11) with the stand-ins of `sys/kern/include`.
+//! `cargo xtask setup` unpacked (NetBSD 11) with the stand-ins of `sys/netbsd/include`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -178,12 +178,12 @@ struct Port {
 }
 
 fn main() {
-    println!("cargo::rerun-if-changed=sys/kern/netbsd.h");
-    println!("cargo::rerun-if-changed=sys/kern/shim.c");
-    println!("cargo::rerun-if-changed=sys/kern/shim.h");
-    println!("cargo::rerun-if-changed=sys/kern/ciphers.h");
-    println!("cargo::rerun-if-changed=sys/kern/include");
-    println!("cargo::rerun-if-changed=sys/kern/include-aarch64");
+    println!("cargo::rerun-if-changed=sys/netbsd/netbsd.h");
+    println!("cargo::rerun-if-changed=sys/netbsd/shim.c");
+    println!("cargo::rerun-if-changed=sys/netbsd/shim.h");
+    println!("cargo::rerun-if-changed=sys/netbsd/ciphers.h");
+    println!("cargo::rerun-if-changed=sys/netbsd/include");
+    println!("cargo::rerun-if-changed=sys/netbsd/include-aarch64");
     println!("cargo::rerun-if-env-changed=NETBSDSRCDIR");
     println!("cargo::rerun-if-env-changed=DM_NETBSD_HEADERS");
     println!("cargo::rustc-check-cfg=cfg(loom)");
@@ -203,7 +203,7 @@ fn main() {
 
     if env::var_os("CARGO_FEATURE_HOSTED").is_some() {
         let mut shim = cc::Build::new();
-        shim.compiler("clang").no_default_flags(true).file("sys/kern/shim.c");
+        shim.compiler("clang").no_default_flags(true).file("sys/netbsd/shim.c");
         shim.include(&out);
         for flag in &port.flags {
             shim.flag(flag);
@@ -272,9 +272,9 @@ fn port(root: &Path) -> Port {
         flags.push("-D__NetBSD_Version__=1100000000".into());
         if machine == "evbarm" {
             // Before the others, which are x86's where ports differ.
-            flags.push(format!("-I{}", root.join("sys/kern/include-aarch64").display()));
+            flags.push(format!("-I{}", root.join("sys/netbsd/include-aarch64").display()));
         }
-        flags.push(format!("-I{}", root.join("sys/kern/include").display()));
+        flags.push(format!("-I{}", root.join("sys/netbsd/include").display()));
         for dir in [zig, "generic-netbsd"] {
             flags.push("-isystem".into());
             flags.push(headers.join(dir).display().to_string());
@@ -299,8 +299,8 @@ fn link_machine(src: &Path, machine: &str, links: &Path) {
 
 fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
     let mut builder = bindgen::Builder::default()
-        .header(root.join("sys/kern/netbsd.h").display().to_string())
-        .header(root.join("sys/kern/shim.h").display().to_string())
+        .header(root.join("sys/netbsd/netbsd.h").display().to_string())
+        .header(root.join("sys/netbsd/shim.h").display().to_string())
         .clang_args(flags)
         .clang_arg("-DDM_BINDGEN")
         // A header that changes makes new bindings.
@@ -347,7 +347,7 @@ fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
 /// The text of all sources of the driver that name what is NetBSD's.
 fn sources(root: &Path) -> String {
     let mut text = String::new();
-    let mut left = vec![root.join("sys/kern"), root.join("sys/entry")];
+    let mut left = vec![root.join("sys/netbsd"), root.join("sys/entry")];
     while let Some(folder) = left.pop() {
         println!("cargo::rerun-if-changed={}", folder.display());
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

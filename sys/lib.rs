@@ -2,7 +2,7 @@
 
 //! NetBSD's device-mapper driver, dm(4).
 //!
-//! [`kern`] makes NetBSD's kernel interface safe; [`entry`] puts `dm-core` behind the C interface
+//! [`netbsd`] makes NetBSD's kernel interface safe; [`entry`] puts `dm-core` behind the C interface
 //! that the kernel calls. In a kernel this crate is the driver's object; in a Unix process
 //! (feature `hosted`) the functions it calls are those of `regress/host`.
 
@@ -11,4 +11,4 @@
 extern crate alloc;
 
 pub mod entry;
-pub mod kern;
+pub mod netbsd;

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crate::kern::sys;
+use crate::netbsd::sys;
 
 /// What is sent to the driver: a buffer, and whether it is done.
 #[repr(C)]
@@ -341,7 +341,7 @@ unsafe extern "C" fn dm_shim_thread(
     let thread = thread::spawn(move || {
         let body = body;
         // SAFETY: the body is this thread's.
-        unsafe { crate::kern::kthread::dm_thread_main(body.0) };
+        unsafe { crate::netbsd::kthread::dm_thread_main(body.0) };
     });
     // SAFETY: the caller's promise.
     unsafe { lwp.write(Box::into_raw(Box::new(thread)).cast()) };

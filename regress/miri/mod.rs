@@ -20,7 +20,7 @@ use dm_core::worker::Quiesce;
 
 use super::autoconf::{dm_module_fini, dm_module_init};
 use super::strategy::dmstrategy;
-use crate::kern::sys;
+use crate::netbsd::sys;
 use c::TestIo;
 
 /// Reads or writes sectors of device 1, and waits. The answer is the errno.

@@ -10,17 +10,17 @@ use dm_core::device::Driver;
 use dm_core::units::Minor;
 use dm_core::{Errno, errno};
 
-use super::netbsd::NetBsd;
+use super::kernel::NetBsd;
 use super::slot::Slots;
 use super::stats::FOLDER;
 use super::{
     BACKGROUND_SHARE, Global, devsw, dm_background_share, dm_label_guard, dm_legacy_errors, global,
     set_global, take_global,
 };
-use crate::kern::callout::Callout;
-use crate::kern::mutex;
-use crate::kern::pool_cache::PoolCache;
-use crate::kern::{cpu, sys};
+use crate::netbsd::callout::Callout;
+use crate::netbsd::mutex;
+use crate::netbsd::pool_cache::PoolCache;
+use crate::netbsd::{cpu, sys};
 
 /// `true` from the start of a `dm_module_fini` that does not fail until the next `dm_module_init`: opens of the
 /// control node fail, without which no device is made.

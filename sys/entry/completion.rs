@@ -22,8 +22,8 @@ use super::io::reserve::Next;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
 use super::strategy::sector_at;
-use crate::kern::buf::{self, Io};
-use crate::kern::sys;
+use crate::netbsd::buf::{self, Io};
+use crate::netbsd::sys;
 
 impl Slot {
     /// Completes an I/O that succeeded, and leaves the gate.

@@ -13,8 +13,8 @@ use dm_core::{Errno, errno};
 use super::slot::Slot;
 use super::strategy::dmstrategy;
 use super::{Global, autoconf, global};
-use crate::kern::disk::Node;
-use crate::kern::sys;
+use crate::netbsd::disk::Node;
+use crate::netbsd::sys;
 
 /// The control nodes that are open, a bit each: NetBSD calls d_close for the last of several opens only.
 static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);

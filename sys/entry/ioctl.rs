@@ -14,11 +14,11 @@ use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
-use super::netbsd::NetBsd;
+use super::kernel::NetBsd;
 use super::slot::{DiskUse, Slot};
 use super::{Global, devsw, global, label};
-use crate::kern::proplib::Dictionary;
-use crate::kern::sys;
+use crate::netbsd::proplib::Dictionary;
+use crate::netbsd::sys;
 
 /// The commands, in the width that d_ioctl has them.
 macro_rules! commands {
@@ -256,7 +256,7 @@ impl Device<'_> {
     /// Calls `f` with every component, once each.
     fn components(
         &self,
-        mut f: impl FnMut(&crate::kern::vnode::BlockDevice) -> Result<(), Errno>,
+        mut f: impl FnMut(&crate::netbsd::vnode::BlockDevice) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let table = self.table()?;
         let mut result = Ok(());

@@ -30,16 +30,16 @@ use dm_core::table::Taken;
 use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
-use super::netbsd::Disk;
+use super::kernel::Disk;
 use super::pieces::{Journey, Split};
 use super::slot::Slot;
 use crate::entry::io::parker::Parker;
-use crate::kern::buf::{self, Io};
-use crate::kern::condvar::Condvar;
-use crate::kern::cpu::Text;
-use crate::kern::kthread::Thread;
-use crate::kern::mutex::{Mutex, SpinMutex};
-use crate::kern::{cpu, sys};
+use crate::netbsd::buf::{self, Io};
+use crate::netbsd::condvar::Condvar;
+use crate::netbsd::cpu::Text;
+use crate::netbsd::kthread::Thread;
+use crate::netbsd::mutex::{Mutex, SpinMutex};
+use crate::netbsd::{cpu, sys};
 
 mod answers;
 mod lane;
@@ -295,7 +295,7 @@ impl TableIo {
         table
     }
 
-    fn device(&self, component: ComponentIndex) -> Option<&crate::kern::vnode::BlockDevice> {
+    fn device(&self, component: ComponentIndex) -> Option<&crate::netbsd::vnode::BlockDevice> {
         self.disks.get(component.0 as usize).map(|disk| disk.device())
     }
 

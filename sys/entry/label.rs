@@ -16,9 +16,9 @@ use super::global;
 use super::io::Door;
 use super::pieces::Journey;
 use super::slot::Slot;
-use crate::kern::buf::Io;
-use crate::kern::disk::{Disk, default_label};
-use crate::kern::{cpu, sys};
+use crate::netbsd::buf::Io;
+use crate::netbsd::disk::{Disk, default_label};
+use crate::netbsd::{cpu, sys};
 
 /// The most I/Os that a search for a label may take: readdisklabel(9) follows a disk's boot records, which may
 /// form a circle.

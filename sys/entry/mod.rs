@@ -6,7 +6,7 @@
 //! module(9), `ioctl.rs` the ioctls of a disk, `label.rs` its label; `strategy.rs` is the I/O path
 //! down, `completion.rs` the way back, `pieces.rs` what I/O is made of meanwhile, `slot.rs` a device's
 //! part in it, `io/` the gate and the reserve, `job.rs` I/O that targets serve themselves; `unit.rs` and
-//! `netbsd.rs` are dm-core's traits for this kernel.
+//! `kernel.rs` are dm-core's traits for this kernel.
 
 pub mod autoconf;
 mod completion;
@@ -14,11 +14,11 @@ pub mod devsw;
 pub mod io;
 pub mod ioctl;
 pub mod job;
+pub mod kernel;
 mod label;
 #[cfg(all(test, miri))]
 #[path = "../../regress/miri/mod.rs"]
 mod miri;
-pub mod netbsd;
 #[cfg(not(feature = "hosted"))]
 mod panic;
 pub mod pieces;
@@ -32,9 +32,9 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use dm_core::device::Driver;
 
-use crate::kern::callout::Callout;
-use crate::kern::pool_cache::PoolCache;
-use netbsd::NetBsd;
+use crate::netbsd::callout::Callout;
+use crate::netbsd::pool_cache::PoolCache;
+use kernel::NetBsd;
 use pieces::{Child, Split};
 use slot::Slots;
 

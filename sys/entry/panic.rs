@@ -5,8 +5,8 @@
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use crate::kern::cpu::Text;
-use crate::kern::sys;
+use crate::netbsd::cpu::Text;
+use crate::netbsd::sys;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

@@ -18,9 +18,9 @@ use super::io::Pass;
 use super::io::queue::{Ordered, Queue};
 use super::slot::{Local, Slot};
 use super::{Global, global, in_use};
-use crate::kern::buf::{self, Io, IoQueue};
-use crate::kern::pool_cache::Pooled;
-use crate::kern::{cpu, sys};
+use crate::netbsd::buf::{self, Io, IoQueue};
+use crate::netbsd::pool_cache::Pooled;
+use crate::netbsd::{cpu, sys};
 
 /// A nested buffer with what its completion needs. Constructed once, by the pool: the buffer's own lock and
 /// condition variables stay initialised from one I/O to the next.

@@ -23,15 +23,15 @@ use super::io::iogate::IoGate;
 use super::io::reserve::Reserve;
 use super::io::{Door, Pass};
 use super::job::TableIo;
-use super::netbsd::NetBsd;
+use super::kernel::NetBsd;
 use super::pieces::{Child, Halted, Idle, Spare, Split};
 use super::stats::{Folded, Tallies};
-use crate::kern::buf::IoQueue;
-use crate::kern::condvar::Condvar;
-use crate::kern::disk::Disk;
-use crate::kern::fixed::Fixed;
-use crate::kern::mutex::{Mutex, SpinMutex};
-use crate::kern::{cpu, sys};
+use crate::netbsd::buf::IoQueue;
+use crate::netbsd::condvar::Condvar;
+use crate::netbsd::disk::Disk;
+use crate::netbsd::fixed::Fixed;
+use crate::netbsd::mutex::{Mutex, SpinMutex};
+use crate::netbsd::{cpu, sys};
 
 /// The most counts that a gate has: one for each CPU up to this many.
 pub const CELLS: usize = 8;

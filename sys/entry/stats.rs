@@ -16,9 +16,9 @@ use dm_core::units::{DEV_BSIZE, Sector};
 
 use super::global;
 use super::slot::Slot;
-use crate::kern::callout::Tick;
-use crate::kern::cpu;
-use crate::kern::disk::{Disk, Transfers};
+use crate::netbsd::callout::Tick;
+use crate::netbsd::cpu;
+use crate::netbsd::disk::{Disk, Transfers};
 
 /// The number of tallies.
 const TALLIES: usize = 7;
@@ -125,7 +125,7 @@ fn start() {
 }
 
 impl Folder {
-    /// Clears `running`, for the next load of the driver. Only after [`Callout::halt`](crate::kern::callout::Callout::halt).
+    /// Clears `running`, for the next load of the driver. Only after [`Callout::halt`](crate::netbsd::callout::Callout::halt).
     pub(crate) fn reset(&self) {
         self.running.store(false, Ordering::Relaxed);
     }

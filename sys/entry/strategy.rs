@@ -26,13 +26,13 @@ use dm_core::units::{DEV_BSIZE, Sector};
 use super::completion::{done, track_done};
 use super::io::iogate::NotHeld;
 use super::job::{Held, TableIo};
-use super::netbsd::NetBsd;
+use super::kernel::NetBsd;
 use super::pieces::{Child, Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
 use super::{dm_label_guard, global, stats};
-use crate::kern::buf::{self, Io};
-use crate::kern::vnode::Vnode;
-use crate::kern::{cpu, sys};
+use crate::netbsd::buf::{self, Io};
+use crate::netbsd::vnode::Vnode;
+use crate::netbsd::{cpu, sys};
 
 /// Where a piece of an I/O goes.
 pub(super) enum Place {

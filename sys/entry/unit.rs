@@ -15,14 +15,14 @@ use dm_core::kernel::{self, Geometry, LiveTable};
 use dm_core::units::{Minor, Sector};
 
 use super::io::Door;
-use super::netbsd::NetBsd;
+use super::kernel::NetBsd;
 use super::pieces::Journey;
 use super::slot::{Current, Slot};
 use super::{dm_device_count, global, in_use};
-use crate::kern::disk::Disk;
-use crate::kern::mount::{Mounted, Suspended};
-use crate::kern::mutex::Mutex;
-use crate::kern::{cpu, sys};
+use crate::netbsd::disk::Disk;
+use crate::netbsd::mount::{Mounted, Suspended};
+use crate::netbsd::mutex::Mutex;
+use crate::netbsd::{cpu, sys};
 
 /// A device as NetBSD sees it.
 ///

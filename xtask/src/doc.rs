@@ -88,7 +88,7 @@ mod tests {
         let (blocks, impls) = (count("sys", "unsafe {"), count("sys", "unsafe impl"));
         let stated = format!("there are {blocks} blocks and {impls} `unsafe impl`s");
         assert!(text.contains(&stated), "share/doc/safety.md should say: {stated}");
-        for (column, folder) in [(2, "sys/kern"), (3, "sys/entry")] {
+        for (column, folder) in [(2, "sys/netbsd"), (3, "sys/entry")] {
             let rows = section(&text, "\n## `unsafe`").lines();
             let cells =
                 rows.filter_map(|row| row.split('|').nth(column)?.trim().parse::<usize>().ok());

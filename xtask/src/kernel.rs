@@ -210,7 +210,9 @@ pub fn build(arch: Arch, options: &Options) -> Result<Made> {
     // All that the C side includes stands beside it: the kernel's make knows no folder of ours.
     let root = sh::root();
     sh::copy(&out_dir.join("dm_layout.h"), &dir.join("dm_layout.h"))?;
-    for file in ["sys/kern/shim.c", "sys/kern/shim.h", "sys/kern/ciphers.h", "sys/kern/netbsd.h"] {
+    for file in
+        ["sys/netbsd/shim.c", "sys/netbsd/shim.h", "sys/netbsd/ciphers.h", "sys/netbsd/netbsd.h"]
+    {
         let to = Path::new(file).file_name().unwrap_or_default();
         sh::copy(&root.join(file), &dir.join(to))?;
     }

@@ -71,9 +71,9 @@ fn compile_shim(made: &Made, options: &Options) -> Result<PathBuf> {
         None => {
             clang.arg("-D__NetBSD_Version__=1100000000");
             if made.arch == Arch::Aarch64 {
-                clang.arg("-isystem").arg(sh::root().join("sys/kern/include-aarch64"));
+                clang.arg("-isystem").arg(sh::root().join("sys/netbsd/include-aarch64"));
             }
-            clang.arg("-isystem").arg(sh::root().join("sys/kern/include"));
+            clang.arg("-isystem").arg(sh::root().join("sys/netbsd/include"));
             for dir in [bundled, "generic-netbsd"] {
                 clang.arg("-isystem").arg(sh::headers_dir().join(dir));
             }

@@ -83,7 +83,7 @@ fn compile_shim(src: &Path, out_dir: &Path, extra: &[&str], shim: &Path) -> Resu
     clang.args(["-DDIAGNOSTIC", "-DKTRACE"]).args(extra);
     let rump = src.join("sys/rump/include");
     clang.arg("-imacros").arg(rump.join("opt/opt_rumpkernel.h"));
-    clang.arg("-I").arg(sh::root().join("sys/kern")).arg("-I").arg(out_dir);
+    clang.arg("-I").arg(sh::root().join("sys/netbsd")).arg("-I").arg(out_dir);
     // The port's own machine/ before rump's: on x86 a rump kernel has the kernel's structures.
     let links = out_dir.join("machine-links");
     for dir in [&links, &src.join("common/include"), &rump, &rump.join("opt"), &src.join("sys")] {

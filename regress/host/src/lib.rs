@@ -69,7 +69,7 @@ pub mod write_log;
 mod xcall;
 
 /// NetBSD's structures and constants, as bindgen read them from NetBSD's headers.
-pub use rustdm::kern::sys as netbsd;
+pub use rustdm::netbsd::sys as netbsd;
 
 pub use components::{Allocation, Backend, Completion, Counters, Disk, DiskSpec, Label, Partition};
 pub use errno::Errno;

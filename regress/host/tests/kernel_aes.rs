@@ -11,7 +11,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn aes() -> &'static dyn Aes {
-    rustdm::kern::aes::find().expect("the hosted kernel has AES")
+    rustdm::netbsd::aes::find().expect("the hosted kernel has AES")
 }
 
 #[test]
@@ -102,6 +102,6 @@ fn a_key_of_another_size_and_a_kernel_without_aes_are_noticed() {
     }
     drop(machine);
     let machine = Machine::boot(Config { aes: false, ..Config::test() }).unwrap();
-    assert!(rustdm::kern::aes::find().is_none());
+    assert!(rustdm::netbsd::aes::find().is_none());
     drop(machine);
 }

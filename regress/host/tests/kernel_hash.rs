@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use dm_core::hash::LARGEST;
-use rustdm::kern::hash;
+use rustdm::netbsd::hash;
 
 use dm_host as _;
 

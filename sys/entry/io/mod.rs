@@ -14,4 +14,4 @@ pub mod reserve;
 
 pub use gate::{Door, Pass};
 
-use crate::kern::{atomic, condvar, mutex};
+use crate::netbsd::{atomic, condvar, mutex};

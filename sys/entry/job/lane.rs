@@ -17,8 +17,8 @@ use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
 use super::{Completing, Handed, TableIo};
 use crate::entry::io::parker::Parker;
-use crate::kern::mutex::SpinMutex;
-use crate::kern::{buf, sys};
+use crate::netbsd::mutex::SpinMutex;
+use crate::netbsd::{buf, sys};
 
 /// A lane's request to its components, and the nested buffers that it goes in.
 ///

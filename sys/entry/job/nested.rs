@@ -4,8 +4,8 @@
 
 use super::TableIo;
 use super::answers::bit;
-use crate::kern::fixed::Fixed;
-use crate::kern::sys;
+use crate::netbsd::fixed::Fixed;
+use crate::netbsd::sys;
 use alloc::boxed::Box;
 
 /// A nested buffer of a table's own. Constructed once, as a `Child` is.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dm_core::aes::{BLOCK, Data, RoundKeys, Way};
 use dm_host::{DiskSpec, Flags, Io, Node, Request};
-use rustdm::kern::aes;
+use rustdm::netbsd::aes;
 
 use super::{Bed, median};
 

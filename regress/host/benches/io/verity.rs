@@ -31,7 +31,7 @@ pub fn measure() {
     let params = format!("1 {0} {0} {words}", bed.path);
     let dev = bed.device_with("v", &[(0, data.len() as u64 / 512, "verity", &params)], 1);
     let held = bed.machine.open(Node::Block(dev), Flags::READ).expect("opens");
-    let hash = rustdm::kern::hash::find("sha256").expect("a hash function");
+    let hash = rustdm::netbsd::hash::find("sha256").expect("a hash function");
     let alone = |buffer: &[u8]| {
         let mut digest = [0; LARGEST];
         for _ in 0..READS {

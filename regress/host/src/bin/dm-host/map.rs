@@ -122,7 +122,7 @@ impl Opener for Papers {
     }
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
-        rustdm::kern::hash::find(name)
+        rustdm::netbsd::hash::find(name)
     }
 
     fn read_only(&self) -> bool {

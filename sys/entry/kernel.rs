@@ -21,10 +21,10 @@ use dm_core::{Errno, errno};
 use super::job::{self, TableIo};
 use super::unit::Unit;
 use super::{dm_label_guard, dm_legacy_errors, global};
-use crate::kern::condvar::Condvar;
-use crate::kern::mutex::{Guard as Held, Mutex};
-use crate::kern::vnode::{self, BlockDevice};
-use crate::kern::{aes, cpu, hash, sys};
+use crate::netbsd::condvar::Condvar;
+use crate::netbsd::mutex::{Guard as Held, Mutex};
+use crate::netbsd::vnode::{self, BlockDevice};
+use crate::netbsd::{aes, cpu, hash, sys};
 
 /// NetBSD's kernel, as dm-core sees it.
 pub struct NetBsd;
@@ -164,13 +164,13 @@ impl dm_core::kernel::Condvar<NetBsd> for Condvar {
         Condvar::new(name)
     }
 
-    fn wait<T: Send>(&self, guard: &mut Held<'_, T, crate::kern::mutex::Adaptive>) {
+    fn wait<T: Send>(&self, guard: &mut Held<'_, T, crate::netbsd::mutex::Adaptive>) {
         self.wait(guard);
     }
 
     fn wait_sig<T: Send>(
         &self,
-        guard: &mut Held<'_, T, crate::kern::mutex::Adaptive>,
+        guard: &mut Held<'_, T, crate::netbsd::mutex::Adaptive>,
     ) -> Result<(), Errno> {
         self.wait_sig(guard)
     }

@@ -39,7 +39,7 @@ size_t	dm_counters(char *, size_t);
 void	dm_host_frugal(bool);
 #endif
 
-/* sys/kern/kthread.rs */
+/* sys/netbsd/kthread.rs */
 void	dm_thread_main(void *);
 
 static void

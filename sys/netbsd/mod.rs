@@ -42,7 +42,7 @@ pub mod sys {
 /// A constant of the C headers as the driver uses it.
 macro_rules! c_const {
     ($($(#[$doc:meta])* $vis:vis $name:ident: $ty:ty;)*) => {
-        $($(#[$doc])* $vis const $name: $ty = $crate::kern::sys::$name as $ty;)*
+        $($(#[$doc])* $vis const $name: $ty = $crate::netbsd::sys::$name as $ty;)*
     };
 }
 pub(crate) use c_const;

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! What a table is built on: components, and the kernel's means, as a [`Builder`](super::Builder) asks for them.
+
+use alloc::sync::Arc;
+use core::any::TypeId;
+
+use crate::Errno;
+use crate::aes::Aes;
+use crate::device::Purse;
+use crate::hash::Hash;
+use crate::label::Guard;
+use crate::shared::AnyShared;
+use crate::units::{Dev, Sector};
+
+/// A block device that a table maps to, opened.
+pub trait Component {
+    /// The component's device number.
+    fn dev(&self) -> Dev;
+    /// The component's size.
+    fn size(&self) -> Sector;
+    /// Bytes in the smallest I/O that the component takes: a power of two, at least [`DEV_BSIZE`].
+    fn sector_size(&self) -> u32;
+    /// `true` if the component takes writes.
+    fn writable(&self) -> bool;
+    /// The component's sectors that hold its disk's label and boot code, if it carries a label.
+    fn guard(&self) -> Option<Guard>;
+}
+
+/// The way to components and to the kernel's means for a table that is being built.
+pub trait Opener {
+    /// An opened component.
+    type Component: Component;
+
+    /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes writes.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTBLK, EBUSY, or whatever the device's driver says.
+    fn open(&self, path: &str) -> Result<Self::Component, Errno>;
+
+    /// Counts `bytes` that a target of the table keeps beside its parameters.
+    ///
+    /// # Errors
+    /// ENOMEM if the tables of all devices take too much already.
+    fn reserve(&self, _bytes: usize) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// The state of a type that lines of all tables share for a component: see
+    /// [`Registry`](crate::shared::Registry). The default shares nothing.
+    fn shared(&self, _dev: Dev, _kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
+        make()
+    }
+
+    /// The kernel's AES, if it has one. The default has none.
+    fn aes(&self) -> Option<&'static dyn Aes> {
+        None
+    }
+
+    /// The number of CPUs. The default has one.
+    fn cpus(&self) -> usize {
+        1
+    }
+
+    /// The account of the memory that a target takes while its table is there. The default has one of its own.
+    fn purse(&self) -> Purse {
+        Purse::default()
+    }
+
+    /// The clock for the table's targets. The default stands still.
+    fn clock(&self) -> Clock {
+        Clock::new(|| 0)
+    }
+
+    /// The hash function of this name. The default has none.
+    fn hash(&self, _name: &str) -> Option<&'static dyn Hash> {
+        None
+    }
+
+    /// `true` if the table takes no writes, whatever its lines say.
+    fn read_only(&self) -> bool {
+        false
+    }
+}
+
+/// A clock that counts seconds, for targets that change with time. It may be read from anywhere.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u32 + Send + Sync>);
+
+impl Clock {
+    /// A clock that reads as `seconds` says.
+    pub fn new(seconds: impl Fn() -> u32 + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(seconds))
+    }
+
+    /// Seconds since some moment; they wrap around.
+    pub fn seconds(&self) -> u32 {
+        (self.0)()
+    }
+}

@@ -4,7 +4,7 @@
 //! nesting, keys missing, strings of any kind.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use dm_core::ioctl;
+use dm_core::commands;
 use dm_core::testing::kernel::driver;
 use dm_core::testing::picture::{check, picture};
 use dm_core::testing::{Dict, Disk, Fake, Object};
@@ -179,7 +179,7 @@ pub fn run(data: &[u8]) {
         }
         let before = picture(&driver);
         let sent = dict.clone();
-        let result = ioctl::ioctl(&driver, &mut dict, true);
+        let result = commands::execute(&driver, &mut dict, true);
         check(&driver);
         // Lines kept from a request before, which are not to be seen, are the one thing that a
         // failed request may lose. What is taken away one by one may stop in the middle.
@@ -192,6 +192,6 @@ pub fn run(data: &[u8]) {
     }
     let mut all = Dict::default();
     all.put("command", "remove_all");
-    assert_eq!(ioctl::ioctl(&driver, &mut all, true), Ok(()));
+    assert_eq!(commands::execute(&driver, &mut all, true), Ok(()));
     assert_eq!(picture(&driver).open, []);
 }

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::testing::{Dict, Object, Request};
 use dm_host::proplib::xml;
 use dm_host::{Config, DiskSpec, File, Flags, Machine};

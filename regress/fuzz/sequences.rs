@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use dm_core::Dev;
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::testing::kernel::BLOCK_MAJOR;
 use dm_core::testing::model::{Model, Op, Who, disks, request};
 use dm_core::testing::picture::{self, Picture};

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use dm_core::Sector;
 use dm_core::aes::Aes;
 use dm_core::device;
+use dm_core::guard::{GuardedRange, GuardedSectors};
 use dm_core::hash::Hash;
 use dm_core::job::Op;
-use dm_core::label::{Guard, GuardedRange};
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
 use dm_core::testing::{aes, hash};
 use dm_core::units::Dev;
@@ -38,9 +38,9 @@ impl Component for Disk {
         true
     }
 
-    fn guard(&self) -> Option<Guard> {
+    fn guard(&self) -> Option<GuardedSectors> {
         let label = GuardedRange { start: Sector(63), length: Sector(2) };
-        (self.dev.minor() == 0).then_some(Guard { label, first_safe: Sector(65) })
+        (self.dev.minor() == 0).then_some(GuardedSectors { label, first_safe: Sector(65) })
     }
 }
 

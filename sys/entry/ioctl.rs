@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! d_ioctl(9): the driver's own command on the control node, and a disk's on the devices.
+//! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are `dm/commands.rs`, and a disk's ioctls on the
+//! devices.
 
 use alloc::sync::Arc;
 use core::ffi::{c_int, c_ulong, c_void};
@@ -69,7 +70,7 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
         Err(_) => limits::UNPRIVILEGED_REQUEST,
     };
     let refused = |why: core::fmt::Arguments<'_>| {
-        dm_core::ioctl::refused_unread(&global.driver, why);
+        dm_core::commands::refused_unread(&global.driver, why);
     };
     let mut dict = Dictionary::copyin(reference, command, limit).inspect_err(|errno| {
         if *errno == Errno::E2BIG {
@@ -81,7 +82,7 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
         refused(format_args!("it nests more than {} deep", limits::NESTING));
         return Err(Errno::EINVAL);
     }
-    dm_core::ioctl::ioctl(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;
+    dm_core::commands::execute(&global.driver, &mut dict, flags & sys::FWRITE != 0)?;
     dict.copyout(reference, command)
 }
 

@@ -30,7 +30,7 @@ use dm_core::table::Taken;
 use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
-use super::kernel::Disk;
+use super::component::Disk;
 use super::pieces::{Journey, Split};
 use super::slot::Slot;
 use crate::entry::io::parker::Parker;

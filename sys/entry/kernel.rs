@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! dm-core's [`Kernel`] for NetBSD, and what a component is to it.
+//! dm-core's [`Kernel`] for NetBSD.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -12,31 +11,22 @@ use dm_core::aes::Aes;
 use dm_core::hash::Hash;
 use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
-use dm_core::label::{Guard, Port, Slices};
 use dm_core::pdev::Pdev;
 use dm_core::table::Clock;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
+use super::component::{Disk, guarded};
 use super::job::{self, TableIo};
 use super::unit::Unit;
 use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::netbsd::condvar::Condvar;
-use crate::netbsd::mutex::{Guard as Held, Mutex};
-use crate::netbsd::vnode::{self, BlockDevice};
+use crate::netbsd::mutex::{Adaptive, Guard, Mutex};
+use crate::netbsd::vnode;
 use crate::netbsd::{aes, cpu, hash, sys};
 
 /// NetBSD's kernel, as dm-core sees it.
 pub struct NetBsd;
-
-/// This port's labels, as its machine/disklabel.h has them.
-pub const PORT: Port = Port { label_sector: sys::LABELSECTOR as u32, slices: SLICES };
-
-const SLICES: Slices = match (sys::LABELUSESMBR, sys::RAW_PART) {
-    (0, _) => Slices::None,
-    (_, 3) => Slices::PartitionC,
-    _ => Slices::Unnamed,
-};
 
 impl Kernel for NetBsd {
     type Mutex<T: Send> = Mutex<T>;
@@ -50,7 +40,7 @@ impl Kernel for NetBsd {
     }
 
     fn open(&self, dev: Dev) -> Result<Disk, Errno> {
-        BlockDevice::open(dev).map(Disk)
+        Disk::open(dev)
     }
 
     fn ask(&self, disk: &Disk) -> Result<Answer, Errno> {
@@ -65,7 +55,7 @@ impl Kernel for NetBsd {
         // A dm device has no label of its driver's: the label sectors below it are guarded there. And it may be
         // suspended, to be resumed by this very thread, so that reading it must not wait.
         let looked_for = self.label_guard() != LabelGuard::Off && !own;
-        let guard = if looked_for { guard(device, size, sector_size)? } else { None };
+        let guard = if looked_for { guarded(device, size, sector_size)? } else { None };
         Ok(Answer { size, sector_size, writable, guard })
     }
 
@@ -164,102 +154,15 @@ impl dm_core::kernel::Condvar<NetBsd> for Condvar {
         Condvar::new(name)
     }
 
-    fn wait<T: Send>(&self, guard: &mut Held<'_, T, crate::netbsd::mutex::Adaptive>) {
+    fn wait<T: Send>(&self, guard: &mut Guard<'_, T, Adaptive>) {
         self.wait(guard);
     }
 
-    fn wait_sig<T: Send>(
-        &self,
-        guard: &mut Held<'_, T, crate::netbsd::mutex::Adaptive>,
-    ) -> Result<(), Errno> {
+    fn wait_sig<T: Send>(&self, guard: &mut Guard<'_, T, Adaptive>) -> Result<(), Errno> {
         self.wait_sig(guard)
     }
 
     fn broadcast(&self) {
         self.broadcast();
     }
-}
-
-/// An opened component.
-pub struct Disk(BlockDevice);
-
-impl Disk {
-    /// The block device.
-    #[inline]
-    pub fn device(&self) -> &BlockDevice {
-        &self.0
-    }
-}
-
-/// The sectors of a component that hold its disk's label and boot code. `None` for wedges, for drivers without
-/// labels, and where the driver made its label up: the label sector has no DISKMAGIC then. If that sector cannot be
-/// read, a label is assumed.
-///
-/// # Errors
-/// The component's driver's, when it has labels but does not return this one.
-fn guard(device: &BlockDevice, size: Sector, sector_size: u32) -> Result<Option<Guard>, Errno> {
-    // SAFETY: plain numbers and characters.
-    let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
-    // SAFETY: as above.
-    let mut part: sys::partinfo = unsafe { core::mem::zeroed() };
-    // SAFETY: DIOCGDINFO gives a struct disklabel, DIOCGPARTINFO a struct partinfo.
-    let asked = unsafe {
-        device
-            .ioctl(sys::DIOCGDINFO as u32, &mut label)
-            .and_then(|()| device.ioctl(sys::DIOCGPARTINFO as u32, &mut part))
-    };
-    match asked {
-        Ok(()) => {}
-        // The answers of disk_ioctl(9) and of drivers without labels.
-        Err(Errno::ENOTTY | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EBUSY) => return Ok(None),
-        Err(errno) => return Err(errno),
-    }
-    // Partition c is the NetBSD slice on the ports that have one.
-    let c = label.d_partitions.get(2).map_or(0, |c| u64::from(c.p_offset));
-    let offset = part.pi_offset;
-    let first = match (PORT.slices, offset) {
-        (Slices::Unnamed, 0) => read_sector(device, Sector::ZERO, sector_size).ok(),
-        _ => None,
-    };
-    let found = PORT.slices(c, offset, first.as_deref()).into_iter().find_map(|slice| {
-        let (guard, at) = place(sector_size, slice, offset)?;
-        match at {
-            Some(at) => {
-                let there = PORT.slices != Slices::Unnamed || at < size;
-                (there && carries_label(device, at, sector_size)).then_some(guard)
-            }
-            // A label sector that lies before this partition cannot be read through it. Where the slice is
-            // known a label is assumed.
-            None => (PORT.slices != Slices::Unnamed).then_some(guard),
-        }
-    });
-    Ok(found)
-}
-
-/// The sectors that would be guarded if the slice started there, counted in sectors of the disk, and the component's
-/// sector with the label, unless it lies before the component.
-fn place(sector_size: u32, slice: u64, offset: u64) -> Option<(Guard, Option<Sector>)> {
-    let per_sector = u64::from(sector_size / DEV_BSIZE);
-    let in_dev_bsize = |n: u64| n.checked_mul(per_sector).map(Sector);
-    let (base, offset) = (in_dev_bsize(slice)?, in_dev_bsize(offset)?);
-    let guard = PORT.guard(base, offset, per_sector)?;
-    let label = in_dev_bsize(u64::from(PORT.label_sector))?;
-    Some((guard, base.checked_add(label)?.checked_sub(offset)))
-}
-
-/// Reads one sector of a component.
-///
-/// # Errors
-/// Its driver's.
-fn read_sector(device: &BlockDevice, at: Sector, sector_size: u32) -> Result<Vec<u8>, Errno> {
-    let mut sector = alloc::vec![0u8; sector_size as usize];
-    device.read(at, &mut sector)?;
-    Ok(sector)
-}
-
-/// `true` if a component's sector holds a label, or cannot be read.
-fn carries_label(device: &BlockDevice, at: Sector, sector_size: u32) -> bool {
-    let Ok(sector) = read_sector(device, at, sector_size) else { return true };
-    let magic = sector.get(sys::LABELOFFSET as usize..).and_then(|bytes| bytes.first_chunk::<4>());
-    magic.is_some_and(|magic| u32::from_ne_bytes(*magic) == sys::DISKMAGIC as u32)
 }

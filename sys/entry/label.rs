@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A dm device's own disk label: set, read, written, or made up; and its old form.
+//! A dm device's own disk label: set, read, written, or made up; and its old form. Those of components, which are
+//! guarded, are found in `component.rs`.
 //!
 //! As other disks do, a device keeps a label that was set until its last close. Without one the
 //! label is read anew whenever it is asked for, since a change of the table may bring another.

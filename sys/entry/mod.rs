@@ -3,13 +3,15 @@
 //! The driver as NetBSD calls it: dm-core behind a C interface.
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
-//! module(9), `ioctl.rs` the ioctls of a disk, `label.rs` its label; `strategy.rs` is the I/O path
-//! down, `completion.rs` the way back, `pieces.rs` what I/O is made of meanwhile, `slot.rs` a device's
-//! part in it, `io/` the gate and the reserve, `job.rs` I/O that targets serve themselves; `unit.rs` and
-//! `kernel.rs` are dm-core's traits for this kernel.
+//! module(9), `ioctl.rs` the ioctls of a disk and of the control node, `label.rs` the device's own
+//! label; `strategy.rs` is the I/O path down, `completion.rs` the way back, `pieces.rs` what I/O is made
+//! of meanwhile, `slot.rs` a device's part in it, `io/` the gate and the reserve, `job.rs` I/O that
+//! targets serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits for this kernel,
+//! `component.rs` is an opened component.
 
 pub mod autoconf;
 mod completion;
+mod component;
 pub mod devsw;
 pub mod io;
 pub mod ioctl;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! proplib(3), as dm-core reads and writes property lists.
+//! proplib(3): the traits of `dm/proplib.rs` on property lists of the kernel.
 
 use alloc::ffi::CString;
 use core::ffi::{CStr, c_uint, c_ulong, c_void};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The kernel as the device mapper sees it: what it needs of one.
+//! The kernel as the device mapper sees it: what it needs of one. `sys/entry/kernel.rs` and `sys/entry/unit.rs` are
+//! NetBSD's.
 //!
 //! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method says that it may
 //! be called from anywhere, which includes soft interrupts, it is called by such a thread, without a lock of ours.
@@ -10,9 +11,9 @@ use core::fmt;
 use core::ops::DerefMut;
 
 use crate::aes::Aes;
+use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
-use crate::label::Guard;
 use crate::table::{Clock, Table};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
@@ -129,7 +130,7 @@ pub struct Answer {
     pub writable: bool,
     /// The device's sectors that hold its disk's label and boot code, if it carries a label. No label is looked
     /// for while [`Kernel::label_guard`] is off.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardedSectors>,
 }
 
 /// The policy for tables that reach into the sectors of a component's label (hw.dm.label_guard).

@@ -8,7 +8,7 @@
 //! a property test, unchanged.
 //!
 //! A *table* ([`table::Table`]) is a list of lines; each hands a range of sectors to a *target*
-//! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`ioctl`] has the
+//! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`commands`] has the
 //! commands that userland gives.
 
 #![no_std]
@@ -19,15 +19,15 @@ extern crate alloc;
 extern crate std;
 
 pub mod aes;
+pub mod commands;
 pub mod device;
 pub mod errno;
 pub mod executor;
+pub mod guard;
 pub mod hash;
 pub mod host;
-pub mod ioctl;
 pub mod job;
 pub mod kernel;
-pub mod label;
 pub mod lane;
 pub mod limits;
 pub mod name;

@@ -15,8 +15,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::Errno;
+use crate::guard::GuardedSectors;
 use crate::kernel::{Answer, Condvar, Kernel, Mutex};
-use crate::label::Guard;
 use crate::table::Component;
 use crate::units::{DEV_BSIZE, Dev, Sector};
 
@@ -204,7 +204,7 @@ impl<K: Kernel> Component for Pdev<K> {
         self.answer.writable
     }
 
-    fn guard(&self) -> Option<Guard> {
+    fn guard(&self) -> Option<GuardedSectors> {
         self.answer.guard
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Property lists, as proplib(3) has them: what userland sends and gets back.
+//! Property lists, as proplib(3) has them: what userland sends and gets back. `sys/netbsd/proplib.rs` implements
+//! these traits.
 //!
 //! The driver reads a value once, at the border, into a type of its own; what it could not read
 //! is EINVAL there and nowhere else.

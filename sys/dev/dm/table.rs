@@ -4,7 +4,7 @@
 //! they never change.
 
 mod build;
-mod labels;
+mod guards;
 mod line_spec;
 mod mistake;
 mod opener;

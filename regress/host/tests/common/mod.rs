@@ -22,7 +22,7 @@ pub const BLOCK: u32 = 169;
 pub const CHARACTER: u32 = 194;
 
 /// Bits of `flags` in requests and replies.
-pub use dm_core::ioctl::flags;
+pub use dm_core::commands::flags;
 
 /// A machine, its disks, and the control node.
 pub struct Bench {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::testing::plist::{Dict, Object};
 use dm_core::testing::request::{self, Request as Plist};
 use dm_core::units;

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use std::sync::Barrier;
 
 use super::{Driver, Selector};
+use crate::guard::{GuardedRange, GuardedSectors};
 use crate::kernel::LabelGuard;
-use crate::label::{Guard, GuardedRange};
 use crate::name::Name;
 use crate::testing::picture::check;
 use crate::testing::thread::spawn;
@@ -24,7 +24,7 @@ fn dev(minor: u32) -> Dev {
 fn labelled() -> Bench {
     let bench = Bench::new();
     let label = GuardedRange { start: Sector(63), length: Sector(2) };
-    let guard = Some(Guard { label, first_safe: Sector(65) });
+    let guard = Some(GuardedSectors { label, first_safe: Sector(65) });
     bench.kernel.disk("/dev/labelled", Disk { guard, ..Disk::new(19, 99, 1000) });
     bench.on("create", "d");
     bench

@@ -8,8 +8,8 @@ use core::any::TypeId;
 use crate::Errno;
 use crate::aes::Aes;
 use crate::device::Purse;
+use crate::guard::GuardedSectors;
 use crate::hash::Hash;
-use crate::label::Guard;
 use crate::shared::AnyShared;
 use crate::units::{Dev, Sector};
 
@@ -24,7 +24,7 @@ pub trait Component {
     /// `true` if the component takes writes.
     fn writable(&self) -> bool;
     /// The component's sectors that hold its disk's label and boot code, if it carries a label.
-    fn guard(&self) -> Option<Guard>;
+    fn guard(&self) -> Option<GuardedSectors>;
 }
 
 /// The way to components and to the kernel's means for a table that is being built.

@@ -14,9 +14,9 @@ use proptest::sample::Index;
 use super::{Builder, Component, Opener, Piece, Table, TableError};
 use crate::aes::Aes;
 use crate::device;
+use crate::guard::{GuardedRange, GuardedSectors};
 use crate::hash::Hash;
 use crate::job::Op;
-use crate::label::{Guard, GuardedRange};
 use crate::target::ComponentIndex;
 use crate::testing::{Disk, aes, hash};
 use crate::{Dev, Errno, Sector, limits};
@@ -367,7 +367,7 @@ proptest! {
         for (disk, label) in disks.0.iter_mut().zip(&labels) {
             disk.guard = label.map(|(start, length)| {
                 let (start, length) = (Sector(start), Sector(length));
-                Guard { label: GuardedRange { start, length }, first_safe: Sector(0) }
+                GuardedSectors { label: GuardedRange { start, length }, first_safe: Sector(0) }
             });
         }
         let guarded = |place: &Place| match place {

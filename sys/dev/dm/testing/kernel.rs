@@ -19,10 +19,10 @@ use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
 use crate::aes::Aes;
+use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Answer, Condvar, Kernel, LabelGuard, Mutex};
-use crate::label::Guard;
 use crate::pdev::Pdev;
 use crate::table::{Clock, Component};
 use crate::{Dev, Errno, Minor, Sector};
@@ -42,7 +42,7 @@ pub struct Disk {
     /// Whether it takes writes.
     pub writable: bool,
     /// Its label.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardedSectors>,
 }
 
 impl Disk {
@@ -73,7 +73,7 @@ impl Component for Disk {
         self.writable
     }
 
-    fn guard(&self) -> Option<Guard> {
+    fn guard(&self) -> Option<GuardedSectors> {
         self.guard
     }
 }

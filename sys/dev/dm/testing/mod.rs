@@ -42,6 +42,6 @@ use crate::device::Driver;
 /// The command's.
 pub fn send(driver: &Driver<Fake>, request: &Request) -> Result<Dict, Errno> {
     let mut dict = request.dict().clone();
-    crate::ioctl::ioctl(driver, &mut dict, true)?;
+    crate::commands::execute(driver, &mut dict, true)?;
     Ok(dict)
 }

@@ -4,7 +4,7 @@
 //! `NAME,UUID,MINOR,FLAGS,LINE[,LINE…]`, and `;` between devices. A backslash takes away what the
 //! character behind it means.
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 
 use crate::show;
 use crate::table::{self, Line};

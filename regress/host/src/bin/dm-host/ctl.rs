@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use clap::CommandFactory;
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::refusal::Shown;
 use dm_host::Errno;
 use dm_host::wire::Kind;

@@ -10,8 +10,8 @@ mod text;
 use std::io::{self, IsTerminal};
 use std::{env, fs};
 
+use dm_core::guard::GuardedSectors;
 use dm_core::hash::Hash;
-use dm_core::label::Guard;
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
 use dm_core::units::{Dev, Sector};
 use dm_core::{Errno, target};
@@ -105,7 +105,7 @@ impl Component for Paper {
         self.writable
     }
 
-    fn guard(&self) -> Option<Guard> {
+    fn guard(&self) -> Option<GuardedSectors> {
         None
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::refusal::Shown;
 use dm_core::units::Dev;
 

@@ -11,7 +11,7 @@ use super::keys::{Keys, Secret};
 use super::words::Cipher;
 use super::*;
 use crate::aes::BLOCK;
-use crate::ioctl::{self, flags};
+use crate::commands::{self, flags};
 use crate::table::{Builder, Table, TableError};
 use crate::targets::tests::Disks;
 use crate::testing::{Bench, Disk, Request, aes};
@@ -227,7 +227,7 @@ fn bench(line: &str) -> Bench {
 /// What `table` prints for who has opened the control node for writing or not.
 fn shown(bench: &Bench, writable: bool) -> String {
     let mut dict = Request::on("table", "d").flags(flags::STATUS_TABLE).dict().clone();
-    ioctl::ioctl(&bench.driver, &mut dict, writable).unwrap();
+    commands::execute(&bench.driver, &mut dict, writable).unwrap();
     let line = dict.array("cmd_data").unwrap()[0].dict().unwrap();
     line.string("params").unwrap().into()
 }

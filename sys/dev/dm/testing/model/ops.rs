@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 
 /// Which device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

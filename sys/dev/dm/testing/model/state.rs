@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{BLOCK_MAJOR, Line, Op, Shape, Who, component, disks, params};
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::picture::{self, Picture};
 use crate::testing::plist::{Dict, Object};
 use crate::{Dev, Errno, Sector, limits};

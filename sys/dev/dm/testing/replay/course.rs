@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use super::disks::RunDisk;
 use super::{BLOCK_MAJOR, Exchange};
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::name::{Name, Uuid};
 use crate::testing::plist::Dict;
 use crate::{Dev, Errno};

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::Exchange;
 use super::course::{Course, Device, Line, Side, Table, components};
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::targets::TARGETS;
 use crate::testing::plist::{Dict, Object};
 
@@ -224,7 +224,7 @@ fn errors(case: &mut Case<'_>) {
 /// The reply to a request about nothing in particular: itself.
 fn echo(case: &Case<'_>) -> Dict {
     let mut reply = case.request.clone();
-    let version = crate::ioctl::VERSION.map(|n| Object::Unsigned(u64::from(n)));
+    let version = crate::commands::VERSION.map(|n| Object::Unsigned(u64::from(n)));
     reply.put("version", version.to_vec());
     reply.put("flags", u64::from(case.sent()));
     reply

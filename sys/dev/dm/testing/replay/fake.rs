@@ -54,7 +54,7 @@ impl Player for FakePlayer {
     fn ioctl(&mut self, request: &Dict) -> Result<Dict, Errno> {
         // As text and back, as it would go.
         let mut dict = Dict::parse(&request.print()).map_err(|_| Errno::EINVAL)?;
-        crate::ioctl::ioctl(&self.driver, &mut dict, true)?;
+        crate::commands::execute(&self.driver, &mut dict, true)?;
         Dict::parse(&dict.print()).map_err(|_| Errno::EINVAL)
     }
 }

@@ -18,7 +18,7 @@ use crate::executor::Executor;
 use crate::job::{JobInfo, Op};
 use crate::table::{Component, Piece, Table};
 use crate::units::Dev;
-use crate::{Errno, Sector, label};
+use crate::{Errno, Sector, guard};
 
 /// A disk, as a table has it open.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Component for Attached {
         true
     }
 
-    fn guard(&self) -> Option<label::Guard> {
+    fn guard(&self) -> Option<guard::GuardedSectors> {
         None
     }
 }

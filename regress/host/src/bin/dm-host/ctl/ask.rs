@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_host::Errno;
 
 use crate::cli::{By, Device, Style};

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::refusal::Shown;
 use dm_host::wire::Kind;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use serde_json::json;
 
 use super::{Ask, Session, each};

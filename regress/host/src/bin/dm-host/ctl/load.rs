@@ -3,7 +3,7 @@
 //! Loading tables, and making devices with them: in as many requests as it takes, and undone when
 //! it is interrupted.
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::refusal::Shown;
 use dm_host::Errno;
 use dm_host::wire::Kind;

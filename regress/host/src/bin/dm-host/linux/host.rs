@@ -287,7 +287,7 @@ impl Keeper {
     }
 
     fn device(&self, minor: u32) -> Option<Device> {
-        use dm_core::ioctl::flags;
+        use dm_core::commands::flags;
         let info = self.question("info", minor, 0)?;
         let text = |key: &str| info.get(key).and_then(plist::Value::as_string);
         let number = |dict: &plist::Dictionary, key: &str| {

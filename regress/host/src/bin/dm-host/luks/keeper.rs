@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_host::Errno;
 use dm_nbd::Listener;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_host::{Backend, Config, DiskSpec, File as Node, Flags, Machine, Node as Path, netbsd};
 
 use super::{Builder, Dev, Mapped, Paper, Papers, Sector};

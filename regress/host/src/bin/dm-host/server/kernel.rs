@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_host::sysctl::Value;
 use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, makedev, netbsd, reasons};
 

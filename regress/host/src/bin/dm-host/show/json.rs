@@ -2,7 +2,7 @@
 
 //! JSON: the form that dm-host(8) documents, and that stays.
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::units::Dev;
 use serde_json::{Value, json};
 

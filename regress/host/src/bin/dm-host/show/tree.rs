@@ -7,7 +7,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use dm_core::ioctl::flags;
+use dm_core::commands::flags;
 use dm_core::refusal::Shown;
 use dm_core::units::Dev;
 use serde_json::{Value, json};

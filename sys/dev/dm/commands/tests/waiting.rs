@@ -7,8 +7,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{LINEAR, one, params};
+use crate::commands::flags;
 use crate::device::{Driver, Selector};
-use crate::ioctl::flags;
 use crate::testing::plist::Dict;
 use crate::testing::thread::{Thread, spawn};
 use crate::testing::{Bench, Fake, Request, send};

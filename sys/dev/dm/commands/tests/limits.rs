@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::one;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::kernel::Disk;
 use crate::testing::plist::fail_after;
 use crate::testing::{Bench, Request};

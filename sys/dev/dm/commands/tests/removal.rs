@@ -3,7 +3,7 @@
 //! remove and remove_all.
 
 use super::one;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::kernel::Unit;
 use crate::testing::unit::Call;
 use crate::testing::{Bench, Request};

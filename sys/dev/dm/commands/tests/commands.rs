@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use super::one;
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::kernel::Geometry;
 use crate::targets::TARGETS;
 use crate::testing::plist::Object;

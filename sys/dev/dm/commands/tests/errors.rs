@@ -6,7 +6,7 @@ use alloc::vec;
 
 use super::{LINEAR, one};
 use crate::Errno;
-use crate::ioctl::{flags, ioctl};
+use crate::commands::{execute, flags};
 use crate::testing::{Bench, Request};
 
 const ROOTS: [&str; 11] = [
@@ -64,12 +64,12 @@ fn through_a_descriptor_not_open_for_writing_changes_are_ebadf() {
     for command in ROOTS {
         let before = bench.picture();
         let mut dict = request(command, "d").dict().clone();
-        assert_eq!(ioctl(&bench.driver, &mut dict, false), Err(Errno::EBADF), "{command}");
+        assert_eq!(execute(&bench.driver, &mut dict, false), Err(Errno::EBADF), "{command}");
         assert_eq!(before, bench.picture());
     }
     for command in QUESTIONS.iter().chain(&["version", "targets", "names"]) {
         let mut dict = request(command, "d").dict().clone();
-        assert_eq!(ioctl(&bench.driver, &mut dict, false), Ok(()), "{command}");
+        assert_eq!(execute(&bench.driver, &mut dict, false), Ok(()), "{command}");
     }
 }
 
@@ -78,7 +78,7 @@ fn who_may_not_learns_that_first() {
     let bench = one();
     bench.kernel.privileged(false);
     let mut dict = request("remove", "d").dict().clone();
-    assert_eq!(ioctl(&bench.driver, &mut dict, false), Err(Errno::EPERM));
+    assert_eq!(execute(&bench.driver, &mut dict, false), Err(Errno::EPERM));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::{LINEAR, one};
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::plist::{Array, Dict, Object};
 use crate::testing::{Bench, Request};
 

@@ -11,7 +11,7 @@ use std::sync::Barrier;
 
 use super::{LINEAR, one, params};
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::kernel::Disk;
 use crate::testing::plist::Object;
 use crate::testing::request::line;

@@ -4,7 +4,7 @@
 
 use super::one;
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::{Bench, Request};
 
 fn more(bench: &Bench, from: u64) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The sectors at a component's start that belong to its disk's label and boot code.
+//! The sectors at a component's start that belong to its disk's label and boot code. `sys/entry/component.rs` finds
+//! out whether a component has any.
 
 use alloc::vec::Vec;
 
@@ -9,7 +10,7 @@ use crate::Sector;
 /// The sectors of a component that belong to its disk's label and boot code, counted from the component's
 /// start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Guard {
+pub struct GuardedSectors {
     /// The sectors that hold the label: a write that would hit them fails with EROFS.
     pub label: GuardedRange,
     /// The first sector that neither the label nor the boot code uses.
@@ -96,7 +97,7 @@ impl Port {
     /// the classic slice at 63, so that 65 is the first safe sector, as dm(4) says, and 2050 for
     /// a slice at 2048. On aarch64 it lies there too, but no boot code is taken to stand before it. Elsewhere it
     /// counts from the start of the disk, and 2 is safe.
-    pub fn guard(&self, slice: Sector, offset: Sector, per_sector: u64) -> Option<Guard> {
+    pub fn guard(&self, slice: Sector, offset: Sector, per_sector: u64) -> Option<GuardedSectors> {
         let start = if self.slices == Slices::None { 0 } else { slice.0 };
         let sectors = LABEL_SECTORS.max(u64::from(self.label_sector).saturating_add(1));
         let end = start.checked_add(sectors.checked_mul(per_sector)?)?;
@@ -107,7 +108,7 @@ impl Port {
         let (start, end) = (start.saturating_sub(offset.0), end.saturating_sub(offset.0));
         let label =
             GuardedRange { start: Sector(start), length: Sector(end.saturating_sub(start)) };
-        Some(Guard { label, first_safe })
+        Some(GuardedSectors { label, first_safe })
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
     const X86: Port = Port { label_sector: 1, slices: Slices::PartitionC };
     const ARM: Port = Port { label_sector: 1, slices: Slices::Unnamed };
 
-    fn kept(guard: Option<Guard>) -> Option<(u64, u64, u64)> {
+    fn kept(guard: Option<GuardedSectors>) -> Option<(u64, u64, u64)> {
         guard.map(|g| (g.label.start.0, g.label.length.0, g.first_safe.0))
     }
 

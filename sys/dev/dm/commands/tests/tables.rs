@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use super::{LINEAR, one, params};
-use crate::ioctl::flags;
+use crate::commands::flags;
 use crate::testing::plist::Object;
 use crate::testing::unit::Call;
 use crate::testing::{Bench, Request};

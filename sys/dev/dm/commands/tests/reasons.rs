@@ -5,9 +5,9 @@
 use std::string::String;
 
 use crate::Errno;
-use crate::ioctl::flags;
+use crate::commands::flags;
+use crate::guard::{GuardedRange, GuardedSectors};
 use crate::kernel::LabelGuard;
-use crate::label::{Guard, GuardedRange};
 use crate::testing::plist::Dict;
 use crate::testing::{Bench, Disk, Request};
 use crate::units::Sector;
@@ -128,7 +128,7 @@ fn a_warning_about_a_table_comes_with_its_reply() {
     let bench = Bench::new();
     bench.on("create", "d");
     let label = GuardedRange { start: Sector(63), length: Sector(2) };
-    let guard = Some(Guard { label, first_safe: Sector(65) });
+    let guard = Some(GuardedSectors { label, first_safe: Sector(65) });
     bench.kernel.disk("/dev/labelled", Disk { guard, ..Disk::new(19, 99, 1000) });
     bench.kernel.set_label_guard(LabelGuard::Writes);
     let table = Request::reload("d", &[(0, 8, "linear", "/dev/labelled 60")]);

@@ -4,16 +4,16 @@
 
 use std::cell::Cell;
 
-use dm_core::Sector;
 use dm_core::aes::Aes;
 use dm_core::device;
-use dm_core::guard::{GuardedRange, GuardedSectors};
+use dm_core::guard::GuardedSectors;
 use dm_core::hash::Hash;
 use dm_core::job::Op;
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
 use dm_core::testing::{aes, hash};
 use dm_core::units::Dev;
 use dm_core::{Errno, limits};
+use dm_core::{Sector, SectorRange};
 
 struct Disk {
     dev: Dev,
@@ -39,7 +39,7 @@ impl Component for Disk {
     }
 
     fn guard(&self) -> Option<GuardedSectors> {
-        let label = GuardedRange { start: Sector(63), length: Sector(2) };
+        let label = SectorRange { start: Sector(63), length: Sector(2) };
         (self.dev.minor() == 0).then_some(GuardedSectors { label, first_safe: Sector(65) })
     }
 }

@@ -188,16 +188,14 @@ unsafe fn dump(
     size: usize,
 ) -> Result<(), Errno> {
     let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
-    let mut start = Sector(u64::try_from(blkno).map_err(|_| Errno::EINVAL)?);
-    let mut left = Sector::from_bytes(size as u64).ok_or(Errno::EINVAL)?;
-    if start.checked_add(left).is_none_or(|end| end > table.size()) {
-        return Err(Errno::EINVAL);
-    }
-    if current.read_only || table.hits_label(start, left) && slot.label_is_guarded() {
+    let start = Sector(u64::try_from(blkno).map_err(|_| Errno::EINVAL)?);
+    let length = Sector::from_bytes(size as u64).ok_or(Errno::EINVAL)?;
+    let mut left = table.range(start, length).ok_or(Errno::EINVAL)?;
+    if current.read_only || table.hits_label(left) && slot.label_is_guarded() {
         return Err(Errno::EROFS);
     }
-    while left > Sector::ZERO {
-        let piece = table.map(start, left, Op::Write).ok_or(Errno::EINVAL)?;
+    while !left.is_empty() {
+        let piece = table.map(left.start, left.length, Op::Write).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
         match piece {
@@ -213,8 +211,7 @@ unsafe fn dump(
         }
         // SAFETY: `bytes` of them have been dumped.
         va = unsafe { va.cast::<u8>().add(bytes).cast() };
-        start = start.checked_add(length).ok_or(Errno::EINVAL)?;
-        left = left.checked_sub(length).ok_or(Errno::EINVAL)?;
+        left = left.after(length);
     }
     Ok(())
 }
@@ -229,22 +226,18 @@ pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
 fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
     let (_, slot) = slot(dev)?;
     let sectors = |n: i64| u64::try_from(n).ok().and_then(Sector::from_bytes).ok_or(Errno::EINVAL);
-    let (mut start, mut left) = (sectors(pos)?, sectors(len)?);
+    let (start, length) = (sectors(pos)?, sectors(len)?);
     let inside = slot.enter_sleeping()?;
     let current = inside.current();
     let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
-    if start.checked_add(left).is_none_or(|end| end > table.size()) {
-        return Err(Errno::EINVAL);
-    }
-    if !start.is_aligned(table.sector_size()) || !left.is_aligned(table.sector_size()) {
-        return Err(Errno::EINVAL);
-    }
-    if current.read_only || table.hits_label(start, left) && slot.label_is_guarded() {
+    let range = table.range(start, length).filter(|range| range.is_aligned(table.sector_size()));
+    let range = range.ok_or(Errno::EINVAL)?;
+    if current.read_only || table.hits_label(range) && slot.label_is_guarded() {
         return Err(Errno::EROFS);
     }
-    let (mut refused, mut done) = (None, left == Sector::ZERO);
-    while left > Sector::ZERO {
-        let piece = table.map(start, left, Op::Discard).ok_or(Errno::EINVAL)?;
+    let (mut left, mut refused, mut done) = (range, None, range.is_empty());
+    while !left.is_empty() {
+        let piece = table.map(left.start, left.length, Op::Discard).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         match piece {
             Piece::Send(component, sector, _) | Piece::Track(component, sector, _) => {
@@ -274,8 +267,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
                 }
             }
         }
-        start = start.checked_add(length).ok_or(Errno::EINVAL)?;
-        left = left.checked_sub(length).ok_or(Errno::EINVAL)?;
+        left = left.after(length);
     }
     match refused {
         Some(errno) if !done => Err(errno),

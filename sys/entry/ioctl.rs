@@ -352,8 +352,8 @@ impl Device<'_> {
         let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };
         let mut all: Option<sys::disk_sectoralign> = None;
         let mut differ = false;
-        for (start, length, target) in table.lines() {
-            target.extents(length, &mut |extent| {
+        for (range, target) in table.lines() {
+            target.extents(range.length, &mut |extent| {
                 let device = table.components().get(extent.component.0 as usize);
                 let Some(component) = device else { return };
                 let Some(disk) = component.disk() else { return };
@@ -365,9 +365,9 @@ impl Device<'_> {
                 }
                 let unit = u64::from(component.sector_size() / DEV_BSIZE).max(1);
                 let alignment = u64::from(one.dsa_alignment);
-                // Sector s of the component is sector s - extent.start + start of the device.
-                let shift =
-                    (extent.start.0 / unit + alignment - start.0 / unit % alignment) % alignment;
+                // Sector s of the component is sector s - extent.start + range.start of the device.
+                let shift = (extent.start.0 / unit + alignment - range.start.0 / unit % alignment)
+                    % alignment;
                 let first =
                     (u64::from(one.dsa_firstaligned) % alignment + alignment - shift) % alignment;
                 one.dsa_firstaligned = u32::try_from(first).unwrap_or(0);

@@ -21,7 +21,7 @@ use dm_core::job::Op;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::table::{Piece, Taken};
-use dm_core::units::{DEV_BSIZE, Sector};
+use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
 use super::io::iogate::NotHeld;
@@ -258,7 +258,7 @@ impl Slot {
             if current.read_only {
                 return Err(Errno::EROFS);
             }
-            if table.hits_label(start, length) && self.label_is_guarded() {
+            if table.hits_label(SectorRange { start, length }) && self.label_is_guarded() {
                 return Err(Errno::EROFS);
             }
         }

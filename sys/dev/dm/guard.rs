@@ -5,38 +5,16 @@
 
 use alloc::vec::Vec;
 
-use crate::Sector;
+use crate::{Sector, SectorRange};
 
 /// The sectors of a component that belong to its disk's label and boot code, counted from the component's
 /// start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuardedSectors {
     /// The sectors that hold the label: a write that would hit them fails with EROFS.
-    pub label: GuardedRange,
+    pub label: SectorRange,
     /// The first sector that neither the label nor the boot code uses.
     pub first_safe: Sector,
-}
-
-/// A range of sectors that is not to be written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GuardedRange {
-    /// The first sector.
-    pub start: Sector,
-    /// The number of sectors.
-    pub length: Sector,
-}
-
-impl GuardedRange {
-    /// `true` if `length` sectors from `start` on touch the range.
-    pub fn hit(&self, start: Sector, length: Sector) -> bool {
-        let end = start.0.saturating_add(length.0);
-        start.0 < self.start.0.saturating_add(self.length.0) && self.start.0 < end
-    }
-
-    /// Each sector of the range.
-    pub fn sectors(&self) -> impl Iterator<Item = Sector> + use<> {
-        (self.start.0..self.start.0.saturating_add(self.length.0)).map(Sector)
-    }
 }
 
 /// The place of labels on a port's disks: the constants of its machine/disklabel.h, which the side that knows
@@ -106,8 +84,7 @@ impl Port {
         let first_safe = Sector(first_safe.checked_sub(offset.0).filter(|n| *n > 0)?);
         // A component behind the label has none of it, but may still hold boot code.
         let (start, end) = (start.saturating_sub(offset.0), end.saturating_sub(offset.0));
-        let label =
-            GuardedRange { start: Sector(start), length: Sector(end.saturating_sub(start)) };
+        let label = SectorRange::between(Sector(start), Sector(end));
         Some(GuardedSectors { label, first_safe })
     }
 }
@@ -176,12 +153,5 @@ mod tests {
         assert_eq!(kept(ARM.guard(Sector(196_608), Sector(0), 1)), Some((196_608, 2, 196_610)));
         assert_eq!(kept(ARM.guard(Sector(196_608), Sector(196_608), 1)), Some((0, 2, 2)));
         assert_eq!(kept(ARM.guard(Sector(0), Sector(2), 1)), None);
-    }
-
-    #[test]
-    fn a_range_is_hit_at_its_edges_only() {
-        let label = GuardedRange { start: Sector(63), length: Sector(2) };
-        assert!(!label.hit(Sector(0), Sector(63)) && label.hit(Sector(0), Sector(64)));
-        assert!(label.hit(Sector(64), Sector(1)) && !label.hit(Sector(65), Sector(100)));
     }
 }

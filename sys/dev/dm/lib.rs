@@ -57,7 +57,7 @@ mod atomic {
 
 pub use errno::Errno;
 pub use refusal::Refusal;
-pub use units::{Dev, Minor, Sector};
+pub use units::{Dev, Minor, Sector, SectorRange};
 
 /// Keeps the page true: its example is compiled and run as a doc test.
 #[cfg(doctest)]

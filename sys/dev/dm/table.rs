@@ -20,7 +20,7 @@ use crate::executor::{Executor, Serving};
 use crate::job::Op;
 use crate::target::{Devs, IoRange, Mapping, Target};
 use crate::targets::linear::Linear;
-use crate::units::{DEV_BSIZE, Dev, Sector};
+use crate::units::{DEV_BSIZE, Dev, Sector, SectorRange};
 
 pub use build::Builder;
 pub use line_spec::LineSpec;
@@ -151,6 +151,11 @@ impl<C> Table<C> {
             && borders & self.sector_size.wrapping_sub(1) == 0
     }
 
+    /// The range, if it lies on the device.
+    pub fn range(&self, start: Sector, length: Sector) -> Option<SectorRange> {
+        SectorRange::new(start, length).filter(|range| range.end() <= self.size)
+    }
+
     /// The number of lines; at least 1.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -171,13 +176,11 @@ impl<C> Table<C> {
         &self.devs
     }
 
-    /// The lines, in order: start, length, target.
-    pub fn lines(&self) -> impl Iterator<Item = (Sector, Sector, &dyn Target)> {
+    /// The lines, in order: the range of the device, and the target.
+    pub fn lines(&self) -> impl Iterator<Item = (SectorRange, &dyn Target)> {
         let starts = core::iter::once(&Sector::ZERO).chain(self.ends.iter());
         let lines = starts.zip(self.ends.iter()).zip(self.targets.iter());
-        lines.map(|((start, end), target)| {
-            (*start, Sector(end.0.saturating_sub(start.0)), target.target())
-        })
+        lines.map(|((start, end), target)| (SectorRange::between(*start, *end), target.target()))
     }
 
     /// The line that holds `sector`, counted from 0; as many as there are if none does.
@@ -277,9 +280,9 @@ impl<C> Table<C> {
     /// The components, by their index, that lines reach whose targets do not serve I/O.
     pub fn reached_by_others(&self) -> BTreeSet<usize> {
         let mut reached = BTreeSet::new();
-        for ((_, length, target), rule) in self.lines().zip(&self.targets) {
+        for ((line, target), rule) in self.lines().zip(&self.targets) {
             if !matches!(rule, LineTarget::Serving(_)) {
-                target.extents(length, &mut |extent| {
+                target.extents(line.length, &mut |extent| {
                     reached.insert(extent.component.0 as usize);
                 });
             }

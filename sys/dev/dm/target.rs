@@ -10,7 +10,7 @@ use core::fmt;
 use crate::job::Op;
 use crate::refusal::Shown;
 use crate::table::{LineSpec, Mistake};
-use crate::units::{Dev, Sector};
+use crate::units::{Dev, Sector, SectorRange};
 use crate::worker::{Lanes, Worker};
 use crate::{Errno, limits};
 
@@ -138,6 +138,13 @@ pub struct Extent {
     pub length: Sector,
 }
 
+impl Extent {
+    /// The extent's sectors there.
+    pub fn range(&self) -> SectorRange {
+        SectorRange { start: self.start, length: self.length }
+    }
+}
+
 /// The rule of one line. [`Target::map`] is called on many CPUs at once, by threads and soft interrupts: it does not
 /// sleep or allocate.
 pub trait Target: Send + Sync {
@@ -191,7 +198,7 @@ pub trait Target: Send + Sync {
         each: &mut dyn FnMut(Sector),
     ) {
         self.extents(length, &mut |extent| {
-            let at = sector.checked_sub(extent.start).filter(|at| *at < extent.length);
+            let at = extent.range().place_of(sector);
             if let Some(at) = at.filter(|_| extent.component == component) {
                 each(at);
             }

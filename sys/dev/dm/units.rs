@@ -46,6 +46,83 @@ impl Sector {
     }
 }
 
+/// A range of sectors: those from `start` on, `length` of them. [`SectorRange::new`] checks what userland or a disk says;
+/// a literal is for what is known to lie on a disk. Its end saturates, so that none wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SectorRange {
+    /// The first sector.
+    pub start: Sector,
+    /// The number of sectors.
+    pub length: Sector,
+}
+
+impl SectorRange {
+    /// The range without sectors, at sector 0.
+    pub const EMPTY: SectorRange = SectorRange { start: Sector::ZERO, length: Sector::ZERO };
+
+    /// The range, unless it ends beyond [`Sector::MAX`].
+    pub fn new(start: Sector, length: Sector) -> Option<SectorRange> {
+        start.checked_add(length).map(|_| SectorRange { start, length })
+    }
+
+    /// The range from `start` up to `end`, which is not in it; without sectors if `end` lies before `start`.
+    pub fn between(start: Sector, end: Sector) -> SectorRange {
+        SectorRange { start, length: Sector(end.0.saturating_sub(start.0)) }
+    }
+
+    /// The first sector behind the range.
+    #[inline]
+    pub fn end(self) -> Sector {
+        Sector(self.start.0.saturating_add(self.length.0))
+    }
+
+    /// The last sector; that before `start` if the range has none.
+    pub fn last(self) -> Sector {
+        Sector(self.end().0.saturating_sub(1))
+    }
+
+    /// `true` if the range has no sector.
+    pub fn is_empty(self) -> bool {
+        self.length == Sector::ZERO
+    }
+
+    /// The place of `sector` in the range, counted from its start, if the range has that sector.
+    pub fn place_of(self, sector: Sector) -> Option<Sector> {
+        sector.checked_sub(self.start).filter(|at| *at < self.length)
+    }
+
+    /// `true` if both ranges have a sector in common.
+    pub fn intersects(self, other: SectorRange) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+
+    /// `true` if the range is whole blocks of `bytes` bytes, a power of two and at least [`DEV_BSIZE`].
+    pub fn is_aligned(self, bytes: u32) -> bool {
+        self.start.is_aligned(bytes) && self.length.is_aligned(bytes)
+    }
+
+    /// What is left of the range without its first `length` sectors.
+    pub fn after(self, length: Sector) -> SectorRange {
+        let start = self.start.0.saturating_add(length.0);
+        SectorRange::between(Sector(start), self.end())
+    }
+
+    /// The range's sectors, in order.
+    pub fn sectors(self) -> impl Iterator<Item = Sector> + use<> {
+        (self.start.0..self.end().0).map(Sector)
+    }
+}
+
+impl fmt::Display for SectorRange {
+    /// Prints the range in words, as `sector 8` or `sectors 8 to 15`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.length {
+            Sector(1) => write!(f, "sector {}", self.start),
+            _ => write!(f, "sectors {} to {}", self.start, self.last()),
+        }
+    }
+}
+
 impl fmt::Display for Sector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -126,6 +203,30 @@ mod tests {
         assert!(large.same_minor(Dev::new(0, 0xf_ffff).unwrap()) && !large.same_minor(dev));
         assert_eq!(Dev::new(4096, 0), None);
         assert_eq!(Dev::new(0, 1 << 20), None);
+    }
+
+    #[test]
+    fn ranges_touch_at_their_edges_only() {
+        let range = |start, length| SectorRange { start: Sector(start), length: Sector(length) };
+        let label = range(63, 2);
+        assert!(!label.intersects(range(0, 63)) && label.intersects(range(0, 64)));
+        assert!(label.intersects(range(64, 1)) && !label.intersects(range(65, 100)));
+        assert!(!label.intersects(SectorRange::EMPTY));
+        let places = [62, 63, 64, 65].map(|at| label.place_of(Sector(at)));
+        assert_eq!(places, [None, Some(Sector(0)), Some(Sector(1)), None]);
+        assert!(label.sectors().eq([Sector(63), Sector(64)]));
+        assert_eq!([label.after(Sector(1)), label.after(Sector(3))].map(|r| r.length.0), [1, 0]);
+        assert_eq!(std::format!("{label}, {}", range(8, 1)), "sectors 63 to 64, sector 8");
+    }
+
+    #[test]
+    fn ranges_end_on_a_disk() {
+        assert_eq!(SectorRange::new(Sector(1), Sector::MAX), None);
+        assert_eq!(SectorRange::new(Sector(1), Sector(u64::MAX)), None);
+        assert_eq!(SectorRange::new(Sector(0), Sector::MAX).unwrap().end(), Sector::MAX);
+        assert!(SectorRange::between(Sector(2), Sector(1)).is_empty());
+        let far = SectorRange { start: Sector(u64::MAX - 1), length: Sector(8) };
+        assert_eq!(far.end(), Sector(u64::MAX));
     }
 
     #[test]

@@ -88,10 +88,10 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             && self.writable
             && self.driver.kernel().authorize().is_ok();
         if let Some(table) = self.chosen(now) {
-            for (start, length, target) in table.lines() {
+            for (range, target) in table.lines() {
                 let mut line = D::new()?;
-                line.set_unsigned(c"start", start.0)?;
-                line.set_unsigned(c"length", length.0)?;
+                line.set_unsigned(c"start", range.start.0)?;
+                line.set_unsigned(c"length", range.length.0)?;
                 line.set_string(c"type", target.kind().name)?;
                 line.set_signed(c"status", i64::from(now.slot))?;
                 let mut params = match secrets {

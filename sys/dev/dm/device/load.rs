@@ -19,7 +19,8 @@ use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
 use crate::pdev::Pdev;
 use crate::shared::AnyShared;
 use crate::table::{Builder, Clock, Component, Mistake, Opener, Table, TableError};
-use crate::units::{Dev, Minor, Sector};
+use crate::target::Target;
+use crate::units::{Dev, Minor, Sector, SectorRange};
 use crate::{Errno, Refusal, limits};
 
 /// Lines of a table that comes in several requests. They belong to the process that sent them: another one
@@ -459,9 +460,9 @@ fn device_number(path: &str) -> Option<Result<Dev, Errno>> {
 
 /// Turns a table back into the lines that would load it.
 pub fn lines<C>(table: &Table<C>) -> Vec<Line> {
-    let line = |(start, length, target): (Sector, Sector, &dyn crate::target::Target)| Line {
-        start: start.0,
-        length: length.0,
+    let line = |(range, target): (SectorRange, &dyn Target)| Line {
+        start: range.start.0,
+        length: range.length.0,
         kind: target.kind().name.into(),
         params: table.secrets(target),
     };

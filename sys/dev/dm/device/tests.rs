@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use std::sync::Barrier;
 
 use super::{Driver, Selector};
-use crate::guard::{GuardedRange, GuardedSectors};
+use crate::guard::GuardedSectors;
 use crate::kernel::LabelGuard;
 use crate::name::Name;
 use crate::testing::picture::check;
 use crate::testing::thread::spawn;
 use crate::testing::{Bench, Disk, Fake, Request, send};
-use crate::{Dev, Errno, Minor, Sector, limits};
+use crate::{Dev, Errno, Minor, Sector, SectorRange, limits};
 
 fn dev(minor: u32) -> Dev {
     Dev::new(19, minor).unwrap()
@@ -23,7 +23,7 @@ fn dev(minor: u32) -> Dev {
 /// A bench with `/dev/labelled`, whose label is in sectors 63 and 64.
 fn labelled() -> Bench {
     let bench = Bench::new();
-    let label = GuardedRange { start: Sector(63), length: Sector(2) };
+    let label = SectorRange { start: Sector(63), length: Sector(2) };
     let guard = Some(GuardedSectors { label, first_safe: Sector(65) });
     bench.kernel.disk("/dev/labelled", Disk { guard, ..Disk::new(19, 99, 1000) });
     bench.on("create", "d");

@@ -19,7 +19,7 @@ use crate::refusal::Shown;
 use crate::shared::AnyShared;
 use crate::target::{ComponentIndex, Made, TargetType, Words};
 use crate::targets::linear::{self, Linear};
-use crate::units::{DEV_BSIZE, Dev, Sector};
+use crate::units::{DEV_BSIZE, Dev, Sector, SectorRange};
 use crate::worker::Lanes;
 use crate::{Errno, limits, targets};
 
@@ -133,7 +133,7 @@ impl<'k, O: Opener> Builder<'k, O> {
             } else if *start > end {
                 return invalid(
                     "there is a gap before the line",
-                    format_args!("{}", Between(end, *start)),
+                    format_args!("{}", SectorRange::between(end, *start)),
                 );
             } else if *start < end {
                 return invalid(
@@ -196,19 +196,6 @@ impl LineTarget {
                 Made::Maps(target) => Ok((LineTarget::Other(target), None)),
                 Made::Serves(target, lanes) => Ok((LineTarget::Serving(target), Some(lanes))),
             },
-        }
-    }
-}
-
-/// The sectors from one up to another, which is not among them, for messages.
-struct Between(Sector, Sector);
-
-impl fmt::Display for Between {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, last) = (self.0, self.1.0.saturating_sub(1));
-        match first.0 == last {
-            true => write!(f, "sector {first}"),
-            false => write!(f, "sectors {first} to {last}"),
         }
     }
 }

@@ -7,21 +7,21 @@ use alloc::vec::Vec;
 
 use super::{Component, Table};
 use crate::target::ComponentIndex;
-use crate::units::{Dev, Sector};
+use crate::units::{Dev, Sector, SectorRange};
 
 impl<C> Table<C> {
-    /// `true` if a write of `length` sectors from `start` on would reach a component's label.
+    /// `true` if a write of this range would reach a component's label.
     #[inline]
-    pub fn hits_label(&self, start: Sector, length: Sector) -> bool {
-        !self.guards.is_empty() && self.shows_label(start, length)
+    pub fn hits_label(&self, range: SectorRange) -> bool {
+        !self.guards.is_empty() && self.shows_label(range)
     }
 
     /// The answer of [`Table::hits_label`] for a table that shows a label. Apart from it, since few do.
     #[cold]
-    fn shows_label(&self, start: Sector, length: Sector) -> bool {
+    fn shows_label(&self, range: SectorRange) -> bool {
         // The first that is not before it.
-        let at = self.guards.partition_point(|sector| *sector < start);
-        self.guards.get(at).is_some_and(|sector| sector.0 < start.0.saturating_add(length.0))
+        let at = self.guards.partition_point(|sector| *sector < range.start);
+        self.guards.get(at).is_some_and(|sector| *sector < range.end())
     }
 }
 
@@ -29,8 +29,8 @@ impl<C: Component> Table<C> {
     /// Calls `each` with every range of the table that reaches into the sectors reserved for its
     /// component's label and boot code: the component, the sector there, the first safe one.
     pub fn reserved(&self, each: &mut dyn FnMut(Dev, Sector, Sector)) {
-        for (_, length, target) in self.lines() {
-            target.extents(length, &mut |extent| {
+        for (line, target) in self.lines() {
+            target.extents(line.length, &mut |extent| {
                 let Some(component) = self.components.get(extent.component.0 as usize) else {
                     return;
                 };
@@ -50,12 +50,12 @@ impl<C: Component> Table<C> {
             component.guard().map(|guard| guard.label)
         };
         let mut guards: Vec<Sector> = Vec::new();
-        for (start, length, target) in self.lines() {
+        for (line, target) in self.lines() {
             // A component may be in a line many times.
             let mut reached = Vec::new();
-            target.extents(length, &mut |extent| {
+            target.extents(line.length, &mut |extent| {
                 let label = label_of(extent.component);
-                if label.is_some_and(|label| label.hit(extent.start, extent.length))
+                if label.is_some_and(|label| label.intersects(extent.range()))
                     && !reached.contains(&extent.component)
                 {
                     reached.push(extent.component);
@@ -64,8 +64,8 @@ impl<C: Component> Table<C> {
             for component in reached {
                 let label = label_of(component).into_iter();
                 for sector in label.flat_map(|label| label.sectors()) {
-                    target.locate(component, sector, length, &mut |at| {
-                        let Some(sector) = start.checked_add(at) else { return };
+                    target.locate(component, sector, line.length, &mut |at| {
+                        let Some(sector) = line.start.checked_add(at) else { return };
                         // Nearly always the end. Sorting would take much stack.
                         let place = guards.partition_point(|guard| *guard < sector);
                         if guards.get(place) != Some(&sector) {

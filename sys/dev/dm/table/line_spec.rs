@@ -13,7 +13,7 @@ use crate::hash::Hash;
 use crate::refusal::Shown;
 use crate::shared::AnyShared;
 use crate::target::{ComponentIndex, Words};
-use crate::units::{Dev, Sector};
+use crate::units::{Dev, Sector, SectorRange};
 
 /// A line as it is being made into a target: what [`TargetType::new`](crate::target::TargetType::new) works with.
 pub struct LineSpec<'a> {
@@ -124,7 +124,7 @@ impl LineSpec<'_> {
     ) -> Result<ComponentIndex, Mistake> {
         let index = self.components.add(path, written)?;
         let (_, size, _) = self.components.size(index);
-        if offset.checked_add(length).is_none_or(|end| end > size) {
+        if SectorRange::new(offset, length).is_none_or(|range| range.end() > size) {
             let last = u128::from(offset.0).saturating_add(length.0.into()).saturating_sub(1);
             return Err(Mistake::new(Errno::EINVAL, "the range ends beyond its component").about(
                 format_args!("sectors {offset} to {last} of `{}`, which has {size}", Shown(path)),

@@ -14,12 +14,12 @@ use proptest::sample::Index;
 use super::{Builder, Component, Opener, Piece, Table, TableError};
 use crate::aes::Aes;
 use crate::device;
-use crate::guard::{GuardedRange, GuardedSectors};
+use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::job::Op;
 use crate::target::ComponentIndex;
 use crate::testing::{Disk, aes, hash};
-use crate::{Dev, Errno, Sector, limits};
+use crate::{Dev, Errno, Sector, SectorRange, limits};
 
 /// Disks that a table can be built on, by `major:minor` or as `/dev/N`.
 struct Disks(Vec<Disk>);
@@ -222,8 +222,8 @@ proptest! {
         let sector = table.components().iter().map(Component::sector_size).max().unwrap_or(512);
         prop_assert_eq!(table.sector_size(), sector);
         prop_assert_eq!(table.len(), lines.len());
-        for ((start, length, target), line) in table.lines().zip(&lines) {
-            prop_assert_eq!((start.0, length.0), (line.start, line.length));
+        for ((range, target), line) in table.lines().zip(&lines) {
+            prop_assert_eq!((range.start.0, range.length.0), (line.start, line.length));
             prop_assert_eq!(target.kind().name, line.kind);
         }
     }
@@ -329,12 +329,11 @@ proptest! {
     #[test]
     fn extents_are_the_sectors_that_map_reaches_and_locate_finds_them(lines in lines()) {
         let table = build(&disks(), &lines).unwrap();
-        for ((_, length, target), line) in table.lines().zip(&lines) {
+        for ((range, target), line) in table.lines().zip(&lines) {
             let mut reached = BTreeSet::new();
-            target.extents(length, &mut |extent| {
+            target.extents(range.length, &mut |extent| {
                 let dev = table.devs()[extent.component.0 as usize];
-                let sectors = extent.start.0..extent.start.0 + extent.length.0;
-                reached.extend(sectors.map(|sector| Place::At(dev, sector)));
+                reached.extend(extent.range().sectors().map(|sector| Place::At(dev, sector.0)));
             });
             let model = line.places.iter().copied();
             let model: BTreeSet<_> = model.filter(|p| matches!(p, Place::At(..))).collect();
@@ -346,7 +345,7 @@ proptest! {
             for (dev, component) in table.devs().iter().zip(0..) {
                 for sector in 0..SIZE {
                     let mut found = Vec::new();
-                    target.locate(ComponentIndex(component), Sector(sector), length, &mut |at| {
+                    target.locate(ComponentIndex(component), Sector(sector), range.length, &mut |at| {
                         found.push(at.0 as usize);
                     });
                     found.sort_unstable();
@@ -367,28 +366,26 @@ proptest! {
         for (disk, label) in disks.0.iter_mut().zip(&labels) {
             disk.guard = label.map(|(start, length)| {
                 let (start, length) = (Sector(start), Sector(length));
-                GuardedSectors { label: GuardedRange { start, length }, first_safe: Sector(0) }
+                GuardedSectors { label: SectorRange { start, length }, first_safe: Sector(0) }
             });
         }
         let guarded = |place: &Place| match place {
             Place::At(dev, sector) => {
                 let disk = disks.0.iter().find(|disk| disk.dev == *dev).and_then(|d| d.guard);
-                disk.is_some_and(|guard| {
-                    let start = guard.label.start.0;
-                    (start..start + guard.label.length.0).contains(sector)
-                })
+                disk.is_some_and(|guard| guard.label.sectors().any(|s| s.0 == *sector))
             }
             _ => false,
         };
         let (table, model) = (build(&disks, &lines).unwrap(), places(&lines));
+        let range = |start: usize, length| SectorRange { start: Sector(start as u64), length: Sector(length) };
         for (sector, place) in model.iter().enumerate() {
-            prop_assert_eq!(table.hits_label(Sector(sector as u64), Sector(1)), guarded(place));
+            prop_assert_eq!(table.hits_label(range(sector, 1)), guarded(place));
         }
         for (start, length) in ios {
             let start = start.index(model.len());
             let end = model.len().min(start + length as usize);
             let hit = model[start..end].iter().any(guarded);
-            prop_assert_eq!(table.hits_label(Sector(start as u64), Sector(length)), hit);
+            prop_assert_eq!(table.hits_label(range(start, length)), hit);
         }
     }
 

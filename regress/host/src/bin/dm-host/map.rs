@@ -13,7 +13,7 @@ use std::{env, fs};
 use dm_core::guard::GuardedSectors;
 use dm_core::hash::Hash;
 use dm_core::table::{Builder, Component, Opener, Piece, Table};
-use dm_core::units::{Dev, Sector};
+use dm_core::units::{Dev, Sector, SectorRange};
 use dm_core::{Errno, target};
 use serde_json::{Value, json};
 
@@ -155,9 +155,9 @@ impl Reach {
 impl Mapped {
     /// What the lines reach, by line.
     fn reaches(&self) -> Vec<Vec<Reach>> {
-        let of = |(_, length, target): (Sector, Sector, &dyn target::Target)| {
+        let of = |(range, target): (SectorRange, &dyn target::Target)| {
             let mut all = Vec::new();
-            target.extents(length, &mut |e| {
+            target.extents(range.length, &mut |e| {
                 all.push(Reach {
                     component: e.component.0 as usize,
                     start: e.start.0,
@@ -188,7 +188,7 @@ impl Mapped {
     pub fn json(&self) -> Value {
         let reaches = self.reaches();
         let mut lines = Vec::new();
-        for (((start, length, target), reaches), number) in
+        for (((range, target), reaches), number) in
             self.table.lines().zip(&reaches).zip(&self.numbers)
         {
             let to = |reach: &Reach| {
@@ -197,8 +197,8 @@ impl Mapped {
             };
             lines.push(json!({
                 "line": number,
-                "first": start.0,
-                "last": start.0.saturating_add(length.0).saturating_sub(1),
+                "first": range.start.0,
+                "last": range.last().0,
                 "target": target.kind().name,
                 "goes_to": reaches.iter().map(to).collect::<Vec<_>>(),
             }));

@@ -6,11 +6,11 @@ use std::string::String;
 
 use crate::Errno;
 use crate::commands::flags;
-use crate::guard::{GuardedRange, GuardedSectors};
+use crate::guard::GuardedSectors;
 use crate::kernel::LabelGuard;
 use crate::testing::plist::Dict;
 use crate::testing::{Bench, Disk, Request};
-use crate::units::Sector;
+use crate::units::{Sector, SectorRange};
 
 /// Sends a request that wants reasons.
 fn ask(bench: &Bench, request: &Request) -> Dict {
@@ -127,7 +127,7 @@ fn a_silent_console_takes_no_reason_away() {
 fn a_warning_about_a_table_comes_with_its_reply() {
     let bench = Bench::new();
     bench.on("create", "d");
-    let label = GuardedRange { start: Sector(63), length: Sector(2) };
+    let label = SectorRange { start: Sector(63), length: Sector(2) };
     let guard = Some(GuardedSectors { label, first_safe: Sector(65) });
     bench.kernel.disk("/dev/labelled", Disk { guard, ..Disk::new(19, 99, 1000) });
     bench.kernel.set_label_guard(LabelGuard::Writes);

@@ -639,11 +639,11 @@ impl State {
 /// The disks of lines that only map, each once.
 fn mapped_disks(table: &Table<Attached>) -> Vec<usize> {
     let mut disks = Vec::new();
-    for (line, (_, length, target)) in table.lines().enumerate() {
+    for (line, (range, target)) in table.lines().enumerate() {
         if table.serving().iter().any(|(serving, _)| *serving == line) {
             continue;
         }
-        target.extents(length, &mut |extent| {
+        target.extents(range.length, &mut |extent| {
             let component = table.components().get(extent.component.0 as usize);
             if let Some(Attached { disk, .. }) = component
                 && !disks.contains(disk)

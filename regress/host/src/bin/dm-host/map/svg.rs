@@ -88,13 +88,13 @@ impl Mapped {
             row(&mut out, component, scale, rows(at));
         }
         let mut bars = String::new();
-        for (((start, length, target), reaches), number) in
+        for (((range, target), reaches), number) in
             self.table.lines().zip(&reaches).zip(&self.numbers)
         {
-            let (left, width) = device.place(start.0, length.0);
-            let last = start.0.saturating_add(length.0).saturating_sub(1);
+            let (left, width) = device.place(range.start.0, range.length.0);
             let kind = target.kind().name;
-            let about = format!("line {number}: {kind}, sectors {} to {last}", start.0);
+            let about =
+                format!("line {number}: {kind}, sectors {} to {}", range.start, range.last());
             let fill = if reaches.is_empty() { "#bbbbbb" } else { colour(*number) };
             let joins = Joins { number: *number, about: &about, fill, left, width, top };
             bar(&mut bars, &joins, left, width, top, Some(kind));

@@ -47,14 +47,14 @@ impl Mapped {
             "TARGET",
             "GOES TO"
         );
-        for (((start, length, target), reaches), number) in
+        for (((range, target), reaches), number) in
             self.table.lines().zip(&reaches).zip(&self.numbers)
         {
-            let last = start.0.saturating_add(length.0).saturating_sub(1);
             let kind = target.kind().name;
-            let mut head = format!("{number:>6} {:>12} {last:>12}  {kind:<8}", start.0);
+            let mut head =
+                format!("{number:>6} {:>12} {:>12}  {kind:<8}", range.start.0, range.last().0);
             if reaches.is_empty() {
-                let _ = writeln!(out, "{head} {}", self.nowhere(start, length));
+                let _ = writeln!(out, "{head} {}", self.nowhere(range.start, range.length));
             }
             for reach in reaches {
                 let name = self.component(reach.component);

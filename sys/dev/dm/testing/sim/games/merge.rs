@@ -223,7 +223,7 @@ impl Game for Merge {
     fn end(&mut self, world: &World) {
         // A table that merges gets to the end.
         let device = self.device();
-        let kind = world.table(device).map(|table| table.lines().next().unwrap().2.kind().name);
+        let kind = world.table(device).map(|table| table.lines().next().unwrap().1.kind().name);
         for _ in 0..2000 {
             if kind != Some("snapshot-merge") || world.status(device, 0) == "Merge failed" {
                 return;

@@ -1,3 +1,4 @@
+/*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * shim.c for a rump kernel, with what makes it a component of one: `cargo xtask

@@ -1,3 +1,4 @@
+/*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The kernel's AES, for shim.c.  A kernel of NetBSD 9 or before has none that

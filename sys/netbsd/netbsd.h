@@ -1,3 +1,4 @@
+/*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Everything of NetBSD that the driver binds to.  bindgen reads this file and

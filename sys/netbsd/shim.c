@@ -1,3 +1,4 @@
+/*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The C side of the driver: wrappers for what is a macro, a static inline or
@@ -8,6 +9,9 @@
  * holds what the Rust object assumed of them: if this file does not compile with
  * "DM_LAYOUT", the object was built for another release of NetBSD.
  */
+
+#include <sys/cdefs.h>
+__KERNEL_RCSID(0, "$NetBSD$");
 
 #include "netbsd.h"
 #include "shim.h"

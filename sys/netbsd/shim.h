@@ -1,3 +1,4 @@
+/*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What only C can say: macros, static inlines and variadic functions of the

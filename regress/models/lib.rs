@@ -28,16 +28,16 @@ mod mutex {
             SpinMutex(loom::sync::Mutex::new(data))
         }
 
-        pub fn lock(&self) -> Held<'_, T> {
+        pub fn lock(&self) -> Guard<'_, T> {
             // Loom ends the model at a panic: no mutex is poisoned.
-            Held(Some(self.0.lock().unwrap_or_else(|_| unreachable!())))
+            Guard(Some(self.0.lock().unwrap_or_else(|_| unreachable!())))
         }
     }
 
     /// A held mutex; empty only while its holder sleeps on a condition variable.
-    pub struct Held<'a, T>(pub Option<loom::sync::MutexGuard<'a, T>>);
+    pub struct Guard<'a, T>(pub Option<loom::sync::MutexGuard<'a, T>>);
 
-    impl<T> std::ops::Deref for Held<'_, T> {
+    impl<T> std::ops::Deref for Guard<'_, T> {
         type Target = T;
 
         fn deref(&self) -> &T {
@@ -45,7 +45,7 @@ mod mutex {
         }
     }
 
-    impl<T> std::ops::DerefMut for Held<'_, T> {
+    impl<T> std::ops::DerefMut for Guard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
             self.0.as_mut().unwrap_or_else(|| unreachable!())
         }
@@ -75,14 +75,14 @@ mod condvar {
             Condvar { variable: loom::sync::Condvar::new(), signal }
         }
 
-        pub fn wait<T>(&self, guard: &mut super::mutex::Held<'_, T>) {
+        pub fn wait<T>(&self, guard: &mut super::mutex::Guard<'_, T>) {
             let held = guard.0.take().unwrap_or_else(|| unreachable!());
             guard.0 = Some(self.variable.wait(held).unwrap_or_else(|_| unreachable!()));
         }
 
         pub fn wait_sig<T>(
             &self,
-            guard: &mut super::mutex::Held<'_, T>,
+            guard: &mut super::mutex::Guard<'_, T>,
         ) -> Result<(), Interrupted> {
             if self.signal.swap(false, Ordering::Relaxed) {
                 return Err(Interrupted);
@@ -91,7 +91,7 @@ mod condvar {
             Ok(())
         }
 
-        pub fn wait_ticks<T>(&self, guard: &mut super::mutex::Held<'_, T>, _: i32) {
+        pub fn wait_ticks<T>(&self, guard: &mut super::mutex::Guard<'_, T>, _: i32) {
             self.wait(guard);
         }
 

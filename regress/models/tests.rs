@@ -9,7 +9,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::gate::Pass;
-use crate::iogate::{IoGate, NotHeld};
+use crate::iogate::{IoGate, NotQueued};
 use crate::queue::{Ordered, Queue};
 use crate::reserve::{Next, Reserve};
 
@@ -76,8 +76,8 @@ impl Device {
             }
             match self.gate.hold(io, false) {
                 Ok(()) => return true,
-                Err(NotHeld::Open(_)) => {}
-                Err(NotHeld::Dead(_)) => return false,
+                Err(NotQueued::Open(_)) => {}
+                Err(NotQueued::Dead(_)) => return false,
             }
         }
     }

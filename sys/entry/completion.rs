@@ -17,7 +17,7 @@ use dm_core::Errno;
 use dm_core::job::Op;
 use dm_core::units::{DEV_BSIZE, Sector};
 
-use super::io::iogate::NotHeld;
+use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
@@ -203,12 +203,12 @@ impl Slot {
         match self.gate.hold(io, true) {
             // SAFETY: the journey began at this slot (invariant).
             Ok(()) => unsafe { self.leave(journey.pass) },
-            Err(NotHeld::Open(io)) => {
+            Err(NotQueued::Open(io)) => {
                 // SAFETY: as above.
                 unsafe { self.leave(journey.pass) };
                 self.submit(io);
             }
-            Err(NotHeld::Dead(io)) => self.fail(io, journey, 0, Errno::ENXIO),
+            Err(NotQueued::Dead(io)) => self.fail(io, journey, 0, Errno::ENXIO),
         }
     }
 

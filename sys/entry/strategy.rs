@@ -24,7 +24,7 @@ use dm_core::table::{Piece, Taken};
 use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
-use super::io::iogate::NotHeld;
+use super::io::iogate::NotQueued;
 use super::job::{Held, TableIo};
 use super::kernel::NetBsd;
 use super::pieces::{Child, Journey, Parent, Split, impatient_origin};
@@ -104,8 +104,8 @@ impl Slot {
         loop {
             io = match self.gate.hold(io, false) {
                 Ok(()) => return stats::count_held(self),
-                Err(NotHeld::Dead(io)) => return io.fail(0, Errno::ENXIO),
-                Err(NotHeld::Open(io)) => io,
+                Err(NotQueued::Dead(io)) => return io.fail(0, Errno::ENXIO),
+                Err(NotQueued::Open(io)) => io,
             };
             if let Some(pass) = self.gate.enter(cpu::current()) {
                 return self.dispatch(io, Journey::new(pass));

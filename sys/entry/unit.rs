@@ -194,7 +194,7 @@ impl kernel::Unit<NetBsd> for Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        debug_assert_ne!(self.slot.gate.door(), Door::Held);
+        debug_assert_ne!(self.slot.gate.door(), Door::Suspended);
         let global = in_use();
         self.slot.put_spares(global);
         global.slots.give_back(self.slot);

@@ -76,9 +76,9 @@ struct State<K: Kernel> {
 ///
 /// ```text
 ///          resume            suspend, with a table
-///   Bare ─────────► Running ───────────────────────► Held        any ── tear_down ──► Gone
-///     ▲                │  ▲                            │
-///     └────────────────┘  └────────────────────────────┘
+///   Bare ─────────► Running ───────────────────────► Suspended   any ── tear_down ──► Gone
+///     ▲                │  ▲                              │
+///     └────────────────┘  └──────────────────────────────┘
 ///      suspend, without            resume
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +89,7 @@ enum IoState {
     /// Resumed: the gate is open. Without a table I/O fails with ENXIO.
     Running,
     /// Suspended, with an active table: the gate is shut, I/O is held, none is in flight.
-    Held,
+    Suspended,
     /// Removed, but for its name and minor: the gate is dead.
     Gone,
 }
@@ -148,12 +148,13 @@ impl<K: Kernel> Driver<K> {
     /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
     /// active says when it starts; nothing has changed then.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
-        let switches = |state: &State<K>| state.inactive.is_some() && state.io != IoState::Held;
+        let switches =
+            |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
         let (_control, suspended) = device.control_with(mounted, switches)?;
         let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
-            (state.inactive.is_some(), state.io == IoState::Held)
+            (state.inactive.is_some(), state.io == IoState::Suspended)
         };
         if switch && !quiesced {
             device.drain(Quiesce::Flush)?;
@@ -209,16 +210,16 @@ impl<K: Kernel> Driver<K> {
         mounted: FileSystem,
     ) -> Result<(), Errno> {
         let (_control, _suspended) =
-            device.control_with(mounted, |state| state.io != IoState::Held)?;
+            device.control_with(mounted, |state| state.io != IoState::Suspended)?;
         let _frugal = self.kernel.frugal();
         let state = device.state.lock();
-        let hold = state.active.is_some() && state.io != IoState::Held;
+        let hold = state.active.is_some() && state.io != IoState::Suspended;
         drop(state);
         if hold {
             device.drain(how)?;
         }
         let mut state = device.state.lock();
-        state.io = if state.active.is_some() { IoState::Held } else { IoState::Bare };
+        state.io = if state.active.is_some() { IoState::Suspended } else { IoState::Bare };
         Ok(())
     }
 
@@ -352,7 +353,7 @@ impl<K: Kernel> Device<K> {
             inactive: state.inactive.as_ref().map(|l| l.table.clone()),
             read_only,
             inactive_read_only: state.inactive.as_ref().is_some_and(|l| l.read_only),
-            suspended: matches!(state.io, IoState::Bare | IoState::Held),
+            suspended: matches!(state.io, IoState::Bare | IoState::Suspended),
             slot: state.slot,
             event_nr: state.event_nr,
             open_count,

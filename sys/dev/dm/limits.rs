@@ -17,8 +17,8 @@ pub const REGIONS: usize = 1 << 22;
 /// Bad blocks in a dust line, sixteen bytes each.
 pub const BAD_BLOCKS: usize = 16 * 1024;
 
-/// Writes that a log-writes line holds back from its log, 32 bytes each.
-pub const HELD_WRITES: usize = 2048;
+/// Writes of a log-writes line that no flush has made safe, and that are not in its log yet, 32 bytes each.
+pub const UNFLUSHED_WRITES: usize = 2048;
 
 /// Marks that wait for a log-writes line's log.
 pub const MARKS: usize = 16;

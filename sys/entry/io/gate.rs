@@ -19,7 +19,7 @@ use core::cell::UnsafeCell;
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
 const OPEN: usize = 0;
-const HELD: usize = 1;
+const SUSPENDED: usize = 1;
 const DEAD: usize = 2;
 
 /// The state of a gate's door.
@@ -28,7 +28,7 @@ pub enum Door {
     /// Anyone may enter.
     Open,
     /// Nobody may enter for now.
-    Held,
+    Suspended,
     /// Nobody will enter again.
     Dead,
 }
@@ -160,7 +160,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
 
     /// Shuts the door.
     pub fn hold(&self) {
-        self.door.store(HELD, Ordering::SeqCst);
+        self.door.store(SUSPENDED, Ordering::SeqCst);
         full_fence();
     }
 
@@ -180,7 +180,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
     pub fn door(&self) -> Door {
         match self.door.load(Ordering::SeqCst) {
             OPEN => Door::Open,
-            HELD => Door::Held,
+            SUSPENDED => Door::Suspended,
             _ => Door::Dead,
         }
     }

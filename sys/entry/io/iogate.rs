@@ -3,11 +3,11 @@
 //! A device's gate with the queue in front of it: how I/O is held, drained, let go and refused.
 //!
 //! ```text
-//!             quiesce                    release, when the queue is empty
-//!    Open ───────────────► Held ─────────────────────────────────────────► Open
-//!      │                     │
-//!      │ kill                │ kill                  (Dead → Open: only as a recycled slot,
-//!      └────────► Dead ◄─────┘                        before anybody can find it)
+//!             quiesce                         release, when the queue is empty
+//!    Open ───────────────► Suspended ─────────────────────────────────────────► Open
+//!      │                       │
+//!      │ kill                  │ kill                (Dead → Open: only as a recycled slot,
+//!      └────────► Dead ◄───────┘                      before anybody can find it)
 //! ```
 //!
 //! Every change of the door is made with the queue's lock held, and so is the look at the door that
@@ -35,7 +35,7 @@ pub struct IoGate<T, L, Q: Ordered, const CELLS: usize> {
 }
 
 /// Why an I/O was not queued; it comes back.
-pub enum NotHeld<I> {
+pub enum NotQueued<I> {
     /// The gate is open (again).
     Open(I),
     /// The gate is dead: the device goes.
@@ -121,13 +121,13 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
     ///
     /// # Errors
     /// The I/O, if the gate is open by now, or dead.
-    pub fn hold(&self, io: Q::Item, comes_back: bool) -> Result<(), NotHeld<Q::Item>> {
+    pub fn hold(&self, io: Q::Item, comes_back: bool) -> Result<(), NotQueued<Q::Item>> {
         let mut held = self.held.lock();
         match self.gate.door() {
-            Door::Open => return Err(NotHeld::Open(io)),
-            Door::Dead => return Err(NotHeld::Dead(io)),
-            Door::Held if comes_back => held.push_front(io),
-            Door::Held => held.push(io),
+            Door::Open => return Err(NotQueued::Open(io)),
+            Door::Dead => return Err(NotQueued::Dead(io)),
+            Door::Suspended if comes_back => held.push_front(io),
+            Door::Suspended => held.push(io),
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         let mut held = self.held.lock();
         loop {
             match self.gate.door() {
-                Door::Held => self.moved.wait_sig(&mut held)?,
+                Door::Suspended => self.moved.wait_sig(&mut held)?,
                 door => return Ok(door),
             }
         }

@@ -3,11 +3,11 @@
 //! `log-writes DEV LOGDEV`: all of one component, and on another a log of all that is written to it, in
 //! the order in which it would survive a power cut. `format.rs` has the log's form, which is Linux's.
 //!
-//! A write is not safe before the next flush, so it is *held*: sent to its place, and a copy of its data
-//! put at the end of the log device, out of the log's way. A flush takes along what was held before it
-//! came: first the component is flushed, then the held writes go to the log in the order in which they
+//! A write is not safe before the next flush, so it is kept as *unflushed*: sent to its place, and a copy of its data
+//! put at the end of the log device, out of the log's way. A flush takes along what was unflushed before it
+//! came: first the component is flushed, then the unflushed writes go to the log in the order in which they
 //! were acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before what is
-//! held; but what a FUA write overwrites goes before it. The superblock, which counts the entries, is written last.
+//! unflushed; but what a FUA write overwrites goes before it. The superblock, which counts the entries, is written last.
 //!
 //! When there is no room to hold more, the target flushes on its own. When the log has no room, nothing
 //! more is logged, and I/O goes on.
@@ -62,13 +62,13 @@ struct State {
     /// Where the log ends, in sectors of 512 bytes.
     tail: u64,
     entries: u64,
-    /// Writes that are held, in the order of acknowledgement.
-    held: VecDeque<Held>,
+    /// Writes that no flush has made safe yet, in the order of acknowledgement.
+    unflushed: VecDeque<Unflushed>,
     /// Sectors that all of it will take of the log.
     wanted: u64,
-    /// The number of the first that is held.
+    /// The number of the first of `unflushed`.
     first: u64,
-    /// Where the copies begin that are held or being made: they grow downwards from the end.
+    /// Where the copies of unflushed writes begin, those being made among them: they grow downwards from the end.
     copies: u64,
     /// The number of copies, those that are being made among them.
     copied: usize,
@@ -79,14 +79,14 @@ struct State {
 
 /// A write or discard that no flush has made safe yet.
 #[derive(Clone, Copy)]
-struct Held {
+struct Unflushed {
     start: u64,
     length: u64,
     /// Where its data are on the log device; a discard has none.
     copy: Option<u64>,
 }
 
-impl Held {
+impl Unflushed {
     /// Sectors of data in the log.
     fn data(&self) -> u64 {
         if self.copy.is_some() { self.length } else { 0 }
@@ -94,9 +94,9 @@ impl Held {
 }
 
 impl State {
-    fn hold(&mut self, held: Held, unit: u64) {
-        self.wanted = self.wanted.saturating_add(held.data()).saturating_add(unit);
-        self.held.push_back(held);
+    fn add(&mut self, write: Unflushed, unit: u64) {
+        self.wanted = self.wanted.saturating_add(write.data()).saturating_add(unit);
+        self.unflushed.push_back(write);
     }
 }
 
@@ -116,14 +116,14 @@ impl LogWrites {
         if log == device {
             return Err(Mistake::new(Errno::EINVAL, "a device cannot be its own log"));
         }
-        let held = limits::HELD_WRITES.saturating_mul(size_of::<Held>());
-        line.reserve(held)?;
+        let bytes = limits::UNFLUSHED_WRITES.saturating_mul(size_of::<Unflushed>());
+        line.reserve(bytes)?;
         let state = State {
             busy: false,
             logging: true,
             tail: unit,
             entries: 0,
-            held: VecDeque::with_capacity(limits::HELD_WRITES),
+            unflushed: VecDeque::with_capacity(limits::UNFLUSHED_WRITES),
             wanted: 0,
             first: 0,
             copies: u64::MAX,
@@ -136,7 +136,7 @@ impl LogWrites {
     }
 }
 
-/// The room for a write that is to be held.
+/// The room for a write that will be unflushed.
 enum Room {
     /// The write's data go there.
     Copy(u64),
@@ -147,7 +147,7 @@ enum Room {
 /// The outcome of looking for room.
 enum Found {
     Room(Room),
-    /// None, while so many writes are held, or their copies being made.
+    /// None, while so many writes are unflushed, or their copies being made.
     Full {
         copied: usize,
     },
@@ -178,13 +178,13 @@ impl LogWrites {
                 self.give_up(lane);
                 continue;
             }
-            let before = self.held_now();
+            let before = self.next_unflushed();
             self.commit(before, Some(FLUSH), lane).await;
-            // Copies that are being made are given back, or held for the next flush, by those who make them.
+            // Copies that are being made are given back, or kept for the next flush, by those who make them.
             let given_back = || {
                 let state = self.state.lock();
                 let less = state.copied < copied || state.copied == 0;
-                (less || !state.held.is_empty() || !state.logging).then_some(())
+                (less || !state.unflushed.is_empty() || !state.logging).then_some(())
             };
             lane.until(&self.free, given_back).await;
         }
@@ -198,24 +198,24 @@ impl LogWrites {
         if state.copied == 0 {
             state.copies = end.saturating_sub(end.checked_rem(self.unit).unwrap_or(0));
         }
-        // What is held needs room in the log, too.
+        // What is unflushed needs room in the log, too.
         let log = state.tail.saturating_add(state.wanted).saturating_add(self.taken(length));
         let copy = state.copies.checked_sub(length).filter(|copy| *copy >= log);
-        let full = state.held.len().saturating_add(JOBS) > limits::HELD_WRITES;
+        let full = state.unflushed.len().saturating_add(JOBS) > limits::UNFLUSHED_WRITES;
         match copy.filter(|_| !full) {
             Some(copy) => {
                 state.copies = copy;
                 state.copied = state.copied.saturating_add(1);
                 Found::Room(Room::Copy(copy))
             }
-            None => Found::Full { copied: state.copied.max(state.held.len()) },
+            None => Found::Full { copied: state.copied.max(state.unflushed.len()) },
         }
     }
 
-    /// The number that the next write to be held will have.
-    pub(crate) fn held_now(&self) -> u64 {
+    /// The number that the next unflushed write will have.
+    pub(crate) fn next_unflushed(&self) -> u64 {
         let state = self.state.lock();
-        state.first.saturating_add(state.held.len() as u64)
+        state.first.saturating_add(state.unflushed.len() as u64)
     }
 
     /// Sends a write, and holds it. A FUA write goes to the log.
@@ -241,7 +241,7 @@ impl LogWrites {
         let mut state = self.state.lock();
         if sent.is_ok() && copied.is_ok() && state.logging {
             let (start, length) = (job.start().0, job.length().0);
-            state.hold(Held { start, length, copy: Some(copy) }, self.unit);
+            state.add(Unflushed { start, length, copy: Some(copy) }, self.unit);
         } else {
             state.copied = state.copied.saturating_sub(1);
         }
@@ -263,7 +263,7 @@ impl LogWrites {
             let mut state = self.state.lock();
             state.copied = state.copied.saturating_sub(1);
             let (start, length) = (job.start().0, job.length().0);
-            state.hold(Held { start, length, copy: None }, self.unit);
+            state.add(Unflushed { start, length, copy: None }, self.unit);
             drop(state);
             lane.raise(&self.free);
         }
@@ -271,7 +271,7 @@ impl LogWrites {
     }
 }
 
-/// The jobs of the line: each may be about to be held.
+/// The jobs of the line: each may be about to be unflushed.
 const JOBS: usize = 32;
 
 pub(crate) const FLUSH: Entry = Entry::new(Kind::Flush, 0, 0);
@@ -361,7 +361,7 @@ impl Worker for LogWrites {
             Op::Write => self.write(&job, lane).await,
             Op::Discard => self.discard(&job, lane).await,
             Op::Flush => {
-                let before = self.held_now();
+                let before = self.next_unflushed();
                 let flushed = lane.flush(&[self.device]).await.ok();
                 if flushed.is_ok() {
                     self.commit(before, Some(FLUSH), lane).await;
@@ -402,7 +402,7 @@ impl Worker for LogWrites {
         self.write_super(lane).await
     }
 
-    /// Completes the log, as if the device went: what is held, and a last mark. If it goes on after
+    /// Completes the log, as if the device went: what is unflushed, and a last mark. If it goes on after
     /// all, so does the log, from where it was.
     async fn stop(&self, lane: &mut Lane) {
         self.lock(lane).await;

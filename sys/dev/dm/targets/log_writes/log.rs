@@ -3,7 +3,7 @@
 //! Writing the log: entries behind one another, by one lane at a time.
 
 use super::format::{Entry, Kind, Super};
-use super::{END, Held, LogWrites, Quiesce, bytes};
+use super::{END, LogWrites, Quiesce, Unflushed, bytes};
 use crate::job::Job;
 use crate::lane::Lane;
 use crate::{Errno, Sector};
@@ -29,7 +29,7 @@ impl LogWrites {
         lane.raise_event();
     }
 
-    /// Puts the held writes before number `before` into the log, then an entry of another kind, then
+    /// Puts the unflushed writes before number `before` into the log, then an entry of another kind, then
     /// the superblock.
     pub(crate) async fn commit(&self, before: u64, last: Option<Entry>, lane: &mut Lane) {
         self.lock(lane).await;
@@ -47,50 +47,52 @@ impl LogWrites {
         lane: &mut Lane,
     ) -> Result<(), Errno> {
         self.append_marks(lane).await?;
-        self.append_held(before, lane).await?;
+        self.append_unflushed(before, lane).await?;
         if let Some(entry) = last {
             self.append(entry, &[], lane).await?;
         }
         self.write_super(lane).await
     }
 
-    /// Appends what is held before number `before`, and lets go of it.
-    async fn append_held(&self, before: u64, lane: &mut Lane) -> Result<(), Errno> {
+    /// Appends what is unflushed before number `before`, and lets go of it.
+    async fn append_unflushed(&self, before: u64, lane: &mut Lane) -> Result<(), Errno> {
         loop {
             let next = {
                 let state = self.state.lock();
-                state.held.front().copied().filter(|_| state.first < before)
+                state.unflushed.front().copied().filter(|_| state.first < before)
             };
-            let Some(held) = next else { return Ok(()) };
-            self.append_one(held, lane).await?;
+            let Some(write) = next else { return Ok(()) };
+            self.append_one(write, lane).await?;
             let mut state = self.state.lock();
-            state.held.pop_front();
-            state.wanted = state.wanted.saturating_sub(self.taken(held.data()));
+            state.unflushed.pop_front();
+            state.wanted = state.wanted.saturating_sub(self.taken(write.data()));
             state.first = state.first.saturating_add(1);
-            if held.copy.is_some() {
+            if write.copy.is_some() {
                 state.copied = state.copied.saturating_sub(1);
             }
         }
     }
 
-    /// The number behind the last held write that overlaps these sectors; 0 if none does.
+    /// The number behind the last unflushed write that overlaps these sectors; 0 if none does.
     fn overlapped(&self, start: u64, length: u64) -> u64 {
         let end = start.saturating_add(length);
-        let hit = |held: &Held| held.start < end && start < held.start.saturating_add(held.length);
+        let hit = |write: &Unflushed| {
+            write.start < end && start < write.start.saturating_add(write.length)
+        };
         let state = self.state.lock();
-        let last = state.held.iter().rposition(hit);
+        let last = state.unflushed.iter().rposition(hit);
         last.map_or(0, |at| state.first.saturating_add(at as u64).saturating_add(1))
     }
 
-    async fn append_one(&self, held: Held, lane: &mut Lane) -> Result<(), Errno> {
-        let kind = if held.copy.is_some() { Kind::Write } else { Kind::Discard };
-        let entry = Entry::new(kind, held.start, held.length);
+    async fn append_one(&self, write: Unflushed, lane: &mut Lane) -> Result<(), Errno> {
+        let kind = if write.copy.is_some() { Kind::Write } else { Kind::Discard };
+        let entry = Entry::new(kind, write.start, write.length);
         let data = self.append(entry, &[], lane).await?;
-        let (Some(data), Some(copy)) = (data, held.copy) else { return Ok(()) };
+        let (Some(data), Some(copy)) = (data, write.copy) else { return Ok(()) };
         let most = lane.buffer_sectors().0.max(self.unit);
         let mut done = 0u64;
-        while done < held.length {
-            let some = Sector(most.min(held.length.saturating_sub(done)));
+        while done < write.length {
+            let some = Sector(most.min(write.length.saturating_sub(done)));
             lane.read(self.on_log(copy.saturating_add(done)), some).await?;
             let to = self.on_log(data.saturating_add(done));
             lane.write(&[to], some, false).await.ok()?;
@@ -111,7 +113,7 @@ impl LogWrites {
         let at = {
             let mut state = self.state.lock();
             let next = state.tail.saturating_add(self.taken(data));
-            // Copies that are held are not written over.
+            // Copies of unflushed writes are not written over.
             let limit = if state.copied > 0 { state.copies.min(end) } else { end };
             if !state.logging {
                 return Ok(None);
@@ -159,7 +161,7 @@ impl LogWrites {
     pub(super) async fn log_fua(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
         self.append_marks(lane).await?;
         // What it overwrites must not come behind it.
-        self.append_held(self.overlapped(job.start().0, job.length().0), lane).await?;
+        self.append_unflushed(self.overlapped(job.start().0, job.length().0), lane).await?;
         let entry = Entry::new(Kind::Fua, job.start().0, job.length().0);
         if let Some(data) = self.append(entry, &[], lane).await? {
             lane.send(job, &[self.on_log(data)]).await.ok()?;
@@ -172,12 +174,12 @@ impl LogWrites {
         self.append_marks(lane).await?;
         let (tail, entries, count) = {
             let state = self.state.lock();
-            (state.tail, state.entries, state.held.len())
+            (state.tail, state.entries, state.unflushed.len())
         };
         for at in 0..count {
-            let held = self.state.lock().held.get(at).copied();
-            if let Some(held) = held {
-                self.append_one(held, lane).await?;
+            let write = self.state.lock().unflushed.get(at).copied();
+            if let Some(write) = write {
+                self.append_one(write, lane).await?;
             }
         }
         self.append(Entry::new(Kind::Mark, 0, 0), END.as_bytes(), lane).await?;

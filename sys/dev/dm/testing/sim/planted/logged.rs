@@ -91,7 +91,7 @@ impl Worker for Logged {
         if job.op() != Op::Flush {
             return self.log.serve(job, lane).await;
         }
-        let before = self.log.held_now();
+        let before = self.log.next_unflushed();
         match self.bug {
             Bug::Unflushed => {
                 self.log.commit(before, Some(FLUSH), lane).await;

@@ -272,6 +272,17 @@ dm_use_until_stop()
 	done >/dev/null
 }
 
+# dm_files_until_stop: writes files in mnt and compares them.
+dm_files_until_stop()
+{
+	local n=0
+	while [ ! -f stop ]; do
+		cp data mnt/load$((n % 4)) && cmp data mnt/load$((n % 4)) ||
+		    return 1
+		n=$((n + 1))
+	done
+}
+
 # dm_race rounds line seed: create, reload, resume, I/O and remove of devices s0 to s2
 # from all sides.
 dm_race()

@@ -43,17 +43,6 @@ same_legs()
 	dm_same "the legs of $1" leg0 leg1
 }
 
-# files_until_stop: writes files in mnt and compares them.
-files_until_stop()
-{
-	local n=0
-	while [ ! -f stop ]; do
-		cp data mnt/load$((n % 4)) && cmp data mnt/load$((n % 4)) ||
-		    return 1
-		n=$((n + 1))
-	done
-}
-
 # volume name: makes a file system on it, mounted, with files of which more are
 # written in the background until `settled'.
 volume()
@@ -63,7 +52,7 @@ volume()
 	dm_pattern data 1500
 	cp data mnt/data || atf_fail "cp"
 	rm -f stop
-	dm_start files files_until_stop
+	dm_start files dm_files_until_stop
 }
 
 # settled name: what was written is there, and the file system is whole.  It is
@@ -379,7 +368,7 @@ pvmove_boot_body()
 	lvm_run vgchange -ay $VG
 	dm_mount $(lv_block one) mnt
 	rm -f stop
-	dm_start files files_until_stop
+	dm_start files dm_files_until_stop
 	lvm_run pvmove -i1
 	while dmctl ls | grep -q pvmove; do sleep 1; done
 	settled_on $slow

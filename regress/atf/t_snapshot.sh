@@ -12,17 +12,6 @@ status()
 	    sed -n 's|^cmd_data\.[0-9]*\.params=||p'
 }
 
-# files_until_stop: writes files in mnt and compares them.
-files_until_stop()
-{
-	local n=0
-	while [ ! -f stop ]; do
-		cp data mnt/load$((n % 4)) && cmp data mnt/load$((n % 4)) ||
-		    return 1
-		n=$((n + 1))
-	done
-}
-
 # volume: a volume `one' with a mounted file system, with a file that stays and
 # files that are written over and over until `settled'.
 volume()
@@ -34,7 +23,7 @@ volume()
 	cp data mnt/data || atf_fail "cp"
 	sync
 	rm -f stop
-	dm_start files files_until_stop
+	dm_start files dm_files_until_stop
 }
 
 # settled: the origin has what was written, and its file system is whole.

@@ -7,30 +7,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use dm_core::commands;
 use dm_core::testing::kernel::driver;
 use dm_core::testing::picture::{check, picture};
-use dm_core::testing::{Dict, Disk, Fake, Object};
-
-const COMMANDS: &[&str] = &[
-    "version",
-    "targets",
-    "names",
-    "create",
-    "reload",
-    "resume",
-    "suspend",
-    "clear",
-    "remove",
-    "remove_all",
-    "rename",
-    "info",
-    "mknodes",
-    "status",
-    "table",
-    "deps",
-    "message",
-    "setgeometry",
-    "waitevent",
-    "nonsense",
-];
+use dm_core::testing::{COMMANDS, Dict, Disk, Fake, Object};
 
 const WORDS: &[&str] = &[
     "a",
@@ -138,7 +115,7 @@ fn lines(u: &mut Unstructured<'_>) -> Result<Object> {
 
 pub(crate) fn request(u: &mut Unstructured<'_>) -> Result<Dict> {
     let mut dict = Dict::default();
-    dict.put("command", *u.choose(COMMANDS)?);
+    dict.put("command", command(u)?);
     if u.ratio(7, 8)? {
         dict.put("version", vec![Object::Signed(4), Object::Signed(0), Object::Signed(0)]);
     }
@@ -161,6 +138,13 @@ pub(crate) fn request(u: &mut Unstructured<'_>) -> Result<Dict> {
         dict.put(u.choose(KEYS)?, object(u, 3)?);
     }
     Ok(dict)
+}
+
+/// A command, or a word that is none.
+fn command(u: &mut Unstructured<'_>) -> arbitrary::Result<&'static str> {
+    let more = ["waitevent", "nonsense"];
+    let at = u.choose_index(COMMANDS.len() + more.len())?;
+    Ok(COMMANDS.into_iter().chain(more).nth(at).expect("the index is one of theirs"))
 }
 
 /// Sends a number of requests to a driver on the fake kernel. After each, the driver and the

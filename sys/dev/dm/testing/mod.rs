@@ -36,6 +36,28 @@ pub use request::Request;
 use crate::Errno;
 use crate::device::Driver;
 
+/// The commands that do not wait for anything: all but `waitevent`.
+pub const COMMANDS: [&str; 18] = [
+    "version",
+    "targets",
+    "names",
+    "create",
+    "reload",
+    "resume",
+    "suspend",
+    "clear",
+    "remove",
+    "remove_all",
+    "rename",
+    "info",
+    "mknodes",
+    "status",
+    "table",
+    "deps",
+    "message",
+    "setgeometry",
+];
+
 /// Sends a request through a descriptor that is open for writing.
 ///
 /// # Errors

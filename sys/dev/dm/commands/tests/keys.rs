@@ -10,28 +10,7 @@ use super::{LINEAR, one};
 use crate::Errno;
 use crate::commands::flags;
 use crate::testing::plist::{Array, Dict, Object};
-use crate::testing::{Bench, Request};
-
-const COMMANDS: [&str; 18] = [
-    "version",
-    "targets",
-    "names",
-    "create",
-    "reload",
-    "resume",
-    "suspend",
-    "clear",
-    "remove",
-    "remove_all",
-    "rename",
-    "info",
-    "mknodes",
-    "status",
-    "table",
-    "deps",
-    "message",
-    "setgeometry",
-];
+use crate::testing::{Bench, COMMANDS, Request};
 
 /// A request that succeeds on a device called `d`, for each command that does not wait.
 fn good(command: &str) -> Request {

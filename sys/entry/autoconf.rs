@@ -11,7 +11,7 @@ use dm_core::units::Minor;
 use dm_core::{Errno, errno};
 
 use super::kernel::NetBsd;
-use super::slot::Slots;
+use super::minors::Slots;
 use super::stats::FOLDER;
 use super::{
     BACKGROUND_SHARE, Global, devsw, dm_background_share, dm_label_guard, dm_legacy_errors, global,

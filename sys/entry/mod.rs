@@ -5,9 +5,9 @@
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
 //! module(9), `ioctl.rs` the ioctls of a disk and of the control node, `label.rs` the device's own
 //! label; `strategy.rs` is the I/O path down, `completion.rs` the way back, `pieces.rs` what I/O is made
-//! of meanwhile, `slot.rs` a device's part in it, `io/` the gate and the reserve, `job.rs` I/O that
-//! targets serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits for this kernel,
-//! `component.rs` is an opened component.
+//! of meanwhile, `slot.rs` a device's part in it, `minors.rs` all of these by minor, `io/` the gate and
+//! the reserve, `job.rs` I/O that targets serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits
+//! for this kernel, `component.rs` is an opened component.
 
 pub mod autoconf;
 mod completion;
@@ -18,6 +18,7 @@ pub mod ioctl;
 pub mod job;
 pub mod kernel;
 mod label;
+mod minors;
 #[cfg(all(test, miri))]
 #[path = "../../regress/miri/mod.rs"]
 mod miri;
@@ -37,8 +38,8 @@ use dm_core::device::Driver;
 use crate::netbsd::callout::Callout;
 use crate::netbsd::pool_cache::PoolCache;
 use kernel::NetBsd;
+use minors::Slots;
 use pieces::{Child, Split};
-use slot::Slots;
 
 /// Everything the driver has while it is initialised. Each field guards itself.
 pub(crate) struct Global {

@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Slots: the part of a device that the I/O path uses, found by the minor number without a lock.
+//! Slots: the part of a device that the I/O path uses. `minors.rs` finds a device's, `slot/disk_use.rs` has its
+//! disk(9).
 //!
 //! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as that): an
 //! I/O that has just left a removed device's gate may still look at it. A removed device's slot serves
 //! another device later; an I/O for the old one that enters it then finds another minor in it.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
-use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
-use dm_core::units::{Dev, Minor};
+use dm_core::units::Dev;
 
 use super::io::iogate::IoGate;
 use super::io::reserve::Reserve;
@@ -28,10 +26,13 @@ use super::pieces::{Child, Halted, Idle, Spare, Split};
 use super::stats::{Folded, Tallies};
 use crate::netbsd::buf::IoQueue;
 use crate::netbsd::condvar::Condvar;
-use crate::netbsd::disk::Disk;
-use crate::netbsd::fixed::Fixed;
 use crate::netbsd::mutex::{Mutex, SpinMutex};
 use crate::netbsd::{cpu, sys};
+
+mod disk_use;
+
+pub(crate) use disk_use::DiskUse;
+use disk_use::NodeState;
 
 /// The most counts that a gate has: one for each CPU up to this many.
 pub const CELLS: usize = 8;
@@ -117,144 +118,9 @@ unsafe impl Sync for CfData {}
 /// device needs one on every layer.
 pub(crate) type SlotReserve = Reserve<Idle<Child>, Idle<Split>, IoQueue, Halted>;
 
-/// A device's disk(9) and who uses it. All fields: under [`Slot::node`].
-#[derive(Default)]
-struct NodeState {
-    /// The device's disk(9), while it is attached. [`Folded::disk`] is the other reference to it;
-    /// [`Slot::take_disk`] drops both, outside the locks, which detaches it.
-    disk: Option<Arc<Disk>>,
-    /// `true` if opens are refused: the device is being removed, or is gone.
-    closing: bool,
-    /// [`DiskUse`]s: ioctls, closes, and updates of the disk's size and geometry.
-    users: usize,
-}
-
-const CHUNK: usize = 256;
-
-/// The slots of all devices, by minor.
-pub struct Slots {
-    /// By the minor's upper and lower half. Published with a release store, found with an acquire load; a
-    /// chunk stays until [`Slots::clear`].
-    chunks: [AtomicPtr<Chunk>; CHUNK],
-    /// Slots that serve no device.
-    free: Mutex<Vec<&'static Slot>>,
-    /// Every slot, until [`Slots::clear`].
-    all: Mutex<Vec<Fixed<Slot>>>,
-}
-
-type Chunk = [AtomicPtr<Slot>; CHUNK];
-
-const _: () = assert!(CHUNK * CHUNK > Minor::MAX.get() as usize);
-
-impl Slots {
-    pub(crate) fn new() -> Slots {
-        let chunks = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNK];
-        Slots { chunks, free: Mutex::new(Vec::new()), all: Mutex::new(Vec::new()) }
-    }
-
-    /// The slot of a minor number, if a device has it.
-    #[inline]
-    pub fn get(&self, minor: u32) -> Option<&'static Slot> {
-        let (chunk, at) = (minor as usize / CHUNK, minor as usize % CHUNK);
-        // SAFETY: chunks and slots are published after they are made, and not freed while the
-        // driver is there.
-        unsafe {
-            let chunk = self.chunks.get(chunk)?.load(Ordering::Acquire).as_ref()?;
-            chunk.get(at)?.load(Ordering::Acquire).as_ref()
-        }
-    }
-
-    /// A slot for a new device, which nobody can find yet.
-    pub(crate) fn take(&self, minor: Minor) -> &'static Slot {
-        let recycled = self.free.lock().pop();
-        let slot = recycled.unwrap_or_else(|| self.make());
-        slot.gate.reopen();
-        slot.label_writable.store(false, Ordering::Relaxed);
-        slot.set_minor(minor.get());
-        slot
-    }
-
-    /// Makes one more slot.
-    fn make(&self) -> &'static Slot {
-        let slot = Fixed::new(Slot::new());
-        // SAFETY: it is not freed while the driver is there, and nothing but references that are
-        // shared is made to it meanwhile.
-        let made = unsafe { &*slot.get() };
-        self.all.lock().push(slot);
-        made
-    }
-
-    /// Lets a slot be found.
-    pub(crate) fn publish(&self, minor: Minor, slot: &'static Slot) {
-        self.set(minor, ptr::from_ref(slot).cast_mut());
-    }
-
-    /// Lets no slot be found under a minor any more. Who has found one may go on using it.
-    pub(crate) fn withdraw(&self, minor: Minor) {
-        self.set(minor, ptr::null_mut());
-    }
-
-    fn set(&self, minor: Minor, slot: *mut Slot) {
-        let (chunk, at) = (minor.get() as usize / CHUNK, minor.get() as usize % CHUNK);
-        let Some(place) = self.chunks.get(chunk) else { return };
-        // No lock is held here: two threads that make devices may race to make this chunk.
-        if place.load(Ordering::Acquire).is_null() {
-            let new: Box<Chunk> = Box::new([const { AtomicPtr::new(ptr::null_mut()) }; CHUNK]);
-            let new = Box::into_raw(new);
-            let null = ptr::null_mut();
-            if place.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // SAFETY: nobody has seen it.
-                drop(unsafe { Box::from_raw(new) });
-            }
-        }
-        // SAFETY: published above or before, and not freed while the driver is there.
-        if let Some(chunk) = unsafe { place.load(Ordering::Acquire).as_ref() }
-            && let Some(place) = chunk.get(at)
-        {
-            place.store(slot, Ordering::Release);
-        }
-    }
-
-    /// Takes back the slot of a device that is gone, for another one.
-    pub(crate) fn give_back(&self, slot: &'static Slot) {
-        slot.set_minor(0);
-        self.free.lock().push(slot);
-    }
-
-    /// Frees every slot. Their reserves go back to the driver's pools, which are still there.
-    ///
-    /// # Safety
-    /// The driver ends: nobody has a slot, or looks for one, from here on.
-    pub(crate) unsafe fn clear(&self) {
-        for chunk in &self.chunks {
-            let chunk = chunk.swap(ptr::null_mut(), Ordering::AcqRel);
-            if !chunk.is_null() {
-                // SAFETY: `publish` made it, and nobody looks there any more (caller).
-                drop(unsafe { Box::from_raw(chunk) });
-            }
-        }
-        let free = core::mem::take(&mut *self.free.lock());
-        let all = core::mem::take(&mut *self.all.lock());
-        drop((free, all));
-    }
-
-    /// Every slot that serves a device.
-    pub(crate) fn each(&self, mut f: impl FnMut(&'static Slot)) {
-        for chunk in &self.chunks {
-            // SAFETY: as for `get`.
-            let Some(chunk) = (unsafe { chunk.load(Ordering::Acquire).as_ref() }) else { continue };
-            for slot in chunk {
-                // SAFETY: as for `get`.
-                if let Some(slot) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
-                    f(slot);
-                }
-            }
-        }
-    }
-}
-
 impl Slot {
-    fn new() -> Slot {
+    /// A slot that serves no device. Waits for memory.
+    pub(super) fn new() -> Slot {
         let reserve = Reserve::new(
             super::global().map(|g| Idle(g.children.get_sleeping())),
             super::global().map(|g| Idle(g.splits.get_sleeping())),
@@ -282,7 +148,8 @@ impl Slot {
         Dev(self.number.load(Ordering::Acquire).into()).minor()
     }
 
-    fn set_minor(&self, minor: u32) {
+    /// Has the slot serve the device of this minor, or none, with 0.
+    pub(super) fn set_minor(&self, minor: u32) {
         let number = Dev::new(0, minor).map_or(0, |dev| dev.0 as u32);
         self.number.store(number, Ordering::Release);
     }
@@ -346,14 +213,14 @@ impl Slot {
         Some(result)
     }
 
-    /// `true` if I/O of this device, or of one of ours below it, is being held. Context: thread.
-    pub(crate) fn is_held(&self) -> bool {
+    /// `true` if this device is suspended, or one of ours below it. Context: thread.
+    pub(crate) fn is_suspended(&self) -> bool {
         let Some(table) = self.peek(|current| current.table.clone()) else { return true };
         let disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
         let below = |dev: Dev| super::global().and_then(|global| global.slots.get(dev.minor()));
         let mut own =
             disks.map(|disk| disk.device().dev()).filter(|dev| dev.major() == self.dev().major());
-        own.any(|dev| below(dev).is_some_and(Slot::is_held))
+        own.any(|dev| below(dev).is_some_and(Slot::is_suspended))
     }
 
     /// Flushes the caches of the components if anything was written since this was last done, as wd(4) and
@@ -382,78 +249,6 @@ impl Slot {
             self.flushed.store(written, Ordering::Relaxed);
         }
         done
-    }
-
-    /// Attaches the device's disk. Context: a thread that makes a device.
-    pub(crate) fn set_disk(&self, disk: Disk) {
-        let disk = Arc::new(disk);
-        self.folded.lock().disk = Some(disk.clone());
-        self.flushed.store(self.written(), Ordering::Relaxed);
-        let mut node = self.node.lock();
-        node.disk = Some(disk);
-        node.closing = false;
-    }
-
-    /// Detaches the disk, when no [`DiskUse`] is left. Context: a thread that removes the device, which has
-    /// no `DiskUse` itself; sleeps, deaf to signals. The device's I/O is over.
-    pub(crate) fn take_disk(&self) {
-        let mut node = self.node.lock();
-        node.closing = true;
-        while node.users > 0 {
-            self.unused.wait(&mut node);
-        }
-        let disk = node.disk.take();
-        drop(node);
-        // What was counted for this device is not the next one's.
-        self.fold();
-        let mut folded = self.folded.lock();
-        let old = core::mem::replace(&mut *folded, Folded::starting_from(self.tallies()));
-        drop(folded);
-        // The I/O is over, but an I/O that was turned away, or is just leaving, raises the gate's count for
-        // a moment, and a fold may have taken that for I/O in flight; disk_detach(9) wants none.
-        if let Some(disk) = &old.disk {
-            disk.rest();
-        }
-        drop((old, disk));
-    }
-
-    /// References the disk(9), if one is attached. It still is after [`Slot::refuse_opens`]: closes that come
-    /// of a forced detach need it. Context: thread; takes `node`.
-    pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
-        let mut node = self.node.lock();
-        let disk = node.disk.clone()?;
-        node.users = node.users.saturating_add(1);
-        Some(DiskUse { slot: self, disk: ManuallyDrop::new(disk) })
-    }
-
-    /// Runs `f` on the disk unless opens are refused, with no open, close or removal in between. Context:
-    /// thread (d_open); takes `node`, and `f` the disk's dk_openlock.
-    ///
-    /// # Errors
-    /// ENXIO when they are, or what `f` says.
-    pub(crate) fn open_with(
-        &self,
-        f: impl FnOnce(&Disk) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
-        let node = self.node.lock();
-        match &node.disk {
-            Some(disk) if !node.closing => f(disk),
-            _ => Err(Errno::ENXIO),
-        }
-    }
-
-    /// Refuses opens from now on, unless a node is open. Context: thread; takes `node` and the disk's
-    /// dk_openlock.
-    ///
-    /// # Errors
-    /// EBUSY when one is and `force` is not set.
-    pub(crate) fn refuse_opens(&self, force: bool) -> Result<(), Errno> {
-        let mut node = self.node.lock();
-        if !force && node.disk.as_ref().is_some_and(|disk| disk.open_count() > 0) {
-            return Err(Errno::EBUSY);
-        }
-        node.closing = true;
-        Ok(())
     }
 }
 
@@ -498,40 +293,6 @@ impl Drop for Inside<'_> {
         unsafe {
             let pass = ManuallyDrop::take(&mut self.pass);
             self.slot.leave(pass);
-        }
-    }
-}
-
-/// A reference to a slot's disk(9), which is not detached while it lives: [`Slot::take_disk`] waits. So a
-/// thread that has one must not remove the device, nor wait for one that does.
-///
-/// # Invariants
-/// It is counted in [`NodeState::users`]. The reference is taken in `drop` only.
-#[must_use = "dropped at once, the disk is not kept"]
-pub(crate) struct DiskUse<'s> {
-    slot: &'s Slot,
-    disk: ManuallyDrop<Arc<Disk>>,
-}
-
-impl core::ops::Deref for DiskUse<'_> {
-    type Target = Disk;
-
-    fn deref(&self) -> &Disk {
-        &self.disk
-    }
-}
-
-impl Drop for DiskUse<'_> {
-    fn drop(&mut self) {
-        let mut node = self.slot.node.lock();
-        // Under the lock, so that the last reference is never this one: `take_disk`, which detaches the
-        // disk, has its own until the count is 0.
-        // SAFETY: taken here only (invariant).
-        drop(unsafe { ManuallyDrop::take(&mut self.disk) });
-        assert!(node.users > 0, "dm: a disk(9) was let go too often");
-        node.users = node.users.wrapping_sub(1);
-        if node.users == 0 {
-            self.slot.unused.broadcast();
         }
     }
 }

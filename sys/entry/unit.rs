@@ -93,7 +93,7 @@ impl kernel::Unit<NetBsd> for Unit {
     type Suspended = Suspended;
 
     fn suspend_file_system(&self) -> Result<Option<Suspended>, Errno> {
-        if self.slot.is_held() {
+        if self.slot.is_suspended() {
             return Ok(None);
         }
         let Some(mounted) = Mounted::on(self.slot.dev())? else { return Ok(None) };
@@ -113,7 +113,7 @@ impl kernel::Unit<NetBsd> for Unit {
             Err(errno) => return Err(errno),
         };
         // Somebody was quicker: what is written now would wait for the next resume.
-        if self.slot.is_held() {
+        if self.slot.is_suspended() {
             return Ok(None);
         }
         suspended.sync().unwrap_or_else(failed);

@@ -2,9 +2,9 @@
 
 //! Devices: the set of them, and what can be done to one.
 //!
-//! This file has a device and its states; `set.rs` has all of them, `load.rs` how a table comes,
-//! `removal.rs` how a device goes, `stack.rs` how they lie on one another, `share.rs` what their
-//! tables may take.
+//! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a table
+//! comes, `suspend.rs` how it becomes active, `removal.rs` how a device goes, `control.rs` whose turn it
+//! is to do so, `stack.rs` how devices lie on one another, `share.rs` what their tables may take.
 //!
 //! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
@@ -14,23 +14,24 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use crate::executor::Executor;
 use crate::kernel::{Condvar, Geometry, Kernel, LiveTable, Mutex, Unit};
 use crate::units::{Minor, Sector};
-use crate::worker::Quiesce;
 use crate::{Errno, limits};
 
+mod control;
 mod load;
 mod removal;
 mod set;
 mod share;
 mod stack;
+mod suspend;
 #[cfg(test)]
 mod tests;
 
 pub use load::{Line, Load, lines};
 pub use set::{Driver, Found, Selector};
 pub use share::{Purse, Share};
+pub use suspend::FileSystem;
 
 use load::Parts;
 
@@ -66,7 +67,7 @@ struct State<K: Kernel> {
     slot: bool,
     /// The number of events so far; wraps.
     event_nr: u32,
-    /// The control flag: `true` while a thread has a [`Control`].
+    /// The control flag: `true` while a thread has a [`control::Control`].
     controlled: bool,
     /// `true` if the device is to be removed at its last close.
     remove_at_close: bool,
@@ -131,98 +132,7 @@ pub struct Snapshot<K: Kernel> {
     pub remove_at_close: bool,
 }
 
-/// The treatment of a file system that is mounted on a device whose I/O is to be held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FileSystem {
-    /// The file system is suspended and written out before, and goes on when I/O is held.
-    Sync,
-    /// The file system is left alone.
-    Leave,
-}
-
 impl<K: Kernel> Driver<K> {
-    /// Makes the inactive table active, if there is one, and lets I/O go. Context: a thread with no lock held;
-    /// sleeps, see share/doc/locking.md.
-    ///
-    /// # Errors
-    /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
-    /// active says when it starts; nothing has changed then.
-    pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
-        let switches =
-            |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
-        let (_control, suspended) = device.control_with(mounted, switches)?;
-        let frugal = self.kernel.frugal();
-        let (switch, quiesced) = {
-            let state = device.state.lock();
-            (state.inactive.is_some(), state.io == IoState::Suspended)
-        };
-        if switch && !quiesced {
-            device.drain(Quiesce::Flush)?;
-        }
-        drop(suspended);
-        let started = if switch || quiesced { device.start() } else { Ok(()) };
-        if let Err(errno) = started {
-            if !quiesced {
-                if let Some(active) = device.engine() {
-                    // The active engine ran before. If it does not start now, its targets fail what comes.
-                    let _ = active.start();
-                }
-                device.unit.release();
-            }
-            return Err(errno);
-        }
-        // The table stays `inactive` while I/O drains, so that depth_below() of a concurrent reload sees it.
-        let mut state = device.state.lock();
-        // A table that was loaded after `switch` was read waits for the next resume: I/O is not held for it.
-        let loaded = if switch || quiesced { state.inactive.take() } else { None };
-        let old = loaded.clone().map(|loaded| {
-            state.slot = !state.slot;
-            state.active.replace(loaded)
-        });
-        drop(state);
-        let new = loaded.as_ref().map(|loaded| loaded.table.clone());
-        let before = loaded.map(|l| device.unit.set_table(l.table, l.read_only));
-        if switch || quiesced {
-            device.unit.release();
-        }
-        drop(frugal);
-        if let Some(table) = new {
-            device.unit.tell(&table);
-        }
-        device.state.lock().io = IoState::Running;
-        device.changed.broadcast();
-        // Closes components that no table uses any more.
-        drop((old, before));
-        Ok(())
-    }
-
-    /// Holds I/O until the next resume, and waits until none is in flight. If a file system is mounted on the
-    /// device and `mounted` says so, the components then hold it as it was just synchronised. Context: a thread
-    /// with no lock held; sleeps, see share/doc/locking.md.
-    ///
-    /// # Errors
-    /// EINTR when a signal came first; nothing has changed then. With [`Quiesce::NoFlush`] targets
-    /// may give back I/O that cannot complete, which the next table gets.
-    pub fn suspend(
-        &self,
-        device: &Device<K>,
-        how: Quiesce,
-        mounted: FileSystem,
-    ) -> Result<(), Errno> {
-        let (_control, _suspended) =
-            device.control_with(mounted, |state| state.io != IoState::Suspended)?;
-        let _frugal = self.kernel.frugal();
-        let state = device.state.lock();
-        let hold = state.active.is_some() && state.io != IoState::Suspended;
-        drop(state);
-        if hold {
-            device.drain(how)?;
-        }
-        let mut state = device.state.lock();
-        state.io = if state.active.is_some() { IoState::Suspended } else { IoState::Bare };
-        Ok(())
-    }
-
     /// Waits until a device's event number is not `event_nr`. Context: a thread with no lock held.
     ///
     /// # Errors
@@ -270,62 +180,6 @@ impl<K: Kernel> Device<K> {
         let (state, changed) = (K::Mutex::new(state), K::Condvar::new(c"dmdev"));
         let parts = K::Mutex::new(Parts::default());
         Device { minor, unit, state, parts, changed }
-    }
-
-    /// The engine of the active table, if targets of it serve I/O.
-    fn engine(&self) -> Option<Arc<Executor>> {
-        self.state.lock().active.as_ref()?.table.engine().cloned()
-    }
-
-    /// Holds I/O, waits until none is in flight, and stops the active table's engine. The caller has the
-    /// control flag.
-    ///
-    /// # Errors
-    /// EINTR; nothing is held then.
-    fn drain(&self, how: Quiesce) -> Result<(), Errno> {
-        let engine = self.engine();
-        if let Some(engine) = &engine {
-            engine.suspending(how);
-        }
-        let drained = self.unit.quiesce();
-        if let Some(engine) = &engine {
-            match drained {
-                Ok(()) => engine.stop(),
-                Err(_) => engine.go_on(),
-            }
-        }
-        drained
-    }
-
-    /// Starts the engine of the table that is to be active: the inactive one, if there is one. I/O is
-    /// held, and the active table's engine is stopped. The caller has the control flag.
-    ///
-    /// # Errors
-    /// A target's; the active table's engine is still stopped.
-    fn start(&self) -> Result<(), Errno> {
-        loop {
-            let next = self.state.lock().inactive.as_ref().map(|loaded| loaded.table.clone());
-            let engine = match &next {
-                Some(table) => table.engine().cloned(),
-                None => self.engine(),
-            };
-            if let Some(engine) = &engine
-                && let Err(errno) = engine.start()
-            {
-                return Err(errno);
-            }
-            // Another one may have been loaded meanwhile, or this one cleared.
-            let state = self.state.lock();
-            let inactive = state.inactive.as_ref().map(|loaded| Arc::as_ptr(&loaded.table));
-            let same = inactive == next.as_ref().map(Arc::as_ptr);
-            drop(state);
-            if same {
-                return Ok(());
-            }
-            if let Some(engine) = &engine {
-                engine.stop();
-            }
-        }
     }
 
     /// The device's minor.
@@ -407,84 +261,5 @@ impl<K: Kernel> Device<K> {
         let _control = self.control()?;
         self.unit.set_geometry(geometry);
         Ok(())
-    }
-
-    /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is mounted on the
-    /// device, if that is asked for and `holds` says that I/O is about to be held.
-    ///
-    /// The thread that has the control flag may wait for that file system, as when it opens a component by a
-    /// path. So the file system is suspended first, and goes on while the control flag is waited for.
-    fn control_with(
-        &self,
-        mounted: FileSystem,
-        holds: impl Fn(&State<K>) -> bool,
-    ) -> Result<Controlled<'_, K>, Errno> {
-        loop {
-            let state = self.state.lock();
-            let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
-            drop(state);
-            let suspended = if wanted { self.unit.suspend_file_system()? } else { None };
-            if suspended.is_none() {
-                return Ok((self.control()?, None));
-            }
-            let mut state = self.state.lock();
-            if !state.controlled && state.io != IoState::Gone {
-                state.controlled = true;
-                drop(state);
-                return Ok((Control(self), suspended));
-            }
-            drop(state);
-            drop(suspended);
-            drop(self.control()?);
-        }
-    }
-
-    /// Takes the control flag: the right to change the active table or to remove the device. Context: a thread
-    /// with no lock held.
-    ///
-    /// # Errors
-    /// EINTR, ENXIO if the device is gone.
-    fn control(&self) -> Result<Control<'_, K>, Errno> {
-        let mut state = self.state.lock();
-        while state.controlled {
-            self.changed.wait_sig(&mut state)?;
-        }
-        if state.io == IoState::Gone {
-            return Err(Errno::ENXIO);
-        }
-        state.controlled = true;
-        drop(state);
-        Ok(Control(self))
-    }
-
-    /// Takes the control flag, deaf to signals; `None` if the device is gone. Context: a close or a detach, with
-    /// no lock of the driver's held.
-    fn control_uninterruptible(&self) -> Option<Control<'_, K>> {
-        let mut state = self.state.lock();
-        // Of a device that is gone the flag is not waited for: the thread that has it may be in
-        // config_detach(9), which waits for ca_detach, which may be here.
-        while state.controlled && state.io != IoState::Gone {
-            self.changed.wait(&mut state);
-        }
-        if state.io == IoState::Gone {
-            return None;
-        }
-        state.controlled = true;
-        drop(state);
-        Some(Control(self))
-    }
-}
-
-/// The control flag of a device, and the file system that is mounted on the device, if that is suspended.
-type Controlled<'d, K> = (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>);
-
-/// The control flag of a device: the right to change its active table or to remove it.
-#[must_use = "dropped at once, the control flag is free again"]
-struct Control<'d, K: Kernel>(&'d Device<K>);
-
-impl<K: Kernel> Drop for Control<'_, K> {
-    fn drop(&mut self) {
-        self.0.state.lock().controlled = false;
-        self.0.changed.broadcast();
     }
 }

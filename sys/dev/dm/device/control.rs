@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! The control flag: one thread at a time changes a device's active table or removes the device.
+
+use super::{Device, FileSystem, IoState, State};
+use crate::Errno;
+use crate::kernel::{Condvar, Kernel, Mutex, Unit};
+
+impl<K: Kernel> Device<K> {
+    /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is mounted on the
+    /// device, if that is asked for and `holds` says that I/O is about to be held.
+    ///
+    /// The thread that has the control flag may wait for that file system, as when it opens a component by a
+    /// path. So the file system is suspended first, and goes on while the control flag is waited for.
+    pub(super) fn control_with(
+        &self,
+        mounted: FileSystem,
+        holds: impl Fn(&State<K>) -> bool,
+    ) -> Result<Controlled<'_, K>, Errno> {
+        loop {
+            let state = self.state.lock();
+            let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
+            drop(state);
+            let suspended = if wanted { self.unit.suspend_file_system()? } else { None };
+            if suspended.is_none() {
+                return Ok((self.control()?, None));
+            }
+            let mut state = self.state.lock();
+            if !state.controlled && state.io != IoState::Gone {
+                state.controlled = true;
+                drop(state);
+                return Ok((Control(self), suspended));
+            }
+            drop(state);
+            drop(suspended);
+            drop(self.control()?);
+        }
+    }
+
+    /// Takes the control flag: the right to change the active table or to remove the device. Context: a thread
+    /// with no lock held.
+    ///
+    /// # Errors
+    /// EINTR, ENXIO if the device is gone.
+    pub(super) fn control(&self) -> Result<Control<'_, K>, Errno> {
+        let mut state = self.state.lock();
+        while state.controlled {
+            self.changed.wait_sig(&mut state)?;
+        }
+        if state.io == IoState::Gone {
+            return Err(Errno::ENXIO);
+        }
+        state.controlled = true;
+        drop(state);
+        Ok(Control(self))
+    }
+
+    /// Takes the control flag, deaf to signals; `None` if the device is gone. Context: a close or a detach, with
+    /// no lock of the driver's held.
+    pub(super) fn control_uninterruptible(&self) -> Option<Control<'_, K>> {
+        let mut state = self.state.lock();
+        // Of a device that is gone the flag is not waited for: the thread that has it may be in
+        // config_detach(9), which waits for ca_detach, which may be here.
+        while state.controlled && state.io != IoState::Gone {
+            self.changed.wait(&mut state);
+        }
+        if state.io == IoState::Gone {
+            return None;
+        }
+        state.controlled = true;
+        drop(state);
+        Some(Control(self))
+    }
+}
+
+/// The control flag of a device, and the file system that is mounted on the device, if that is suspended.
+pub(super) type Controlled<'d, K> =
+    (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>);
+
+/// The control flag of a device: the right to change its active table or to remove it.
+#[must_use = "dropped at once, the control flag is free again"]
+pub(super) struct Control<'d, K: Kernel>(&'d Device<K>);
+
+impl<K: Kernel> Drop for Control<'_, K> {
+    fn drop(&mut self) {
+        self.0.state.lock().controlled = false;
+        self.0.changed.broadcast();
+    }
+}

@@ -129,7 +129,7 @@ fn free() {
     // The completion of the last I/O may still have a few instructions of the driver's to run.
     // SAFETY: the thread may sleep.
     unsafe { sys::dm_shim_barrier() };
-    // SAFETY: nobody can call the driver any more. The pools, into which the slots' reserves go,
+    // SAFETY: no thread can call the driver any more. The pools, into which the slots' reserves go,
     // are still there.
     unsafe { global.slots.clear() };
     drop(take_global());

@@ -48,7 +48,7 @@ impl Slots {
         }
     }
 
-    /// A slot for a new device, which nobody can find yet.
+    /// A slot for a new device, which no lookup finds yet.
     pub(crate) fn take(&self, minor: Minor) -> &'static Slot {
         let recycled = self.free.lock().pop();
         let slot = recycled.unwrap_or_else(|| self.make());
@@ -87,7 +87,7 @@ impl Slots {
             let new = Box::into_raw(new);
             let null = ptr::null_mut();
             if place.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // SAFETY: nobody has seen it.
+                // SAFETY: it was not published: no other thread has its address.
                 drop(unsafe { Box::from_raw(new) });
             }
         }
@@ -108,12 +108,12 @@ impl Slots {
     /// Frees every slot. Their reserves go back to the driver's pools, which are still there.
     ///
     /// # Safety
-    /// The driver ends: nobody has a slot, or looks for one, from here on.
+    /// The driver ends: no thread has a slot, or looks for one, from here on.
     pub(crate) unsafe fn clear(&self) {
         for chunk in &self.chunks {
             let chunk = chunk.swap(ptr::null_mut(), Ordering::AcqRel);
             if !chunk.is_null() {
-                // SAFETY: `publish` made it, and nobody looks there any more (caller).
+                // SAFETY: `set` made it, and no thread looks there any more (caller).
                 drop(unsafe { Box::from_raw(chunk) });
             }
         }

@@ -58,7 +58,7 @@ pub(crate) struct Global {
 static GLOBAL: AtomicPtr<Global> = AtomicPtr::new(core::ptr::null_mut());
 
 /// The driver's state, if it is initialised: between `dm_module_init` and `dm_module_fini`, which
-/// makes sure that nobody can still call it. Entry points ask, for a module may be asked before or after.
+/// makes sure that no thread can still call it. Entry points ask, for a module may be asked before or after.
 #[inline]
 pub(crate) fn global() -> Option<&'static Global> {
     // SAFETY: set to a leaked box before anyone can call the driver, and freed only after
@@ -82,7 +82,7 @@ pub(crate) fn set_global(new: Box<Global>) {
 /// Takes the driver's state out of its place, for `dm_module_fini` to free.
 pub(crate) fn take_global() -> Option<Box<Global>> {
     let old = GLOBAL.swap(core::ptr::null_mut(), Ordering::AcqRel);
-    // SAFETY: it came from `set_global`, and nobody else can take it any more.
+    // SAFETY: it came from `set_global`, and no other thread can take it any more.
     (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
 }
 

@@ -110,8 +110,8 @@ struct CfData(UnsafeCell<sys::cfdata>);
 
 // SAFETY: its pointers are to constants of the shim's.
 unsafe impl Send for CfData {}
-// SAFETY: it is written only by whoever attaches the slot's device, before anybody can find the
-// slot, and read by autoconf(9) as long as the device is there.
+// SAFETY: it is written only by the thread that attaches the slot's device, before the slot is
+// published, and read by autoconf(9) as long as the device is there.
 unsafe impl Sync for CfData {}
 
 /// A device's reserve for when the pools are empty. Each device has its own, since the I/O of a stacked

@@ -54,7 +54,7 @@ impl Unit {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
         let unit = Unit { slot, minor, info: Mutex::new(DiskInfo::default()) };
-        // SAFETY: the slot's cfdata is nobody else's yet and lives longer than the device.
+        // SAFETY: no other thread has the slot's cfdata yet, and it lives longer than the device.
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
@@ -66,7 +66,7 @@ impl Unit {
             sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
             let device = sys::config_attach_pseudo(slot.cfdata());
             // With the driver's tables registered autoconf(9) has one reason to refuse: the number is taken,
-            // be it by a device_t that nobody can find any more. For memory it waits.
+            // be it by a device_t that autoconf(9) does not find any more. For memory it waits.
             if device.is_null() { Err(Errno::EBUSY) } else { Ok(Disk::attach(device)) }
         });
         // Dropping the unit gives the slot back.
@@ -112,7 +112,7 @@ impl kernel::Unit<NetBsd> for Unit {
             }
             Err(errno) => return Err(errno),
         };
-        // Somebody was quicker: what is written now would wait for the next resume.
+        // Another thread was quicker: what is written now would wait for the next resume.
         if self.slot.is_suspended() {
             return Ok(None);
         }

@@ -22,7 +22,7 @@ c_const! {
 }
 
 /// Reads a field of an [`Io`]'s buffer that is the driver's. By itself: others of its fields are
-/// written meanwhile, such as BC_WANTED in b_cflags by whoever waits for the buffer, so that nobody
+/// written meanwhile, such as BC_WANTED in b_cflags by a thread that waits for the buffer, so that nobody
 /// may have a reference to all of it.
 macro_rules! field {
     ($io:ident.$field:ident) => {
@@ -39,7 +39,7 @@ macro_rules! field {
 #[must_use = "an I/O must be completed"]
 pub struct Io(NonNull<buf>);
 
-// SAFETY: a buffer belongs to whoever holds it, in whatever thread.
+// SAFETY: a buffer belongs to its holder, in whatever thread.
 unsafe impl Send for Io {}
 
 impl Io {
@@ -53,7 +53,7 @@ impl Io {
         Io(raw)
     }
 
-    /// The buffer; whoever has it must see to its completion.
+    /// The buffer; its new owner must see to its completion.
     #[inline]
     pub fn into_raw(self) -> NonNull<buf> {
         let raw = self.0;

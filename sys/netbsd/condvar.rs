@@ -13,7 +13,7 @@ use super::sys;
 /// The end of a sleep by a signal: EINTR, or ERESTART as the kernel has it.
 pub type Interrupted = Errno;
 
-/// A condition variable. Whoever sleeps on one is a thread, and may hold no other mutex than the one
+/// A condition variable. Only threads sleep on one, and hold no other mutex then than the one
 /// given; that may be a spin mutex at IPL_BIO, which cv_wait(9) allows.
 ///
 /// # Invariants

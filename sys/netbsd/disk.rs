@@ -28,7 +28,7 @@ pub type Strategy = unsafe extern "C" fn(*mut sys::buf);
 ///
 /// # Invariants
 /// The structure is initialised and attached as long as this value lives. The kernel reads and
-/// writes fields of it under locks of its own, at any time: nobody has a reference to all of it.
+/// writes fields of it under locks of its own, at any time: no reference to all of it is made.
 pub struct Disk {
     raw: Fixed<sys::disk>,
     /// An [`InCore`]; written under dk_openlock.
@@ -318,7 +318,7 @@ unsafe fn add_usec(time: *mut sys::timeval, usec: u64) {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // SAFETY: attached (invariant), once; nobody uses it any more.
+        // SAFETY: attached (invariant), once; no reference to it is left.
         unsafe {
             sys::disk_detach(self.raw.get());
             sys::disk_destroy(self.raw.get());

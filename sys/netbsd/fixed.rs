@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 /// A value on the heap at an address that C, or another thread, may keep while this value moves.
 ///
-/// A `Box` will not do for that: it promises that nobody else has its address, each time that it is
+/// A `Box` will not do for that: it promises that its owner alone has its address, each time that it is
 /// moved anew, and the compiler may rely on it. Nothing here makes a reference to the value.
 ///
 /// # Invariants

@@ -48,7 +48,7 @@ unsafe fn block(
     }
 }
 
-// SAFETY: kmem_alloc(9) returns a block of the size asked for, that nobody else has, until
+// SAFETY: kmem_alloc(9) returns a block of the size asked for, that no other owner has, until
 // kmem_free(9) with the same size.
 unsafe impl GlobalAlloc for Kmem {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -124,7 +124,7 @@ fn alloc() -> NonNull<()> {
 }
 
 /// # Safety
-/// `alloc` gave `raw`, nobody holds the mutex, and nobody uses it any more.
+/// `alloc` gave `raw`, no thread holds the mutex, and none will.
 unsafe fn free(raw: NonNull<()>) {
     // SAFETY: the caller's promise.
     unsafe {

@@ -143,7 +143,7 @@ impl BlockDevice {
             Err(errno) if takes_no_writes(errno) => return Ok(false),
             Err(errno) => return Err(errno),
         }
-        // Revoked in between, its number is another unit's: whoever opens that closes it.
+        // Revoked in between, its number is another unit's: the thread that opens that one closes it.
         if self.is_dead() {
             return Err(Errno::ENXIO);
         }

@@ -309,7 +309,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         Ok(self.reply(&found)?)
     }
 
-    /// What is to be done about a file system that is mounted on the device. One whose I/O may have to wait
+    /// The treatment of a file system that is mounted on the device. One whose I/O may have to wait
     /// for the next table cannot be synchronised.
     fn mounted(&self) -> FileSystem {
         match self.has(flags::SKIP_LOCKFS) || self.has(flags::NOFLUSH) {

@@ -165,7 +165,7 @@ impl<K: Kernel> Driver<K> {
 }
 
 impl<K: Kernel> Device<K> {
-    /// A device without a table, which nobody can find yet.
+    /// A device without a table, which no lookup finds yet.
     fn new(minor: Minor, unit: K::Unit, created_read_only: bool) -> Self {
         let state = State {
             active: None,
@@ -235,7 +235,7 @@ impl<K: Kernel> Device<K> {
     /// with `@` is for the device.
     ///
     /// # Errors
-    /// EINVAL if there is no such sector or nobody understands, ENXIO without a table.
+    /// EINVAL if there is no such sector or its target does not understand, ENXIO without a table.
     pub fn message(&self, sector: Sector, text: &str, reply: &mut String) -> Result<(), Errno> {
         if text.starts_with('@') {
             if text != "@cancel_deferred_remove" {

@@ -23,10 +23,9 @@ mod tests;
 /// Everything that the host of a table takes when the table is loaded, and gives back when it is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// For each lane, to how many places at most it sends one request.
+    /// For each lane, the most places that it sends one request to.
     pub lanes: Vec<usize>,
-    /// For each job that there may be at one time, over all lines, to how many places at most it is
-    /// forwarded.
+    /// For each job that there may be at one time, over all lines, the most places that it is forwarded to.
     pub jobs: Vec<usize>,
     /// For each lane, `true` if it is a resident one.
     pub residents: Vec<bool>,

@@ -56,7 +56,7 @@ pub const MESSAGE: usize = 4096;
 /// Processes waiting for events, over all devices.
 pub const WAITERS: usize = 256;
 
-/// Unprivileged processes among [`WAITERS`]: the rest of the places is for those who may change devices.
+/// Unprivileged processes among [`WAITERS`]: the rest of the places is for privileged ones.
 pub const UNPRIVILEGED_WAITERS: usize = WAITERS / 4;
 
 /// Lines on the console in a second about tables that userland sends.

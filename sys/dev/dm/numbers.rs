@@ -10,8 +10,8 @@ use super::atomic::{AtomicUsize, Ordering, full_fence};
 
 /// Numbers from `first` on that are not in use: a bit each. Taken and given back from anywhere, without a lock.
 ///
-/// Whoever finds none and waits says so first, in a place of its own, and then looks again; whoever gives one
-/// back looks at that place afterwards. All of this is sequentially consistent, so that one of the two sees the other.
+/// A caller that finds none and waits says so first, in a place of its own, and then looks again; one that gives a
+/// number back looks at that place afterwards. All of this is sequentially consistent, so that one of the two sees the other.
 pub struct Numbers {
     first: usize,
     words: Box<[AtomicUsize]>,

@@ -32,21 +32,24 @@ mod tests;
 
 /// An immutable table. Its lines cover sectors 0 to [`Table::size`] without a gap.
 pub struct Table<C> {
-    /// Where targets of the table serve I/O themselves. The first to be dropped: its threads use
-    /// the components.
+    /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields: its threads
+    /// use the components.
     engine: Engine,
-    /// The lines whose targets do, in order.
+    /// The lines whose targets serve I/O, in order.
     serving: Box<[Serving]>,
-    /// Where each line ends; it starts where the one before ends.
+    /// The first sector behind each line, which starts where the one before ends.
     ends: Box<[Sector]>,
-    /// Where the last one ends.
+    /// The device's size: the last of `ends`.
     size: Sector,
     /// The target of each line.
     targets: Box<[LineTarget]>,
+    /// The components, each once.
     components: Box<[C]>,
+    /// The components' device numbers.
     devs: Box<[Dev]>,
+    /// Bytes in the device's sectors.
     sector_size: u32,
-    /// The sectors that show a component's label, in order.
+    /// The device's sectors that show a component's label, in order.
     guards: Box<[Sector]>,
 }
 

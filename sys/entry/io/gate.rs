@@ -25,11 +25,11 @@ const DEAD: usize = 2;
 /// The state of a gate's door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Door {
-    /// Anyone may enter.
+    /// I/O enters.
     Open,
-    /// Nobody may enter for now.
+    /// No I/O enters for now.
     Suspended,
-    /// Nobody will enter again.
+    /// No I/O enters again.
     Dead,
 }
 
@@ -191,8 +191,8 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         self.cells.iter().map(count).fold(0, usize::wrapping_add)
     }
 
-    /// `true` if nobody is inside, the door being shut. Each count is looked at by itself: one that
-    /// is 0 with the door shut stays so, but for those who enter and turn back.
+    /// `true` if no pass is out, the door being shut. Each count is looked at by itself: one that
+    /// is 0 with the door shut stays so, but for callers of `enter` that turn back.
     pub fn is_empty(&self) -> bool {
         self.cells.iter().all(|cell| cell.inside.load(Ordering::SeqCst) == 0)
     }
@@ -200,10 +200,10 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
     /// Changes the value.
     ///
     /// # Safety
-    /// The door is not open, [`Gate::is_empty`] was true since it was shut, nobody was admitted
+    /// The door is not open, [`Gate::is_empty`] was true since it was shut, no pass was admitted
     /// since, and no other thread calls this.
     pub unsafe fn replace(&self, value: T) -> T {
-        // SAFETY: nobody is inside, so nobody has a reference to the value.
+        // SAFETY: no pass is out, so no reference to the value exists.
         core::mem::replace(unsafe { &mut *self.value.get() }, value)
     }
 }

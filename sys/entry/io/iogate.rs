@@ -7,7 +7,7 @@
 //!    Open ───────────────► Suspended ─────────────────────────────────────────► Open
 //!      │                       │
 //!      │ kill                  │ kill                (Dead → Open: only as a recycled slot,
-//!      └────────► Dead ◄───────┘                      before anybody can find it)
+//!      └────────► Dead ◄───────┘                      before any I/O can find it)
 //! ```
 //!
 //! Every change of the door is made with the queue's lock held, and so is the look at the door that
@@ -147,7 +147,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         }
     }
 
-    /// Shuts the door, and sleeps until nobody is inside. Context: as for [`IoGate::wait`]; the caller
+    /// Shuts the door, and sleeps until no pass is out. Context: as for [`IoGate::wait`]; the caller
     /// serialises it with [`IoGate::release`], [`IoGate::kill`] and [`IoGate::replace`].
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         }
     }
 
-    /// Shuts the door for good, sleeps until nobody is inside, deaf to signals, and returns what was
+    /// Shuts the door for good, sleeps until no pass is out, deaf to signals, and returns what was
     /// queued, for the caller to fail. Context: as for [`IoGate::quiesce`].
     pub fn kill(&self) -> Q {
         let mut held = self.held.lock();
@@ -197,7 +197,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         queue
     }
 
-    /// Opens the gate of a slot that serves nobody, for the next device.
+    /// Opens the gate of a slot that serves no device, for the next one.
     pub fn reopen(&self) {
         self.gate.open();
     }

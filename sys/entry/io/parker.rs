@@ -22,7 +22,7 @@ pub struct Parker {
 }
 
 impl Parker {
-    /// A place where nobody sleeps; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
+    /// A place without a sleeper; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
     pub fn new(name: &'static core::ffi::CStr) -> Parker {
         let (lock, woken) = (SpinMutex::new(()), Condvar::new(name));
         Parker { asleep: AtomicUsize::new(0), lock, woken }

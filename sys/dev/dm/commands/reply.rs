@@ -83,7 +83,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
 
     pub(super) fn status(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
         let mut list = D::Array::new()?;
-        // Keys are for those who could have loaded them.
+        // Keys are shown to a process that could have loaded them.
         let secrets = self.has(flags::STATUS_TABLE)
             && self.writable
             && self.driver.kernel().authorize().is_ok();

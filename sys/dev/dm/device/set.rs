@@ -75,11 +75,11 @@ pub(super) struct Entry<K: Kernel> {
 ///
 /// Each change wakes [`Driver::entry_changed`].
 pub(super) enum EntryState<K: Kernel> {
-    /// The device is being made: nobody finds it. Owner: the thread in [`Driver::create`].
+    /// The device is being made: no lookup finds it. Owner: the thread in [`Driver::create`].
     Attaching,
     /// The device can be found.
     Live(Arc<Device<K>>),
-    /// The device is being removed: nobody finds it, but its I/O or its disk(9) may be there. Owner: the thread
+    /// The device is being removed: no lookup finds it, but its I/O or its disk(9) may be there. Owner: the thread
     /// that has the control flag.
     Draining,
     /// Nothing is left but the minor, the names, and perhaps the device_t. Owner: as for `Draining`.

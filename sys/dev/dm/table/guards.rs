@@ -43,7 +43,7 @@ impl<C: Component> Table<C> {
         }
     }
 
-    /// Where on the device the label sectors of its components show, in order.
+    /// The device's sectors that show a component's label, in order.
     pub(super) fn guarded(&self) -> Box<[Sector]> {
         let label_of = |component: ComponentIndex| {
             let component = self.components.get(component.0 as usize)?;

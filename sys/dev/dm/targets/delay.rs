@@ -34,7 +34,7 @@ struct Delay {
     flush: Class,
 }
 
-/// Where a class of I/O goes, and when.
+/// A class of I/O (reads, writes or flushes): the component that it goes to, and the delay.
 struct Class {
     component: ComponentIndex,
     offset: Sector,

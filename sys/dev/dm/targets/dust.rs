@@ -87,7 +87,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
 }
 
 impl BadBlocks {
-    /// Where a block is, or where it would be.
+    /// The place of a block in the list, or the place where it would be put.
     fn find(&self, number: u64) -> Result<usize, usize> {
         self.blocks.binary_search_by_key(&number, |bad| bad.number)
     }

@@ -59,7 +59,7 @@ struct State {
     busy: bool,
     /// `true` until the log is full, or could not be written.
     logging: bool,
-    /// Where the log ends, in sectors of 512 bytes.
+    /// The log's end, in sectors of 512 bytes.
     tail: u64,
     entries: u64,
     /// Writes that no flush has made safe yet, in the order of acknowledgement.
@@ -68,7 +68,8 @@ struct State {
     wanted: u64,
     /// The number of the first of `unflushed`.
     first: u64,
-    /// Where the copies of unflushed writes begin, those being made among them: they grow downwards from the end.
+    /// The first sector of the copies of unflushed writes, those being made among them: they grow downwards
+    /// from the log device's end.
     copies: u64,
     /// The number of copies, those that are being made among them.
     copied: usize,
@@ -82,7 +83,7 @@ struct State {
 struct Unflushed {
     start: u64,
     length: u64,
-    /// Where its data are on the log device; a discard has none.
+    /// The first sector of its data on the log device; a discard has none.
     copy: Option<u64>,
 }
 

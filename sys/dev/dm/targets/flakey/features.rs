@@ -27,7 +27,7 @@ pub(super) struct Features {
     error_reads: bool,
     error_writes: bool,
     corrupt: Option<Corrupt>,
-    /// How likely a read has a byte changed, out of [`CERTAIN`].
+    /// The chance that a read has a byte changed, out of [`CERTAIN`].
     random_reads: u32,
     random_writes: u32,
 }
@@ -195,7 +195,7 @@ impl Corrupt {
     }
 }
 
-/// As Linux prints them, with a space behind each word.
+/// The features as Linux prints them, with a space behind each word.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = [

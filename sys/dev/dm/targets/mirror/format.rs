@@ -13,7 +13,7 @@
 use super::bits::words;
 use crate::units::{DEV_BSIZE, Sector};
 
-/// Where the bitmap begins, in bytes.
+/// The bitmap's offset in the log, in bytes.
 pub const BITMAP: usize = 1024;
 
 const MAGIC: u32 = 0x4d69_5272;

@@ -24,6 +24,7 @@ pub(crate) fn control_is_open() -> bool {
     CONTROL_OPEN.load(Ordering::SeqCst) != 0
 }
 
+/// The bit of [`CONTROL_OPEN`] for a node of this kind.
 fn control_bit(mode: c_int) -> u32 {
     match node(mode) {
         Node::Block => 1,
@@ -31,6 +32,7 @@ fn control_bit(mode: c_int) -> u32 {
     }
 }
 
+/// The kind of node that an open or close came through.
 fn node(mode: c_int) -> Node {
     if mode & sys::S_IFMT == sys::S_IFBLK { Node::Block } else { Node::Character }
 }

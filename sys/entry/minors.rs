@@ -13,6 +13,7 @@ use super::slot::Slot;
 use crate::netbsd::fixed::Fixed;
 use crate::netbsd::mutex::Mutex;
 
+/// Minors in a chunk, and chunks.
 const CHUNK: usize = 256;
 
 /// The slots of all devices, by minor.
@@ -26,11 +27,13 @@ pub struct Slots {
     all: Mutex<Vec<Fixed<Slot>>>,
 }
 
+/// The slots of 256 minors in a row; null where no device is.
 type Chunk = [AtomicPtr<Slot>; CHUNK];
 
 const _: () = assert!(CHUNK * CHUNK > Minor::MAX.get() as usize);
 
 impl Slots {
+    /// No slots.
     pub(crate) fn new() -> Slots {
         let chunks = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNK];
         Slots { chunks, free: Mutex::new(Vec::new()), all: Mutex::new(Vec::new()) }
@@ -58,7 +61,7 @@ impl Slots {
         slot
     }
 
-    /// Makes one more slot.
+    /// Makes one more slot, which lives until [`Slots::clear`]. Waits for memory.
     fn make(&self) -> &'static Slot {
         let slot = Fixed::new(Slot::new());
         // SAFETY: it is not freed while the driver is there, and nothing but references that are
@@ -68,16 +71,17 @@ impl Slots {
         made
     }
 
-    /// Lets a slot be found.
+    /// Publishes a slot: from here on lookups by this minor find it.
     pub(crate) fn publish(&self, minor: Minor, slot: &'static Slot) {
         self.set(minor, ptr::from_ref(slot).cast_mut());
     }
 
-    /// Lets no slot be found under a minor any more. Who has found one may go on using it.
+    /// Withdraws the slot of a minor: lookups find none from here on. An I/O that has found it may go on using it.
     pub(crate) fn withdraw(&self, minor: Minor) {
         self.set(minor, ptr::null_mut());
     }
 
+    /// Stores what lookups of a minor find. Waits for memory where a chunk is made.
     fn set(&self, minor: Minor, slot: *mut Slot) {
         let (chunk, at) = (minor.get() as usize / CHUNK, minor.get() as usize % CHUNK);
         let Some(place) = self.chunks.get(chunk) else { return };
@@ -99,7 +103,7 @@ impl Slots {
         }
     }
 
-    /// Takes back the slot of a device that is gone, for another one.
+    /// Takes back the slot of a removed device, to serve another one later.
     pub(crate) fn give_back(&self, slot: &'static Slot) {
         slot.set_minor(0);
         self.free.lock().push(slot);

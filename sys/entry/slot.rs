@@ -160,7 +160,7 @@ impl Slot {
         dev.same_minor(Dev(self.number.load(Ordering::Acquire).into()))
     }
 
-    /// The device's cfdata, which lives longer than the device.
+    /// The device's cfdata, of which autoconf(9) keeps the address; the slot outlives the device.
     pub(crate) fn cfdata(&self) -> *mut sys::cfdata {
         self.cfdata.0.get()
     }
@@ -182,7 +182,7 @@ impl Slot {
         unsafe { self.gate.leave(pass) };
     }
 
-    /// Enters the gate, and sleeps while it is held. Context: a thread that holds no lock and is inside no
+    /// Enters the gate, and sleeps while the device is suspended. Context: a thread that holds no lock and is inside no
     /// gate.
     ///
     /// # Errors

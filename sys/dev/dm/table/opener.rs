@@ -19,7 +19,7 @@ pub trait Component {
     fn dev(&self) -> Dev;
     /// The component's size.
     fn size(&self) -> Sector;
-    /// Bytes in the smallest I/O that the component takes: a power of two, at least [`DEV_BSIZE`].
+    /// Bytes in the smallest I/O that the component takes: a power of two, at least [`DEV_BSIZE`](crate::units::DEV_BSIZE).
     fn sector_size(&self) -> u32;
     /// `true` if the component takes writes.
     fn writable(&self) -> bool;

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are `dm/commands.rs`, and a disk's ioctls on the
-//! devices.
+//! devices, of which `ioctl/forward.rs` asks the components.
 
-use alloc::sync::Arc;
+mod forward;
+
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::Ordering;
 
 use dm_core::device::Selector;
-use dm_core::job::Op;
-use dm_core::kernel::{Kernel, LiveTable};
+use dm_core::kernel::Kernel;
 use dm_core::limits;
-use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
-use super::kernel::NetBsd;
 use super::slot::{DiskUse, Slot};
 use super::{Global, devsw, global, label};
 use crate::netbsd::proplib::Dictionary;
@@ -64,7 +62,7 @@ pub unsafe extern "C" fn dmioctl(
 /// NETBSD_DM_IOCTL: a dictionary in, the same dictionary out.
 fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
-    // Who may not change devices has no use for a large request, and gets no memory for one.
+    // An unprivileged process has no use for a large request, and gets no memory for one.
     let limit = match global.driver.kernel().authorize() {
         Ok(()) => limits::REQUEST,
         Err(_) => limits::UNPRIVILEGED_REQUEST,
@@ -86,6 +84,8 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
     dict.copyout(reference, command)
 }
 
+/// Carries out a disk's ioctl. Context: a thread with no lock held; sleeps.
+///
 /// # Safety
 /// `data` is what `command` reads and writes.
 unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> Result<(), Errno> {
@@ -197,6 +197,7 @@ unsafe fn cleared<'d, T>(data: *mut c_void) -> &'d mut T {
     }
 }
 
+/// A device that an ioctl is for.
 struct Device<'s> {
     global: &'static Global,
     slot: &'static Slot,
@@ -246,155 +247,23 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// The active table, once the device is not suspended. Its components stay open as long as it is
-    /// kept, but nobody is inside the gate for it: what a component's driver does for an ioctl may
-    /// wait for memory, and a resume or suspend holds I/O while it waits for who is inside.
-    fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
-        let inside = self.slot.enter_sleeping()?;
-        inside.current().table.clone().ok_or(Errno::ENXIO)
-    }
-
-    /// Calls `f` with every component, once each.
-    fn components(
-        &self,
-        mut f: impl FnMut(&crate::netbsd::vnode::BlockDevice) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
-        let table = self.table()?;
-        let mut result = Ok(());
-        for component in table.components() {
-            let one = component.disk().map_or(Err(Errno::EIO), |disk| f(disk.device()));
-            result = result.and(one);
-        }
-        result
-    }
-
-    /// DIOCCACHESYNC: every line whose target serves I/O flushes itself, and every component that
-    /// another line reaches is flushed. The first error is returned, when all have been asked.
-    fn sync(&self, force: c_int) -> Result<(), Errno> {
-        let (table, mut result) = loop {
-            let table = self.table()?;
-            table.may_flush()?;
-            if let Some(result) = self.flush_lines(&table)? {
-                break (table, result);
-            }
-        };
-        let left = table.engine().map(|_| table.reached_by_others());
-        for (at, component) in table.components().iter().enumerate() {
-            if left.as_ref().is_none_or(|left| left.contains(&at)) {
-                let flushed = component.disk().map_or(Err(Errno::EIO), |d| d.device().flush(force));
-                result = result.and(flushed);
-            }
-        }
-        result
-    }
-
-    /// Has the lines of a table flush themselves whose targets serve I/O; inside the gate, as every
-    /// job. `None` if that table is not the active one any more, or a target gave its job back.
-    ///
-    /// # Errors
-    /// EINTR while the device is suspended, ENXIO if it goes.
-    fn flush_lines(
-        &self,
-        table: &Arc<LiveTable<NetBsd>>,
-    ) -> Result<Option<Result<(), Errno>>, Errno> {
-        let Some(engine) = table.engine() else { return Ok(Some(Ok(()))) };
-        let inside = self.slot.enter_sleeping()?;
-        let current = inside.current();
-        let (Some(host), Some(active)) = (&current.host, &current.table) else { return Ok(None) };
-        if !Arc::ptr_eq(active, table) {
-            return Ok(None);
-        }
-        let mut result = Ok(());
-        for line in 0..engine.lines() {
-            match host.barrier(engine, line, Op::Flush, (Sector::ZERO, Sector::ZERO)) {
-                Ok(true) => {}
-                Ok(false) => return Ok(None),
-                Err(errno) => result = result.and(Err(errno)),
-            }
-        }
-        Ok(Some(result))
-    }
-
-    /// DIOCGCACHE: what all components can; a write cache of one is a write cache.
-    fn cache(&self) -> Result<c_int, Errno> {
-        let either = (sys::DKCACHE_WRITE | sys::DKCACHE_WCHANGE) as c_int;
-        let mut all = None;
-        self.components(|device| {
-            let mut bits: c_int = 0;
-            // SAFETY: DIOCGCACHE gives an int.
-            unsafe { device.ioctl(sys::DIOCGCACHE as u32, &mut bits)? };
-            all = Some(all.map_or(bits, |all: c_int| all & bits | (all | bits) & either));
-            Ok(())
-        })?;
-        Ok(all.unwrap_or(0))
-    }
-
-    /// DIOCGSTRATEGY: the queue is the component's, if there is one component.
-    fn strategy(&self, info: &mut sys::disk_strategy) -> Result<(), Errno> {
-        let mut count = 0usize;
-        self.components(|_| {
-            count = count.saturating_add(1);
-            Ok(())
-        })?;
-        if count == 1 {
-            // SAFETY: DIOCGSTRATEGY gives a struct disk_strategy.
-            return self
-                .components(|device| unsafe { device.ioctl(sys::DIOCGSTRATEGY as u32, info) });
-        }
-        copy(&mut info.dks_name, b"none");
-        Ok(())
-    }
-
-    /// DIOCGSECTORALIGN: where a device's first sector lies in its component's large sectors. What
-    /// more than one component says is told only if it is the same.
-    fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
-        let table = self.table()?;
-        let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };
-        let mut all: Option<sys::disk_sectoralign> = None;
-        let mut differ = false;
-        for (range, target) in table.lines() {
-            target.extents(range.length, &mut |extent| {
-                let device = table.components().get(extent.component.0 as usize);
-                let Some(component) = device else { return };
-                let Some(disk) = component.disk() else { return };
-                let mut one = none;
-                // SAFETY: DIOCGSECTORALIGN gives a struct disk_sectoralign.
-                let asked = unsafe { disk.device().ioctl(sys::DIOCGSECTORALIGN as u32, &mut one) };
-                if asked.is_err() || one.dsa_alignment == 0 {
-                    one = none;
-                }
-                let unit = u64::from(component.sector_size() / DEV_BSIZE).max(1);
-                let alignment = u64::from(one.dsa_alignment);
-                // Sector s of the component is sector s - extent.start + range.start of the device.
-                let shift = (extent.start.0 / unit + alignment - range.start.0 / unit % alignment)
-                    % alignment;
-                let first =
-                    (u64::from(one.dsa_firstaligned) % alignment + alignment - shift) % alignment;
-                one.dsa_firstaligned = u32::try_from(first).unwrap_or(0);
-                differ |= all.is_some_and(|all| {
-                    (all.dsa_firstaligned, all.dsa_alignment)
-                        != (one.dsa_firstaligned, one.dsa_alignment)
-                });
-                all = Some(one);
-            });
-        }
-        Ok(all.filter(|_| !differ).unwrap_or(none))
-    }
-
-    /// The label to tell.
+    /// The label that DIOCGDINFO reports.
     fn label(&self) -> sys::disklabel {
         let (size, sector_size) = self.size();
         label::get(self.slot, &self.disk, self.dev, size, sector_size)
     }
 
+    /// Sets the label in core: DIOCSDINFO.
     fn set_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
         self.disk.set_label(label, self.size().1).map(drop)
     }
 
+    /// Sets the label and writes it to the disk: DIOCWDINFO.
     fn write_label(&self, label: &sys::disklabel) -> Result<(), Errno> {
         label::write(self.slot, &self.disk, label, self.size().1)
     }
 
+    /// The label of a disk without one: DIOCGDEFLABEL.
     fn default_label(&self) -> sys::disklabel {
         let (size, sector_size) = self.size();
         label::default(size, sector_size)

@@ -13,7 +13,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::atomic::full_fence;
-use crate::numbers::Numbers;
+use crate::numbers::{InTurn, Numbers};
 use crate::parker::Parker;
 use crate::ready::Ready;
 
@@ -264,6 +264,73 @@ fn a_number_given_back_is_not_missed() {
             gone_on.fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Two give numbers back while two wait for one, and what goes on ends at once and gives its own back, as
+/// `Executor::let_go_on` has it: nobody is left waiting, and nothing goes on inside another's going on.
+#[test]
+fn what_goes_on_does_so_one_after_the_other() {
+    struct Line {
+        numbers: Numbers,
+        waiting: AtomicUsize,
+        going_on: InTurn,
+        gone_on: AtomicUsize,
+    }
+
+    fn let_go_on(line: &Line, depth: usize) {
+        full_fence();
+        if line.waiting.load(Ordering::SeqCst) != 0 {
+            line.going_on.ask(|| while line.numbers.any() && freed(line, depth + 1) {});
+        }
+    }
+
+    /// The first that waits goes on, ends, and gives back what it had.
+    fn freed(line: &Line, depth: usize) -> bool {
+        let one_less = |waiting: usize| waiting.checked_sub(1);
+        let first = line.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        if first.is_err() {
+            return false;
+        }
+        match line.numbers.take() {
+            Some(number) => {
+                assert_eq!(depth, 1, "the stack grows");
+                line.gone_on.fetch_add(1, Ordering::SeqCst);
+                line.numbers.put(number);
+                let_go_on(line, depth);
+            }
+            None => {
+                line.waiting.fetch_add(1, Ordering::SeqCst);
+                full_fence();
+                if let Some(number) = line.numbers.take() {
+                    line.numbers.put(number);
+                    let_go_on(line, depth);
+                }
+            }
+        }
+        true
+    }
+
+    model(2, || {
+        let line = Arc::new(Line {
+            numbers: Numbers::new(0, 2),
+            waiting: AtomicUsize::new(2),
+            going_on: InTurn::default(),
+            gone_on: AtomicUsize::new(0),
+        });
+        assert_eq!((line.numbers.take(), line.numbers.take()), (Some(0), Some(1)));
+        let other = {
+            let line = line.clone();
+            thread::spawn(move || {
+                line.numbers.put(1);
+                let_go_on(&line, 0);
+            })
+        };
+        line.numbers.put(0);
+        let_go_on(&line, 0);
+        other.join().unwrap();
+        let left = line.waiting.load(Ordering::SeqCst);
+        assert_eq!((left, line.gone_on.load(Ordering::SeqCst)), (0, 2));
+    });
 }
 
 /// `Executor::run_begins` and `Executor::stop`: a background lane that has counted itself in and

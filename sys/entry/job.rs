@@ -149,12 +149,14 @@ impl Queue {
         self.splits.lock().push(split);
     }
 
-    /// Takes the first split. The caller has given a number back before.
+    /// `true` if a split waits, or is about to. The caller has given a number back before.
     #[inline]
+    fn is_awaited(&self) -> bool {
+        self.count.load(Ordering::SeqCst) != 0
+    }
+
+    /// Takes the first split.
     fn pop(&self) -> Option<NonNull<Split>> {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
         let split = self.splits.lock().pop()?;
         self.count.fetch_sub(1, Ordering::SeqCst);
         Some(split)
@@ -583,6 +585,11 @@ impl Host for TableIo {
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
         self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
+    }
+
+    fn is_awaited(&self, line: usize) -> bool {
+        self.waiting.get(line).is_some_and(Queue::is_awaited)
+            || self.wanting.load(Ordering::SeqCst) != 0
     }
 
     fn freed(&self, line: usize) -> bool {

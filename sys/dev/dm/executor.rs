@@ -37,7 +37,7 @@ use crate::Errno;
 use crate::host::{Host, Plan, Ready};
 use crate::job::{Job, JobInfo, Op};
 use crate::lane::{Aside, Lane, Outcome};
-use crate::numbers::Numbers;
+use crate::numbers::{InTurn, Numbers};
 use crate::units::Sector;
 use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
 
@@ -89,6 +89,8 @@ struct Line {
     queues: Box<[Spin<Queue>]>,
     /// (a) Numbers of jobs that are not in use.
     free: Numbers,
+    /// (a) Who has I/O go on that waits for a number.
+    going_on: InTurn,
     /// (l) The control lane's work.
     orders: Spin<Orders>,
     /// (a) Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
@@ -183,6 +185,7 @@ impl Executor {
                 first_job,
                 queues: needs.queues.iter().map(queue).collect(),
                 free: Numbers::new(first_job, needs.jobs),
+                going_on: InTurn::default(),
                 orders: Spin::default(),
                 busy: AtomicU32::new(0),
                 begun: AtomicBool::new(false),
@@ -383,9 +386,19 @@ impl Executor {
     }
 
     /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
-    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere.
+    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere. What goes on
+    /// may end before that returns, and have more go on: one thread at a time does it.
     pub fn let_go_on(&self, line: usize) {
-        while self.host.freed(line) && self.lines.get(line).is_some_and(|line| line.free.any()) {}
+        if self.host.is_awaited(line) {
+            self.have_go_on(line);
+        }
+    }
+
+    #[cold]
+    fn have_go_on(&self, at: usize) {
+        if let Some(line) = self.lines.get(at) {
+            line.going_on.ask(|| while line.free.any() && self.host.freed(at) {});
+        }
     }
 
     /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in

@@ -149,6 +149,9 @@ pub trait Host: Any + Send + Sync {
     /// [`JobInfo::here`] set, if they have by then.
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
 
+    /// `true` if I/O, or a thread, may wait for the number of a line's job. Context: as for [`Host::end`].
+    fn is_awaited(&self, line: usize) -> bool;
+
     /// Lets the first I/O go on that waits for the number of a line's job. `false` if none waits. Context: as for
     /// [`Host::end`].
     fn freed(&self, line: usize) -> bool;

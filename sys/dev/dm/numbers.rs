@@ -65,3 +65,27 @@ impl Numbers {
         self.words.iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }
 }
+
+/// Work that one thread at a time does, in a loop: who asks for it while another does it, or inside the work itself,
+/// leaves it to that one. So the stack does not grow where work asks for more of its kind. From anywhere, without a
+/// lock.
+#[derive(Default)]
+pub struct InTurn {
+    /// Who has asked since the last look; not 0 while somebody works.
+    asked: AtomicUsize,
+}
+
+impl InTurn {
+    /// Has `work` done, once or more, after this call has begun: here, unless another is at it.
+    pub fn ask(&self, mut work: impl FnMut()) {
+        if self.asked.fetch_add(1, Ordering::SeqCst) != 0 {
+            return;
+        }
+        let mut seen = 1;
+        while seen != 0 {
+            work();
+            let before = self.asked.fetch_sub(seen, Ordering::SeqCst);
+            seen = before.wrapping_sub(seen);
+        }
+    }
+}

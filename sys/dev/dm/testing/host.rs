@@ -109,6 +109,10 @@ impl Host for FakeHost {
         false
     }
 
+    fn is_awaited(&self, _: usize) -> bool {
+        false
+    }
+
     fn freed(&self, _: usize) -> bool {
         false
     }

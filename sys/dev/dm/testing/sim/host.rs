@@ -472,6 +472,10 @@ impl host::Host for Host {
         self.with(|state, _| state.disks[disk].keeps_fua)
     }
 
+    fn is_awaited(&self, _: usize) -> bool {
+        true
+    }
+
     fn freed(&self, line: usize) -> bool {
         self.with(|state, _| state.line_freed(self.device, line));
         // Whoever waits goes on when the scheduler has it go on.

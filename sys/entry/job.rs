@@ -232,6 +232,9 @@ struct JobCell {
     /// The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
     /// target is not told.
     answers: Answers,
+    /// The data of a write that its target has changed, from [`Host::forward_changed`] until the target takes them
+    /// back.
+    changed: Handed<Option<Box<[u8]>>>,
     /// Buffers for the places that the job is forwarded to.
     nested: Box<[Nested]>,
 }
@@ -267,6 +270,7 @@ impl TableIo {
             held: Handed::new(Held::Nothing),
             forwarded: Handed::new(None),
             answers: Answers::default(),
+            changed: Handed::new(None),
             nested: Nested::row(number, *fan),
         };
         let lane = |(number, width): (usize, &usize)| LaneCell::new(number, *width);
@@ -302,7 +306,7 @@ impl TableIo {
     }
 
     /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight. The caller has claimed
-    /// the job's number.
+    /// the job's number. `here`: it is the I/O's sender.
     ///
     /// # Safety
     /// The I/O is the caller's to send and inside the gate behind which `engine`'s table stands, and the piece lies in it.
@@ -314,6 +318,7 @@ impl TableIo {
         (line, number): (usize, usize),
         held: Held,
         taken: Taken,
+        here: bool,
     ) {
         // SAFETY: the I/O is the caller's.
         let Some((io, _, bytes)) = (unsafe { held.part() }) else {
@@ -323,6 +328,7 @@ impl TableIo {
         let info = JobInfo {
             fua: io.is_fua(),
             came: cpu::milliseconds(),
+            here,
             ..JobInfo::new(number, (line, taken.queue), Op::rw(io.is_write()), range)
         };
         self.hold(number, held);
@@ -579,6 +585,37 @@ impl Host for TableIo {
         }
     }
 
+    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place) {
+        let number = job.number();
+        let Some(cell) = self.jobs.get(number) else {
+            return engine.answered(*job, Outcome { failed: u32::MAX, errno: Errno::EIO });
+        };
+        let bytes = job.length.to_bytes().and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = bytes.filter(|bytes| *bytes <= data.len() && i32::try_from(*bytes).is_ok());
+        // SAFETY: the job is ours, and with it its cell and its nested buffer, until the place has answered, and
+        // whoever sends counts as one more. The data stay in the cell, where nobody touches them, until the target
+        // takes them back, which it does after that; the length was looked at.
+        unsafe {
+            let data = (*cell.changed.get()).insert(data).as_mut_ptr();
+            *cell.forwarded.get() = Some((engine, *job));
+            cell.answers.begin(2);
+            match cell.nested.first().zip(self.device(to.component)).zip(bytes) {
+                Some(((nested, device), bytes)) => {
+                    let buf = nested.buf();
+                    buf::fill(buf, data, bytes, to.sector, (true, job.fua), job_done);
+                    device.vnode().strategy(buf);
+                }
+                None => self.job_answered(number, bit(0), Err(Errno::EIO), false),
+            }
+            self.job_answered(number, 0, Ok(()), true);
+        }
+    }
+
+    fn take_changed(&self, job: usize) -> Option<Box<[u8]>> {
+        // SAFETY: the caller has the job, so that its cell is the caller's, and no place that has the data.
+        self.jobs.get(job).and_then(|cell| unsafe { (*cell.changed.get()).take() })
+    }
+
     fn may_compute(&self) -> bool {
         cpu::in_thread()
     }
@@ -674,7 +711,7 @@ impl TableIo {
         // SAFETY: the last one has the cell to itself.
         let forwarded = unsafe { (*cell.forwarded.get()).take() };
         if let Some((engine, info)) = forwarded {
-            engine.answered(JobInfo { here, ..info }, cell.answers.outcome());
+            engine.answered(JobInfo { here: here && info.here, ..info }, cell.answers.outcome());
         }
     }
 }

@@ -212,7 +212,7 @@ impl Slot {
                 // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
                 // until after this.
                 Some(number) => unsafe {
-                    host.submit(engine, (line, number), Held::Whole(io, journey), taken);
+                    host.submit(engine, (line, number), Held::Whole(io, journey), taken, true);
                 },
                 // It waits for the number of a job, as a split.
                 None => {
@@ -307,6 +307,8 @@ impl Slot {
     /// [`Split`].
     #[inline]
     pub(super) fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Place, Sector)>) {
+        // Else somebody whose I/O has ended has it go on.
+        let here = next.is_some();
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
         // `release`; nobody else touches `sent`. Pieces under way touch `pending`, `failed` and
         // `bad` only.
@@ -364,7 +366,7 @@ impl Slot {
                                 };
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
                                 let piece = Held::Piece(split, offset, bytes);
-                                host.submit(engine, (line, number), piece, taken);
+                                host.submit(engine, (line, number), piece, taken, here);
                             }
                         }
                     }

@@ -12,6 +12,8 @@ use common::data::{Random, SECTOR, fill, on_disk, pattern, same, strategy_read, 
 use common::{Bench, Mapped};
 use dm_ciphers::{BLOCK, Way, ecb, xts};
 use dm_core::testing::Request as Command;
+use dm_host::aes::bytes_of_thread;
+use dm_host::lwp::{Context, with_context};
 use dm_host::netbsd::{B_MEDIA_FUA, DIOCCACHESYNC};
 use dm_host::{Completion, Config, Disk, DiskSpec, Errno, Io, Request};
 
@@ -120,6 +122,83 @@ fn page_outs_go_on_without_memory() {
     }
     bench.machine.faults().reset();
     same(&on_disk(&disk, OFFSET, 1600), &encrypted(0, &pattern(9, 0, 1600)), "200 page-outs");
+    bench.end();
+}
+
+/// Bytes that the calling thread has ciphers work on while it sends an I/O.
+fn computed(io: &mut Io, device: Mapped, request: Request) -> u64 {
+    let before = bytes_of_thread();
+    io.start(device.dev(), request);
+    bytes_of_thread() - before
+}
+
+/// Bytes of a sector's tweak and of the sector.
+const COMPUTED: u64 = (BLOCK + SECTOR) as u64;
+
+#[test]
+fn who_sends_a_write_encrypts_it_where_it_may() {
+    let (bench, disk, device) = start();
+    let mut io = Io::with_data(pattern(6, 0, 128));
+    assert_eq!(computed(&mut io, device, Request::write(0)), 128 * COMPUTED);
+    assert!(io.wait().is_complete(128 * SECTOR));
+    // Not in an interrupt, nor where a flush may have to follow.
+    let soft = Context::SoftInterrupt;
+    let there = with_context(soft, || computed(&mut io, device, Request::write(200)));
+    assert_eq!(there, 0, "in a soft interrupt");
+    assert!(io.wait().is_complete(128 * SECTOR));
+    let fua = Request::write(400).flags(B_MEDIA_FUA as u32);
+    assert_eq!(computed(&mut io, device, fua), 0, "with FUA");
+    assert!(io.wait().is_complete(128 * SECTOR));
+    // One that fails has its buffer back, too.
+    disk.fail_range(OFFSET + 600..OFFSET + 601, Errno::EIO);
+    for _ in 0..10 {
+        assert_eq!(computed(&mut io, device, Request::write(600)), 128 * COMPUTED);
+        assert_eq!(io.wait().error, Some(Errno::EIO));
+    }
+    // Pieces of one, too.
+    let line = |start, iv| {
+        format!("{start} 64 crypt aes-xts-plain64 {KEY} {iv} /dev/wd0 {}\n", 3200 + start)
+    };
+    let pieces = bench.device("p", &(line(0, 7) + &line(64, 71)));
+    assert_eq!(computed(&mut io, pieces, Request::write(0)), 128 * COMPUTED, "in pieces");
+    assert!(io.wait().is_complete(128 * SECTOR));
+    same(&on_disk(&disk, 3200, 128), &encrypted(0, &pattern(6, 0, 128)), "pieces");
+    for at in [0, 200, 400] {
+        let plain = pattern(6, 0, 128);
+        same(&on_disk(&disk, OFFSET + at, 128), &encrypted(at, &plain), "on the disk");
+    }
+    bench.end();
+}
+
+/// The disk keeps what it is given: a write has its memory until it is done, and those that find none left go by way of
+/// a lane, as far as there are lanes; then they wait.
+#[test]
+fn writes_that_find_no_memory_free_go_on_without() {
+    const WRITES: u64 = 40;
+    let (bench, disk, device) = start_with(Completion::Interrupt);
+    for round in 0..3 {
+        disk.hold();
+        bench.machine.faults().exhaust_memory(true);
+        let data = |n: u64| pattern(20 + round, n * 64, 64);
+        let mut ios: Vec<Io> = (0..WRITES).map(|n| Io::with_data(data(n))).collect();
+        let counts: Vec<u64> = (0..)
+            .zip(&mut ios)
+            .map(|(n, io)| computed(io, device, Request::write(n as i64 * 64)))
+            .collect();
+        // One for each CPU, and all of them again in each round.
+        let all = 64 * COMPUTED;
+        assert_eq!(counts[..2], [all, all], "round {round}");
+        assert!(counts[2..].iter().all(|bytes| *bytes == 0), "round {round}: {counts:?}");
+        disk.release();
+        for io in &mut ios {
+            assert!(io.wait().is_complete(64 * SECTOR));
+        }
+        bench.machine.faults().reset();
+        for n in 0..WRITES {
+            let expected = encrypted(n * 64, &data(n));
+            same(&on_disk(&disk, OFFSET + n * 64, 64), &expected, "on the disk");
+        }
+    }
     bench.end();
 }
 

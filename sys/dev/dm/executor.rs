@@ -326,7 +326,8 @@ impl Executor {
     }
 
     /// Puts a job at the end of its queue, and has a lane take it.
-    fn queue(&self, line: &Line, job: Job) {
+    fn queue(&self, line: &Line, mut job: Job) {
+        job.info.here = false;
         let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
             debug_assert!(false, "no such queue");

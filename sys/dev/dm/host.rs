@@ -149,6 +149,14 @@ pub trait Host: Any + Send + Sync {
     /// [`JobInfo::here`] set, if they have by then.
     fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
 
+    /// Sends a write to one place, with `data` in the place of the job's own, and FUA if the job has it.
+    /// Until the place has answered nobody else touches them; then the host calls [`Executor::answered`], as for
+    /// [`Host::forward_each`].
+    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place);
+
+    /// Takes the data that a job was sent with by [`Host::forward_changed`], which is over.
+    fn take_changed(&self, job: usize) -> Option<Box<[u8]>>;
+
     /// `true` if I/O, or a thread, may wait for the number of a line's job. Context: as for [`Host::end`].
     fn is_awaited(&self, line: usize) -> bool;
 

@@ -2,6 +2,7 @@
 
 //! Jobs: stretches of I/O that a target has taken, to serve them itself.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
@@ -84,8 +85,8 @@ pub struct JobInfo {
     pub fua: bool,
     /// When the job came, in milliseconds of [`Host::now`](crate::host::Host::now).
     pub came: u32,
-    /// `true` while the job is with its sender's thread or soft interrupt, after all places that it was forwarded
-    /// to have answered.
+    /// `true` while the job is with its sender's thread or soft interrupt: when it comes, and after all places that
+    /// it was forwarded to have answered before that returned.
     pub here: bool,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,
@@ -161,7 +162,8 @@ impl Job {
         self.info.tag = tag;
     }
 
-    /// `true` in [`Worker::answered`](crate::worker::Worker::answered) where that is called in the thread of the
+    /// `true` in [`Worker::at_once`](crate::worker::Worker::at_once) and
+    /// [`Worker::answered`](crate::worker::Worker::answered) where they are called in the thread of the
     /// job's sender, which may take its time: a target that computes need not wake a lane for it.
     pub fn may_compute(&self) -> bool {
         self.info.here && self.executor.as_ref().is_some_and(|e| e.host().may_compute())
@@ -216,6 +218,21 @@ impl Job {
             let host = executor.shared_host();
             host.forward_each(executor, &self.info, to);
         }
+    }
+
+    /// Sends a write to one place with other data than its sender's, which are to be as long as the job at least.
+    /// When the place has answered, [`Worker::answered`](crate::worker::Worker::answered) is called, as for
+    /// [`Job::forward_each`], and must take the data back.
+    pub fn forward_changed(mut self, data: Box<[u8]>, to: Place) {
+        if let Some(executor) = self.executor.take() {
+            let host = executor.shared_host();
+            host.forward_changed(executor, &self.info, data, to);
+        }
+    }
+
+    /// Takes back the data that the job was sent with by [`Job::forward_changed`], once it is answered.
+    pub fn take_changed(&mut self) -> Option<Box<[u8]>> {
+        self.executor.as_ref()?.host().take_changed(self.info.number())
     }
 
     /// Has the lanes of the job's line that wait for a signal look again.

@@ -11,9 +11,12 @@
 //! never waits for anything. Where the component has answered before its sender's thread returns, as memory does, that
 //! thread decrypts. So reads need no memory of ours, and no lane while the component is at work.
 //!
-//! *Writes* wait in the queue [`WRITES`] for a lane, which encrypts the sender's data, which stays as it
-//! is, into the lane's buffer, and sends that; a job is never larger than the buffer. The lane is the write's until the
-//! component has answered. Flushes and discards have a lane for as long.
+//! *Writes* are encrypted into memory of the line's own, and sent from there: the sender's data stays as it is. Their
+//! sender's thread does that, where it may compute, and a buffer is left of those in [`Spare`], as many as there
+//! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
+//! when it is over, for which a flush may be needed, the write waits in the queue [`WRITES`] for a lane, which encrypts
+//! it into the lane's buffer; the lane is the write's for as long. So one sender with many writes at a time encrypts
+//! a few, and lanes do the others meanwhile. A job is never larger than a buffer. Flushes and discards have a lane.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
 //! are taken from the first, so that two jobs at one time have two threads. They call ciphers, and so do senders' threads as above,
@@ -50,11 +53,13 @@ use crate::{Errno, Sector};
 
 mod iv;
 mod keys;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod words;
 
 use keys::{Digits, Keys, Secret};
+use spare::Spare;
 use words::{Chain, Cipher, Features, hidden, wrong};
 
 /// The target type `crypt`.
@@ -64,8 +69,11 @@ pub static TYPE: TargetType = TargetType { name: "crypt", version: [1, 17, 0], n
 const WRITES: usize = 0;
 const READS: usize = 1;
 
-/// Sectors that a lane encrypts at once: NetBSD's largest I/O, 64 KiB.
+/// Sectors that are encrypted at once: NetBSD's largest I/O, 64 KiB.
 const AT_ONCE: Sector = Sector(128);
+
+/// Bytes of a buffer that a write is encrypted into.
+const BUFFER: usize = AT_ONCE.0 as usize * DEV_BSIZE as usize;
 
 /// Threads of a table at most.
 const THREADS: usize = 8;
@@ -84,6 +92,7 @@ struct Crypt {
     component: ComponentIndex,
     offset: Sector,
     threads: usize,
+    spare: Spare,
     /// Empty after `key wipe`.
     keys: Spin<Option<Arc<Keys>>>,
     /// `true` from `start` to `stop`: the key stays as it is.
@@ -125,6 +134,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     };
     line.needs_sectors_of(unit);
     let threads = line.cpus().clamp(1, THREADS);
+    line.reserve(threads.saturating_mul(BUFFER))?;
     Ok(Made::serves(Crypt {
         aes,
         cipher,
@@ -134,6 +144,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         component,
         offset,
         threads,
+        spare: Spare::new(threads, BUFFER),
         keys: Spin::new(Some(Arc::new(keys))),
         running: AtomicBool::new(false),
     }))
@@ -198,19 +209,49 @@ impl Crypt {
         decrypted.ok_or(Errno::EIO)
     }
 
-    /// Encrypts what is to be written into the lane's buffer, which has room for it, and sends it.
-    async fn write(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+    /// Encrypts what is to be written into a buffer, of which so much can be sent then.
+    ///
+    /// # Errors
+    /// EIO if the buffer has, somewhere in the job's length, something else.
+    fn encrypt(&self, job: &mut Job, buffer: &mut [u8]) -> Result<(), Errno> {
         let (keys, start, length) = (self.keys()?, job.start(), job.length());
-        let (unit, buffer) = (self.features.sector_size as usize, lane.buffer());
+        let unit = self.features.sector_size as usize;
         let encrypted = job.with_data(|data| {
+            let bytes = data.len().min(buffer.len());
             let sectors = data.chunks_exact(unit).zip(buffer.chunks_exact_mut(unit));
             let sectors = sectors.map(|(from, to)| Data::Apart(from, to));
             self.run(&keys, Op::Write, start, sectors);
+            bytes as u64
         });
-        drop(keys);
-        // The buffer has something else otherwise.
-        encrypted.ok_or(Errno::EIO)?;
-        lane.write(&[self.place(start)], length, job.fua()).await.ok()
+        match encrypted {
+            Some(bytes) if Some(bytes) == length.to_bytes() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    /// Encrypts what is to be written into the lane's buffer and sends it.
+    async fn write(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+        self.encrypt(job, lane.buffer())?;
+        lane.write(&[self.place(job.start())], job.length(), job.fua()).await.ok()
+    }
+
+    /// Encrypts what is to be written and sends it, in its sender's thread. Gives the job back if a lane has to.
+    fn write_at_once(&self, mut job: Job) -> Option<Job> {
+        if job.fua() || !job.may_compute() {
+            return Some(job);
+        }
+        let Some(mut buffer) = self.spare.take() else { return Some(job) };
+        match self.encrypt(&mut job, &mut buffer) {
+            Ok(()) => {
+                let place = self.place(job.start());
+                job.forward_changed(buffer, place);
+            }
+            Err(errno) => {
+                self.spare.give(buffer);
+                job.fail(errno);
+            }
+        }
+        None
     }
 
     /// `key set KEY`, `key wipe`.
@@ -294,7 +335,7 @@ impl Worker for Crypt {
         Needs {
             queues: vec![writers, self.threads],
             jobs: JOBS,
-            buffer: AT_ONCE.to_bytes().unwrap_or(0) as usize,
+            buffer: BUFFER,
             buffered: 1,
             threads: self.threads,
             ..Needs::default()
@@ -308,12 +349,19 @@ impl Worker for Crypt {
                 job.forward_each(&[place]);
                 None
             }
-            _ => Some(job),
+            Op::Write => self.write_at_once(job),
+            Op::Flush | Op::Discard => Some(job),
         }
     }
 
     fn answered(&self, mut job: Job, outcome: Outcome) -> Option<Job> {
         match outcome.ok() {
+            result if job.is_write() => {
+                if let Some(buffer) = job.take_changed() {
+                    self.spare.give(buffer);
+                }
+                job.end(result);
+            }
             // Nothing to decrypt.
             Ok(()) if self.cipher.chain == Chain::Null => job.done(),
             // Whoever waits for the data decrypts them.

@@ -219,6 +219,7 @@ impl HostState {
         let state = &mut self.forwarded[job];
         let over = state.answered(place, transfer, result);
         let answer = state.answer.take().filter(|_| over)?;
+        state.data = answer.data;
         Some(Outcome { failed: answer.failed, errno: answer.errno })
     }
 
@@ -451,8 +452,37 @@ impl host::Host for Host {
         self.finish_from(first);
     }
 
+    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place) {
+        let first = self.with(|state, number| {
+            let host = state.host(number);
+            let stretch = host.jobs[job.number()].clone().expect("a job in use");
+            let slot = &mut host.forwarded[job.number()];
+            assert!(slot.left == 0 && slot.answer.is_none(), "a job is forwarded twice");
+            assert!(job.op == Op::Write, "a {:?} is forwarded with other data", job.op);
+            let sent = data[..job.length.0 as usize * SECTOR].to_vec();
+            let before = slot.data.replace(data);
+            assert!(before.is_none(), "a target did not take its data back");
+            (slot.left, slot.at) = (1, 0);
+            let (disk, range) = (self.disks[to.component.0 as usize], (to.sector.0, job.length.0));
+            assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
+            let first = state.flights.len();
+            let owner = Owner::Each { host: number, engine, info: *job, place: 0, stretch };
+            state.send(disk, Command::Write { fua: job.fua }, range, sent, owner);
+            state.at_once(first)
+        });
+        self.finish_from(first);
+    }
+
+    fn take_changed(&self, job: usize) -> Option<Box<[u8]>> {
+        self.with(|state, number| {
+            let slot = &mut state.host(number).forwarded[job];
+            assert!(slot.left == 0, "a target takes data back that are with a disk");
+            slot.data.take()
+        })
+    }
+
     fn may_compute(&self) -> bool {
-        false
+        self.with(|state, _| state.rng.chance(1, 2))
     }
 
     fn background_share(&self) -> u32 {

@@ -487,6 +487,8 @@ impl Shared {
                     let info = |number| JobInfo {
                         fua,
                         came: engine.shared_host().now(),
+                        // Wherever it is: the host says by turns that there may be computed.
+                        here: true,
                         ..JobInfo::new(number, (line, taken.queue), op, range)
                     };
                     if !self.make_job(device, engine, line, &part, info) {

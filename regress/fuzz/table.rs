@@ -123,7 +123,7 @@ fn check(table: &Table<Disk>, again: &Table<Disk>, at: Sector) {
     assert!(a.length() > Sector::ZERO && a.length() <= wanted);
     match (a, b) {
         (Piece::Send(c, s, l), Piece::Send(d, t, m))
-        | (Piece::Track(c, s, l), Piece::Track(d, t, m)) => {
+        | (Piece::Track(c, s, l, _), Piece::Track(d, t, m, _)) => {
             assert_eq!((c.dev, s, l), (d.dev, t, m));
             assert!(s.0 + l.0 <= c.size, "sent beyond its component");
         }

@@ -4,7 +4,7 @@
 //! threads can meet, and every value that the memory model lets them see, up to the number of
 //! preemptions that each model states.
 //!
-//! The very files of `sys/entry/io` and `ready.rs` are compiled here, on loom's atomics and loom's mutex. Loom
+//! The very files of `sys/entry/io`, and some of `sys/dev/dm`, are compiled here, on loom's atomics and loom's mutex. Loom
 //! takes SeqCst accesses for weaker ones than they are; a fence makes up for it.
 
 #![allow(dead_code, reason = "the models use part of what the driver uses")]
@@ -12,7 +12,7 @@
 extern crate alloc;
 
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 
     pub(crate) fn full_fence() {
         loom::sync::atomic::fence(Ordering::SeqCst);
@@ -115,8 +115,14 @@ pub mod queue;
 pub mod ready;
 #[path = "../../sys/entry/io/reserve.rs"]
 pub mod reserve;
+#[path = "../../sys/dev/dm/tracker.rs"]
+pub mod tracker;
+#[path = "../../sys/dev/dm/version.rs"]
+pub mod version;
 
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tracked;

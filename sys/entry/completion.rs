@@ -71,12 +71,29 @@ impl Slot {
     }
 
     /// Completes a child whose part failed or that goes back to the reserve or the pool, and goes on with its
-    /// I/O: the slow path of [`done`], and the end of [`track_done`].
+    /// I/O: the slow path of [`done`].
     ///
     /// # Safety
-    /// The child was sent with this parent, and is done with this outcome.
+    /// The child was sent with this parent, and is done.
     #[inline(never)]
-    unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent, outcome: buf::Outcome) {
+    unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let outcome = buf::outcome(&raw const (*child.as_ptr()).buf);
+            self.done_with(child, parent, outcome);
+        }
+    }
+
+    /// [`Slot::done`], with an outcome that may be another than the buffer's.
+    ///
+    /// # Safety
+    /// As for [`Slot::done`].
+    unsafe fn done_with(
+        &'static self,
+        child: NonNull<Child>,
+        parent: Parent,
+        outcome: buf::Outcome,
+    ) {
         match parent {
             Parent::Whole(io, journey) => {
                 self.put_child(journey.pass.local(), child);
@@ -99,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// Tells the target that its read of `bytes` bytes from `start` on, which it tracks, is over. The answer is the
-    /// read's outcome.
+    /// Asks the target after its read of `bytes` bytes from `start` on, which it has tracked. The answer is the read's
+    /// outcome.
     ///
     /// # Errors
     /// Those of `outcome`, or the target's.
@@ -247,7 +264,7 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
         let raw = child.as_ptr();
         let (slot, reserved): (&'static Slot, bool) = (&*(*raw).slot, (*raw).reserved);
         if !buf::is_complete(buf) || reserved {
-            return slot.done(child, (*raw).parent.assume_init_read(), buf::outcome(buf));
+            return slot.done(child, (*raw).parent.assume_init_read());
         }
         // Copied out before the child can be used by another CPU; field by field, since a read of the whole
         // enum makes the compiler spill it.
@@ -256,27 +273,43 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
                 match journey.pass.local().child.keep(child) {
                     true => slot.finish(io, journey),
-                    false => slot.done(child, Parent::Whole(io, journey), Ok(())),
+                    false => slot.done(child, Parent::Whole(io, journey)),
                 }
             }
             &Parent::Piece(split, offset) => match Split::keeps(split, child) {
                 true => slot.release(split),
-                false => slot.done(child, Parent::Piece(split, offset), Ok(())),
+                false => slot.done(child, Parent::Piece(split, offset)),
             },
         }
     }
 }
 
-/// b_iodone of a child whose read is tracked by its target. Context: see this file's head.
+/// b_iodone of a child whose read a tracker has counted. Context: see this file's head.
 ///
 /// # Safety
 /// As for [`done`].
 pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
-    // SAFETY: as for `done`. A split's start does not change, and the piece keeps it.
+    // SAFETY: as for `done`. `tracker` was written when the child was sent, and the table that has it stays while the I/O does.
     unsafe {
         let child = NonNull::new_unchecked(buf.cast::<Child>());
+        match (*child.as_ptr()).tracker.assume_init().as_ref().end() {
+            true => asks_done(child),
+            false => done(buf),
+        }
+    }
+}
+
+/// The end of a child whose tracker says that its target is to be asked.
+///
+/// # Safety
+/// As for [`done`].
+#[cold]
+unsafe fn asks_done(child: NonNull<Child>) {
+    // SAFETY: as for `done`. A split's start does not change, and the piece keeps it.
+    unsafe {
         let raw = child.as_ptr();
         let slot: &'static Slot = &*(*raw).slot;
+        let buf = &raw const (*raw).buf;
         let (outcome, bytes) = (buf::outcome(buf), (*buf).b_bufsize as u32);
         let parent = (*raw).parent.assume_init_read();
         let outcome = match &parent {
@@ -289,6 +322,6 @@ pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
                 slot.untrack(journey, sector_at((*split).start, *offset), bytes, outcome)
             }
         };
-        slot.done(child, parent, outcome);
+        slot.done_with(child, parent, outcome);
     }
 }

@@ -201,7 +201,7 @@ unsafe fn dump(
         let length = piece.length();
         let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
         match piece {
-            Piece::Send(component, sector, _) | Piece::Track(component, sector, _) => {
+            Piece::Send(component, sector, _) | Piece::Track(component, sector, _, _) => {
                 let at = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;
                 // SAFETY: `bytes` of what is left at `va`. The component is open.
                 Errno::check(unsafe { sys::bdev_dump(component.dev().0, at, va, bytes) })?;
@@ -242,7 +242,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
         let piece = table.map(left.start, left.length, Op::Discard).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         match piece {
-            Piece::Send(component, sector, _) | Piece::Track(component, sector, _) => {
+            Piece::Send(component, sector, _) | Piece::Track(component, sector, _, _) => {
                 let device = component.disk().ok_or(Errno::EIO)?.device();
                 match device.discard(sector, length) {
                     Ok(()) => done = true,

@@ -11,6 +11,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use dm_core::Errno;
+use dm_core::tracker::Tracker;
 use dm_core::units::Sector;
 
 use super::completion::{done, track_done};
@@ -47,6 +48,8 @@ pub struct Child {
     pub(super) slot: *const Slot,
     /// The I/O that the child carries out, while it is in flight.
     pub(super) parent: MaybeUninit<Parent>,
+    /// The tracker that has counted it, in flight to [`track_done`]. It is of the table that the I/O's pass keeps.
+    pub(super) tracker: MaybeUninit<NonNull<Tracker>>,
     /// `true` if the child goes back to the reserve of `slot`.
     pub(super) reserved: bool,
 }

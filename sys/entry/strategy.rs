@@ -21,6 +21,7 @@ use dm_core::job::Op;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::table::{Piece, Taken};
+use dm_core::tracker::Tracker;
 use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
@@ -38,8 +39,8 @@ use crate::netbsd::{cpu, sys};
 pub(super) enum Place {
     /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
     Send(Vnode, Sector),
-    /// To this sector of a component, for a read whose target is told when it is over.
-    Track(Vnode, Sector),
+    /// To this sector of a component, for a read that a tracker of the table's counts.
+    Track(Vnode, Sector, NonNull<Tracker>),
     /// Nowhere: it reads as zeroes.
     Zero,
     /// Nowhere: it fails.
@@ -56,8 +57,8 @@ impl Place {
                 Some(disk) => (Place::Send(disk.device().vnode(), sector), found),
                 None => (Place::Fail(Errno::EIO), found),
             },
-            Piece::Track(component, sector, found) => match component.disk() {
-                Some(disk) => (Place::Track(disk.device().vnode(), sector), found),
+            Piece::Track(component, sector, found, tracker) => match component.disk() {
+                Some(disk) => (Place::Track(disk.device().vnode(), sector, tracker.into()), found),
                 None => (Place::Fail(Errno::EIO), found),
             },
             Piece::Zero(found) => (Place::Zero, found),
@@ -155,10 +156,11 @@ impl Slot {
                 }
                 self.finish(io, journey);
             }
-            Some(Piece::Track(component, sector, found)) if found == length => {
+            Some(Piece::Track(component, sector, found, tracker)) if found == length => {
                 let vnode = component.disk().map(|disk| disk.device().vnode());
+                let tracker = NonNull::from(tracker);
                 match vnode {
-                    Some(vnode) => self.track(io, journey, vnode, sector),
+                    Some(vnode) => self.track(io, journey, vnode, sector, tracker),
                     None => self.fail(io, journey, 0, Errno::EIO),
                 }
             }
@@ -173,30 +175,41 @@ impl Slot {
         }
     }
 
-    /// Sends all of a read that its target tracks.
+    /// Sends all of a read that a tracker of its table has counted.
     #[inline(never)]
-    fn track(&'static self, io: Io, journey: Journey, vnode: Vnode, sector: Sector) {
+    fn track(
+        &'static self,
+        io: Io,
+        journey: Journey,
+        vnode: Vnode,
+        sector: Sector,
+        tracker: NonNull<Tracker>,
+    ) {
         let spare = journey.pass.local().child.take();
         let Some(child) = spare.or_else(|| self.child()) else {
-            self.unsent(&journey, io.sector(), io.bytes());
+            self.unsent(&journey, io.sector(), io.bytes(), tracker);
             return self.starve(io, journey);
         };
-        // SAFETY: the child is ours. The I/O, and with its pass the table and the device, stay until
+        // SAFETY: the child is ours. The I/O, and with its pass the table, its tracker and the device, stay until
         // `track_done` completes it.
         unsafe {
             let child = child.as_ptr();
             let buf = &raw mut (*child).buf;
             buf::nest(buf, &io, 0, io.bytes(), sector, track_done);
             (*child).parent = MaybeUninit::new(Parent::Whole(io, journey));
+            (*child).tracker = MaybeUninit::new(tracker);
             vnode.strategy(buf);
         }
     }
 
-    /// Tells the target that `bytes` bytes from `start` on, which it tracks, were not sent for lack of memory. They will be
-    /// mapped again.
+    /// Counts out `bytes` bytes from `start` on that their target tracks, since they were not sent for lack of memory.
+    /// They will be mapped again.
     #[cold]
-    fn unsent(&self, journey: &Journey, start: Sector, bytes: u32) {
-        let _ = self.untrack(journey, start, bytes, Err((0, Errno::ENOMEM)));
+    fn unsent(&self, journey: &Journey, start: Sector, bytes: u32, tracker: NonNull<Tracker>) {
+        // SAFETY: the tracker is of the table that the journey's pass keeps.
+        if unsafe { tracker.as_ref() }.end() {
+            let _ = self.untrack(journey, start, bytes, Err((0, Errno::ENOMEM)));
+        }
     }
 
     /// Hands all of an I/O to the target that takes it, as one job. Thread or soft interrupt; sleeps where
@@ -278,8 +291,8 @@ impl Slot {
         let split = local.split.take().or_else(|| global()?.splits.get());
         let reserved = split.is_none();
         let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
-            if let Place::Track(..) = first {
-                self.unsent(&journey, start, (found.0 as u32).wrapping_mul(DEV_BSIZE));
+            if let Place::Track(.., tracker) = first {
+                self.unsent(&journey, start, (found.0 as u32).wrapping_mul(DEV_BSIZE), tracker);
             }
             return self.starve(io, journey);
         };
@@ -341,15 +354,16 @@ impl Slot {
                         send_piece(split, child, (offset, bytes), (vnode, sector), done);
                         continue;
                     }
-                    Place::Track(vnode, sector) => {
+                    Place::Track(vnode, sector, tracker) => {
                         let Some(child) = local.child.take().or_else(|| self.child()) else {
                             // Mapped again, when a child is there.
-                            self.unsent(journey, sector_at((*raw).start, offset), bytes);
+                            self.unsent(journey, sector_at((*raw).start, offset), bytes, tracker);
                             let Some(child) = self.child_or_wait(split) else { return };
                             self.put_child(local, child);
                             continue;
                         };
                         (*raw).sent = sent;
+                        (*child.as_ptr()).tracker = MaybeUninit::new(tracker);
                         send_piece(split, child, (offset, bytes), (vnode, sector), track_done);
                         continue;
                     }

@@ -20,8 +20,10 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+mod grown;
 mod wipe;
 
+pub use grown::Grown;
 pub use wipe::{Number, wipe, wipe_text};
 
 /// The kernel's spin mutexes: `alloc` makes one that is free, the others take the pointer it gave.

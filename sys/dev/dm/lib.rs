@@ -42,12 +42,14 @@ pub mod target;
 pub mod targets;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tracker;
 pub mod units;
+mod version;
 pub mod worker;
 
 /// The atomic types of the parts that the models check; there they are loom's.
 mod atomic {
-    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
     /// Does nothing: where it stands, what is before and after is sequentially consistent anyway. The models'
     /// atomics are weaker, and have a fence there.

@@ -20,6 +20,7 @@ use crate::executor::{Executor, Serving};
 use crate::job::Op;
 use crate::target::{Devs, IoRange, Mapping, Target};
 use crate::targets::linear::Linear;
+use crate::tracker::Tracker;
 use crate::units::{DEV_BSIZE, Dev, Sector, SectorRange};
 
 pub use build::Builder;
@@ -84,7 +85,7 @@ impl LineTarget {
     }
 
     #[inline]
-    fn map(&self, start: Sector, length: Sector, op: Op) -> Mapping {
+    fn map(&self, start: Sector, length: Sector, op: Op) -> Mapping<'_> {
         match self {
             LineTarget::Linear(linear) => linear.map(&IoRange { start, length, op }),
             LineTarget::Other(target) => target.map(&IoRange { start, length, op }),
@@ -97,8 +98,9 @@ impl LineTarget {
 pub enum Piece<'t, C> {
     /// Send them to a component.
     Send(&'t C, Sector, Sector),
-    /// Send them to a component, and tell the target when it is over: [`Table::untrack`].
-    Track(&'t C, Sector, Sector),
+    /// Send them to a component. When it is over the tracker counts it out, and if it says so the target is asked:
+    /// [`Table::untrack`].
+    Track(&'t C, Sector, Sector, &'t Tracker),
     /// Zero them, or drop the write.
     Zero(Sector),
     /// Fail them.
@@ -123,7 +125,7 @@ impl<C> Piece<'_, C> {
     pub fn length(&self) -> Sector {
         match *self {
             Piece::Send(_, _, length)
-            | Piece::Track(_, _, length)
+            | Piece::Track(_, _, length, _)
             | Piece::Zero(length)
             | Piece::Fail(length, _)
             | Piece::Take(length, _) => length,
@@ -197,6 +199,12 @@ impl<C> Table<C> {
         self.targets.get(self.find(sector)).map(LineTarget::target)
     }
 
+    /// The tracker that counts reads from a sector on, if its target has any.
+    pub fn tracker(&self, start: Sector) -> Option<&Tracker> {
+        let (index, start, _) = self.within(start, Sector(1))?;
+        self.targets.get(index)?.target().tracker(start)
+    }
+
     /// Maps the first of `length` sectors from `start` on; `None` past the end.
     #[inline(always)]
     pub fn map(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
@@ -215,8 +223,8 @@ impl<C> Table<C> {
         Some(self.piece(mapping, index, within))
     }
 
-    /// Tells the target of `length` sectors from `start` on, all in its line, that their read is over, which
-    /// [`Table::map`] had tracked. The answer is the read's result.
+    /// Asks the target of `length` sectors from `start` on, all in its line, after their read, which [`Table::map`]
+    /// had tracked. The answer is the read's result.
     ///
     /// # Errors
     /// The target's: those of `result`, or its own.
@@ -245,7 +253,7 @@ impl<C> Table<C> {
 
     /// The component of a mapping in place of its index, and the line of a job.
     #[inline(always)]
-    fn piece(&self, mapping: Mapping, index: usize, within: Sector) -> Piece<'_, C> {
+    fn piece<'t>(&'t self, mapping: Mapping<'t>, index: usize, within: Sector) -> Piece<'t, C> {
         match mapping {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
@@ -253,9 +261,9 @@ impl<C> Table<C> {
                     None => Piece::Fail(length, Errno::EIO),
                 }
             }
-            Mapping::Track { component, start, length } => {
+            Mapping::Track { component, start, length, tracker } => {
                 match self.components.get(component.0 as usize) {
-                    Some(component) => Piece::Track(component, start, length),
+                    Some(component) => Piece::Track(component, start, length, tracker),
                     None => Piece::Fail(length, Errno::EIO),
                 }
             }

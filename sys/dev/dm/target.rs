@@ -10,6 +10,7 @@ use core::fmt;
 use crate::job::Op;
 use crate::refusal::Shown;
 use crate::table::{LineSpec, Mistake};
+use crate::tracker::Tracker;
 use crate::units::{Dev, Sector, SectorRange};
 use crate::worker::{Lanes, Worker};
 use crate::{Errno, limits};
@@ -72,7 +73,7 @@ impl IoRange {
 /// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
 /// range's; whatever is left is asked for again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mapping {
+pub enum Mapping<'t> {
     /// They are `length` sectors of a component, from `start` on.
     Send {
         /// The component.
@@ -82,8 +83,8 @@ pub enum Mapping {
         /// The number of sectors.
         length: Sector,
     },
-    /// They are sectors of a component, as with `Send`, and the target is told when the I/O is over, with
-    /// [`Target::untrack`]. Reads only.
+    /// They are sectors of a component, as with `Send`. A tracker of the target's has counted the I/O in, and counts it
+    /// out when it is over; if the tracker says so, the target is asked then, with [`Target::untrack`]. Reads only.
     Track {
         /// The component.
         component: ComponentIndex,
@@ -91,6 +92,8 @@ pub enum Mapping {
         start: Sector,
         /// The number of sectors.
         length: Sector,
+        /// The count, which is that of [`Target::tracker`] for these sectors.
+        tracker: &'t Tracker,
     },
     /// They read as zeroes, and a write of them is dropped.
     Zero {
@@ -114,7 +117,7 @@ pub enum Mapping {
     },
 }
 
-impl Mapping {
+impl Mapping<'_> {
     /// The number of sectors that are mapped.
     pub fn length(&self) -> Sector {
         match *self {
@@ -152,18 +155,23 @@ pub trait Target: Send + Sync {
     fn kind(&self) -> &'static TargetType;
 
     /// Maps the first sectors of `io`.
-    fn map(&self, io: &IoRange) -> Mapping;
+    fn map(&self, io: &IoRange) -> Mapping<'_>;
 
     /// Maps I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
     /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
     /// in the line, those that have not failed among them.
-    fn map_failed(&self, _io: &IoRange) -> Option<Mapping> {
+    fn map_failed(&self, _io: &IoRange) -> Option<Mapping<'_>> {
         None
     }
 
-    /// Ends what [`Mapping::Track`] has begun: the read of these sectors is over, or was not sent after all and
-    /// will be mapped again. Called once for each, from anywhere, soft interrupts included: must not sleep. The
-    /// answer is the read's result.
+    /// The tracker that counts reads from this sector of the line on, where [`Mapping::Track`] may be the answer.
+    fn tracker(&self, _start: Sector) -> Option<&Tracker> {
+        None
+    }
+
+    /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is over, or
+    /// was not sent after all and will be mapped again. Called from anywhere, soft interrupts included: must not
+    /// sleep. The answer is the read's result.
     fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
         result
     }

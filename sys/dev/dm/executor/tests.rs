@@ -40,7 +40,7 @@ impl Target for Pulse {
         &PULSE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         Mapping::Take { length: io.length, queue: 0 }
     }
 

@@ -286,7 +286,7 @@ impl Target for Crypt {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let length = io.length;
         let unit = self.features.sector_size;
         // The device's sectors are as large; but nothing half of a sector may come to be encrypted.

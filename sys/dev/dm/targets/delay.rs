@@ -103,7 +103,7 @@ impl Target for Delay {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let (class, queue) = self.class(io.op);
         if class.delay > 0 {
             return Mapping::Take { length: io.length, queue };

@@ -206,7 +206,7 @@ impl Target for Dust {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         // Neither sum can wrap: the line was checked against the component's end.
         let start = self.offset.0.wrapping_add(io.start.0);
         let end = start.wrapping_add(io.length.0);

@@ -21,7 +21,7 @@ impl Target for Error {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         Mapping::Fail { length: io.length, error: Errno::EIO }
     }
 }

@@ -127,7 +127,7 @@ impl Target for Flakey {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let length = io.length;
         if self.is_down() {
             let features = &self.features;

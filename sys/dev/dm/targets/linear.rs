@@ -36,7 +36,7 @@ impl Target for Linear {
     }
 
     #[inline]
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         // The sum cannot wrap: the line was checked against the component's end when it was made.
         let start = Sector(self.offset.0.wrapping_add(io.start.0));
         Mapping::Send { component: self.component, start, length: io.length }

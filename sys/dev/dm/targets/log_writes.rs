@@ -286,7 +286,7 @@ impl Target for LogWrites {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         if io.is_write() {
             return Mapping::Take { length: io.length, queue: 0 };
         }

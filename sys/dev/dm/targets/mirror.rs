@@ -377,7 +377,7 @@ impl Mirror {
         self.source.load(Ordering::Acquire) as usize
     }
 
-    fn send(&self, leg: usize, start: Sector, length: Sector) -> Mapping {
+    fn send(&self, leg: usize, start: Sector, length: Sector) -> Mapping<'_> {
         match self.legs.get(leg) {
             Some(leg) => {
                 let Place { component, sector } = leg.place(start);
@@ -411,7 +411,7 @@ impl Mirror {
 
     /// Maps a read while recovery runs or a leg has failed.
     #[cold]
-    fn map_degraded(&self, io: &IoRange) -> Mapping {
+    fn map_degraded(&self, io: &IoRange) -> Mapping<'_> {
         self.used.store(true, Ordering::Relaxed);
         let length = self.within_region(io.start, io.length);
         let leg = self.leg_to_read(&self.state.lock(), io.start, 0);
@@ -443,7 +443,7 @@ impl Target for Mirror {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         if io.is_write() {
             return Mapping::Take {
                 length: self.within_region(io.start, io.length),
@@ -456,7 +456,7 @@ impl Target for Mirror {
         self.map_degraded(io)
     }
 
-    fn map_failed(&self, io: &IoRange) -> Option<Mapping> {
+    fn map_failed(&self, io: &IoRange) -> Option<Mapping<'_>> {
         let length = self.within_region(io.start, io.length);
         (!io.is_write()).then_some(Mapping::Take { length, queue: READS })
     }

@@ -18,7 +18,8 @@
 //! device is suspended: the origin's writes wait for them. States and what follows from them: `cow.rs`.
 //!
 //! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs have a
-//! lock that is taken alone. None is held over an `await`.
+//! lock that is taken alone. None is held over an `await`. I/O that is only sent on takes none (`cow/view.rs`), but an origin's
+//! writes the members'.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -29,6 +30,7 @@ use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Outcome};
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::tracker::Tracker;
 use crate::units::DEV_BSIZE;
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector, limits};
@@ -148,9 +150,7 @@ fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, Mistake> {
         line.component(origin_path, Sector::ZERO, line.length)?;
     }
     let unit = line.sector_size(store) as usize;
-    line.reserve(
-        WAITING.saturating_add(size_of::<Cow>()).saturating_add(limits::SNAPSHOT_BLOCKS * 40),
-    )?;
+    line.reserve(WAITING.saturating_add(cow::BYTES))?;
     let purse = line.purse();
     let cow = line.shared(store, || Cow::new(&purse, unit));
     let shared = line.shared(origin, Origin::default);
@@ -243,8 +243,7 @@ fn in_store(geometry: Geometry, size: Sector, found: Found, start: Sector) -> Op
     }
     let chunk = geometry.sector(found.new)?;
     let end = chunk.0.checked_add(geometry.chunk().0).filter(|end| *end <= size.0);
-    let within = start.0 & geometry.chunk().0.wrapping_sub(1);
-    end.map(|_| Sector(chunk.0.wrapping_add(within)))
+    end.map(|_| Sector(chunk.0.wrapping_add(geometry.offset(start))))
 }
 
 impl Snapshot {
@@ -276,7 +275,7 @@ impl Snapshot {
                 let to = in_store(geometry, size, found, job.start());
                 return self.forward(job, to);
             }
-            let counted = self.cow.begin_read(chunk);
+            let counted = self.cow.tracker(chunk).begin();
             drop(state);
             if counted {
                 job.set_tag(COUNTED);
@@ -290,18 +289,64 @@ impl Snapshot {
         }
     }
 
-    /// A read of the origin that was counted is over. The answer is its result.
-    fn read_over(&self, start: Sector, result: Result<(), Errno>) -> Result<(), Errno> {
-        let (chunk, lost) = {
-            let state = self.cow.state.lock();
-            // Once the snapshot is lost the origin does not wait for reads. As long as it is not, it has waited for
-            // this one, whose data are there.
-            (state.geometry.chunk_of(start), state.health != Health::Good)
+    /// Maps a read or a write, unless something changes meanwhile. Takes no lock.
+    #[inline]
+    fn map_now(&self, io: &IoRange) -> Option<Mapping<'_>> {
+        let view = self.cow.state.view();
+        let seen = view.look()?;
+        let (mode, write) = (view.mode(), io.is_write());
+        if !mode.serves(write) {
+            return Some(Mapping::Fail { length: io.length, error: Errno::EIO });
+        }
+        let geometry = mode.geometry();
+        let (chunk, first) = (geometry.chunk_of(io.start), geometry.within(io.start, io.length));
+        let Some(found) = view.find(chunk) else {
+            let tracker = self.cow.tracker(chunk);
+            // Only once the store was read, and where no write of the origin waits for reads to end.
+            if write || !view.is_kept_by(self.table) || !tracker.begin() {
+                return view.is(seen).then_some(Mapping::Take { length: first, queue: 0 });
+            }
+            if !view.is(seen) {
+                self.end_tracked(tracker);
+                return None;
+            }
+            let (component, start) = (self.origin, io.start);
+            return Some(Mapping::Track { component, start, length: first, tracker });
         };
-        if self.cow.end_read(chunk) {
+        // The chunks that the store has from there on, and the run.
+        let has = view.chunks().saturating_sub(found.new).min(found.left);
+        if !view.is(seen) {
+            return None;
+        }
+        if has == 0 {
+            return Some(Mapping::Fail { length: first, error: Errno::EIO });
+        }
+        let shift = geometry.shift;
+        let length = Sector(first.0.wrapping_add(has.wrapping_sub(1).wrapping_shl(shift)));
+        let within = geometry.offset(io.start);
+        let start = Sector(found.new.wrapping_shl(shift).wrapping_add(within));
+        let length = length.min(io.length);
+        Some(Mapping::Send { component: self.store, start, length })
+    }
+
+    /// The count of reads of a sector's chunk, and of others.
+    fn tracker_of(&self, sector: Sector) -> &Tracker {
+        self.cow.tracker(self.cow.state.view().mode().geometry().chunk_of(sector))
+    }
+
+    /// Counts out what a tracker has counted in. `true` if it was to ask.
+    fn end_tracked(&self, tracker: &Tracker) -> bool {
+        let asks = tracker.end();
+        if asks && self.cow.drained(tracker) {
             self.shared.wake();
         }
-        if lost { Err(Errno::EIO) } else { result }
+        asks
+    }
+
+    /// The result of a read of the origin that was to ask. Once the snapshot is lost the origin does not wait for reads. As
+    /// long as it is not, it has waited for this one, whose data are there.
+    fn unless_lost(&self, result: Result<(), Errno>) -> Result<(), Errno> {
+        if self.cow.state.lock().health != Health::Good { Err(Errno::EIO) } else { result }
     }
 
     /// Sends a write to its chunk's exception, which is made first.
@@ -392,40 +437,28 @@ impl Target for Snapshot {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         if io.op == Op::Discard {
             return Mapping::Take { length: io.length, queue: 0 };
         }
-        let state = self.cow.state.lock();
-        let geometry = state.geometry;
-        if state.health != Health::Good || state.overflow && io.is_write() {
-            return Mapping::Fail { length: io.length, error: Errno::EIO };
+        loop {
+            match self.map_now(io) {
+                Some(mapping) => return mapping,
+                // Whoever changes it holds the lock.
+                None => drop(self.cow.state.lock()),
+            }
         }
-        let first = geometry.within(io.start, io.length);
-        let chunk = geometry.chunk_of(io.start);
-        let Some(found) = state.runs.find(chunk) else {
-            // Only once the store was read, and where no write of the origin waits for reads to end.
-            let tracked = !io.is_write()
-                && state.loaded
-                && state.is_kept_by(self.table)
-                && self.cow.begin_read(chunk);
-            return match tracked {
-                true => Mapping::Track { component: self.origin, start: io.start, length: first },
-                false => Mapping::Take { length: first, queue: 0 },
-            };
-        };
-        let Some(start) = in_store(geometry, state.cow_size, found, io.start) else {
-            return Mapping::Fail { length: first, error: Errno::EIO };
-        };
-        // The chunks of the run that follow, as far as the store has them.
-        let run = found.left.wrapping_sub(1).saturating_mul(geometry.chunk().0);
-        let length = first.0.saturating_add(run).min(io.length.0);
-        let room = state.cow_size.0.saturating_sub(start.0);
-        Mapping::Send { component: self.store, start, length: Sector(length.min(room)) }
+    }
+
+    fn tracker(&self, start: Sector) -> Option<&Tracker> {
+        Some(self.tracker_of(start))
     }
 
     fn untrack(&self, io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
-        self.read_over(io.start, result)
+        if self.cow.drained(self.tracker_of(io.start)) {
+            self.shared.wake();
+        }
+        self.unless_lost(result)
     }
 
     fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
@@ -500,8 +533,8 @@ impl Worker for Snapshot {
 
     fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
         if job.tag() & COUNTED != 0 {
-            let result = self.read_over(job.start(), outcome.ok());
-            job.end(result);
+            let asks = self.end_tracked(self.tracker_of(job.start()));
+            job.end(if asks { self.unless_lost(outcome.ok()) } else { outcome.ok() });
             return None;
         }
         // It waits for what says where it is.

@@ -61,7 +61,7 @@ impl Target for Striped {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let (number, within) = (io.start.0 / self.chunk, io.start.0 % self.chunk);
         let (row, stripe) = (number / self.count, number % self.count);
         let left = self.chunk.get().wrapping_sub(within);

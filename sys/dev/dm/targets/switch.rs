@@ -127,7 +127,7 @@ impl Target for Switch {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let (number, within) = (io.start.0 / self.region, io.start.0 % self.region);
         let length = Sector(io.length.0.min(self.region.get().wrapping_sub(within)));
         let path = self.regions.get(number as usize).map(|path| path.load(Ordering::Relaxed));

@@ -58,7 +58,7 @@ impl Target for Unstriped {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let (row, within) = (io.start.0 / self.chunk, io.start.0 % self.chunk);
         let length = Sector(io.length.0.min(self.chunk.get().wrapping_sub(within)));
         // Nothing can wrap: the line's last sector was checked against the component's end.

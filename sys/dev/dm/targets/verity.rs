@@ -368,7 +368,7 @@ impl Target for Verity {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         if io.is_write() {
             return Mapping::Fail { length: io.length, error: Errno::EIO };
         }

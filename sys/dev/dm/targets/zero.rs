@@ -20,7 +20,7 @@ impl Target for Zero {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         Mapping::Zero { length: io.length }
     }
 }

@@ -14,34 +14,37 @@
 //! | committing | written, flushed | its entry is written and flushed, in order with others |
 //!
 //! Then it is *visible*: reads find it, what waits looks again. Reads of the origin that began before may still be under
-//! way; each bucket of [`Cow::reads`] counts those of its chunks, and while it is *draining* the origin's writes
+//! way; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes
 //! of these chunks wait, and new reads do.
+//!
+//! I/O that only looks takes no lock: what it needs is in a view (`cow/view.rs`). It changes with the state, at once for who
+//! looks, so that with an exception its draining is seen.
 //!
 //! | health | reads, writes | origin | next |
 //! |---|---|---|---|
 //! | good | yes | waits for copies | failing |
 //! | failing | EIO | waits | the store's header is marked: invalid |
-//! | invalid | EIO | waits for nothing | — |
+//! | invalid | EIO, and reads that were under way | waits for nothing | — |
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
-
-use dm_sync::Spin;
 
 use super::format::{ENTRY, Exception, Geometry};
 use super::runs::{BLOCK, Block, Found, Runs};
 use crate::device::{Purse, Share};
 use crate::lane::Signal;
+use crate::tracker::Tracker;
 use crate::{Sector, limits};
 
 mod merging;
 mod state;
+mod view;
 
 pub use merging::{MERGED, Put, Run};
 use state::{Cannot, Step};
 pub use state::{Keeper, State, Tail};
+pub use view::Shared;
 
 /// Pending exceptions at one time.
 pub const PENDING: usize = 128;
@@ -55,8 +58,10 @@ const ROOM: usize = 512;
 /// Buckets of reads that are under way.
 const READS: usize = 1024;
 
-/// In a bucket: it is draining.
-const DRAINING: u32 = 1 << 31;
+/// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks and what is paid for them.
+pub const BYTES: usize = size_of::<Cow>()
+    + size_of::<[Tracker; READS]>()
+    + limits::SNAPSHOT_BLOCKS * (size_of::<usize>() + size_of::<Share>());
 
 /// How a store is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,9 +88,9 @@ pub enum Health {
 
 /// The state that all tables on one store share.
 pub struct Cow {
-    pub state: Spin<State>,
-    /// Reads of the origin under way, by chunk. Counted up with `state` held.
-    reads: Box<[AtomicU32]>,
+    pub state: Shared,
+    /// Reads of the origin under way, by chunk.
+    reads: Box<[Tracker; READS]>,
 }
 
 /// The signals that one table's resident lanes wait for.
@@ -180,71 +185,70 @@ impl Cow {
             first: 0,
             unit: alloc::vec![0; unit].into(),
         };
-        Cow { state: Spin::new(state), reads: (0..READS).map(|_| AtomicU32::new(0)).collect() }
-    }
-
-    fn bucket(&self, chunk: u64) -> Option<&AtomicU32> {
-        self.reads.get((chunk % READS as u64) as usize)
-    }
-
-    fn is_draining(&self, chunk: u64) -> bool {
-        self.bucket(chunk).is_some_and(|bucket| bucket.load(Ordering::SeqCst) & DRAINING != 0)
-    }
-
-    /// Counts a read of the origin as under way. `false` if it must wait. With `state` held.
-    pub fn begin_read(&self, chunk: u64) -> bool {
-        let Some(bucket) = self.bucket(chunk) else { return false };
-        if bucket.load(Ordering::SeqCst) & DRAINING != 0 {
-            return false;
+        let reads: Box<[Tracker]> = (0..READS).map(|_| Tracker::default()).collect();
+        match reads.try_into() {
+            Ok(reads) => Cow { state: Shared::new(state), reads },
+            Err(_) => unreachable!(),
         }
-        bucket.fetch_add(1, Ordering::SeqCst);
-        true
     }
 
-    /// A read of the origin is over. `true` if somebody waits for that. From anywhere.
-    pub fn end_read(&self, chunk: u64) -> bool {
-        let Some(bucket) = self.bucket(chunk) else { return false };
-        if bucket.fetch_sub(1, Ordering::SeqCst) != DRAINING | 1 {
-            return false;
-        }
-        let state = self.state.lock();
-        let last = bucket.compare_exchange(DRAINING, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        drop(state);
-        last
+    /// The count of reads of a chunk of the origin, and of others.
+    #[inline]
+    pub fn tracker(&self, chunk: u64) -> &Tracker {
+        let [first, ..] = &*self.reads;
+        self.reads.get(chunk as usize % READS).unwrap_or(first)
     }
 
-    /// An exception is visible: reads of its chunk that are under way are waited for. With `state` held.
-    fn drain(&self, chunk: u64) {
-        let Some(bucket) = self.bucket(chunk) else { return };
-        // Whoever ends the last one sees the bit, or it is taken away here.
-        if bucket.fetch_or(DRAINING, Ordering::SeqCst) & !DRAINING == 0 {
-            bucket.fetch_and(!DRAINING, Ordering::SeqCst);
-        }
+    /// A read is over whose tracker has asked. `true` if somebody waits for that. From anywhere.
+    pub fn drained(&self, tracker: &Tracker) -> bool {
+        let _state = self.state.lock();
+        tracker.drained()
+    }
+
+    /// Has each read that is under way ask whether the snapshot is lost.
+    pub fn ask_all(&self) {
+        self.reads.iter().for_each(Tracker::ask);
     }
 
     /// The sectors from `start` on, at most `length`, that the origin may write at once. If there are none, those of
     /// its chunk.
     pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
-        let state = self.state.lock();
-        if state.asks_nothing() || start >= state.length {
-            return Ok(length);
-        }
-        let chunk = state.geometry.chunk_of(start);
-        let first = state.geometry.within(start, length);
-        match state.runs.find(chunk) {
-            None => Err(first),
-            Some(_) if self.is_draining(chunk) => Err(first),
-            Some(found) => {
-                // As many of the run's chunks as do not drain.
-                let (mut clear, mut on) = (first, 1u64);
-                while clear < length && on < found.left && !self.is_draining(chunk.wrapping_add(on))
-                {
-                    clear = Sector(clear.0.saturating_add(state.geometry.chunk().0)).min(length);
-                    on = on.saturating_add(1);
-                }
-                Ok(clear)
+        loop {
+            match self.clear_now(start, length) {
+                Some(clear) => return clear,
+                // Whoever changes it holds the lock.
+                None => drop(self.state.lock()),
             }
         }
+    }
+
+    /// [`Cow::clear`], unless something changes meanwhile.
+    #[inline]
+    fn clear_now(&self, start: Sector, length: Sector) -> Option<Result<Sector, Sector>> {
+        let view = self.state.view();
+        let seen = view.look()?;
+        let mode = view.mode();
+        let clear = if mode.asks_nothing() || start >= view.length() {
+            Ok(length)
+        } else {
+            let geometry = mode.geometry();
+            let (chunk, first) = (geometry.chunk_of(start), geometry.within(start, length));
+            let is_draining = |on| self.tracker(chunk.wrapping_add(on)).is_draining();
+            match view.find(chunk) {
+                None => Err(first),
+                Some(_) if is_draining(0) => Err(first),
+                Some(found) => {
+                    // As many of the run's chunks as do not drain.
+                    let (mut clear, mut on) = (first, 1u64);
+                    while clear < length && on < found.left && !is_draining(on) {
+                        clear = Sector(clear.0.saturating_add(geometry.chunk().0)).min(length);
+                        on = on.saturating_add(1);
+                    }
+                    Ok(clear)
+                }
+            }
+        };
+        view.is(seen).then_some(clear)
     }
 
     /// The origin wants to write: whatever has no exception yet gets one.
@@ -263,7 +267,7 @@ impl Cow {
                 return Ask::Wait;
             }
             if state.runs.find(chunk).is_some() {
-                if self.is_draining(chunk) {
+                if self.tracker(chunk).is_draining() {
                     answer = Ask::Wait;
                 }
             } else if state.pending(chunk) {
@@ -440,7 +444,7 @@ impl Cow {
                 // There was room when it was begun.
                 return self.fail(&mut state);
             }
-            self.drain(old);
+            self.tracker(old).drain();
         }
         if persistent {
             state.advance(count, bytes);

@@ -154,11 +154,16 @@ impl Geometry {
         (self.chunk_of(sector) == chunk && sector < Sector::MAX).then_some(sector)
     }
 
+    /// Sectors from the start of its chunk to a sector.
+    #[inline]
+    pub fn offset(self, sector: Sector) -> u64 {
+        sector.0 & self.chunk().0.wrapping_sub(1)
+    }
+
     /// The sectors from `start` to the end of its chunk, of which there are `length` at most.
     #[inline]
     pub fn within(self, start: Sector, length: Sector) -> Sector {
-        let size = self.chunk().0;
-        Sector(length.0.min(size.wrapping_sub(start.0 & size.wrapping_sub(1))))
+        Sector(length.0.min(self.chunk().0.wrapping_sub(self.offset(start))))
     }
 }
 

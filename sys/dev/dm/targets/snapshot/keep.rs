@@ -88,6 +88,8 @@ impl Snapshot {
                 Some(Task::Invalidate) => {
                     // A store that cannot be marked is lost all the same.
                     let _ = self.mark_invalid(lane).await;
+                    // Before the origin does not wait for reads any more.
+                    self.cow.ask_all();
                     {
                         let mut state = self.cow.state.lock();
                         state.health = Health::Invalid;

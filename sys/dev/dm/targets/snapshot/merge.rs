@@ -86,10 +86,7 @@ impl Merge {
 
     /// A write of the store is over that was counted.
     fn written(&self, job: Job, result: Result<(), Errno>) {
-        let chunk = self.of.cow.state.lock().geometry.chunk_of(job.start());
-        if self.of.cow.end_read(chunk) {
-            self.of.shared.wake();
-        }
+        self.of.end_tracked(self.of.tracker_of(job.start()));
         job.end(result);
     }
 }
@@ -99,7 +96,7 @@ impl Target for Merge {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         self.used.store(true, Ordering::Relaxed);
         let (start, mut length, queue) = (io.start, io.length, 0);
         if io.op == Op::Discard {

@@ -271,7 +271,7 @@ impl Target for Line {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         if io.op == Op::Write {
             return match self.origin.clear(io.start, io.length) {
                 Ok(length) => Mapping::Send { component: self.device, start: io.start, length },

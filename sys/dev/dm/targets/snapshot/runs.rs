@@ -8,17 +8,21 @@
 //! never goes back up. At the end of the tree a split leaves most where it was, which fills nodes where
 //! chunks come in order.
 //!
-//! Nodes come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. An exception is taken away
+//! The nodes (`runs/tree.rs`) are searched without a lock, and changed by who has the one [`Runs`].
+//!
+//! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. An exception is taken away
 //! from the end of its run only (`runs/remove.rs`), and a node that has become empty is free again.
 
-use alloc::boxed::Box;
-use alloc::vec;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::ops::Range;
 
 use super::format::Exception;
 
 mod remove;
+mod tree;
+
+use tree::Node;
+pub use tree::{BLOCK, Block, Found, Tree};
 
 /// Runs, or branches, in a node.
 pub const FAN: usize = 63;
@@ -44,39 +48,10 @@ pub const NOWHERE: u64 = (1 << NEW) - 1;
 /// The most chunks in a run.
 const LONGEST: u64 = 1 << 16;
 
-/// A node of the tree, some 1,000 bytes: too many for a kernel's stack.
-#[derive(Clone)]
-struct Node {
-    /// The entries in use.
-    len: u16,
-    /// `true` if its entries are branches, and not runs.
-    branch: bool,
-    /// The first chunk of the origin that a run, or any run under a branch, has. A node's own first is not
-    /// looked at in a branch.
-    keys: [u64; FAN],
-    /// A run's chunk of the store and its length less one, or the number of the node under a branch. The first of a node
-    /// that is free is the number of the next that is, or [`NONE`].
-    values: [u64; FAN],
-}
-
-/// Nodes that are allocated together.
-pub struct Block(Box<[Node]>);
-
-/// Bytes of a block.
-pub const BLOCK: usize = size_of::<Node>() * NODES;
-
-impl Default for Block {
-    /// A block of nodes that are not in use.
-    fn default() -> Block {
-        const EMPTY: Node = Node { len: 0, branch: false, keys: [0; FAN], values: [0; FAN] };
-        Block(vec![EMPTY; NODES].into())
-    }
-}
-
 /// Exceptions by their chunk of the origin.
 pub struct Runs {
-    /// It has room for as many as there may be.
-    blocks: Vec<Block>,
+    /// The nodes. They are changed here alone.
+    tree: Arc<Tree>,
     /// Nodes that have been in use: the first of them all.
     used: usize,
     /// Those of them that are not any more, and the number of the first.
@@ -84,18 +59,8 @@ pub struct Runs {
     free: u64,
     /// Nodes in use that are branches.
     branches: usize,
-    root: usize,
     /// The number of exceptions.
     count: u64,
-}
-
-/// A run as it was found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found {
-    /// The chunk of the store, or [`NOWHERE`].
-    pub new: u64,
-    /// The chunks of the run from here on.
-    pub left: u64,
 }
 
 fn pack(new: u64, length: u64) -> u64 {
@@ -106,65 +71,31 @@ fn unpack(value: u64) -> (u64, u64) {
     (value & NOWHERE, value.wrapping_shr(NEW).wrapping_add(1))
 }
 
-impl Node {
-    fn keys(&self) -> &[u64] {
-        self.keys.get(..usize::from(self.len)).unwrap_or(&self.keys)
-    }
-
-    /// The last entry whose key is at most this one; the first if none is.
-    #[inline]
-    fn at(&self, key: u64) -> usize {
-        self.keys().partition_point(|k| *k <= key).saturating_sub(1)
-    }
-
-    fn entry(&self, at: usize) -> Option<(u64, u64)> {
-        if at >= usize::from(self.len) {
-            return None;
-        }
-        self.keys.get(at).copied().zip(self.values.get(at).copied())
-    }
-
-    fn set(&mut self, at: usize, (key, value): (u64, u64)) {
-        if let Some((k, v)) = self.keys.get_mut(at).zip(self.values.get_mut(at)) {
-            (*k, *v) = (key, value);
-        }
-    }
-
-    /// Puts an entry at a place, and moves those behind it. There is room.
-    fn insert(&mut self, at: usize, entry: (u64, u64)) {
-        let len = usize::from(self.len);
-        if at <= len && len < FAN {
-            self.keys.copy_within(at..len, at.saturating_add(1));
-            self.values.copy_within(at..len, at.saturating_add(1));
-            self.len = self.len.saturating_add(1);
-            self.set(at, entry);
-        }
-    }
-}
-
 impl Runs {
     /// No exceptions, with room for so many blocks and none yet.
     pub fn new(blocks: usize) -> Runs {
-        let blocks = Vec::with_capacity(blocks);
-        Runs { blocks, used: 0, freed: 0, free: NONE, branches: 0, root: 0, count: 0 }
+        let tree = Arc::new(Tree::new(blocks));
+        Runs { tree, used: 0, freed: 0, free: NONE, branches: 0, count: 0 }
+    }
+
+    /// The nodes, for lookups that have no lock.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
     }
 
     /// Adds a block of nodes. The answer is the block if there is no room for one.
     pub fn grow(&mut self, block: Block) -> Option<Block> {
-        if self.blocks.len() >= self.blocks.capacity() {
-            return Some(block);
-        }
-        self.blocks.push(block);
-        if self.used == 0 {
+        let left = self.tree.grow(block);
+        if left.is_none() && self.used == 0 {
             // The root.
             self.used = 1;
         }
-        None
+        left
     }
 
     /// `true` if so many insertions are certain to find room, wherever they fall.
     pub fn has_room(&self, insertions: usize) -> bool {
-        let all = self.blocks.len().saturating_mul(NODES);
+        let all = self.tree.blocks().saturating_mul(NODES);
         let used = self.used.saturating_sub(self.freed);
         let leaves = used.saturating_sub(self.branches);
         // Each splits a leaf at most. One that is there may be full, and what a split has made is full after some
@@ -177,21 +108,22 @@ impl Runs {
 
     /// Forgets every exception, and keeps the blocks.
     pub fn clear(&mut self) {
-        (self.used, self.root, self.count) = (usize::from(!self.blocks.is_empty()), 0, 0);
+        (self.used, self.count) = (self.tree.blocks().min(1), 0);
         (self.freed, self.free, self.branches) = (0, NONE, 0);
-        if let Some(root) = self.node_mut(0) {
-            (root.len, root.branch) = (0, false);
+        self.tree.set_root(0);
+        if let Some(root) = self.node(0) {
+            root.set_head(0, false);
         }
     }
 
     /// `true` if there is room for another block.
     pub fn can_grow(&self) -> bool {
-        self.blocks.len() < self.blocks.capacity()
+        self.tree.can_grow()
     }
 
     /// Bytes of all blocks.
     pub fn bytes(&self) -> usize {
-        self.blocks.len().saturating_mul(BLOCK)
+        self.tree.blocks().saturating_mul(BLOCK)
     }
 
     /// The number of exceptions.
@@ -199,41 +131,20 @@ impl Runs {
         self.count
     }
 
-    fn node(&self, number: usize) -> Option<&Node> {
-        self.blocks.get(number / NODES)?.0.get(number % NODES)
-    }
-
-    fn node_mut(&mut self, number: usize) -> Option<&mut Node> {
-        self.blocks.get_mut(number / NODES)?.0.get_mut(number % NODES)
-    }
-
-    /// The leaf that a chunk belongs in.
-    #[inline]
-    fn leaf(&self, old: u64) -> Option<&Node> {
-        let mut node = self.node(self.root)?;
-        while node.branch {
-            let (_, below) = node.entry(node.at(old))?;
-            node = self.node(below as usize)?;
-        }
-        Some(node)
+    fn node(&self, number: usize) -> Option<Node<'_>> {
+        self.tree.node(number)
     }
 
     /// The exception of a chunk of the origin.
-    #[inline]
     pub fn find(&self, old: u64) -> Option<Found> {
-        let leaf = self.leaf(old)?;
-        let (key, value) = leaf.entry(leaf.at(old))?;
-        let (new, length) = unpack(value);
-        let on = old.checked_sub(key).filter(|on| *on < length)?;
-        let new = if new == NOWHERE { NOWHERE } else { new.wrapping_add(on) };
-        Some(Found { new, left: length.wrapping_sub(on) })
+        self.tree.find(old)
     }
 
     /// Adds an exception; one whose chunk of the origin has one changes nothing. `false` if there was no
     /// room.
     pub fn insert(&mut self, exception: Exception) -> bool {
         let Exception { old, new } = exception;
-        let mut number = self.root;
+        let mut number = self.tree.root();
         if self.node(number).is_none() {
             return false;
         }
@@ -242,15 +153,15 @@ impl Runs {
             else {
                 return false;
             };
-            self.root = root;
+            self.tree.set_root(root);
             number = root;
         }
         loop {
             let Some(node) = self.node(number) else { return false };
-            if !node.branch {
+            if !node.is_branch() {
                 return self.insert_in_leaf(number, old, new);
             }
-            let at = node.at(old);
+            let at = node.at(node.len(), old);
             let Some((_, below)) = node.entry(at) else { return false };
             let mut below = below as usize;
             if self.is_full(below) && !self.extends(below, old, new) {
@@ -258,7 +169,7 @@ impl Runs {
                     return false;
                 }
                 let Some(node) = self.node(number) else { return false };
-                let Some((_, now)) = node.entry(node.at(old)) else { return false };
+                let Some((_, now)) = node.entry(node.at(node.len(), old)) else { return false };
                 below = now as usize;
             }
             number = below;
@@ -267,16 +178,16 @@ impl Runs {
 
     /// `true` if an exception makes a run of a leaf longer, or is there: the leaf need not be split for it.
     fn extends(&self, number: usize, old: u64, new: u64) -> bool {
-        let Some(leaf) = self.node(number).filter(|node| !node.branch) else { return false };
-        leaf.entry(leaf.at(old)).is_some_and(|(key, value)| {
+        let Some(leaf) = self.node(number).filter(|node| !node.is_branch()) else { return false };
+        leaf.entry(leaf.at(leaf.len(), old)).is_some_and(|(key, value)| {
             let inside = old.checked_sub(key).is_some_and(|on| on < unpack(value).1);
             inside || goes_on((key, value), old, new)
         })
     }
 
     fn insert_in_leaf(&mut self, number: usize, old: u64, new: u64) -> bool {
-        let Some(leaf) = self.node_mut(number) else { return false };
-        let at = leaf.at(old);
+        let Some(leaf) = self.node(number) else { return false };
+        let at = leaf.at(leaf.len(), old);
         if let Some((key, value)) = leaf.entry(at) {
             let (first, length) = unpack(value);
             if old.checked_sub(key).is_some_and(|on| on < length) {
@@ -288,25 +199,25 @@ impl Runs {
                 return true;
             }
         }
-        if usize::from(leaf.len) >= FAN {
+        if leaf.len() >= FAN {
             return false;
         }
-        let place = leaf.keys().partition_point(|key| *key <= old);
-        leaf.insert(place, (old, pack(new, 1)));
+        let behind = leaf.entry(at).is_some_and(|(key, _)| key <= old);
+        leaf.insert(at.saturating_add(usize::from(behind)), (old, pack(new, 1)));
         self.count = self.count.saturating_add(1);
         true
     }
 
     fn is_full(&self, number: usize) -> bool {
-        self.node(number).is_some_and(|node| usize::from(node.len) >= FAN)
+        self.node(number).is_some_and(|node| node.len() >= FAN)
     }
 
     /// Takes a node that is not in use.
     fn take(&mut self, branch: bool) -> Option<usize> {
         let number = if self.free == NONE { self.used } else { self.free as usize };
-        let node = self.node_mut(number)?;
-        let next = node.values.first().copied().unwrap_or(NONE);
-        (node.len, node.branch) = (0, branch);
+        let node = self.node(number)?;
+        let next = node.value(0);
+        node.set_head(0, branch);
         if self.free == NONE {
             self.used = number.wrapping_add(1);
         } else {
@@ -320,22 +231,18 @@ impl Runs {
     /// inserted there.
     fn split(&mut self, above: usize, at: usize, number: usize, old: u64) -> bool {
         let Some(node) = self.node(number) else { return false };
-        let last = node.keys().last().copied().unwrap_or(0);
+        let (last, branch) = (node.key(FAN.saturating_sub(1)), node.is_branch());
         // In order, nodes stay as full as they may be; a branch needs something on both sides.
         let keep = if old > last { FAN.saturating_sub(SLACK) } else { FAN / 2 };
-        let Some(new) = self.take(node.branch) else { return false };
-        for from in keep..FAN {
-            let entry = self.node(number).and_then(|node| node.entry(from));
-            if let Some((entry, new)) = entry.zip(self.node_mut(new)) {
-                new.insert(usize::from(new.len), entry);
-            }
+        let Some(new) = self.take(branch) else { return false };
+        let Some((node, second)) = self.node(number).zip(self.node(new)) else { return false };
+        for entry in (keep..FAN).filter_map(|from| node.entry(from)) {
+            second.insert(second.len(), entry);
         }
-        if let Some(node) = self.node_mut(number) {
-            node.len = keep as u16;
-        }
-        let key = self.node(new).and_then(|node| node.entry(0)).map_or(old, |(key, _)| key);
-        if let Some(above) = self.node_mut(above) {
-            if above.len == 0 {
+        node.set_head(keep, branch);
+        let key = second.entry(0).map_or(old, |(key, _)| key);
+        if let Some(above) = self.node(above) {
+            if above.len() == 0 {
                 above.insert(0, (0, number as u64));
             }
             above.insert(at.saturating_add(1), (key, new as u64));
@@ -345,14 +252,14 @@ impl Runs {
 
     /// Calls `each` with every run: its chunks of the origin, and the first chunk of the store.
     pub fn each(&self, each: &mut dyn FnMut(Range<u64>, u64)) {
-        self.each_under(self.root, MOST, each);
+        self.each_under(self.tree.root(), MOST, each);
     }
 
     fn each_under(&self, number: usize, depth: usize, each: &mut dyn FnMut(Range<u64>, u64)) {
         let Some((node, below)) = self.node(number).zip(depth.checked_sub(1)) else { return };
-        for at in 0..usize::from(node.len) {
+        for at in 0..node.len() {
             let Some((key, value)) = node.entry(at) else { return };
-            if !node.branch {
+            if !node.is_branch() {
                 let (new, length) = unpack(value);
                 each(key..key.saturating_add(length), new);
             } else {

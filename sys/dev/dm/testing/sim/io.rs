@@ -459,7 +459,7 @@ impl Shared {
                 Some(Piece::Send(component, to, _)) => {
                     self.send_stretch(device, op, fua, component, to.0, part);
                 }
-                Some(Piece::Track(component, to, _)) => {
+                Some(Piece::Track(component, to, ..)) => {
                     assert_eq!(op, Op::Read, "only reads are tracked");
                     let part = Stretch { tracked: true, ..part };
                     self.send_stretch(device, op, fua, component, to.0, part);

@@ -341,6 +341,8 @@ impl Shared {
                 drop(state);
                 // The target's code: no lock is held.
                 let (start, length) = (Sector(range.start), Sector(range.end - range.start));
+                let asks = table.as_ref().and_then(|table| Some(table.tracker(start)?.end()));
+                let table = table.filter(|_| asks == Some(true));
                 let result = table.map_or(result, |table| table.untrack(start, length, result));
                 self.lock().stretch_over(&stretch, result);
             }

@@ -126,7 +126,7 @@ impl Cow {
         let (geometry, size) = (state.geometry, state.cow_size);
         let chunk = geometry.chunk_of(start);
         let put = match state.put(chunk, write) {
-            Put::Store(_) if write && !self.begin_read(chunk) => Put::Wait,
+            Put::Store(_) if write && !self.tracker(chunk).begin() => Put::Wait,
             put => put,
         };
         (put, geometry, size)
@@ -154,12 +154,12 @@ impl Cow {
         if let Some(merging) = &mut state.merging {
             (merging.run, merging.written) = (Some(run), false);
         }
-        (0..run.chunks).for_each(|on| self.drain(run.old.wrapping_add(on)));
+        (0..run.chunks).for_each(|on| self.tracker(run.old.wrapping_add(on)).drain());
     }
 
     /// `Some` when no write of a run's chunks is under way that was before it was blocked.
     pub fn is_drained(&self, run: Run) -> Option<()> {
-        let draining = |on| self.is_draining(run.old.wrapping_add(on));
+        let draining = |on| self.tracker(run.old.wrapping_add(on)).is_draining();
         (!(0..run.chunks).any(draining)).then_some(())
     }
 

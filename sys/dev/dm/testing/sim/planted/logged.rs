@@ -55,7 +55,7 @@ impl Target for Logged {
         }
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         self.log.map(io)
     }
 

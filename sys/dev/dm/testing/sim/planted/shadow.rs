@@ -110,7 +110,7 @@ impl Target for Shadow {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         let (chunk, within) = (io.start.0 / CHUNK, io.start.0 % CHUNK);
         let length = Sector(io.length.0.min(CHUNK - within));
         match io.op {

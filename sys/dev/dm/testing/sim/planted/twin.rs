@@ -138,7 +138,7 @@ impl Target for Twin {
         bug.into_iter().find(|(_, bug)| *bug == self.bug).map_or(&TYPE, |(kind, _)| *kind)
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         // One region at a time.
         let left = REGION - io.start.0 % REGION;
         Mapping::Take { length: Sector(io.length.0.min(left)), queue: usize::from(io.is_write()) }

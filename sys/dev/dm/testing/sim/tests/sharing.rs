@@ -39,7 +39,7 @@ impl Target for Sharer {
         &TYPE
     }
 
-    fn map(&self, io: &IoRange) -> Mapping {
+    fn map(&self, io: &IoRange) -> Mapping<'_> {
         Mapping::Send { component: self.component, start: io.start, length: io.length }
     }
 

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! A version of data that are changed under a lock and read without one.
+//!
+//! Whoever reads takes what it read for good if the version is the same afterwards. The data are atomics, which may be
+//! relaxed, so that what is read during a change is some value, and is thrown away.
+//!
+//! `regress/models` includes this file and checks it, with [`Tracker`](crate::tracker::Tracker), under loom.
+
+use super::atomic::{AtomicUsize, Ordering, fence};
+
+/// The version: odd during a change.
+pub struct Version(AtomicUsize);
+
+/// A version that was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seen(usize);
+
+impl Default for Version {
+    /// The first version.
+    fn default() -> Version {
+        Version(AtomicUsize::new(0))
+    }
+}
+
+impl Version {
+    /// The version before a look at the data. `None` during a change.
+    #[inline]
+    pub fn look(&self) -> Option<Seen> {
+        let now = self.0.load(Ordering::Acquire);
+        (now & 1 == 0).then_some(Seen(now))
+    }
+
+    /// `true` if nothing has changed since: what was read is what there was then, all at once.
+    #[inline]
+    pub fn is(&self, seen: Seen) -> bool {
+        // After the data.
+        fence(Ordering::Acquire);
+        self.0.load(Ordering::Relaxed) == seen.0
+    }
+
+    /// Begins a change, for whoever has the lock.
+    pub fn begin(&self) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now | 1, Ordering::Relaxed);
+        // Before the data.
+        fence(Ordering::Release);
+    }
+
+    /// Ends a change.
+    pub fn end(&self) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store((now | 1).wrapping_add(1), Ordering::Release);
+    }
+}

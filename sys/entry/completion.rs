@@ -15,7 +15,7 @@ use core::sync::atomic::Ordering;
 
 use dm_core::Errno;
 use dm_core::job::Op;
-use dm_core::units::{DEV_BSIZE, Sector};
+use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
@@ -133,8 +133,8 @@ impl Slot {
         let Some(table) = &current.table else { return outcome };
         let moved = outcome.err().map_or(0, |(moved, _)| moved);
         let result = outcome.map_err(|(_, errno)| errno);
-        let length = Sector(u64::from(bytes / DEV_BSIZE));
-        table.untrack(start, length, result).map_err(|errno| (moved, errno))
+        let range = SectorRange { start, length: Sector(u64::from(bytes / DEV_BSIZE)) };
+        table.untrack(range, result).map_err(|errno| (moved, errno))
     }
 
     /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has something else to
@@ -153,7 +153,9 @@ impl Slot {
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
         let asked = table.filter(|table| !io.is_write() && !table.serving().is_empty());
-        asked.is_some_and(|table| table.map_failed(sector, Sector(1), Op::Read).is_some())
+        asked.is_some_and(|table| {
+            table.map_failed(SectorRange { start: sector, length: Sector(1) }, Op::Read).is_some()
+        })
     }
 
     /// Sends all of a split again, of which a piece has failed at byte `at`, if the target there has

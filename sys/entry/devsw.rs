@@ -197,14 +197,14 @@ unsafe fn dump(
         return Err(Errno::EROFS);
     }
     while !left.is_empty() {
-        let piece = table.map(left.start, left.length, Op::Write).ok_or(Errno::EINVAL)?;
+        let piece = table.map(left, Op::Write).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
         match piece {
-            Piece::Send(component, sector, _) | Piece::Track(component, sector, _, _) => {
-                let at = i64::try_from(sector.0).map_err(|_| Errno::EINVAL)?;
+            Piece::Send(component, at) | Piece::Track(component, at, _) => {
+                let blkno = i64::try_from(at.start.0).map_err(|_| Errno::EINVAL)?;
                 // SAFETY: `bytes` of what is left at `va`. The component is open.
-                Errno::check(unsafe { sys::bdev_dump(component.dev().0, at, va, bytes) })?;
+                Errno::check(unsafe { sys::bdev_dump(component.dev().0, blkno, va, bytes) })?;
             }
             Piece::Zero(_) => {}
             Piece::Fail(_, errno) => return Err(errno),
@@ -239,12 +239,12 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
     }
     let (mut left, mut refused, mut done) = (range, None, range.is_empty());
     while !left.is_empty() {
-        let piece = table.map(left.start, left.length, Op::Discard).ok_or(Errno::EINVAL)?;
+        let piece = table.map(left, Op::Discard).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         match piece {
-            Piece::Send(component, sector, _) | Piece::Track(component, sector, _, _) => {
+            Piece::Send(component, at) | Piece::Track(component, at, _) => {
                 let device = component.disk().ok_or(Errno::EIO)?.device();
-                match device.discard(sector, length) {
+                match device.discard(at) {
                     Ok(()) => done = true,
                     Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
                         refused = Some(errno);

@@ -53,13 +53,15 @@ impl Place {
     /// The place and the length of a table's piece.
     fn of(piece: Piece<'_, Pdev<NetBsd>>) -> (Place, Sector) {
         match piece {
-            Piece::Send(component, sector, found) => match component.disk() {
-                Some(disk) => (Place::Send(disk.device().vnode(), sector), found),
-                None => (Place::Fail(Errno::EIO), found),
+            Piece::Send(component, at) => match component.disk() {
+                Some(disk) => (Place::Send(disk.device().vnode(), at.start), at.length),
+                None => (Place::Fail(Errno::EIO), at.length),
             },
-            Piece::Track(component, sector, found, tracker) => match component.disk() {
-                Some(disk) => (Place::Track(disk.device().vnode(), sector, tracker.into()), found),
-                None => (Place::Fail(Errno::EIO), found),
+            Piece::Track(component, at, tracker) => match component.disk() {
+                Some(disk) => {
+                    (Place::Track(disk.device().vnode(), at.start, tracker.into()), at.length)
+                }
+                None => (Place::Fail(Errno::EIO), at.length),
             },
             Piece::Zero(found) => (Place::Zero, found),
             Piece::Fail(found, errno) => (Place::Fail(errno), found),
@@ -68,8 +70,8 @@ impl Place {
     }
 }
 
-/// The range of a table that an I/O asks for: the table, the first sector, the number of sectors.
-type Wanted<'c> = (&'c LiveTable<NetBsd>, Sector, Sector);
+/// The range of a table that an I/O asks for.
+type Wanted<'c> = (&'c LiveTable<NetBsd>, SectorRange);
 
 /// d_strategy(9). Context: thread or soft interrupt; does not sleep, but for the component's d_strategy.
 ///
@@ -124,14 +126,14 @@ impl Slot {
     fn send(&'static self, io: Io, journey: Journey) {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
-        let (table, start, length) = match self.check(current, &io) {
+        let (table, range) = match self.check(current, &io) {
             Ok(Some(range)) => range,
             Ok(None) => return self.finish_empty(io, journey),
             Err(errno) => return self.fail(io, journey, 0, errno),
         };
         let (bytes, write) = (io.bytes(), io.is_write());
-        match table.map(start, length, Op::rw(write)) {
-            Some(Piece::Send(component, sector, found)) if found == length => {
+        match table.map(range, Op::rw(write)) {
+            Some(Piece::Send(component, at)) if at.length == range.length => {
                 let Some(disk) = component.disk() else {
                     return self.fail(io, journey, 0, Errno::EIO);
                 };
@@ -145,31 +147,31 @@ impl Slot {
                 unsafe {
                     let child = child.as_ptr();
                     let buf = &raw mut (*child).buf;
-                    buf::nest(buf, &io, 0, bytes, sector, done);
+                    buf::nest(buf, &io, 0, bytes, at.start, done);
                     (*child).parent = MaybeUninit::new(Parent::Whole(io, journey));
                     vnode.strategy(buf);
                 }
             }
-            Some(Piece::Zero(found)) if found == length => {
+            Some(Piece::Zero(found)) if found == range.length => {
                 if !write {
                     io.zero(0, bytes);
                 }
                 self.finish(io, journey);
             }
-            Some(Piece::Track(component, sector, found, tracker)) if found == length => {
+            Some(Piece::Track(component, at, tracker)) if at.length == range.length => {
                 let vnode = component.disk().map(|disk| disk.device().vnode());
                 let tracker = NonNull::from(tracker);
                 match vnode {
-                    Some(vnode) => self.track(io, journey, vnode, sector, tracker),
+                    Some(vnode) => self.track(io, journey, vnode, at.start, tracker),
                     None => self.fail(io, journey, 0, Errno::EIO),
                 }
             }
-            Some(Piece::Take(found, taken)) if found == length => {
-                self.hand_over(io, journey, start, taken);
+            Some(Piece::Take(found, taken)) if found == range.length => {
+                self.hand_over(io, journey, taken);
             }
             Some(piece) => {
                 let (first, found) = Place::of(piece);
-                self.split(io, journey, start, first, found);
+                self.split(io, journey, range.start, first, found);
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
@@ -215,7 +217,7 @@ impl Slot {
     /// Hands all of an I/O to the target that takes it, as one job. Thread or soft interrupt; sleeps where
     /// VOP_STRATEGY does.
     #[inline(never)]
-    fn hand_over(&'static self, io: Io, journey: Journey, start: Sector, taken: Taken) {
+    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
         let kept = self.gate.again(&journey.pass);
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
@@ -229,8 +231,8 @@ impl Slot {
                 },
                 // It waits for the number of a job, as a split.
                 None => {
-                    let length = Sector(u64::from(io.bytes() / DEV_BSIZE));
-                    self.split(io, journey, start, Place::Take(taken), length);
+                    let range = sectors_of(&io);
+                    self.split(io, journey, range.start, Place::Take(taken), range.length);
                 }
             },
             // Only a target that serves I/O may take any.
@@ -243,12 +245,12 @@ impl Slot {
     /// Sends a read that has failed again, to where its target says that there is something else to try.
     #[cold]
     pub(super) fn send_again(&'static self, io: Io, journey: Journey) {
-        let (start, length) = (io.sector(), Sector(u64::from(io.bytes() / DEV_BSIZE)));
+        let range = sectors_of(&io);
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
-        let piece = table.and_then(|table| map_again(table, start, length));
-        let (first, found) = piece.map_or((Place::Fail(Errno::EIO), length), Place::of);
-        self.split(io, journey, start, first, found);
+        let piece = table.and_then(|table| map_again(table, range));
+        let (first, found) = piece.map_or((Place::Fail(Errno::EIO), range.length), Place::of);
+        self.split(io, journey, range.start, first, found);
     }
 
     /// Checks an I/O against the table: that it may be done, and its range, cut at the device's end. `None`
@@ -266,16 +268,16 @@ impl Slot {
         if !table.holds(io.sector(), io.bytes()) && !cut(table, io)? {
             return Ok(None);
         }
-        let (start, length) = (io.sector(), Sector(u64::from(io.bytes() / DEV_BSIZE)));
+        let range = sectors_of(io);
         if io.is_write() {
             if current.read_only {
                 return Err(Errno::EROFS);
             }
-            if table.hits_label(SectorRange { start, length }) && self.label_is_guarded() {
+            if table.hits_label(range) && self.label_is_guarded() {
                 return Err(Errno::EROFS);
             }
         }
-        Ok(Some((table, start, length)))
+        Ok(Some((table, range)))
     }
 
     /// `true` if writes to the label sectors of components are refused.
@@ -335,12 +337,12 @@ impl Slot {
                 let offset = (*raw).sent;
                 let (place, found) = next.take().unwrap_or_else(|| {
                     let start = sector_at((*raw).start, offset);
-                    let length = Sector(u64::from(left / DEV_BSIZE));
+                    let range = SectorRange { start, length: Sector(u64::from(left / DEV_BSIZE)) };
                     let piece = match journey.again {
-                        true => map_again(table, start, length),
-                        false => table.map(start, length, Op::rw(write)),
+                        true => map_again(table, range),
+                        false => table.map(range, Op::rw(write)),
                     };
-                    piece.map_or((Place::Fail(Errno::EIO), length), Place::of)
+                    piece.map_or((Place::Fail(Errno::EIO), range.length), Place::of)
                 });
                 // A target that maps no sector is broken: without the 1 this would loop for ever.
                 debug_assert_ne!(found, Sector::ZERO, "a target maps no sector");
@@ -416,6 +418,12 @@ unsafe fn send_piece(
     }
 }
 
+/// The sectors of a device that an I/O of whole sectors asks for.
+#[inline(always)]
+fn sectors_of(io: &Io) -> SectorRange {
+    SectorRange { start: io.sector(), length: Sector(u64::from(io.bytes() / DEV_BSIZE)) }
+}
+
 /// The sector of a device at byte `offset` of an I/O that begins at `start`.
 pub(super) fn sector_at(start: Sector, offset: u32) -> Sector {
     // The I/O lies on the device.
@@ -431,12 +439,8 @@ fn serving(current: &Current, taken: Taken) -> Option<(&Arc<TableIo>, &Arc<Execu
 
 /// Maps a read that has failed: as its target says, or as before where that has nothing else to try.
 #[cold]
-fn map_again(
-    table: &LiveTable<NetBsd>,
-    start: Sector,
-    length: Sector,
-) -> Option<Piece<'_, Pdev<NetBsd>>> {
-    table.map_failed(start, length, Op::Read).or_else(|| table.map(start, length, Op::Read))
+fn map_again(table: &LiveTable<NetBsd>, range: SectorRange) -> Option<Piece<'_, Pdev<NetBsd>>> {
+    table.map_failed(range, Op::Read).or_else(|| table.map(range, Op::Read))
 }
 
 /// The slow path of [`Slot::check`], for an I/O that is empty, unaligned or reaches beyond the device's end.

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use dm_core::Errno;
 use dm_core::limits;
-use dm_core::units::{DEV_BSIZE, Dev, Sector};
+use dm_core::units::{DEV_BSIZE, Dev, Sector, SectorRange};
 
 use super::sys;
 
@@ -222,10 +222,10 @@ impl BlockDevice {
     ///
     /// # Errors
     /// Its driver's; ENODEV if it cannot.
-    pub fn discard(&self, start: Sector, length: Sector) -> Result<(), Errno> {
+    pub fn discard(&self, range: SectorRange) -> Result<(), Errno> {
         let bytes =
             |s: Sector| s.to_bytes().and_then(|b| i64::try_from(b).ok()).ok_or(Errno::EINVAL);
-        let (start, length) = (bytes(start)?, bytes(length)?);
+        let (start, length) = (bytes(range.start)?, bytes(range.length)?);
         // SAFETY: the vnode is referenced and open (invariant), and locked for the operation as
         // VOP_FDISCARD(9) asks.
         Errno::check(unsafe {

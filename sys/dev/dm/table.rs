@@ -85,7 +85,8 @@ impl LineTarget {
     }
 
     #[inline]
-    fn map(&self, start: Sector, length: Sector, op: Op) -> Mapping<'_> {
+    fn map(&self, range: SectorRange, op: Op) -> Mapping<'_> {
+        let SectorRange { start, length } = range;
         match self {
             LineTarget::Linear(linear) => linear.map(&IoRange { start, length, op }),
             LineTarget::Other(target) => target.map(&IoRange { start, length, op }),
@@ -97,10 +98,10 @@ impl LineTarget {
 /// A [`Mapping`] with the component itself: the place of the first sectors of an I/O.
 pub enum Piece<'t, C> {
     /// Send them to a component.
-    Send(&'t C, Sector, Sector),
+    Send(&'t C, SectorRange),
     /// Send them to a component. When it is over the tracker counts it out, and if it says so the target is asked:
     /// [`Table::untrack`].
-    Track(&'t C, Sector, Sector, &'t Tracker),
+    Track(&'t C, SectorRange, &'t Tracker),
     /// Zero them, or drop the write.
     Zero(Sector),
     /// Fail them.
@@ -124,11 +125,8 @@ impl<C> Piece<'_, C> {
     /// The number of sectors that the piece has.
     pub fn length(&self) -> Sector {
         match *self {
-            Piece::Send(_, _, length)
-            | Piece::Track(_, _, length, _)
-            | Piece::Zero(length)
-            | Piece::Fail(length, _)
-            | Piece::Take(length, _) => length,
+            Piece::Send(_, range) | Piece::Track(_, range, _) => range.length,
+            Piece::Zero(length) | Piece::Fail(length, _) | Piece::Take(length, _) => length,
         }
     }
 }
@@ -201,54 +199,54 @@ impl<C> Table<C> {
 
     /// The tracker that counts reads from a sector on, if its target has any.
     pub fn tracker(&self, start: Sector) -> Option<&Tracker> {
-        let (index, start, _) = self.within(start, Sector(1))?;
-        self.targets.get(index)?.target().tracker(start)
+        let sector = SectorRange { start, length: Sector(1) };
+        let (index, sector) = self.within(sector)?;
+        self.targets.get(index)?.target().tracker(sector.start)
     }
 
-    /// Maps the first of `length` sectors from `start` on; `None` past the end.
+    /// Maps the first sectors of a range; `None` past the end.
     #[inline(always)]
-    pub fn map(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
-        let (index, within, length) = self.within(start, length)?;
-        let mapping = self.targets.get(index)?.map(within, length, op);
-        Some(self.piece(mapping, index, within))
+    pub fn map(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
+        let (index, within) = self.within(range)?;
+        let mapping = self.targets.get(index)?.map(within, op);
+        Some(self.piece(mapping, index, within.start))
     }
 
-    /// Maps the first of `length` sectors from `start` on whose I/O has failed where
-    /// [`Table::map`] had it sent; `None` if their target has nothing else to try.
+    /// Maps the first sectors of a range whose I/O has failed where [`Table::map`] had it sent; `None` if their
+    /// target has nothing else to try.
     #[cold]
-    pub fn map_failed(&self, start: Sector, length: Sector, op: Op) -> Option<Piece<'_, C>> {
-        let (index, within, length) = self.within(start, length)?;
-        let io = IoRange { start: within, length, op };
+    pub fn map_failed(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
+        let (index, SectorRange { start, length }) = self.within(range)?;
+        let io = IoRange { start, length, op };
         let mapping = self.targets.get(index)?.target().map_failed(&io)?;
-        Some(self.piece(mapping, index, within))
+        Some(self.piece(mapping, index, start))
     }
 
-    /// Asks the target of `length` sectors from `start` on, all in its line, after their read, which [`Table::map`]
-    /// had tracked. The answer is the read's result.
+    /// Asks the target of a range, all in its line, after the read of it, which [`Table::map`] had tracked. The answer
+    /// is the read's result.
     ///
     /// # Errors
     /// The target's: those of `result`, or its own.
-    pub fn untrack(
-        &self,
-        start: Sector,
-        length: Sector,
-        result: Result<(), Errno>,
-    ) -> Result<(), Errno> {
-        let Some((index, start, length)) = self.within(start, length) else { return result };
+    pub fn untrack(&self, range: SectorRange, result: Result<(), Errno>) -> Result<(), Errno> {
+        let Some((index, SectorRange { start, length })) = self.within(range) else {
+            return result;
+        };
         let Some(rule) = self.targets.get(index) else { return result };
         rule.target().untrack(&IoRange { start, length, op: Op::Read }, result)
     }
 
-    /// The number of the line that holds `start`, `start` counted from the line's first sector, and as many of
-    /// `length` sectors as the line has.
+    /// The number of the line that holds the range's first sector, and as much of the range as the line has, counted
+    /// from the line's first sector.
     #[inline(always)]
-    fn within(&self, start: Sector, length: Sector) -> Option<(usize, Sector, Sector)> {
+    fn within(&self, range: SectorRange) -> Option<(usize, SectorRange)> {
+        let (start, length) = (range.start, range.length);
         let index = self.find(start);
         let end = self.ends.get(index)?;
         let line = index.checked_sub(1).and_then(|i| self.ends.get(i));
         // Neither can wrap: the line holds `start`.
         let within = Sector(start.0.wrapping_sub(line.map_or(0, |line| line.0)));
-        Some((index, within, Sector(length.0.min(end.0.wrapping_sub(start.0)))))
+        let length = Sector(length.0.min(end.0.wrapping_sub(start.0)));
+        Some((index, SectorRange { start: within, length }))
     }
 
     /// The component of a mapping in place of its index, and the line of a job.
@@ -257,13 +255,15 @@ impl<C> Table<C> {
         match mapping {
             Mapping::Send { component, start, length } => {
                 match self.components.get(component.0 as usize) {
-                    Some(component) => Piece::Send(component, start, length),
+                    Some(component) => Piece::Send(component, SectorRange { start, length }),
                     None => Piece::Fail(length, Errno::EIO),
                 }
             }
             Mapping::Track { component, start, length, tracker } => {
                 match self.components.get(component.0 as usize) {
-                    Some(component) => Piece::Track(component, start, length, tracker),
+                    Some(component) => {
+                        Piece::Track(component, SectorRange { start, length }, tracker)
+                    }
                     None => Piece::Fail(length, Errno::EIO),
                 }
             }

@@ -11,7 +11,7 @@ use dm_core::Errno;
 use dm_core::host::{Answer, Host, Request};
 use dm_core::job::{Op, Place};
 use dm_core::lane::Outcome;
-use dm_core::units::Sector;
+use dm_core::units::{Sector, SectorRange};
 
 use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
@@ -226,9 +226,8 @@ impl TableIo {
             let device = |place: Place| self.device(place.component).ok_or(Errno::EIO);
             let result = match errand {
                 Errand::Flush(place) => device(place).and_then(|device| device.flush(0)),
-                Errand::Discard(place, length) => {
-                    device(place).and_then(|device| device.discard(place.sector, length))
-                }
+                Errand::Discard(place, length) => device(place)
+                    .and_then(|device| device.discard(SectorRange { start: place.sector, length })),
                 Errand::Make(make) => {
                     let made = make();
                     // SAFETY: as above; the lane takes it when this is done.

@@ -18,7 +18,7 @@ use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::job::Op;
 use crate::target::ComponentIndex;
-use crate::testing::{Disk, aes, hash};
+use crate::testing::{Disk, aes, hash, range};
 use crate::{Dev, Errno, Sector, SectorRange, limits};
 
 /// Disks that a table can be built on, by `major:minor` or as `/dev/N`.
@@ -150,12 +150,12 @@ fn build(disks: &Disks, lines: &[Line]) -> Result<Table<Disk>, TableError> {
 fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Place> {
     let (mut at, mut left, mut places) = (start, length, Vec::new());
     while left > 0 {
-        let Some(piece) = table.map(Sector(at), Sector(left), Op::rw(write)) else { break };
+        let Some(piece) = table.map(range(at, left), Op::rw(write)) else { break };
         let n = piece.length().0;
         assert!((1..=left).contains(&n), "{n} of {left}");
         match piece {
-            Piece::Send(disk, first, _) => {
-                places.extend((first.0..first.0 + n).map(|s| Place::At(disk.dev, s)));
+            Piece::Send(disk, to) => {
+                places.extend(to.sectors().map(|s| Place::At(disk.dev, s.0)));
             }
             Piece::Zero(_) => places.extend((0..n).map(|_| Place::Zero)),
             Piece::Fail(_, errno) => {
@@ -189,7 +189,7 @@ proptest! {
                 prop_assert_eq!(mapped(&table, sector as u64, 1, write), [*place]);
             }
         }
-        prop_assert!(table.map(table.size(), Sector(1), Op::Read).is_none());
+        prop_assert!(table.map(range(table.size().0, 1), Op::Read).is_none());
         prop_assert!(table.target(table.size()).is_none());
     }
 
@@ -377,15 +377,14 @@ proptest! {
             _ => false,
         };
         let (table, model) = (build(&disks, &lines).unwrap(), places(&lines));
-        let range = |start: usize, length| SectorRange { start: Sector(start as u64), length: Sector(length) };
         for (sector, place) in model.iter().enumerate() {
-            prop_assert_eq!(table.hits_label(range(sector, 1)), guarded(place));
+            prop_assert_eq!(table.hits_label(range(sector as u64, 1)), guarded(place));
         }
         for (start, length) in ios {
             let start = start.index(model.len());
             let end = model.len().min(start + length as usize);
             let hit = model[start..end].iter().any(guarded);
-            prop_assert_eq!(table.hits_label(range(start, length)), hit);
+            prop_assert_eq!(table.hits_label(range(start as u64, length)), hit);
         }
     }
 

@@ -112,11 +112,11 @@ impl Target for Unstriped {
 mod tests {
     use alloc::vec::Vec;
 
+    use crate::Errno;
     use crate::job::Op;
     use crate::table::{Builder, Piece, Table};
     use crate::targets::tests::Disks;
-    use crate::testing::Disk;
-    use crate::{Errno, Sector};
+    use crate::testing::{Disk, range};
 
     fn table(length: u64, params: &str) -> Result<Table<Disk>, Errno> {
         let mut builder = Builder::new(&Disks);
@@ -126,8 +126,8 @@ mod tests {
 
     /// Where each sector of a table lies.
     fn places(table: &Table<Disk>) -> Vec<u64> {
-        let place = |at| match table.map(Sector(at), Sector(1), Op::Read) {
-            Some(Piece::Send(_, start, _)) => start.0,
+        let place = |at| match table.map(range(at, 1), Op::Read) {
+            Some(Piece::Send(_, to)) => to.start.0,
             _ => panic!("sector {at} lies nowhere"),
         };
         (0..table.size().0).map(place).collect()

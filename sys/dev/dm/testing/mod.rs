@@ -33,8 +33,13 @@ pub use kernel::{Disk, Fake};
 pub use plist::{Array, Dict, Object};
 pub use request::Request;
 
-use crate::Errno;
 use crate::device::Driver;
+use crate::{Errno, Sector, SectorRange};
+
+/// A range of sectors, by numbers.
+pub fn range(start: u64, length: u64) -> SectorRange {
+    SectorRange { start: Sector(start), length: Sector(length) }
+}
 
 /// The commands that do not wait for anything: all but `waitevent`.
 pub const COMMANDS: [&str; 18] = [

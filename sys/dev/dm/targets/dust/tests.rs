@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::job::Op;
 use crate::table::{Builder, Piece, Table};
 use crate::targets::tests::Disks;
-use crate::testing::Disk;
+use crate::testing::{Disk, range};
 use crate::{Errno, Sector, limits};
 
 fn table(length: u64, params: &str) -> Result<Table<Disk>, Errno> {
@@ -28,7 +28,7 @@ fn list(table: &Table<Disk>) -> Vec<u64> {
 fn pieces(table: &Table<Disk>, op: Op, start: u64, length: u64) -> Vec<(bool, u64)> {
     let (mut at, mut pieces) = (start, Vec::new());
     while at < start + length {
-        let piece = table.map(Sector(at), Sector(start + length - at), op).unwrap();
+        let piece = table.map(range(at, start + length - at), op).unwrap();
         let sent = match piece {
             Piece::Send(..) => true,
             Piece::Fail(_, errno) => {

@@ -5,7 +5,7 @@ use alloc::string::String;
 use crate::job::Op;
 use crate::table::{Builder, Piece, Table};
 use crate::targets::tests::Disks;
-use crate::testing::Disk;
+use crate::testing::{Disk, range};
 use crate::{Errno, Sector};
 
 fn table(length: u64, params: &str) -> Result<Table<Disk>, Errno> {
@@ -21,15 +21,11 @@ fn three_paths() -> Table<Disk> {
 
 /// The path of each region, as a letter.
 fn shows(table: &Table<Disk>) -> String {
-    let path = |region: u64| match table.map(Sector(region * 8), Sector(8), Op::Read) {
-        Some(Piece::Send(disk, start, Sector(8))) if disk.dev.minor() == 3 => {
-            if start.0 < 500 {
-                'A'
-            } else {
-                'C'
-            }
+    let path = |region: u64| match table.map(range(region * 8, 8), Op::Read) {
+        Some(Piece::Send(disk, at)) if disk.dev.minor() == 3 && at.length == Sector(8) => {
+            if at.start.0 < 500 { 'A' } else { 'C' }
         }
-        Some(Piece::Send(_, _, Sector(8))) => 'B',
+        Some(Piece::Send(_, at)) if at.length == Sector(8) => 'B',
         _ => '?',
     };
     (0..16).map(path).collect()
@@ -123,9 +119,9 @@ fn numbers_that_nothing_can_have_are_refused() {
 fn an_io_ends_at_its_region() {
     let table = table(20, "2 8 0 /dev/a 100 /dev/b 200").unwrap();
     for (at, sent) in [(0, 8), (3, 5), (8, 8), (15, 1), (16, 4), (19, 1)] {
-        let piece = table.map(Sector(at), Sector(20), Op::Write).unwrap();
+        let piece = table.map(range(at, 20), Op::Write).unwrap();
         let offset = if at / 8 == 1 { 200 } else { 100 };
-        assert!(matches!(piece, Piece::Send(_, s, Sector(n)) if (s.0, n) == (offset + at, sent)));
+        assert!(matches!(piece, Piece::Send(_, to) if to == range(offset + at, sent)));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::executor::Executor;
 use crate::job::{JobInfo, Op};
 use crate::table::{Component, Piece, Table};
 use crate::units::Dev;
-use crate::{Errno, Sector, guard};
+use crate::{Errno, Sector, SectorRange, guard};
 
 /// A disk, as a table has it open.
 #[derive(Clone, Debug)]
@@ -449,20 +449,20 @@ impl Shared {
         while done < stretch.length {
             let (at, left) = (start + done, stretch.length - done);
             // The target's code: no lock is held.
-            let (from, all) = (Sector(at), Sector(left));
-            let failed = stretch.again.then(|| table.map_failed(from, all, op)).flatten();
-            let piece = failed.or_else(|| table.map(from, all, op));
+            let range = SectorRange { start: Sector(at), length: Sector(left) };
+            let failed = stretch.again.then(|| table.map_failed(range, op)).flatten();
+            let piece = failed.or_else(|| table.map(range, op));
             let length = piece.as_ref().map_or(left, |piece| piece.length().0);
             assert!((1..=left).contains(&length), "{length} of {left} sectors mapped");
             let part = stretch.part(done, length);
             match piece {
-                Some(Piece::Send(component, to, _)) => {
-                    self.send_stretch(device, op, fua, component, to.0, part);
+                Some(Piece::Send(component, to)) => {
+                    self.send_stretch(device, op, fua, component, to.start.0, part);
                 }
-                Some(Piece::Track(component, to, ..)) => {
+                Some(Piece::Track(component, to, _)) => {
                     assert_eq!(op, Op::Read, "only reads are tracked");
                     let part = Stretch { tracked: true, ..part };
-                    self.send_stretch(device, op, fua, component, to.0, part);
+                    self.send_stretch(device, op, fua, component, to.start.0, part);
                 }
                 Some(Piece::Zero(_)) => {
                     let mut state = self.lock();

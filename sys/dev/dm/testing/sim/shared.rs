@@ -15,7 +15,7 @@ use super::io::{Device, Io, Owner, Stretch};
 use super::model::Moment;
 use super::rng::Rng;
 use crate::job::Op;
-use crate::{Errno, Sector};
+use crate::{Errno, Sector, SectorRange};
 
 /// Stretches of I/O that wait: for a resume, or for a job.
 pub(super) type Waiting = VecDeque<Stretch>;
@@ -340,10 +340,10 @@ impl Shared {
                 let (table, range) = state.range_of(&stretch);
                 drop(state);
                 // The target's code: no lock is held.
-                let (start, length) = (Sector(range.start), Sector(range.end - range.start));
-                let asks = table.as_ref().and_then(|table| Some(table.tracker(start)?.end()));
+                let range = SectorRange::between(Sector(range.start), Sector(range.end));
+                let asks = table.as_ref().and_then(|table| Some(table.tracker(range.start)?.end()));
                 let table = table.filter(|_| asks == Some(true));
-                let result = table.map_or(result, |table| table.untrack(start, length, result));
+                let result = table.map_or(result, |table| table.untrack(range, result));
                 self.lock().stretch_over(&stretch, result);
             }
             Owner::Stretch(stretch) => {
@@ -351,8 +351,8 @@ impl Shared {
                 drop(state);
                 // The target's code: no lock is held.
                 let again = again.is_some_and(|(table, range)| {
-                    let (start, length) = (Sector(range.start), Sector(range.end - range.start));
-                    table.map_failed(start, length, Op::Read).is_some()
+                    let range = SectorRange::between(Sector(range.start), Sector(range.end));
+                    table.map_failed(range, Op::Read).is_some()
                 });
                 let mut state = self.lock();
                 match again {

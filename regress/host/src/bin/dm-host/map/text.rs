@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use dm_core::job::Op;
 use dm_core::refusal::Shown;
-use dm_core::units::Sector;
+use dm_core::units::SectorRange;
 
 use super::{Mapped, Paper, Piece, Reach};
 
@@ -24,8 +24,8 @@ pub fn size(sectors: u64) -> String {
 
 impl Mapped {
     /// What stands in the listing for a line that reaches no component.
-    fn nowhere(&self, start: Sector, length: Sector) -> String {
-        match self.table.map(start, length, Op::Read) {
+    fn nowhere(&self, range: SectorRange) -> String {
+        match self.table.map(range, Op::Read) {
             Some(Piece::Zero(_)) => "reads as zeroes; writes are dropped".into(),
             Some(Piece::Fail(_, errno)) => format!("fails with {errno:?}"),
             _ => "nowhere".into(),
@@ -54,7 +54,7 @@ impl Mapped {
             let mut head =
                 format!("{number:>6} {:>12} {:>12}  {kind:<8}", range.start.0, range.last().0);
             if reaches.is_empty() {
-                let _ = writeln!(out, "{head} {}", self.nowhere(range.start, range.length));
+                let _ = writeln!(out, "{head} {}", self.nowhere(range));
             }
             for reach in reaches {
                 let name = self.component(reach.component);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Targets snapshot and snapshot-origin as LVM uses them: snapshots of a volume with
-# a mounted file system that is written meanwhile.
+# a mounted file system that is written meanwhile.  And snapshot-merge, for which
+# lvm(8) has no command, by tables.
 
 . $(atf_get_srcdir)/subr.sh
 . $(atf_get_srcdir)/lvm.sh
@@ -168,10 +169,136 @@ renamed_body()
 	atf_check umount $(pwd)/mnt
 }
 
+# used: what the merging device says that its store has in use, and how much of that
+# is not for chunks.  Both are equal when all is merged.
+used()
+{
+	$H ioctl command=status name=${P}o flags:0 |
+	    sed -n 's|^cmd_data\.0\.params=\([0-9]*\)/[0-9]* \([0-9]*\)$|\1 \2|p'
+}
+
+# is_merged
+is_merged()
+{
+	local now="$(used)"
+	[ -n "$now" ] || atf_fail "merging: $($H ioctl command=status \
+	    name=${P}o flags:0)"
+	[ ${now% *} = ${now#* } ]
+}
+
+# merged_files: what the snapshot had, and nothing that came to the origin later.
+merged_files()
+{
+	local n
+	dm_same "$1, what did not change" data mnt/data
+	dm_same "$1, what the origin had overwritten" data mnt/lost
+	dm_same "$1, what was written to the snapshot" other mnt/snap
+	for n in 0 1 2 3; do
+		[ ! -f mnt/late$n ] || atf_fail "$1: a file of the origin's"
+	done
+}
+
+# delay_writes milliseconds: of the merging device's origin.
+delay_writes()
+{
+	dm_load ${P}real "0 18000 delay $DISK1 1000 0 $DISK1 1000 $1"
+	atf_check dmctl resume ${P}real
+}
+
+merge_descr="a snapshot becomes its origin, with a file system in use, stopped half way"
+merge_timeout=900
+dm_test_case merge
+merge_body()
+{
+	dm_need_target snapshot-merge
+	dm_need_target delay
+	local merge="snapshot-merge $MAPPER/${P}real $MAPPER/${P}cow P 16"
+	local n
+	dm_disk 1
+	dm_disk 2
+	dm_make ${P}real "0 18000 linear $DISK1 1000"
+	dm_make ${P}cow "0 18000 linear $DISK2 1000"
+	dm_make ${P}o "0 18000 snapshot-origin $MAPPER/${P}real"
+	dm_newfs $MAPPER/r${P}o
+	dm_mount $MAPPER/${P}o mnt
+	dm_pattern data 1500
+	dm_pattern other 1700
+	cp data mnt/data && cp data mnt/lost || atf_fail "cp"
+	sync
+	# The moment: the file system is clean while its device is suspended.
+	atf_check dmctl suspend ${P}o
+	dm_make ${P}s "0 18000 snapshot $MAPPER/${P}real $MAPPER/${P}cow P 16"
+	atf_check dmctl resume ${P}o
+	# An upgrade that goes wrong.
+	cp other mnt/lost || atf_fail "cp"
+	for n in 0 1 2 3; do
+		cp other mnt/late$n || atf_fail "cp"
+	done
+	umount $(pwd)/mnt || atf_fail "umount"
+	# The snapshot is written, too.
+	dm_mount $MAPPER/${P}s mnt2
+	cp other mnt2/snap || atf_fail "cp"
+	umount $(pwd)/mnt2 || atf_fail "umount of the snapshot"
+	dd if=$MAPPER/r${P}s of=snapshot bs=64k 2>/dev/null || atf_fail "dd"
+
+	dm_load ${P}o "0 18000 $merge"
+	dm_load ${P}s "0 18000 error"
+	# Not beside the snapshot.
+	dm_refuse EINVAL ioctl command=resume name=${P}o
+	# So that it does not come to its end before it is to be stopped: it is
+	# more than one run of 4 MiB, which is written in eight parts.
+	delay_writes 20000
+	atf_check dmctl suspend ${P}s
+	atf_check dmctl suspend ${P}o
+	atf_check dmctl resume ${P}o
+	atf_check dmctl resume ${P}s
+	atf_check dmctl remove ${P}s
+	dd if=$MAPPER/r${P}o of=merging bs=64k 2>/dev/null || atf_fail "dd"
+	dm_same "the device, as the snapshot was" snapshot merging
+	rm snapshot merging
+	mount -o ro $MAPPER/${P}o $(pwd)/mnt || atf_fail "mount"
+	echo $(pwd)/mnt >>dm.mounts
+	merged_files "mounted while it is merged"
+	umount $(pwd)/mnt || atf_fail "umount"
+	local first="$(used)"
+	delay_writes 2000
+	until [ "$(used)" != "$first" ]; do sleep 1; done
+	if is_merged; then
+		atf_fail "merged before it was to be stopped"
+	fi
+	# Gone with its memory, as after a crash: the store says what is left.
+	atf_check dmctl remove ${P}o
+	atf_check dmctl remove ${P}cow
+	atf_check dmctl remove ${P}real
+	dm_make ${P}real "0 18000 linear $DISK1 1000"
+	dm_make ${P}cow "0 18000 linear $DISK2 1000"
+	dm_make ${P}o "0 18000 $merge"
+	dm_mount $MAPPER/${P}o mnt
+	merged_files "mounted again"
+	rm mnt/lost
+	cp other mnt/new && cp data mnt/lost || atf_fail "cp"
+	until is_merged; do sleep 1; done
+	merged_files "mounted and merged"
+	umount $(pwd)/mnt || atf_fail "umount"
+	# The store is not needed any more.
+	dm_load ${P}o "0 18000 snapshot-origin $MAPPER/${P}real"
+	atf_check dmctl resume ${P}o
+	atf_check dmctl remove ${P}cow
+	fsck_ffs -fn $MAPPER/r${P}o >fsck.out 2>&1 ||
+	    atf_fail "fsck: $(cat fsck.out)"
+	! grep -i 'wrong\|salvage\|inconsist\|unref\|missing' fsck.out ||
+	    atf_fail "fsck: $(cat fsck.out)"
+	dm_mount $MAPPER/${P}o mnt
+	merged_files "the origin"
+	dm_same "written while it was merged" other mnt/new
+	atf_check umount $(pwd)/mnt
+}
+
 atf_init_test_cases()
 {
 	atf_add_test_case moment
 	atf_add_test_case grows
 	atf_add_test_case full
 	atf_add_test_case renamed
+	atf_add_test_case merge
 }

@@ -12,7 +12,6 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-use crate::atomic::full_fence;
 use crate::numbers::{InTurn, Numbers};
 use crate::parker::Parker;
 use crate::ready::Ready;
@@ -88,7 +87,10 @@ impl<P: Park> Engine<P> {
     /// The thread of `TableIo::run`.
     fn run(&self, mut poll: impl FnMut(usize)) {
         loop {
-            while self.ready.take(0, &mut poll) {}
+            self.ready.take(0, |lane, _| poll(lane));
+            if self.ready.any(0) {
+                continue;
+            }
             if self.is_ending() {
                 return;
             }
@@ -228,109 +230,102 @@ fn a_signal_is_not_lost() {
 }
 
 /// I/O that finds no number for its job waits, as `TableIo::wait_for_job` has it, and goes on when one is given
-/// back, as `Executor::free` does: no number lies idle while somebody waits.
+/// back, as `Executor::unclaim` does: no number lies idle while somebody waits.
 #[test]
 fn a_number_given_back_is_not_missed() {
     model(3, || {
-        let numbers = Arc::new(Numbers::new(5, 1));
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let gone_on = Arc::new(AtomicUsize::new(0));
-        assert_eq!(numbers.take(), Some(5));
+        let line = Arc::new(Line::new(1, false));
+        assert_eq!(line.numbers.take(), Some(5));
         let io = {
-            let (numbers, waiting, gone_on) = (numbers.clone(), waiting.clone(), gone_on.clone());
-            thread::spawn(move || {
-                if numbers.take().is_some() {
-                    gone_on.fetch_add(1, Ordering::SeqCst);
-                    return;
-                }
-                waiting.fetch_add(1, Ordering::SeqCst);
-                full_fence();
-                if let Some(number) = numbers.take() {
-                    numbers.put(number);
-                    go_on(&waiting, &gone_on);
-                }
-            })
+            let line = line.clone();
+            thread::spawn(move || line.submit(0))
         };
-        numbers.put(5);
-        go_on(&waiting, &gone_on);
+        line.unclaim(5, 0);
         io.join().unwrap();
-        assert_eq!(gone_on.load(Ordering::SeqCst), 1);
+        assert_eq!(line.gone_on.load(Ordering::SeqCst), 1);
     });
-
-    /// `TableIo::freed`: one that waits goes on.
-    fn go_on(waiting: &AtomicUsize, gone_on: &AtomicUsize) {
-        full_fence();
-        if waiting.load(Ordering::SeqCst) != 0 && waiting.swap(0, Ordering::SeqCst) != 0 {
-            gone_on.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 }
 
-/// Two give numbers back while two wait for one, and what goes on ends at once and gives its own back, as
-/// `Executor::let_go_on` has it: nobody is left waiting, and nothing goes on inside another's going on.
+/// Two give numbers back while two wait for one, and what goes on ends at once and gives its own back: nobody is left
+/// waiting, and nothing goes on inside another's going on.
 #[test]
 fn what_goes_on_does_so_one_after_the_other() {
-    struct Line {
-        numbers: Numbers,
-        waiting: AtomicUsize,
-        going_on: InTurn,
-        gone_on: AtomicUsize,
-    }
-
-    fn let_go_on(line: &Line, depth: usize) {
-        full_fence();
-        if line.waiting.load(Ordering::SeqCst) != 0 {
-            line.going_on.ask(|| while line.numbers.any() && freed(line, depth + 1) {});
-        }
-    }
-
-    /// The first that waits goes on, ends, and gives back what it had.
-    fn freed(line: &Line, depth: usize) -> bool {
-        let one_less = |waiting: usize| waiting.checked_sub(1);
-        let first = line.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
-        if first.is_err() {
-            return false;
-        }
-        match line.numbers.take() {
-            Some(number) => {
-                assert_eq!(depth, 1, "the stack grows");
-                line.gone_on.fetch_add(1, Ordering::SeqCst);
-                line.numbers.put(number);
-                let_go_on(line, depth);
-            }
-            None => {
-                line.waiting.fetch_add(1, Ordering::SeqCst);
-                full_fence();
-                if let Some(number) = line.numbers.take() {
-                    line.numbers.put(number);
-                    let_go_on(line, depth);
-                }
-            }
-        }
-        true
-    }
-
     model(2, || {
-        let line = Arc::new(Line {
-            numbers: Numbers::new(0, 2),
-            waiting: AtomicUsize::new(2),
-            going_on: InTurn::default(),
-            gone_on: AtomicUsize::new(0),
-        });
-        assert_eq!((line.numbers.take(), line.numbers.take()), (Some(0), Some(1)));
+        let line = Arc::new(Line::new(2, true));
+        assert_eq!((line.numbers.take(), line.numbers.take()), (Some(5), Some(6)));
+        line.submit(0);
+        line.submit(0);
         let other = {
             let line = line.clone();
-            thread::spawn(move || {
-                line.numbers.put(1);
-                let_go_on(&line, 0);
-            })
+            thread::spawn(move || line.unclaim(6, 0))
         };
-        line.numbers.put(0);
-        let_go_on(&line, 0);
+        line.unclaim(5, 0);
         other.join().unwrap();
-        let left = line.waiting.load(Ordering::SeqCst);
+        let left = *line.waiting.lock().unwrap();
         assert_eq!((left, line.gone_on.load(Ordering::SeqCst)), (0, 2));
     });
+}
+
+/// A line's numbers, with I/O that waits for them: `Executor::let_go_on`, `TableIo::wait_for_job`, `TableIo::freed`.
+/// `depth` counts calls of `freed` on the stack.
+struct Line {
+    numbers: Numbers,
+    going_on: InTurn,
+    waiting: Mutex<usize>,
+    gone_on: AtomicUsize,
+    /// What goes on ends at once. Else it keeps its number.
+    ends: bool,
+}
+
+impl Line {
+    fn new(numbers: usize, ends: bool) -> Line {
+        Line {
+            numbers: Numbers::new(5, numbers),
+            going_on: InTurn::default(),
+            waiting: Mutex::new(0),
+            gone_on: AtomicUsize::new(0),
+            ends,
+        }
+    }
+
+    /// An I/O that takes a number, or waits for one.
+    fn submit(&self, depth: usize) {
+        if let Some(number) = self.numbers.take() {
+            assert!(depth <= 1, "the stack grows");
+            self.gone_on.fetch_add(1, Ordering::SeqCst);
+            if self.ends {
+                self.unclaim(number, depth);
+            }
+            return;
+        }
+        self.numbers.wait();
+        *self.waiting.lock().unwrap() += 1;
+        if let Some(number) = self.numbers.take() {
+            self.unclaim(number, depth);
+        }
+    }
+
+    fn unclaim(&self, number: usize, depth: usize) {
+        if self.numbers.put(number) {
+            self.going_on.ask(|| {
+                while self.numbers.any() && self.freed(depth + 1) {
+                    self.numbers.waited();
+                }
+            });
+        }
+    }
+
+    /// The first that waits goes on.
+    fn freed(&self, depth: usize) -> bool {
+        let mut waiting = self.waiting.lock().unwrap();
+        if *waiting == 0 {
+            return false;
+        }
+        *waiting -= 1;
+        drop(waiting);
+        self.submit(depth);
+        true
+    }
 }
 
 /// `Executor::run_begins` and `Executor::stop`: a background lane that has counted itself in and

@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
@@ -45,7 +45,7 @@ mod answers;
 mod lane;
 mod nested;
 
-use answers::{Answers, bit};
+use answers::Answers;
 use lane::{Errands, LaneCell};
 use nested::{Inner, Nested};
 
@@ -68,6 +68,9 @@ pub struct TableIo {
     minor: Minor,
     /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
+    /// The table's engine, from [`Host::run`] until [`Host::end_threads`]: it is there while a job or a lane's request
+    /// is.
+    engine: Handed<Option<Arc<Executor>>>,
     /// (-) The components, by [`ComponentIndex`].
     disks: Box<[Arc<Disk>]>,
     /// (-) For each component, `true` if its driver does what B_MEDIA_FUA asks for, whatever happens to it.
@@ -76,8 +79,8 @@ pub struct TableIo {
     jobs: Box<[JobCell]>,
     /// (r) Each lane's record, by its number.
     lanes: Box<[LaneCell]>,
-    /// (l) For each line, splits that wait for the number of a job.
-    waiting: Box<[Queue]>,
+    /// (l) For each line, splits that wait for the number of a job. Empty, nearly always.
+    waiting: Box<[SpinMutex<Waiting>]>,
     /// (l) For each runner, where its thread sleeps.
     parkers: Box<[Parker]>,
     /// (l) Work that may sleep: one queue for flushes and discards, and where targets ask for memory one for that.
@@ -90,8 +93,6 @@ pub struct TableIo {
     control: SpinMutex<()>,
     /// What a thread in [`Host::wait`] waits for may have come. With `control`.
     told: Condvar,
-    /// (a) Threads in [`Host::wait`] for the number of a job.
-    wanting: AtomicUsize,
 }
 
 /// Splits in the order in which they came, linked through themselves.
@@ -128,41 +129,6 @@ impl Waiting {
     }
 }
 
-/// Splits that wait for the number of a job of one line. Empty, nearly always: whoever gives a number back
-/// looks at the count only.
-struct Queue {
-    /// Splits that wait, or are about to.
-    count: AtomicUsize,
-    splits: SpinMutex<Waiting>,
-}
-
-impl Default for Queue {
-    fn default() -> Queue {
-        Queue { count: AtomicUsize::new(0), splits: SpinMutex::new(Waiting::default()) }
-    }
-}
-
-impl Queue {
-    /// Adds a split, whose sender must look for a number once more afterwards.
-    fn push(&self, split: NonNull<Split>) {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        self.splits.lock().push(split);
-    }
-
-    /// `true` if a split waits, or is about to. The caller has given a number back before.
-    #[inline]
-    fn is_awaited(&self) -> bool {
-        self.count.load(Ordering::SeqCst) != 0
-    }
-
-    /// Takes the first split.
-    fn pop(&self) -> Option<NonNull<Split>> {
-        let split = self.splits.lock().pop()?;
-        self.count.fetch_sub(1, Ordering::SeqCst);
-        Some(split)
-    }
-}
-
 /// The I/O, or the thread, that a job stands for.
 pub(super) enum Held {
     /// The number is not in use.
@@ -192,15 +158,13 @@ impl Held {
     /// The job is the caller's: it keeps the I/O.
     #[inline]
     unsafe fn part(&self) -> Option<(&Io, u32, u32)> {
-        match self {
-            Held::Whole(io, _) => Some((io, 0, io.bytes())),
-            // SAFETY: a piece keeps its split, and in it the I/O (caller).
-            Held::Piece(split, offset, bytes) => unsafe {
-                let (io, _) = (*split.as_ptr()).whole.as_ref()?;
-                Some((io, *offset, *bytes))
-            },
-            Held::Thread(_) | Held::Nothing => None,
+        if let Held::Whole(io, _) = self {
+            return Some((io, 0, io.bytes()));
         }
+        let Held::Piece(split, offset, bytes) = self else { return None };
+        // SAFETY: a piece keeps its split, and in it the I/O (caller).
+        let (io, _) = unsafe { (*split.as_ptr()).whole.as_ref()? };
+        Some((io, *offset, *bytes))
     }
 }
 
@@ -227,8 +191,8 @@ impl<T> Handed<T> {
 struct JobCell {
     /// The I/O, or the thread, that the job stands for.
     held: Handed<Held>,
-    /// The engine and the description of a job that is forwarded.
-    forwarded: Handed<Option<(Arc<Executor>, JobInfo)>>,
+    /// The description of a job that is forwarded.
+    forwarded: Handed<JobInfo>,
     /// The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
     /// target is not told.
     answers: Answers,
@@ -268,7 +232,12 @@ impl TableIo {
     ) -> Arc<TableIo> {
         let job = |(number, fan): (usize, &usize)| JobCell {
             held: Handed::new(Held::Nothing),
-            forwarded: Handed::new(None),
+            forwarded: Handed::new(JobInfo::new(
+                number,
+                (0, 0),
+                Op::Read,
+                (Sector::ZERO, Sector::ZERO),
+            )),
             answers: Answers::default(),
             changed: Handed::new(None),
             nested: Nested::row(number, *fan),
@@ -279,11 +248,12 @@ impl TableIo {
             slot,
             minor,
             ready,
+            engine: Handed::new(None),
             disks,
             keeps_fua,
             jobs: plan.jobs.iter().enumerate().map(job).collect(),
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
-            waiting: (0..plan.lines).map(|_| Queue::default()).collect(),
+            waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
             parkers,
             errands: (0..=usize::from(plan.grows))
                 .map(|_| Errands::new(plan.lanes.len()))
@@ -292,7 +262,6 @@ impl TableIo {
             ending: AtomicBool::new(false),
             control: SpinMutex::new(()),
             told: Condvar::new(c"dmtable"),
-            wanting: AtomicUsize::new(0),
         });
         let all = table.lanes.iter().flat_map(|lane| lane.nested.iter());
         for nested in all.chain(table.jobs.iter().flat_map(|job| job.nested.iter())) {
@@ -301,37 +270,32 @@ impl TableIo {
         table
     }
 
+    /// The table's engine.
+    ///
+    /// # Safety
+    /// A job or a lane's request is under way.
+    unsafe fn engine(&self) -> &Arc<Executor> {
+        // SAFETY: written by `run`, before there were any, and by `end_threads`, when there are none.
+        let Some(engine) = (unsafe { &*self.engine.get() }) else {
+            panic!("dm: a job without its engine")
+        };
+        engine
+    }
+
     fn device(&self, component: ComponentIndex) -> Option<&crate::netbsd::vnode::BlockDevice> {
         self.disks.get(component.0 as usize).map(|disk| disk.device())
     }
 
-    /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight. The caller has claimed
-    /// the job's number. `here`: it is the I/O's sender.
+    /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight, with the description
+    /// that [`describe`] gives. The caller has claimed the job's number.
     ///
     /// # Safety
     /// The I/O is the caller's to send and inside the gate behind which `engine`'s table stands, and the piece lies in it.
     /// Until this returns something else of the caller's keeps the table: the sender's count of the split, or
     /// another pass.
-    pub(super) unsafe fn submit(
-        &self,
-        engine: &Arc<Executor>,
-        (line, number): (usize, usize),
-        held: Held,
-        taken: Taken,
-        here: bool,
-    ) {
-        // SAFETY: the I/O is the caller's.
-        let Some((io, _, bytes)) = (unsafe { held.part() }) else {
-            panic!("dm: a job without its I/O")
-        };
-        let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
-        let info = JobInfo {
-            fua: io.is_fua(),
-            came: cpu::milliseconds(),
-            here,
-            ..JobInfo::new(number, (line, taken.queue), Op::rw(io.is_write()), range)
-        };
-        self.hold(number, held);
+    #[inline(always)]
+    pub(super) unsafe fn submit(&self, engine: &Arc<Executor>, held: Held, info: JobInfo) {
+        self.hold(info.number(), held);
         engine.submit(info);
     }
 
@@ -347,13 +311,13 @@ impl TableIo {
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, others may carry the split on to its end, and with it what keeps the table.
         let _kept = Completing::new(self.slot);
-        if let Some(queue) = self.waiting.get(line) {
-            queue.push(split);
+        engine.wait_for_number(line);
+        if let Some(waiting) = self.waiting.get(line) {
+            waiting.lock().push(split);
         }
         // One may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
             engine.unclaim(line, number);
-            engine.let_go_on(line);
         }
     }
 
@@ -371,12 +335,12 @@ impl TableIo {
         range: (Sector, Sector),
     ) -> Result<bool, Errno> {
         let mut number = None;
-        self.wanting.fetch_add(1, Ordering::SeqCst);
+        engine.wait_for_number(line);
         self.wait(&mut || {
             number = number.or_else(|| engine.claim(line));
             number.is_some()
         });
-        self.wanting.fetch_sub(1, Ordering::SeqCst);
+        engine.waited(line);
         let number = number.ok_or(Errno::EIO)?;
         let answer = AtomicI32::new(NOT_YET);
         self.hold(number, Held::Thread(NonNull::from(&answer)));
@@ -437,6 +401,8 @@ impl TableIo {
 
 impl Host for TableIo {
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
+        // SAFETY: no thread polls lanes yet, and no I/O comes before this is over.
+        unsafe { *self.engine.get() = runners.first().map(|runner| runner.executor().clone()) };
         let mut threads = Vec::new();
         let start = |threads: &mut Vec<Thread>| {
             for mut runner in runners {
@@ -487,6 +453,8 @@ impl Host for TableIo {
         while self.slot.completing.load(Ordering::SeqCst) != 0 {
             cpu::pause();
         }
+        // SAFETY: nothing is in flight, and the threads have ended.
+        drop(unsafe { (*self.engine.get()).take() });
     }
 
     fn kick(&self, runner: usize) {
@@ -501,6 +469,10 @@ impl Host for TableIo {
 
     fn answer(&self, lane: usize) -> Option<Answer> {
         self.take_answer(lane)
+    }
+
+    fn outcome(&self, lane: usize) -> Option<Outcome> {
+        self.take_outcome(lane)
     }
 
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8])) {
@@ -520,6 +492,17 @@ impl Host for TableIo {
     }
 
     fn end(&self, job: usize, result: Result<(), Errno>) {
+        let held = self.jobs.get(job).map(|cell| cell.held.get());
+        // SAFETY: the caller has the job, so that its cell is the caller's; what is read is written over.
+        unsafe {
+            if let (Some(held), Ok(())) = (held, result)
+                && let Held::Whole(io, journey) = &*held
+            {
+                let (io, journey) = (ptr::read(io), ptr::read(journey));
+                held.write(Held::Nothing);
+                return self.slot.finish(io, journey);
+            }
+        }
         self.answer_held(self.take_held(job), result.map_err(|errno| (0, errno)));
     }
 
@@ -536,60 +519,52 @@ impl Host for TableIo {
         }
     }
 
-    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
-        let (cell, device) = (self.jobs.get(job.number()), self.device(to.component));
-        let (Some(cell), Some(device)) = (cell, device) else {
-            let held = self.take_held(job.number());
-            engine.forwarded(job);
-            return self.answer_held(held, Err((0, Errno::EIO)));
-        };
+    fn forward(&self, job: &JobInfo, to: Place) {
+        let Some(cell) = self.jobs.get(job.number()) else { return };
         // SAFETY: the job is ours, and with it its cell, its nested buffer, its piece and the I/O;
         // `job_done` ends it.
         unsafe {
+            *cell.forwarded.get() = *job;
             let part = (*cell.held.get()).part().zip(cell.nested.first());
-            let Some(((io, offset, bytes), nested)) = part else {
-                let held = self.take_held(job.number());
-                engine.forwarded(job);
-                return self.answer_held(held, Err((0, Errno::EIO)));
+            let Some(((io, offset, bytes), nested, device)) = part
+                .zip(self.device(to.component))
+                .map(|((part, nested), device)| (part, nested, device))
+            else {
+                return self.forwarded_over(job.number(), Err((0, Errno::EIO)));
             };
             buf::nest(nested.buf(), io, offset, bytes, to.sector, job_done);
-            *cell.forwarded.get() = Some((engine, *job));
             device.vnode().strategy(nested.buf());
         }
     }
 
-    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
-        let wrong = Outcome { failed: u32::MAX, errno: Errno::EIO };
-        let Some(cell) = self.jobs.get(job.number()).filter(|_| !to.is_empty()) else {
-            return engine.answered(*job, wrong);
-        };
+    fn forward_each(&self, job: &JobInfo, to: &[Place]) {
+        let Some(cell) = self.jobs.get(job.number()) else { return };
         // SAFETY: the job is ours, and with it its cell, its nested buffers, its piece and the I/O,
         // until all places have answered, and whoever sends counts as one more.
         unsafe {
-            let Some((io, offset, bytes)) = (*cell.held.get()).part() else {
-                return engine.answered(*job, wrong);
-            };
-            *cell.forwarded.get() = Some((engine, *job));
+            *cell.forwarded.get() = *job;
             cell.answers.begin(to.len().saturating_add(1));
+            let part = (*cell.held.get()).part();
             for (at, place) in to.iter().enumerate() {
-                match cell.nested.get(at).zip(self.device(place.component)) {
-                    Some((nested, device)) => {
-                        let buf = nested.buf();
-                        buf::nest(buf, io, offset, bytes, place.sector, job_done);
-                        device.vnode().strategy(buf);
-                    }
-                    None => self.job_answered(job.number(), bit(at), Err(Errno::EIO), false),
-                }
+                let (nested, device) = (cell.nested.get(at), self.device(place.component));
+                let (Some((io, offset, bytes)), Some(nested), Some(device)) =
+                    (part, nested, device)
+                else {
+                    cell.answers.add_lost(at);
+                    continue;
+                };
+                let buf = nested.buf();
+                buf::nest(buf, io, offset, bytes, place.sector, job_done);
+                device.vnode().strategy(buf);
             }
-            self.job_answered(job.number(), 0, Ok(()), true);
+            if cell.answers.add_done() {
+                self.all_answered(job.number(), true);
+            }
         }
     }
 
-    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place) {
-        let number = job.number();
-        let Some(cell) = self.jobs.get(number) else {
-            return engine.answered(*job, Outcome { failed: u32::MAX, errno: Errno::EIO });
-        };
+    fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place) {
+        let Some(cell) = self.jobs.get(job.number()) else { return };
         let bytes = job.length.to_bytes().and_then(|bytes| usize::try_from(bytes).ok());
         let bytes = bytes.filter(|bytes| *bytes <= data.len() && i32::try_from(*bytes).is_ok());
         // SAFETY: the job is ours, and with it its cell and its nested buffer, until the place has answered, and
@@ -597,7 +572,7 @@ impl Host for TableIo {
         // takes them back, which it does after that; the length was looked at.
         unsafe {
             let data = (*cell.changed.get()).insert(data).as_mut_ptr();
-            *cell.forwarded.get() = Some((engine, *job));
+            *cell.forwarded.get() = *job;
             cell.answers.begin(2);
             match cell.nested.first().zip(self.device(to.component)).zip(bytes) {
                 Some(((nested, device), bytes)) => {
@@ -605,9 +580,11 @@ impl Host for TableIo {
                     buf::fill(buf, data, bytes, to.sector, (true, job.fua), job_done);
                     device.vnode().strategy(buf);
                 }
-                None => self.job_answered(number, bit(0), Err(Errno::EIO), false),
+                None => cell.answers.add_lost(0),
             }
-            self.job_answered(number, 0, Ok(()), true);
+            if cell.answers.add_done() {
+                self.all_answered(job.number(), true);
+            }
         }
     }
 
@@ -624,19 +601,13 @@ impl Host for TableIo {
         self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
     }
 
-    fn is_awaited(&self, line: usize) -> bool {
-        self.waiting.get(line).is_some_and(Queue::is_awaited)
-            || self.wanting.load(Ordering::SeqCst) != 0
-    }
-
     fn freed(&self, line: usize) -> bool {
-        let split = self.waiting.get(line).and_then(Queue::pop);
+        let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
         if let Some(split) = split {
             self.slot.advance(split, None);
         }
-        if self.wanting.load(Ordering::SeqCst) != 0 {
-            self.announce();
-        }
+        // A flush or a discard may wait, too.
+        self.announce();
         split.is_some()
     }
 
@@ -685,34 +656,53 @@ impl Host for TableIo {
     }
 }
 
+/// The description of the job, with a number of a line's, that `bytes` bytes of an I/O become. `here`: the caller is
+/// the I/O's sender.
+#[inline]
+pub(super) fn describe(
+    io: &Io,
+    bytes: u32,
+    (line, number): (usize, usize),
+    taken: Taken,
+    here: bool,
+) -> JobInfo {
+    let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
+    let op = Op::rw(io.is_write());
+    JobInfo { fua: io.is_fua(), here, ..JobInfo::new(number, (line, taken.queue), op, range) }
+}
+
 /// The name that ps(1) shows of a device's threads.
 fn name(minor: Minor) -> alloc::ffi::CString {
     alloc::ffi::CString::new(alloc::format!("dm{minor}")).unwrap_or_default()
 }
 
 impl TableIo {
-    /// One place of a job that was forwarded to each has answered, or whoever sends it is done; after the last the
-    /// target is told. `here` is `true` where that is the sender.
+    /// Tells the target that all places of a job that was forwarded to each have answered. `here` is `true` where the
+    /// sender does.
     ///
     /// # Safety
-    /// The job is forwarded, and the place had not answered. Something other than the job keeps the
-    /// table: the sender's count of the split, or [`Completing`].
-    unsafe fn job_answered(
-        &self,
-        number: usize,
-        place: u32,
-        result: Result<(), Errno>,
-        here: bool,
-    ) {
+    /// The caller's answer was the last. Something other than the job keeps the table: the sender's pass or count of the
+    /// split, or [`Completing`].
+    #[inline(always)]
+    unsafe fn all_answered(&self, number: usize, here: bool) {
         let Some(cell) = self.jobs.get(number) else { return };
-        if !cell.answers.add(place, result) {
-            return;
-        }
         // SAFETY: the last one has the cell to itself.
-        let forwarded = unsafe { (*cell.forwarded.get()).take() };
-        if let Some((engine, info)) = forwarded {
-            engine.answered(JobInfo { here: here && info.here, ..info }, cell.answers.outcome());
+        unsafe {
+            (*cell.forwarded.get()).here &= here;
+            self.engine().answered(*cell.forwarded.get(), cell.answers.outcome());
         }
+    }
+
+    /// Ends a job that was forwarded to one place, which has answered.
+    ///
+    /// # Safety
+    /// As for [`TableIo::all_answered`].
+    unsafe fn forwarded_over(&self, number: usize, outcome: buf::Outcome) {
+        let Some(cell) = self.jobs.get(number) else { return };
+        let held = self.take_held(number);
+        // SAFETY: the place has answered, so that the cell is ours.
+        unsafe { self.engine().forwarded(&*cell.forwarded.get()) };
+        self.answer_held(held, outcome);
     }
 }
 
@@ -725,20 +715,49 @@ unsafe extern "C" fn job_done(buf: *mut sys::buf) {
     // it is answered, last of all.
     unsafe {
         let inner = buf.cast::<Inner>();
-        let outcome = buf::outcome(buf);
-        // The answer may let the gate go, while this is still in a function of the table's.
-        let _kept = Completing::new((*(*inner).table).slot);
         let (table, number) = (&*(*inner).table, (*inner).number);
         let Some(cell) = table.jobs.get(number) else { return };
-        if cell.answers.are_awaited() {
-            let result = outcome.map_err(|(_, errno)| errno);
-            return table.job_answered(number, (*inner).place, result, false);
+        if !buf::is_complete(buf) || !cell.answers.are_awaited() {
+            return job_done_otherwise(inner, cell);
         }
-        let forwarded = (*cell.forwarded.get()).take();
-        let held = table.take_held(number);
-        if let Some((engine, info)) = forwarded {
-            engine.forwarded(&info);
+        if cell.answers.add_done() {
+            last_done(table, number, None);
         }
-        table.answer_held(held, outcome);
+    }
+}
+
+/// [`job_done`] of a job that was forwarded to one place, or of a place that has failed.
+///
+/// # Safety
+/// As for [`job_done`]; the record is the job's.
+#[inline(never)]
+unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
+    // SAFETY: as for `job_done`.
+    unsafe {
+        let (table, number, place) = (&*(*inner).table, (*inner).number, (*inner).place);
+        let result = buf::outcome(inner.cast());
+        if !cell.answers.are_awaited() {
+            last_done(table, number, Some(result));
+        } else if cell.answers.add(place, result.map_err(|(_, errno)| errno)) {
+            last_done(table, number, None);
+        }
+    }
+}
+
+/// The end of a forwarded job, in the completion of its last place: its one place has this outcome, or, `None`, all
+/// have answered.
+///
+/// # Safety
+/// The place's buffer is done, and the job is the caller's to end.
+#[inline(never)]
+unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::Outcome>) {
+    // The answer may let the gate go, while this is still in a function of the table's.
+    let _kept = Completing::new(table.slot);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match outcome {
+            Some(outcome) => table.forwarded_over(number, outcome),
+            None => table.all_answered(number, false),
+        }
     }
 }

@@ -26,7 +26,7 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
 use super::io::iogate::NotQueued;
-use super::job::{Held, TableIo};
+use super::job::{self, Held, TableIo};
 use super::kernel::NetBsd;
 use super::pieces::{Child, Journey, Parent, Split, impatient_origin};
 use super::slot::{Current, Slot};
@@ -227,7 +227,8 @@ impl Slot {
                 // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
                 // until after this.
                 Some(number) => unsafe {
-                    host.submit(engine, (line, number), Held::Whole(io, journey), taken, true);
+                    let info = job::describe(&io, io.bytes(), (line, number), taken, true);
+                    host.submit(engine, Held::Whole(io, journey), info);
                 },
                 // It waits for the number of a job, as a split.
                 None => {
@@ -382,7 +383,8 @@ impl Slot {
                                 };
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
                                 let piece = Held::Piece(split, offset, bytes);
-                                host.submit(engine, (line, number), piece, taken, here);
+                                let info = job::describe(io, bytes, (line, number), taken, here);
+                                host.submit(engine, piece, info);
                             }
                         }
                     }

@@ -238,3 +238,26 @@ fn several_cpus_share_a_line() {
     drop(node);
     bench.end();
 }
+
+#[test]
+fn what_waits_for_a_number_goes_on_one_after_the_other() {
+    const WRITES: usize = 20_000;
+    let bench = bench();
+    let disks = ["wd0", "wd1", "wd2"].map(|name| bench.disk(name, 8000));
+    // The first leg's first sectors lie on a disk that answers late, all others on disks that answer at once.
+    let leg = bench.device("leg", "0 512 linear /dev/wd0 0\n512 7488 linear /dev/wd1 0");
+    let table = format!("0 8000 mirror core 2 8 nosync 2 169:{} 0 /dev/wd2 0", leg.minor);
+    let device = bench.device("d", &table);
+    disks[0].hold();
+    // The first writes have all the numbers. When one of them is over, each of the others is over as soon as it is
+    // sent: were it sent from where the one before it ends, so many would not fit on a stack.
+    let mut ios: Vec<Io> = (0..WRITES).map(|_| Io::new(SECTOR)).collect();
+    for (n, io) in ios.iter_mut().enumerate() {
+        let block = if n < 64 { n } else { 64 + n % 900 };
+        io.start(device.dev(), Request::write(block as i64 * 8));
+    }
+    disks[0].release();
+    ios.iter_mut().for_each(|io| assert_eq!(io.wait().error, None));
+    drop(ios);
+    bench.end();
+}

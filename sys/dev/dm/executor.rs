@@ -289,14 +289,33 @@ impl Executor {
 
     /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
     /// anywhere.
+    #[inline]
     pub fn claim(&self, line: usize) -> Option<usize> {
         self.lines.get(line)?.free.take()
     }
 
-    /// Gives back a number that was claimed and for which no job was submitted. From anywhere.
+    /// Gives back a number that was claimed, and lets I/O go on that waits for one. From anywhere.
+    #[inline]
     pub fn unclaim(&self, line: usize, number: usize) {
+        if let Some(of) = self.lines.get(line)
+            && of.free.put(number)
+        {
+            self.let_go_on(line);
+        }
+    }
+
+    /// Counts somebody in who waits for a number of a line's jobs, until [`Executor::waited`]. The caller must try
+    /// to claim one once more afterwards. From anywhere.
+    pub fn wait_for_number(&self, line: usize) {
         if let Some(line) = self.lines.get(line) {
-            line.free.put(number);
+            line.free.wait();
+        }
+    }
+
+    /// Counts somebody out who has waited for a number. From anywhere.
+    pub fn waited(&self, line: usize) {
+        if let Some(line) = self.lines.get(line) {
+            line.free.waited();
         }
     }
 
@@ -304,6 +323,7 @@ impl Executor {
     /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
     /// with EIO: no target sees I/O that it has not been started for. From anywhere; calls
     /// [`Worker::at_once`](crate::worker::Worker::at_once).
+    #[inline]
     pub fn submit(self: &Arc<Self>, info: JobInfo) {
         let job = Job { info, executor: Some(self.clone()) };
         if self.state.load(Ordering::Acquire) == STOPPED {
@@ -317,7 +337,8 @@ impl Executor {
 
     /// Tells the target that all places of a job that was forwarded to each of them have answered. From anywhere:
     /// the host calls it in the last one's completion.
-    pub fn answered(self: Arc<Self>, info: JobInfo, outcome: Outcome) {
+    #[inline]
+    pub fn answered(self: &Arc<Self>, info: JobInfo, outcome: Outcome) {
         let job = Job { info, executor: Some(self.clone()) };
         let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
         if let Some(job) = line.target.answered(job, outcome) {
@@ -381,25 +402,22 @@ impl Executor {
     }
 
     /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
+    #[inline]
     pub(crate) fn free(&self, info: &JobInfo) {
         self.unclaim(info.line(), info.number());
-        self.let_go_on(info.line());
     }
 
     /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
     /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere. What goes on
     /// may end before that returns, and have more go on: one thread at a time does it.
-    pub fn let_go_on(&self, line: usize) {
-        if self.host.is_awaited(line) {
-            self.have_go_on(line);
-        }
-    }
-
     #[cold]
-    fn have_go_on(&self, at: usize) {
-        if let Some(line) = self.lines.get(at) {
-            line.going_on.ask(|| while line.free.any() && self.host.freed(at) {});
-        }
+    fn let_go_on(&self, at: usize) {
+        let Some(line) = self.lines.get(at) else { return };
+        line.going_on.ask(|| {
+            while line.free.any() && self.host.freed(at) {
+                line.free.waited();
+            }
+        });
     }
 
     /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
@@ -625,7 +643,7 @@ impl Executor {
 
     /// Describes a flush or discard for [`Executor::submit`].
     pub fn barrier(&self, number: usize, line: usize, op: Op, range: (Sector, Sector)) -> JobInfo {
-        JobInfo { came: self.host.now(), ..JobInfo::new(number, (line, 0), op, range) }
+        JobInfo::new(number, (line, 0), op, range)
     }
 }
 
@@ -683,9 +701,14 @@ impl Runner {
     /// polled again, if any sleeps.
     pub fn run(&mut self) -> Option<u32> {
         loop {
-            let next = self.wake_sleepers();
             let Runner { number, executor, lanes, sleepers } = &mut *self;
-            if !executor.ready.take(*number, |lane| poll(executor, lanes, sleepers, lane)) {
+            executor.ready.take(*number, |lane, at| {
+                if let Some(future) = lanes.get_mut(at) {
+                    poll(executor, future, sleepers, lane);
+                }
+            });
+            let next = self.wake_sleepers();
+            if !self.executor.ready.any(self.number) {
                 return next;
             }
         }
@@ -720,7 +743,10 @@ impl Runner {
 
     /// Polls one lane of this runner.
     pub fn poll(&mut self, lane: usize) {
-        poll(&self.executor, &mut self.lanes, &self.sleepers, lane);
+        let at = lane.checked_div(self.executor.ready.runners());
+        if let Some(future) = at.and_then(|at| self.lanes.get_mut(at)) {
+            poll(&self.executor, future, &self.sleepers, lane);
+        }
     }
 
     /// The runner's engine.
@@ -730,15 +756,12 @@ impl Runner {
 }
 
 /// Polls one of a runner's lanes, and notes whether it sleeps then.
-fn poll(executor: &Executor, lanes: &mut [LaneFuture], sleepers: &Cell<bool>, lane: usize) {
-    let at = lane.checked_div(executor.ready.runners());
-    if let Some(future) = at.and_then(|at| lanes.get_mut(at)) {
-        // A lane's own number is all that wakes it: no waker is asked for.
-        let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        debug_assert!(done.is_pending(), "a lane never ends");
-        let state = executor.lanes.get(lane);
-        if state.is_some_and(|state| state.sleeps.load(Ordering::Relaxed)) {
-            sleepers.set(true);
-        }
+fn poll(executor: &Executor, future: &mut LaneFuture, sleepers: &Cell<bool>, lane: usize) {
+    // A lane's own number is all that wakes it: no waker is asked for.
+    let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    debug_assert!(done.is_pending(), "a lane never ends");
+    let state = executor.lanes.get(lane);
+    if state.is_some_and(|state| state.sleeps.load(Ordering::Relaxed)) {
+        sleepers.set(true);
     }
 }

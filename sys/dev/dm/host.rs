@@ -11,8 +11,11 @@ use core::ffi::CStr;
 use core::fmt;
 
 use crate::Errno;
-use crate::executor::{Executor, Runner};
+#[cfg(doc)]
+use crate::executor::Executor;
+use crate::executor::Runner;
 use crate::job::{JobInfo, Place};
+use crate::lane::Outcome;
 pub use crate::ready::Ready;
 use crate::target::ComponentIndex;
 use crate::units::Sector;
@@ -107,7 +110,8 @@ pub struct Answer {
 /// Jobs and lanes go by number. The host never allocates for an I/O: what a [`Plan`] names was
 /// taken before.
 pub trait Host: Any + Send + Sync {
-    /// Starts the threads that poll lanes, one for each runner.
+    /// Starts the threads that poll lanes, one for each runner. The host refers to the runners' engine from here
+    /// until [`Host::end_threads`].
     ///
     /// # Errors
     /// Those of kthread(9); nothing runs then.
@@ -129,6 +133,11 @@ pub trait Host: Any + Send + Sync {
     /// Takes the answer to a lane's request, once it is there.
     fn answer(&self, lane: usize) -> Option<Answer>;
 
+    /// [`Host::answer`], to a request that brings nothing back.
+    fn outcome(&self, lane: usize) -> Option<Outcome> {
+        self.answer(lane).map(|Answer { failed, errno, .. }| Outcome { failed, errno })
+    }
+
     /// Hands a job's data to `use_it`.
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8]));
 
@@ -140,28 +149,25 @@ pub trait Host: Any + Send + Sync {
     fn give_back(&self, job: usize);
 
     /// Sends a job to a component; its answer is the job's. When it is there the host takes what it
-    /// keeps of the job, calls [`Executor::forwarded`], drops `engine`, and answers the I/O last:
-    /// it is what keeps the table.
-    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place);
+    /// keeps of the job, calls [`Executor::forwarded`], and answers the I/O last: it is what keeps the table.
+    fn forward(&self, job: &JobInfo, to: Place);
 
     /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's
     /// own. When all have answered the host calls [`Executor::answered`], from anywhere; before this returns, with
     /// [`JobInfo::here`] set, if they have by then.
-    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]);
+    fn forward_each(&self, job: &JobInfo, to: &[Place]);
 
     /// Sends a write to one place, with `data` in the place of the job's own, and FUA if the job has it.
     /// Until the place has answered nobody else touches them; then the host calls [`Executor::answered`], as for
     /// [`Host::forward_each`].
-    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place);
+    fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place);
 
     /// Takes the data that a job was sent with by [`Host::forward_changed`], which is over.
     fn take_changed(&self, job: usize) -> Option<Box<[u8]>>;
 
-    /// `true` if I/O, or a thread, may wait for the number of a line's job. Context: as for [`Host::end`].
-    fn is_awaited(&self, line: usize) -> bool;
-
-    /// Lets the first I/O go on that waits for the number of a line's job. `false` if none waits. Context: as for
-    /// [`Host::end`].
+    /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
+    /// [`Executor::wait_for_number`]; `false` if there is none. Has threads look again that wait for one. Called where
+    /// somebody was counted in, by one caller at a time. Context: as for [`Host::end`].
     fn freed(&self, line: usize) -> bool;
 
     /// `true` if a component puts a write with FUA on stable storage before it answers; what others

@@ -83,8 +83,6 @@ pub struct JobInfo {
     pub length: Sector,
     /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
     pub fua: bool,
-    /// When the job came, in milliseconds of [`Host::now`](crate::host::Host::now).
-    pub came: u32,
     /// `true` while the job is with its sender's thread or soft interrupt: when it comes, and after all places that
     /// it was forwarded to have answered before that returned.
     pub here: bool,
@@ -93,8 +91,8 @@ pub struct JobInfo {
 }
 
 impl JobInfo {
-    /// A job on a queue of a line, with a number of the line's, for a stretch of sectors; without FUA, of no time
-    /// and no tag.
+    /// A job on a queue of a line, with a number of the line's, for a stretch of sectors; without FUA, and with
+    /// no tag.
     #[inline]
     pub fn new(
         number: usize,
@@ -105,7 +103,7 @@ impl JobInfo {
         // A table has far fewer of both: there is memory for each. No line has the last queue.
         let (number, line) = (number as u32, line as u32);
         let queue = u8::try_from(queue).unwrap_or(u8::MAX);
-        JobInfo { number, line, queue, op, start, length, fua: false, came: 0, here: false, tag: 0 }
+        JobInfo { number, line, queue, op, start, length, fua: false, here: false, tag: 0 }
     }
 
     /// The job's number, as an index.
@@ -147,9 +145,9 @@ impl Job {
         self.info.fua
     }
 
-    /// When the job came, in milliseconds that wrap around.
-    pub fn came(&self) -> u32 {
-        self.info.came
+    /// Milliseconds since some moment, as [`Lane::now`](crate::lane::Lane::now) has them.
+    pub fn now(&self) -> u32 {
+        self.executor.as_ref().map_or(0, |executor| executor.host().now())
     }
 
     /// The target's own mark on the job; 0 at first.
@@ -193,40 +191,45 @@ impl Job {
     }
 
     /// Ends the job with a result.
-    pub fn end(mut self, result: Result<(), Errno>) {
-        if let Some(executor) = self.executor.take() {
-            executor.host().end(self.info.number(), result);
-            executor.free(&self.info);
+    #[inline]
+    pub fn end(self, result: Result<(), Errno>) {
+        if let (info, Some(executor)) = self.take_apart() {
+            executor.host().end(info.number(), result);
+            executor.free(&info);
         }
+    }
+
+    /// The job's description and its engine, for whoever ends the job.
+    #[inline]
+    fn take_apart(mut self) -> (JobInfo, Option<Arc<Executor>>) {
+        (self.info, self.executor.take())
     }
 
     /// Sends the job to a component as it is, and lets the component's answer be the job's: no
     /// lane waits for it. A flush and a discard go by way of a lane instead.
-    pub fn forward(mut self, to: Place) {
-        if let Some(executor) = self.executor.take() {
+    pub fn forward(self, to: Place) {
+        if let (info, Some(executor)) = self.take_apart() {
             // The number is free again when the component has answered: see `Executor::forwarded`.
-            let host = executor.shared_host();
-            host.forward(executor, &self.info, to);
+            executor.host().forward(&info, to);
         }
     }
 
     /// Sends a read or a write to several places at once, a read to one. When all have answered, the
     /// target is told with [`Worker::answered`](crate::worker::Worker::answered). No lane waits for
     /// it. At most as many places as [`Needs::fan`](crate::worker::Needs::fan) says, and at least one.
-    pub fn forward_each(mut self, to: &[Place]) {
-        if let Some(executor) = self.executor.take() {
-            let host = executor.shared_host();
-            host.forward_each(executor, &self.info, to);
+    #[inline]
+    pub fn forward_each(self, to: &[Place]) {
+        if let (info, Some(executor)) = self.take_apart() {
+            executor.host().forward_each(&info, to);
         }
     }
 
     /// Sends a write to one place with other data than its sender's, which are to be as long as the job at least.
     /// When the place has answered, [`Worker::answered`](crate::worker::Worker::answered) is called, as for
     /// [`Job::forward_each`], and must take the data back.
-    pub fn forward_changed(mut self, data: Box<[u8]>, to: Place) {
-        if let Some(executor) = self.executor.take() {
-            let host = executor.shared_host();
-            host.forward_changed(executor, &self.info, data, to);
+    pub fn forward_changed(self, data: Box<[u8]>, to: Place) {
+        if let (info, Some(executor)) = self.take_apart() {
+            executor.host().forward_changed(&info, data, to);
         }
     }
 
@@ -264,26 +267,35 @@ impl Job {
 
     /// Returns the job to the device, to be mapped again: by the table that comes next when the
     /// device is being suspended with noflush, else it fails with EIO.
-    pub fn give_back(mut self) {
-        if let Some(executor) = self.executor.take() {
+    pub fn give_back(self) {
+        if let (info, Some(executor)) = self.take_apart() {
             match executor.keeps_failed() {
-                true => executor.host().give_back(self.info.number()),
-                false => executor.host().end(self.info.number(), Err(Errno::EIO)),
+                true => executor.host().give_back(info.number()),
+                false => executor.host().end(info.number(), Err(Errno::EIO)),
             }
-            executor.free(&self.info);
+            executor.free(&info);
         }
     }
 }
 
 impl Drop for Job {
+    #[inline]
     fn drop(&mut self) {
-        // A job that is lost because of another panic, which unwinds in tests, is no news.
-        #[cfg(any(test, feature = "testing"))]
-        if std::thread::panicking() {
-            return;
+        if self.executor.is_some() {
+            lost();
         }
-        assert!(self.executor.is_none(), "dm: a job was lost");
     }
+}
+
+/// A job was dropped that had not been ended.
+#[cold]
+fn lost() {
+    // One that is lost because of another panic, which unwinds in tests, is no news.
+    #[cfg(any(test, feature = "testing"))]
+    if std::thread::panicking() {
+        return;
+    }
+    panic!("dm: a job was lost");
 }
 
 impl fmt::Debug for Job {

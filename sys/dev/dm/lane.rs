@@ -182,19 +182,37 @@ impl Lane {
 
     /// Moves a job's own data: reads it from one place, or writes it to each. A FUA write is FUA
     /// there. The job is still to be ended.
-    pub async fn send(&mut self, job: &Job, to: &[Place]) -> Outcome {
-        self.send_part(job, Sector::ZERO..job.length(), to).await
+    pub fn send(&mut self, job: &Job, to: &[Place]) -> impl Future<Output = Outcome> {
+        self.send_part(job, Sector::ZERO..job.length(), to)
     }
 
     /// Moves some of a job's sectors, counted from its first, between its data and each place,
     /// where they begin.
-    pub async fn send_part(&mut self, job: &Job, part: Range<Sector>, to: &[Place]) -> Outcome {
+    pub fn send_part(
+        &mut self,
+        job: &Job,
+        part: Range<Sector>,
+        to: &[Place],
+    ) -> impl Future<Output = Outcome> {
         let end = part.end.min(job.length());
-        let Some(length) = end.checked_sub(part.start).filter(|n| *n > Sector::ZERO) else {
-            return Outcome::OK;
-        };
-        let request = Request::Send { job: job.info, skip: part.start, length };
-        self.ask(request, to, Sector::ZERO).await
+        let length = end.checked_sub(part.start).filter(|n| *n > Sector::ZERO);
+        if let Some(length) = length {
+            let request = Request::Send { job: job.info, skip: part.start, length };
+            self.executor.host().begin(self.number, request, to);
+        }
+        let lane = &*self;
+        poll_fn(move |_| match length {
+            Some(_) => lane.outcome(),
+            None => Poll::Ready(Outcome::OK),
+        })
+    }
+
+    /// The outcome of the lane's request, which has no data of the lane's, once it is over.
+    fn outcome(&self) -> Poll<Outcome> {
+        match self.executor.host().outcome(self.number) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
     }
 
     /// Has each component put what was written to it on stable storage.

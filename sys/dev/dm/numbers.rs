@@ -10,11 +10,13 @@ use super::atomic::{AtomicUsize, Ordering, full_fence};
 
 /// Numbers from `first` on that are not in use: a bit each. Taken and given back from anywhere, without a lock.
 ///
-/// A caller that finds none and waits says so first, in a place of its own, and then looks again; one that gives a
-/// number back looks at that place afterwards. All of this is sequentially consistent, so that one of the two sees the other.
+/// A caller that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; one that gives a
+/// number back looks at the count afterwards. All of this is sequentially consistent, so that one of the two sees the other.
 pub struct Numbers {
     first: usize,
     words: Box<[AtomicUsize]>,
+    /// Those that wait for a number, or are about to.
+    waiters: AtomicUsize,
 }
 
 impl Numbers {
@@ -26,7 +28,7 @@ impl Numbers {
             _ => usize::MAX,
         };
         let words = (0..count.div_ceil(bits)).map(|at| AtomicUsize::new(word(at))).collect();
-        Numbers { first, words }
+        Numbers { first, words, waiters: AtomicUsize::new(0) }
     }
 
     /// Takes a number that is not in use, if there is any.
@@ -36,21 +38,23 @@ impl Numbers {
         for (at, word) in self.words.iter().enumerate() {
             let mut bits = word.load(Ordering::SeqCst);
             while bits != 0 {
-                let bit = bits & bits.wrapping_neg();
-                bits = word.fetch_and(!bit, Ordering::SeqCst);
-                if bits & bit != 0 {
-                    let number = at.wrapping_mul(usize::BITS as usize);
-                    let number = number.wrapping_add(bit.trailing_zeros() as usize);
+                let lowest = bits.trailing_zeros() as usize;
+                let bit = 1usize << lowest;
+                // Nothing but the bit is asked of the answer, so that it is one instruction.
+                if word.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+                    let number = at.wrapping_mul(usize::BITS as usize).wrapping_add(lowest);
                     return Some(self.first.wrapping_add(number));
                 }
+                bits = word.load(Ordering::SeqCst);
             }
         }
         None
     }
 
-    /// Gives back a number that was taken from here.
+    /// Gives back a number that was taken from here. `true` if somebody waits for one: the caller has to have them
+    /// look again.
     #[inline]
-    pub fn put(&self, number: usize) {
+    pub fn put(&self, number: usize) -> bool {
         let number = number.wrapping_sub(self.first);
         let bit = 1usize << (number % usize::BITS as usize);
         if let Some(word) = self.words.get(number / usize::BITS as usize) {
@@ -58,6 +62,18 @@ impl Numbers {
             debug_assert!(before & bit == 0, "given back twice");
         }
         full_fence();
+        self.waiters.load(Ordering::SeqCst) != 0
+    }
+
+    /// Counts somebody in who has found no number and waits for one. The caller must look for a number once
+    /// more afterwards.
+    pub fn wait(&self) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts somebody out who waited.
+    pub fn waited(&self) {
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// `true` if a number is not in use.

@@ -37,8 +37,11 @@ impl Ready {
     /// set it has woken the runner.
     #[inline]
     pub fn set(&self, lane: usize) -> Option<usize> {
-        let runner = lane.checked_rem(self.runners)?;
-        let at = lane.checked_div(self.runners)?;
+        // There is one runner, nearly always.
+        let (runner, at) = match self.runners {
+            1 => (0, lane),
+            runners => (lane.checked_rem(runners)?, lane.checked_div(runners)?),
+        };
         let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
         let word = self.words.get(runner.wrapping_mul(self.words_each).wrapping_add(word))?;
         // SeqCst: a runner says that it sleeps and then looks here; who sets a bit looks afterwards
@@ -46,35 +49,36 @@ impl Ready {
         (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
     }
 
-    fn words(&self, runner: usize) -> impl Iterator<Item = &AtomicUsize> {
-        let first = runner.saturating_mul(self.words_each);
-        self.words.iter().skip(first).take(self.words_each)
+    /// The words of a runner's lanes.
+    #[inline]
+    fn words(&self, runner: usize) -> &[AtomicUsize] {
+        let first = runner.wrapping_mul(self.words_each);
+        self.words.get(first..first.wrapping_add(self.words_each)).unwrap_or(&[])
     }
 
     /// `true` if a lane of this runner is to be polled.
     pub fn any(&self, runner: usize) -> bool {
-        self.words(runner).any(|word| word.load(Ordering::SeqCst) != 0)
+        self.words(runner).iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
-    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first.
-    pub fn take(&self, runner: usize, mut each: impl FnMut(usize)) -> bool {
-        let mut some = false;
-        for (number, word) in self.words(runner).enumerate() {
+    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first. `each` is given the
+    /// lane's number, and its number among the runner's.
+    #[inline]
+    pub fn take(&self, runner: usize, mut each: impl FnMut(usize, usize)) {
+        for (number, word) in self.words(runner).iter().enumerate() {
             let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
                 let at = number * usize::BITS as usize + bits.trailing_zeros() as usize;
                 bits &= bits.wrapping_sub(1);
-                some = true;
-                each(at.wrapping_mul(self.runners).wrapping_add(runner));
+                each(at.wrapping_mul(self.runners).wrapping_add(runner), at);
             }
         }
-        some
     }
 
     /// Takes one lane that is to be polled: the `choice`th of them, counted round. For a scheduler
     /// that decides the order.
     pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
-        let set: Vec<(usize, usize)> = (self.words(runner).enumerate())
+        let set: Vec<(usize, usize)> = (self.words(runner).iter().enumerate())
             .flat_map(|(number, word)| {
                 let bits = word.load(Ordering::SeqCst);
                 (0..usize::BITS as usize)
@@ -83,7 +87,7 @@ impl Ready {
             })
             .collect();
         let (number, bit) = *set.get(choice.checked_rem(set.len())?)?;
-        self.words(runner).nth(number)?.fetch_and(!(1usize << bit), Ordering::SeqCst);
+        self.words(runner).get(number)?.fetch_and(!(1usize << bit), Ordering::SeqCst);
         let at = number * usize::BITS as usize + bit;
         Some(at.wrapping_mul(self.runners).wrapping_add(runner))
     }

@@ -36,11 +36,30 @@ impl Answers {
     /// last: then all is the caller's.
     pub(super) fn add(&self, place: u32, result: Result<(), Errno>) -> bool {
         if let Err(errno) = result {
-            self.failed.fetch_or(place, Ordering::Relaxed);
-            let (none, errno) = (0, errno.raw());
-            let _ = self.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
+            self.note(place, errno);
         }
+        self.add_done()
+    }
+
+    /// Adds the answer of a place that did all it was asked to. `true` if it is the last.
+    #[inline]
+    pub(super) fn add_done(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Adds the answer of a place, by its number, that could not be sent to. It is not the last: whoever was sending
+    /// is.
+    #[cold]
+    pub(super) fn add_lost(&self, place: usize) {
+        self.add(bit(place), Err(Errno::EIO));
+    }
+
+    /// Notes that a place has failed.
+    #[cold]
+    fn note(&self, place: u32, errno: Errno) {
+        self.failed.fetch_or(place, Ordering::Relaxed);
+        let (none, errno) = (0, errno.raw());
+        let _ = self.errno.compare_exchange(none, errno, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The outcome, after the last answer.

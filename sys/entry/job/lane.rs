@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::Errno;
 use dm_core::host::{Answer, Host, Request};
-use dm_core::job::{Op, Place};
+use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::units::{Sector, SectorRange};
 
@@ -17,8 +17,9 @@ use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
 use super::{Completing, Handed, TableIo};
 use crate::entry::io::parker::Parker;
+use crate::netbsd::buf::{self, Io};
 use crate::netbsd::mutex::SpinMutex;
-use crate::netbsd::{buf, sys};
+use crate::netbsd::sys;
 
 /// A lane's request to its components, and the nested buffers that it goes in.
 ///
@@ -103,18 +104,14 @@ impl TableIo {
                 self.transfer(lane, places, (data, at, bytes), (true, fua));
             }
             Request::Send { job, skip, length } => {
-                let held = self.jobs.get(job.number()).map(|cell| cell.held.get());
-                let places =
-                    if job.op == Op::Read { places.get(..1).unwrap_or(&[]) } else { places };
+                let places = match job.op {
+                    Op::Read => places.get(..1).unwrap_or(&[]),
+                    _ => places,
+                };
+                // SAFETY: the lane has the job.
+                let part = unsafe { self.part_of(&job, skip, length) };
                 self.send_to(lane, places, |buf, place| {
-                    // SAFETY: the lane has the job, whose cell is its own meanwhile, and which keeps its I/O.
-                    let part = held.and_then(|held| unsafe { (*held).part() });
-                    let (io, offset, all) = part.ok_or(Errno::EINVAL)?;
-                    let (skip, bytes) = (small(skip)?, small(length)?);
-                    if skip.checked_add(bytes).is_none_or(|end| end > all) {
-                        return Err(Errno::EINVAL);
-                    }
-                    let offset = offset.checked_add(skip).ok_or(Errno::EINVAL)?;
+                    let (io, offset, bytes) = part.ok_or(Errno::EINVAL)?;
                     // SAFETY: the I/O stays until the job is ended, which its lane does after this request; the
                     // range lies in the job's part of it.
                     unsafe { buf::nest(buf, io, offset, bytes, place.sector, lane_done) };
@@ -132,17 +129,44 @@ impl TableIo {
         }
     }
 
+    /// The I/O that a job is a part of, and the bytes in it that are these sectors of the job. `None` if the job has no
+    /// such sectors.
+    ///
+    /// # Safety
+    /// The job is the caller's: it keeps its record and the I/O.
+    #[inline]
+    unsafe fn part_of(
+        &self,
+        job: &JobInfo,
+        skip: Sector,
+        length: Sector,
+    ) -> Option<(&Io, u32, u32)> {
+        let cell = self.jobs.get(job.number())?;
+        // SAFETY: the caller's promise.
+        let (io, offset, all) = unsafe { (*cell.held.get()).part()? };
+        let (skip, bytes) = (small(skip)?, small(length)?);
+        let fits = skip.checked_add(bytes).is_some_and(|end| end <= all);
+        Some((io, offset.checked_add(skip)?, bytes)).filter(|_| fits)
+    }
+
     /// [`Host::answer`].
     pub(super) fn take_answer(&self, lane: usize) -> Option<Answer> {
+        let Outcome { failed, errno } = self.take_outcome(lane)?;
+        let cell = self.lanes.get(lane)?;
+        // SAFETY: the request is over, so that its memory is the lane's again.
+        let (data, made) = unsafe { ((*cell.data.get()).take(), (*cell.made.get()).take()) };
+        Some(Answer { failed, errno, data, made })
+    }
+
+    /// [`Host::outcome`].
+    pub(super) fn take_outcome(&self, lane: usize) -> Option<Outcome> {
         let cell = self.lanes.get(lane)?;
         if cell.state.load(Ordering::Acquire) != DONE {
             return None;
         }
-        // SAFETY: the request is over, so that its memory is the lane's again.
-        let (data, made) = unsafe { ((*cell.data.get()).take(), (*cell.made.get()).take()) };
-        let Outcome { failed, errno } = cell.answers.outcome();
+        let outcome = cell.answers.outcome();
         cell.state.store(IDLE, Ordering::Relaxed);
-        Some(Answer { failed, errno, data, made })
+        Some(outcome)
     }
 
     /// Sends memory of a lane's own to or from places.
@@ -254,8 +278,8 @@ impl TableIo {
 }
 
 /// Bytes of some sectors, as a buffer counts them.
-fn small(length: Sector) -> Result<u32, Errno> {
-    length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok()).ok_or(Errno::EINVAL)
+fn small(length: Sector) -> Option<u32> {
+    length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok())
 }
 
 /// b_iodone of a lane's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.

@@ -6,8 +6,10 @@ use super::*;
 
 fn taken(ready: &Ready, runner: usize) -> Vec<usize> {
     let mut lanes = Vec::new();
-    let some = ready.take(runner, |lane| lanes.push(lane));
-    assert_eq!(some, !lanes.is_empty());
+    ready.take(runner, |lane, at| {
+        assert_eq!(lane, at * ready.runners() + runner);
+        lanes.push(lane);
+    });
     lanes
 }
 

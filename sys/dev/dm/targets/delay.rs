@@ -137,14 +137,16 @@ impl Worker for Delay {
         Needs { queues: vec![1, 1, 1], jobs: 64, ..Needs::default() }
     }
 
-    fn at_once(&self, job: Job) -> Option<Job> {
+    fn at_once(&self, mut job: Job) -> Option<Job> {
         self.class(job.op()).0.waiting.fetch_add(1, Ordering::Relaxed);
+        // When the job came, for `serve`.
+        job.set_tag(u64::from(job.now()));
         Some(job)
     }
 
     async fn serve(&self, job: Job, lane: &mut Lane) {
         let (class, _) = self.class(job.op());
-        let waited = lane.now().wrapping_sub(job.came());
+        let waited = lane.now().wrapping_sub(job.tag() as u32);
         let mut left = class.delay.saturating_sub(waited);
         // A sleep ends early when the device is being suspended: then all goes at once.
         while left > 0 && lane.sleep(left.min(NAP)).await {

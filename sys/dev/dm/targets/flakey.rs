@@ -179,7 +179,9 @@ impl Worker for Flakey {
         let result = match job.op() {
             Op::Read => {
                 let read = lane.send(&job, &[place]).await.ok();
-                job.with_data(|data| changes.iter().flatten().for_each(|c| c.apply(data, 0)));
+                if changes.iter().any(Option::is_some) {
+                    job.with_data(|data| changes.iter().flatten().for_each(|c| c.apply(data, 0)));
+                }
                 read
             }
             Op::Write => self.write(&mut job, changes, lane).await,

@@ -181,30 +181,54 @@ const BLOCKS: usize = 1024;
 const BLOCK: u64 = 8;
 
 impl Blocks {
-    fn of(start: Sector, length: Sector) -> impl Iterator<Item = usize> {
-        let (first, last) =
-            (start.0 / BLOCK, start.0.saturating_add(length.0.max(1)).wrapping_sub(1) / BLOCK);
+    /// The first block of these sectors, and the last. There is at least one sector, and they lie on the device.
+    #[inline]
+    fn of(start: Sector, length: Sector) -> (u64, u64) {
+        (start.0 / BLOCK, start.0.wrapping_add(length.0).wrapping_sub(1) / BLOCK)
+    }
+
+    /// The flags from a first block to a last one, each once.
+    fn flags((first, last): (u64, u64)) -> impl Iterator<Item = usize> {
         let count = last.wrapping_sub(first).saturating_add(1).min(BLOCKS as u64);
         (0..count).map(move |n| (first.wrapping_add(n) % BLOCKS as u64) as usize)
     }
 
     /// Begins a write, if no other that is under way may overlap it.
+    #[inline]
     fn enter(&mut self, start: Sector, length: Sector) -> bool {
+        let (first, last) = Blocks::of(start, length);
+        if first != last {
+            return self.enter_all((first, last));
+        }
+        let block = self.0.get_mut((first % BLOCKS as u64) as usize);
+        block.is_some_and(|busy| !core::mem::replace(busy, true))
+    }
+
+    #[inline(never)]
+    fn enter_all(&mut self, blocks: (u64, u64)) -> bool {
         let busy = |at: usize| self.0.get(at).is_none_or(|busy| *busy);
-        if Blocks::of(start, length).any(busy) {
+        if Blocks::flags(blocks).any(busy) {
             return false;
         }
-        self.put(start, length, true);
+        self.put_all(blocks, true);
         true
     }
 
     /// Ends a write that was begun.
+    #[inline]
     fn leave(&mut self, start: Sector, length: Sector) {
-        self.put(start, length, false);
+        let (first, last) = Blocks::of(start, length);
+        if first != last {
+            return self.put_all((first, last), false);
+        }
+        if let Some(busy) = self.0.get_mut((first % BLOCKS as u64) as usize) {
+            *busy = false;
+        }
     }
 
-    fn put(&mut self, start: Sector, length: Sector, busy: bool) {
-        for at in Blocks::of(start, length) {
+    #[inline(never)]
+    fn put_all(&mut self, blocks: (u64, u64), busy: bool) {
+        for at in Blocks::flags(blocks) {
             if let Some(block) = self.0.get_mut(at) {
                 *block = busy;
             }

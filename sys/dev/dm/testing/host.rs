@@ -4,7 +4,7 @@
 //! them, and requests are done at once. No data moves.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
@@ -28,6 +28,7 @@ pub struct FakeHost {
     sizes: Vec<Sector>,
     answers: Vec<Mutex<Option<Answer>>>,
     runners: Mutex<Vec<Runner>>,
+    engine: Mutex<Weak<Executor>>,
     /// The clock moves on a little each time that it is asked, so that nobody sleeps for ever.
     now: AtomicU32,
 }
@@ -44,13 +45,22 @@ impl FakeHost {
             sizes: components.iter().map(Component::size).collect(),
             answers: plan.lanes.iter().map(|_| Mutex::new(None)).collect(),
             runners: Mutex::new(Vec::new()),
+            engine: Mutex::new(Weak::new()),
             now: AtomicU32::new(0),
         })
     }
 }
 
+impl FakeHost {
+    fn engine(&self) -> Arc<Executor> {
+        lock(&self.engine).upgrade().expect("an engine whose jobs are forwarded")
+    }
+}
+
 impl Host for FakeHost {
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
+        *lock(&self.engine) =
+            runners.first().map(|r| Arc::downgrade(r.executor())).unwrap_or_default();
         *lock(&self.runners) = runners;
         Ok(())
     }
@@ -84,16 +94,16 @@ impl Host for FakeHost {
 
     fn give_back(&self, _: usize) {}
 
-    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, _: Place) {
-        engine.forwarded(job);
+    fn forward(&self, job: &JobInfo, _: Place) {
+        self.engine().forwarded(job);
     }
 
-    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, _: &[Place]) {
-        engine.answered(*job, Outcome::OK);
+    fn forward_each(&self, job: &JobInfo, _: &[Place]) {
+        self.engine().answered(*job, Outcome::OK);
     }
 
-    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, _: Box<[u8]>, _: Place) {
-        engine.answered(*job, Outcome::OK);
+    fn forward_changed(&self, job: &JobInfo, _: Box<[u8]>, _: Place) {
+        self.engine().answered(*job, Outcome::OK);
     }
 
     fn take_changed(&self, _: usize) -> Option<Box<[u8]>> {
@@ -115,10 +125,6 @@ impl Host for FakeHost {
     }
 
     fn keeps_fua(&self, _: ComponentIndex) -> bool {
-        false
-    }
-
-    fn is_awaited(&self, _: usize) -> bool {
         false
     }
 

@@ -79,6 +79,7 @@ impl Mirror {
 
     /// A write that has just come, in the thread of its sender: it goes on at once if nothing has to be
     /// done before.
+    #[inline]
     pub(super) fn write_at_once(&self, job: Job) -> Option<Job> {
         let admit = {
             let mut state = self.state.lock();
@@ -91,17 +92,25 @@ impl Mirror {
     }
 
     /// Sends a write where it may go; else the answer is the write.
-    fn go(&self, mut job: Job, admit: Admit) -> Option<Job> {
+    #[inline(always)]
+    fn go(&self, job: Job, admit: Admit) -> Option<Job> {
+        // There are two legs, nearly always.
+        if let (Admit::All, [first, second]) = (&admit, &*self.legs) {
+            let start = job.start();
+            job.forward_each(&[first.place(start), second.place(start)]);
+            return None;
+        }
+        self.go_elsewhere(job, admit)
+    }
+
+    /// [`Mirror::go`], where there are more legs or the write does not go to all.
+    #[inline(never)]
+    fn go_elsewhere(&self, mut job: Job, admit: Admit) -> Option<Job> {
         let start = job.start();
         match admit {
             Admit::All => {
-                // There are two legs, nearly always.
-                if let [first, second] = &*self.legs {
-                    job.forward_each(&[first.place(start), second.place(start)]);
-                } else {
-                    let (places, count) = self.places(start, None);
-                    job.forward_each(places.get(..count).unwrap_or(&places));
-                }
+                let (places, count) = self.places(start, None);
+                job.forward_each(places.get(..count).unwrap_or(&places));
                 None
             }
             Admit::Alone(leg) => {
@@ -118,6 +127,7 @@ impl Mirror {
     }
 
     /// A write that was counted as under way is over.
+    #[inline(always)]
     pub(super) fn write_over(&self, job: &Job) {
         let region = self.region(job.start());
         let (waiters, drained) = {
@@ -131,9 +141,15 @@ impl Mirror {
             let drained = left == 0 && state.recovering == Some(region);
             (core::mem::take(&mut state.waiters), drained)
         };
-        if waiters != 0 {
-            job.resubmit(&self.waiting);
+        if waiters != 0 || drained {
+            self.let_go_on(job, drained);
         }
+    }
+
+    /// Has those look again that wait for a write to be over.
+    #[cold]
+    fn let_go_on(&self, job: &Job, drained: bool) {
+        job.resubmit(&self.waiting);
         if drained {
             job.raise(&self.changed);
         }

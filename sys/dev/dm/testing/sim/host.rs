@@ -82,6 +82,12 @@ impl LaneState {
 }
 
 impl Host {
+    /// The engine, which runs.
+    fn engine(&self) -> Arc<Executor> {
+        let engine = self.with(|state, number| state.host(number).executor.upgrade());
+        engine.expect("an engine whose jobs are forwarded")
+    }
+
     /// The host of a table of a device, with these disks as components, in order.
     pub fn new(
         shared: &Arc<Shared>,
@@ -271,7 +277,12 @@ impl LaneState {
 
 impl host::Host for Host {
     fn run(self: Arc<Self>, runners: Vec<Runner>) -> Result<(), Errno> {
-        let executor = runners.first().map(|runner| Arc::downgrade(runner.executor()));
+        let executor = runners.first().map(|runner| {
+            let engine = runner.executor();
+            // The simulation knows itself who waits, and looks each time.
+            (0..engine.lines()).for_each(|line| engine.wait_for_number(line));
+            Arc::downgrade(engine)
+        });
         *self.runners() = runners.into_iter().map(Some).collect();
         self.with(|state, number| {
             let host = state.host(number);
@@ -397,7 +408,8 @@ impl host::Host for Host {
         });
     }
 
-    fn forward(&self, engine: Arc<Executor>, job: &JobInfo, to: Place) {
+    fn forward(&self, job: &JobInfo, to: Place) {
+        let engine = self.engine();
         let first = self.with(|state, number| {
             let stretch = state.host(number).jobs[job.number()].clone().expect("a job in use");
             let disk = self.disks[to.component.0 as usize];
@@ -420,7 +432,8 @@ impl host::Host for Host {
         self.finish_from(first);
     }
 
-    fn forward_each(&self, engine: Arc<Executor>, job: &JobInfo, to: &[Place]) {
+    fn forward_each(&self, job: &JobInfo, to: &[Place]) {
+        let engine = self.engine();
         let first = self.with(|state, number| {
             let host = state.host(number);
             let stretch = host.jobs[job.number()].clone().expect("a job in use");
@@ -452,7 +465,8 @@ impl host::Host for Host {
         self.finish_from(first);
     }
 
-    fn forward_changed(&self, engine: Arc<Executor>, job: &JobInfo, data: Box<[u8]>, to: Place) {
+    fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place) {
+        let engine = self.engine();
         let first = self.with(|state, number| {
             let host = state.host(number);
             let stretch = host.jobs[job.number()].clone().expect("a job in use");
@@ -500,10 +514,6 @@ impl host::Host for Host {
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
         let disk = self.disks[component.0 as usize];
         self.with(|state, _| state.disks[disk].keeps_fua)
-    }
-
-    fn is_awaited(&self, _: usize) -> bool {
-        true
     }
 
     fn freed(&self, line: usize) -> bool {

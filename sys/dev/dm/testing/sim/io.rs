@@ -486,7 +486,6 @@ impl Shared {
                     let range = (taken.start, Sector(length));
                     let info = |number| JobInfo {
                         fua,
-                        came: engine.shared_host().now(),
                         // Wherever it is: the host says by turns that there may be computed.
                         here: true,
                         ..JobInfo::new(number, (line, taken.queue), op, range)

@@ -234,7 +234,7 @@ fn a_signal_is_not_lost() {
 #[test]
 fn a_number_given_back_is_not_missed() {
     model(3, || {
-        let line = Arc::new(Line::new(1, false));
+        let line = Arc::new(Line::new(1, 0));
         assert_eq!(line.numbers.take(), Some(5));
         let io = {
             let line = line.clone();
@@ -246,15 +246,14 @@ fn a_number_given_back_is_not_missed() {
     });
 }
 
-/// Two give numbers back while two wait for one, and what goes on ends at once and gives its own back: nobody is left
-/// waiting, and nothing goes on inside another's going on.
+/// Two give numbers back while three wait for one, of which the first ends as soon as it has gone on and gives its own
+/// back: nobody is left waiting, and nothing goes on inside another's going on.
 #[test]
 fn what_goes_on_does_so_one_after_the_other() {
     model(2, || {
-        let line = Arc::new(Line::new(2, true));
+        let line = Arc::new(Line::new(2, 1));
         assert_eq!((line.numbers.take(), line.numbers.take()), (Some(5), Some(6)));
-        line.submit(0);
-        line.submit(0);
+        (0..3).for_each(|_| line.submit(0));
         let other = {
             let line = line.clone();
             thread::spawn(move || line.unclaim(6, 0))
@@ -262,7 +261,7 @@ fn what_goes_on_does_so_one_after_the_other() {
         line.unclaim(5, 0);
         other.join().unwrap();
         let left = *line.waiting.lock().unwrap();
-        assert_eq!((left, line.gone_on.load(Ordering::SeqCst)), (0, 2));
+        assert_eq!((left, line.gone_on.load(Ordering::SeqCst)), (0, 3));
     });
 }
 
@@ -273,12 +272,12 @@ struct Line {
     going_on: InTurn,
     waiting: Mutex<usize>,
     gone_on: AtomicUsize,
-    /// What goes on ends at once. Else it keeps its number.
-    ends: bool,
+    /// So many that go on end at once; those after them keep their numbers.
+    ends: usize,
 }
 
 impl Line {
-    fn new(numbers: usize, ends: bool) -> Line {
+    fn new(numbers: usize, ends: usize) -> Line {
         Line {
             numbers: Numbers::new(5, numbers),
             going_on: InTurn::default(),
@@ -292,8 +291,7 @@ impl Line {
     fn submit(&self, depth: usize) {
         if let Some(number) = self.numbers.take() {
             assert!(depth <= 1, "the stack grows");
-            self.gone_on.fetch_add(1, Ordering::SeqCst);
-            if self.ends {
+            if self.gone_on.fetch_add(1, Ordering::SeqCst) < self.ends {
                 self.unclaim(number, depth);
             }
             return;

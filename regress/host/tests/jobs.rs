@@ -44,6 +44,40 @@ fn data_pass_through_lanes() {
     bench.end();
 }
 
+/// I/O that waits for the number of a job, of which there are some dozens, goes on where another ends. What is below
+/// answers at once by then, so that the first to go on ends before the call returns that had it go on; the stack must
+/// not grow with each.
+#[test]
+fn much_io_that_waits_goes_on_one_after_the_other() {
+    const IOS: i64 = 4000;
+    let key = "5a".repeat(32);
+    for table in [
+        format!("0 1024 crypt aes-xts-plain64 {key} 0 169:1 0"),
+        "0 1024 mirror core 2 1024 nosync 2 169:1 0 169:1 1024".into(),
+    ] {
+        let bench = bench();
+        let _disk = bench.disk("wd0", 4000);
+        assert_eq!(bench.device("below", "0 2048 linear /dev/wd0 0").minor, 1);
+        let device = bench.device("d", &table);
+        // All of a mirror's only region is marked.
+        assert_eq!(strategy_write(device.dev(), 0, &[7; SECTOR]).error, None);
+        for write in [true, false] {
+            bench.on("suspend", "below").unwrap();
+            let mut ios: Vec<Io> = (0..IOS).map(|_| Io::with_data(vec![7; SECTOR])).collect();
+            for (n, io) in (0..).zip(&mut ios) {
+                let at = n % 1024;
+                io.start(device.dev(), if write { Request::write(at) } else { Request::read(at) });
+            }
+            bench.on("resume", "below").unwrap();
+            for io in &mut ios {
+                assert!(io.wait().is_complete(SECTOR));
+                same(io.data(), &[7; SECTOR], "what is written and read");
+            }
+        }
+        bench.end();
+    }
+}
+
 #[test]
 fn a_line_among_others_is_split_at_its_borders() {
     let bench = bench();

@@ -25,16 +25,21 @@ mod verity;
 
 const BLOCK: usize = 4096;
 
-/// Memory as kmem(9) gives it: whatever is as large as a page begins with one. A copy between two buffers takes up to
-/// twice as long where they lie otherwise.
+/// Memory in whole pages, as kmem(9) gives it where a page is asked for, or more; in large ones where it is as large as
+/// those, which a disk in memory is. A copy between two buffers that lie otherwise takes up to twice as long.
 struct Pages;
+
+/// Bytes of a large page.
+const LARGE: usize = 2 << 20;
 
 impl Pages {
     fn layout(layout: Layout) -> Layout {
-        match layout.size() {
-            BLOCK.. => layout.align_to(BLOCK).unwrap_or(layout),
-            _ => layout,
-        }
+        let align = match layout.size() {
+            LARGE.. => LARGE,
+            BLOCK.. => BLOCK,
+            _ => 1,
+        };
+        layout.align_to(align).unwrap_or(layout)
     }
 }
 
@@ -42,7 +47,13 @@ impl Pages {
 unsafe impl GlobalAlloc for Pages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { System.alloc(Pages::layout(layout)) }
+        let at = unsafe { System.alloc(Pages::layout(layout)) };
+        if layout.size() >= LARGE && !at.is_null() {
+            // SAFETY: the block is whole pages at its start, and what it says of them is advice. A system that has
+            // no large pages refuses.
+            unsafe { libc::madvise(at.cast(), layout.size() & !(LARGE - 1), libc::MADV_HUGEPAGE) };
+        }
+        at
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {

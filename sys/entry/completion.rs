@@ -185,7 +185,7 @@ impl Slot {
                 (*raw).failed.store(false, Ordering::Relaxed);
                 (*raw).pending.store(1, Ordering::Relaxed);
             }
-            self.advance(split, None);
+            self.advance(split, None, false);
         }
         again
     }
@@ -249,7 +249,7 @@ impl Slot {
     pub(super) fn serve(&'static self) {
         self.reserve.serve(|next| match next {
             Next::Starved(io) => self.submit(io),
-            Next::Halted(split) => self.advance(split, None),
+            Next::Halted(split) => self.advance(split, None, false),
         });
     }
 }

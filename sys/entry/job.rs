@@ -604,7 +604,7 @@ impl Host for TableIo {
     fn freed(&self, line: usize) -> bool {
         let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
         if let Some(split) = split {
-            self.slot.advance(split, None);
+            self.slot.advance(split, None, false);
         }
         // A flush or a discard may wait, too.
         self.announce();

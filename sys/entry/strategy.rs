@@ -84,7 +84,7 @@ pub unsafe extern "C" fn dmstrategy(bp: *mut sys::buf) {
     let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
     let Some(slot) = slot else { return io.fail(0, Errno::ENXIO) };
     match slot.gate.enter(cpu::current()) {
-        Some(pass) => slot.send(io, Journey::new(pass)),
+        Some(pass) => slot.send(io, Journey::new(pass), true),
         None => slot.submit_shut(io),
     }
 }
@@ -116,14 +116,16 @@ impl Slot {
         }
     }
 
-    /// Sends an I/O on that has entered the gate.
+    /// Sends an I/O on that has entered the gate, for its sender. A target does not compute for it here: who lets
+    /// others' I/O go on would do so for as long as they send more.
     pub(crate) fn dispatch(&'static self, io: Io, journey: Journey) {
-        self.send(io, journey);
+        self.send(io, journey, false);
     }
 
-    /// [`Slot::dispatch`], inlined into [`dmstrategy`].
+    /// [`Slot::dispatch`], inlined into [`dmstrategy`]. `here`: the caller is the I/O's sender, in whose thread a
+    /// target may compute.
     #[inline(always)]
-    fn send(&'static self, io: Io, journey: Journey) {
+    fn send(&'static self, io: Io, journey: Journey, here: bool) {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
         let (table, range) = match self.check(current, &io) {
@@ -167,11 +169,11 @@ impl Slot {
                 }
             }
             Some(Piece::Take(found, taken)) if found == range.length => {
-                self.hand_over(io, journey, taken);
+                self.hand_over(io, journey, taken, here);
             }
             Some(piece) => {
                 let (first, found) = Place::of(piece);
-                self.split(io, journey, range.start, first, found);
+                self.split(io, journey, range.start, (first, found), here);
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
@@ -214,10 +216,10 @@ impl Slot {
         }
     }
 
-    /// Hands all of an I/O to the target that takes it, as one job. Thread or soft interrupt; sleeps where
-    /// VOP_STRATEGY does.
+    /// Hands all of an I/O to the target that takes it, as one job. `here` as for [`Slot::send`]. Thread or soft
+    /// interrupt; sleeps where VOP_STRATEGY does.
     #[inline(never)]
-    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
+    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken, here: bool) {
         // The job may end before this returns, and its pass with it.
         let kept = self.gate.again(&journey.pass);
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
@@ -227,13 +229,13 @@ impl Slot {
                 // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
                 // until after this.
                 Some(number) => unsafe {
-                    let info = job::describe(&io, io.bytes(), (line, number), taken, true);
+                    let info = job::describe(&io, io.bytes(), (line, number), taken, here);
                     host.submit(engine, Held::Whole(io, journey), info);
                 },
                 // It waits for the number of a job, as a split.
                 None => {
                     let range = sectors_of(&io);
-                    self.split(io, journey, range.start, Place::Take(taken), range.length);
+                    self.split(io, journey, range.start, (Place::Take(taken), range.length), here);
                 }
             },
             // Only a target that serves I/O may take any.
@@ -251,7 +253,7 @@ impl Slot {
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
         let piece = table.and_then(|table| map_again(table, range));
         let (first, found) = piece.map_or((Place::Fail(Errno::EIO), range.length), Place::of);
-        self.split(io, journey, range.start, first, found);
+        self.split(io, journey, range.start, (first, found), false);
     }
 
     /// Checks an I/O against the table: that it may be done, and its range, cut at the device's end. `None`
@@ -287,14 +289,21 @@ impl Slot {
     }
 
     /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up: `found`
-    /// sectors to `first`.
+    /// sectors to `first`. `here` as for [`Slot::send`].
     #[inline(never)]
-    fn split(&'static self, io: Io, journey: Journey, start: Sector, first: Place, found: Sector) {
+    fn split(
+        &'static self,
+        io: Io,
+        journey: Journey,
+        start: Sector,
+        first: (Place, Sector),
+        here: bool,
+    ) {
         let local = journey.pass.local();
         let split = local.split.take().or_else(|| global()?.splits.get());
         let reserved = split.is_none();
         let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
-            if let Place::Track(.., tracker) = first {
+            if let (Place::Track(.., tracker), found) = first {
                 self.unsent(&journey, start, (found.0 as u32).wrapping_mul(DEV_BSIZE), tracker);
             }
             return self.starve(io, journey);
@@ -315,16 +324,19 @@ impl Slot {
         };
         // SAFETY: the split is ours, and what it was before has nothing to drop: its I/O was taken.
         unsafe { split.as_ptr().write(new) };
-        self.advance(split, Some((first, found)));
+        self.advance(split, Some(first), here);
     }
 
     /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
     /// number of a job. The next one may have been looked up. The caller is the split's sender: see
-    /// [`Split`].
+    /// [`Split`]; `here`, as for [`Slot::send`], that of its I/O too.
     #[inline]
-    pub(super) fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Place, Sector)>) {
-        // Else somebody whose I/O has ended has it go on.
-        let here = next.is_some();
+    pub(super) fn advance(
+        &'static self,
+        split: NonNull<Split>,
+        mut next: Option<(Place, Sector)>,
+        here: bool,
+    ) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
         // `release`; nobody else touches `sent`. Pieces under way touch `pending`, `failed` and
         // `bad` only.

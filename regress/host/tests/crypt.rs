@@ -149,6 +149,15 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
     let fua = Request::write(400).flags(B_MEDIA_FUA as u32);
     assert_eq!(computed(&mut io, device, fua), 0, "with FUA");
     assert!(io.wait().is_complete(128 * SECTOR));
+    // Whoever resumes the device does not compute for those that have waited: it would, as long as they send more.
+    bench.on("suspend", "d").unwrap();
+    let mut other = Io::new(64 * SECTOR);
+    io.start(device.dev(), Request::write(400));
+    other.start(device.dev(), Request::read(0));
+    let before = bytes_of_thread();
+    bench.on("resume", "d").unwrap();
+    assert_eq!(bytes_of_thread(), before, "by whoever resumes");
+    assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
     // One that fails has its buffer back, too.
     disk.fail_range(OFFSET + 600..OFFSET + 601, Errno::EIO);
     for _ in 0..10 {

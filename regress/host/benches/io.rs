@@ -20,6 +20,8 @@ use dm_host::{
 mod crypt;
 #[path = "io/recovery.rs"]
 mod recovery;
+#[path = "io/threads.rs"]
+mod threads;
 #[path = "io/verity.rs"]
 mod verity;
 
@@ -89,7 +91,11 @@ impl Bed {
     }
 
     fn on(spec: DiskSpec) -> Bed {
-        let machine = Machine::boot(Config::bench()).expect("boots");
+        Bed::with(Config::bench(), spec)
+    }
+
+    fn with(config: Config, spec: DiskSpec) -> Bed {
+        let machine = Machine::boot(config).expect("boots");
         let disk = machine.attach_disk(spec).expect("attaches");
         let control = machine.open("/dev/mapper/control", Flags::READ_WRITE).expect("opens");
         let (path, component) = (disk.path(), disk.dev());
@@ -287,37 +293,9 @@ fn time(case: &str) -> f64 {
     times[times.len() / 2].as_nanos() as f64 / ROUNDS as f64
 }
 
-/// I/O a second of `threads` threads at once.
-fn throughput(dev: Dev, threads: usize, machine: &Machine) -> f64 {
-    const ROUNDS: usize = 200_000;
-    let start = Instant::now();
-    let workers: Vec<_> = (0..threads)
-        .map(|_| {
-            machine.spawn(move || {
-                let mut io = Io::new(BLOCK);
-                dm_bench_measured(&raw mut io, dev, &Request::read(0), ROUNDS);
-            })
-        })
-        .collect();
-    workers.into_iter().for_each(|w| w.join());
-    (ROUNDS * threads) as f64 / start.elapsed().as_secs_f64()
-}
-
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// How the device scales from one thread to two, as a share of how its component does.
-fn scaling() -> (f64, f64) {
-    let (bed, dev, held, _) = Bed::case("linear");
-    let rounds = |dev| {
-        let one = throughput(dev, 1, &bed.machine);
-        throughput(dev, 2, &bed.machine) / one
-    };
-    let pairs: Vec<_> = (0..7).map(|_| (rounds(dev), rounds(bed.component))).collect();
-    drop(held);
-    (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()))
 }
 
 /// Milliseconds to load and resume a table of `count` lines: through the ioctl, and the driver's
@@ -407,6 +385,9 @@ fn main() {
     if arguments.iter().any(|a| a == "--crypt") {
         return crypt::measure();
     }
+    if arguments.iter().any(|a| a == "--threads") {
+        return threads::measure();
+    }
     if arguments.iter().any(|a| a == "--verity") {
         return verity::measure();
     }
@@ -440,11 +421,7 @@ fn main() {
             times[1] / times[0]
         );
     }
-    let (ours, component) = scaling();
-    println!(
-        "two threads against one: {ours:.2}, component {component:.2}, share {:.2}",
-        ours / component
-    );
+    threads::measure();
     crypt::measure();
     let (thousand, ten) = (loading(1_000), loading(10_000));
     println!(

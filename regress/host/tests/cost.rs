@@ -72,6 +72,30 @@ fn a_linear_line_takes_at_most_48_bytes() {
 }
 
 #[test]
+fn an_idle_device_takes_at_most_8_kib() {
+    const DEVICES: u32 = 200;
+    let bench = Bench::new();
+    bench.disk("wd0", 100);
+    let table = "0 100 linear /dev/wd0 0";
+    // With it comes what all devices share.
+    bench.device("first", table);
+    let names: Vec<_> = (0..DEVICES).map(|n| format!("vg0-lv{n}")).collect();
+    let each = |device: &dyn Fn(&str)| {
+        let bytes = taken(|| names.iter().for_each(|name| device(name)));
+        bytes as f64 / f64::from(DEVICES)
+    };
+    let created = each(&|name| assert_ne!(bench.create(name), 0));
+    let loaded = each(&|name| drop(bench.load(name, table).unwrap()));
+    // The driver's own, what disk(9), autoconf(9) and the like keep for it, and the hosted kernel's books on that.
+    println!(
+        "an idle device, two CPUs: {created:.0} bytes without a table, {loaded:.0} more with a linear line"
+    );
+    assert!((1024.0..=6144.0).contains(&created), "{created} bytes without a table");
+    assert!((256.0..=2048.0).contains(&loaded), "{loaded} bytes of a table");
+    bench.end();
+}
+
+#[test]
 fn io_takes_no_memory_and_no_mutex() {
     let bench = Bench::new();
     bench.disk("wd0", 100);

@@ -117,11 +117,9 @@ pub fn measure() {
     println!(
         "component  threads  alone  1 device  {DEVICES} devices  alone, each its own  a device on each"
     );
-    let kinds: [(&str, fn(&str) -> DiskSpec); 2] = [
-        ("null", |name| DiskSpec::null(name, SECTORS)),
-        ("memory", |name| DiskSpec::memory(name, SECTORS)),
-    ];
-    for (kind, spec) in kinds {
+    let null: fn(&str) -> DiskSpec = |name| DiskSpec::null(name, SECTORS);
+    let memory: fn(&str) -> DiskSpec = |name| DiskSpec::memory(name, SECTORS);
+    for (kind, spec) in [("null", null), ("memory", memory)] {
         // The hosted kernel has as many CPUs as threads: each counts its I/O where no other does.
         let bed = Bed::with(Config { ncpu: DEVICES, ..Config::bench() }, spec("wd0"));
         let devices = Devices::new(&bed, spec);

@@ -18,7 +18,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
@@ -601,6 +601,10 @@ impl Host for TableIo {
         self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
     }
 
+    fn completing(&self) -> &'static AtomicUsize {
+        &self.slot.completing
+    }
+
     fn freed(&self, line: usize) -> bool {
         let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
         if let Some(split) = split {
@@ -700,8 +704,12 @@ impl TableIo {
     unsafe fn forwarded_over(&self, number: usize, outcome: buf::Outcome) {
         let Some(cell) = self.jobs.get(number) else { return };
         let held = self.take_held(number);
-        // SAFETY: the place has answered, so that the cell is ours.
-        unsafe { self.engine().forwarded(&*cell.forwarded.get()) };
+        // SAFETY: the place has answered, so that the cell is ours until the number is given back. So the description is
+        // copied.
+        unsafe {
+            let info = *cell.forwarded.get();
+            self.engine().forwarded(&info);
+        }
         self.answer_held(held, outcome);
     }
 }

@@ -367,7 +367,8 @@ impl Executor {
 
     /// Puts jobs that were set aside at the front of their queue again, in their order.
     pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        for job in jobs.rev() {
+        for mut job in jobs.rev() {
+            job.info.here = false;
             let queue = self
                 .lines
                 .get(job.info.line())
@@ -467,12 +468,14 @@ impl Executor {
     /// Tells every line that new I/O is held and that jobs must end. Context: the thread that has the control
     /// flag; does not sleep.
     pub fn suspending(&self, how: Quiesce) {
+        // First what becomes of jobs, then that they must end: a lane that sees the second acts on the first.
+        self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::SeqCst);
+        // SeqCst, as a background lane counts itself in and then looks at the state.
         let begun =
-            self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::AcqRel, Ordering::Acquire);
+            self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::SeqCst, Ordering::Acquire);
         if begun.is_ok() {
             self.suspends.fetch_add(1, Ordering::SeqCst);
         }
-        self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::Release);
         for (at, line) in self.lines.iter().enumerate() {
             line.target.suspending(how);
             // Those that sleep, and the background.
@@ -483,9 +486,9 @@ impl Executor {
     /// Goes on after all: waiting for the I/O in flight was interrupted. Context: as for
     /// [`Executor::suspending`].
     pub fn go_on(&self) {
-        self.keeps_failed.store(false, Ordering::Release);
         let back =
             self.state.compare_exchange(SUSPENDING, RUNNING, Ordering::AcqRel, Ordering::Acquire);
+        self.keeps_failed.store(false, Ordering::Release);
         if back.is_ok() {
             self.look_again();
         }
@@ -498,7 +501,7 @@ impl Executor {
             return;
         }
         self.suspend_if_running();
-        self.host.wait(&mut || self.lines.iter().all(|l| l.busy.load(Ordering::Acquire) == 0));
+        self.host.wait(&mut || self.lines.iter().all(|l| l.busy.load(Ordering::SeqCst) == 0));
         for at in (0..self.lines.len()).rev() {
             // Stopping has no result.
             let _ = self.order(at, Order::Stop);

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::AtomicUsize;
 
 use crate::Errno;
 #[cfg(doc)]
@@ -164,6 +165,10 @@ pub trait Host: Any + Send + Sync {
 
     /// Takes the data that a job was sent with by [`Host::forward_changed`], which is over.
     fn take_changed(&self, job: usize) -> Option<Box<[u8]>>;
+
+    /// The count of callers that use the engine while nothing else of theirs keeps its table: [`Host::end_threads`] waits
+    /// until it is 0.
+    fn completing(&self) -> &'static AtomicUsize;
 
     /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
     /// [`Executor::wait_for_number`]; `false` if there is none. Has threads look again that wait for one. Called where

@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Errno;
 use crate::executor::Executor;
@@ -253,11 +254,15 @@ impl Job {
         }
     }
 
-    /// Puts the job at the front of its own line's queue again. From anywhere; does not sleep.
+    /// Puts the job at the front of its own line's queue again. From anywhere, also from what another table's I/O has
+    /// called; does not sleep.
     pub fn resubmit_itself(self) {
-        if let Some(executor) = self.executor.clone() {
-            executor.resubmit(core::iter::once(self));
-        }
+        let Some(executor) = &self.executor else { return };
+        // Once the job is in the queue it may end, and its table go. The reference below is dropped before the count
+        // is, so that it is not the last one: a soft interrupt may not free memory.
+        let _using = Using::new(executor.host().completing());
+        let executor = executor.clone();
+        executor.resubmit(core::iter::once(self));
     }
 
     /// `true` while new I/O is held and the jobs there are must end.
@@ -275,6 +280,22 @@ impl Job {
             }
             executor.free(&info);
         }
+    }
+}
+
+/// A count that keeps a table: see [`Host::completing`](crate::host::Host::completing).
+struct Using(&'static AtomicUsize);
+
+impl Using {
+    fn new(count: &'static AtomicUsize) -> Using {
+        count.fetch_add(1, Ordering::SeqCst);
+        Using(count)
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

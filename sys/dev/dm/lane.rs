@@ -187,7 +187,8 @@ impl Lane {
     }
 
     /// Moves some of a job's sectors, counted from its first, between its data and each place,
-    /// where they begin.
+    /// where they begin. Sectors beyond the job's end are left out; where none is left it is over at once. Like
+    /// [`Lane::send`], begins when it is called, and must be awaited.
     pub fn send_part(
         &mut self,
         job: &Job,

@@ -42,7 +42,9 @@ pub struct Needs {
     pub grows: bool,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
-    /// The number of threads that may serve the line at once: 1, but for targets that compute.
+    /// The number of threads that the line asks for: 1, but for targets that compute. A table's lines are all served by
+    /// as many as the one that asks for most, so that lanes of one line may be polled at the same time whatever it
+    /// asks for.
     pub threads: usize,
 }
 

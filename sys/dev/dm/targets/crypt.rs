@@ -271,11 +271,15 @@ impl Crypt {
             () => return Err(Errno::EINVAL),
         };
         words.end().map_err(|_| Errno::EINVAL)?;
-        if self.running.load(Ordering::SeqCst) {
-            return Err(Errno::EINVAL);
-        }
         // Wiped after the lock, which is held for a few instructions only.
-        let before = core::mem::replace(&mut *self.keys.lock(), keys);
+        let before = {
+            let mut current = self.keys.lock();
+            // Under the lock that a start has, too: nothing is encrypted with keys that are about to be others.
+            if self.running.load(Ordering::SeqCst) {
+                return Err(Errno::EINVAL);
+            }
+            core::mem::replace(&mut *current, keys)
+        };
         drop(before);
         Ok(())
     }
@@ -386,11 +390,12 @@ impl Worker for Crypt {
     }
 
     async fn start(&self, _lane: &mut Lane) -> Result<(), Errno> {
-        self.running.store(true, Ordering::SeqCst);
-        if self.keys.lock().is_none() {
-            self.running.store(false, Ordering::SeqCst);
+        let keys = self.keys.lock();
+        if keys.is_none() {
             return Err(Errno::EAGAIN);
         }
+        // Under the lock, as `change_key` looks at it.
+        self.running.store(true, Ordering::SeqCst);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::kernel::Fake;
@@ -126,6 +126,11 @@ impl Host for FakeHost {
 
     fn keeps_fua(&self, _: ComponentIndex) -> bool {
         false
+    }
+
+    fn completing(&self) -> &'static AtomicUsize {
+        static COMPLETING: AtomicUsize = AtomicUsize::new(0);
+        &COMPLETING
     }
 
     fn freed(&self, _: usize) -> bool {

@@ -193,7 +193,11 @@ impl Mirror {
     pub(super) fn hold(&self, mut job: Job, lane: &Lane) {
         job.set_tag(0);
         self.held.push(job);
-        // If the device is being suspended already nobody looks for it there.
+        self.give_back_held(lane);
+    }
+
+    /// Gives jobs back that are held, if the device is being suspended already: nobody looks for them there any more.
+    pub(super) fn give_back_held(&self, lane: &Lane) {
         while lane.suspending()
             && let Some(job) = self.held.pop()
         {

@@ -167,6 +167,13 @@ impl Mirror {
                         state.waiters = state.waiters.saturating_add(1);
                         return self.waiting.push(job);
                     }
+                    Admit::Hold => {
+                        job.set_tag(0);
+                        // Under the lock: recovery looks here after it has had the lock.
+                        self.held.push(job);
+                        drop(state);
+                        return self.give_back_held(lane);
+                    }
                     Admit::Mark if state.log_busy => return self.marking.push(job),
                     Admit::Mark => {
                         state.log_busy = true;
@@ -176,9 +183,6 @@ impl Mirror {
                 }
             };
             let marks = matches!(admit, Admit::Mark);
-            if matches!(admit, Admit::Hold) {
-                return self.hold(job, lane);
-            }
             job = match self.go(job, admit) {
                 Some(job) => job,
                 None => return,
@@ -199,9 +203,12 @@ impl Mirror {
 
     /// Has all legs put on stable storage what was written before; one flush at a time.
     pub(super) async fn flush(&self, job: Job, lane: &mut Lane) {
-        if core::mem::replace(&mut self.state.lock().flushing, true) {
-            // Nobody has let go in between: who flushes looks here afterwards.
-            return self.flushes.push(job);
+        {
+            let mut state = self.state.lock();
+            if core::mem::replace(&mut state.flushing, true) {
+                // Under the lock: the lane that flushes looks here after it has had the lock.
+                return self.flushes.push(job);
+            }
         }
         let failed = self.flush_legs(lane).await;
         let verdict = self.flush_failed(failed, lane);

@@ -120,7 +120,8 @@ impl Origin {
         // From the last, so that they come to stand in their order.
         while let Some(less) = left.checked_sub(1) {
             left = less;
-            let job = self.waiting.lock().jobs.pop_back();
+            // Those that come meanwhile stand behind.
+            let job = self.waiting.lock().jobs.remove(left);
             if let Some(job) = job {
                 job.resubmit_itself();
             }

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
 use super::disk::{Command, SECTOR, Transfer};
@@ -514,6 +515,11 @@ impl host::Host for Host {
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
         let disk = self.disks[component.0 as usize];
         self.with(|state, _| state.disks[disk].keeps_fua)
+    }
+
+    fn completing(&self) -> &'static AtomicUsize {
+        static COMPLETING: AtomicUsize = AtomicUsize::new(0);
+        &COMPLETING
     }
 
     fn freed(&self, line: usize) -> bool {

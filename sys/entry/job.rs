@@ -172,7 +172,8 @@ impl Held {
 struct Handed<T>(UnsafeCell<T>);
 
 // SAFETY: it has one user at a time, and the hand-over from one to the next is by the engine's
-// locks, or by a lane's `state`, released and acquired.
+// locks, by a lane's `state` or a job's number or answers, released and acquired, or by the component's driver,
+// from d_strategy to biodone(9).
 unsafe impl<T: Send> Sync for Handed<T> {}
 
 impl<T> Handed<T> {

@@ -43,8 +43,8 @@ pub struct Child {
     /// The buffer's b_objlock: adaptive (IPL_NONE), taken by biodone(9). The kernel's own would be one lock for
     /// all buffers.
     pub(super) lock: sys::kmutex_t,
-    /// The device that the child works for: written when it comes from the pool or the reserve, not when it
-    /// comes from a spare, which it never left the device for.
+    /// The device that the child works for: written when it comes from the pool or the reserve. A child in a spare
+    /// keeps its device: a spare belongs to one.
     pub(super) slot: *const Slot,
     /// The I/O that the child carries out, while it is in flight.
     pub(super) parent: MaybeUninit<Parent>,
@@ -205,7 +205,7 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
 /// drops the last count of `pending` has all of it, completes the I/O and gives the split back.
 ///
 /// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
-/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `pending`, `failed`, `again` and
+/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `start`, `pending`, `failed`, `again` and
 /// `bad`, and no more: nobody may make a reference to all of a split that is in flight.
 pub struct Split {
     /// (-) The I/O. `None` in a split that is not in use.

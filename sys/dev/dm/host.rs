@@ -125,10 +125,10 @@ pub trait Host: Any + Send + Sync {
     /// Wakes the thread of a runner. Context: thread or soft interrupt; does not sleep.
     fn kick(&self, runner: usize);
 
-    /// Begins a request of a lane, which has none under way. When it is over the host has the lane
-    /// polled, and [`Host::answer`] gives the result; one that is over when this returns may be found so
-    /// only by asking. A thread that polls lanes calls it, which may
-    /// sleep in VOP_STRATEGY; flushes and discards sleep elsewhere.
+    /// Begins a request of a lane, which has none under way. When the request ends the host has the lane
+    /// polled, and [`Host::answer`] gives the result; if it ends before this returns the lane is not woken, and must
+    /// ask. Context: a thread that polls lanes, which may sleep in VOP_STRATEGY; flushes and discards sleep
+    /// elsewhere.
     fn begin(&self, lane: usize, request: Request, places: &[Place]);
 
     /// Takes the answer to a lane's request, once it is there.
@@ -149,8 +149,8 @@ pub trait Host: Any + Send + Sync {
     /// [`Host::end`].
     fn give_back(&self, job: usize);
 
-    /// Sends a job to a component; its answer is the job's. When it is there the host takes what it
-    /// keeps of the job, calls [`Executor::forwarded`], and answers the I/O last: it is what keeps the table.
+    /// Sends a job to a component, whose answer is the job's. On completion the host takes the job's record, calls
+    /// [`Executor::forwarded`], and completes the I/O, in this order: the I/O keeps the table.
     fn forward(&self, job: &JobInfo, to: Place);
 
     /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's

@@ -54,7 +54,8 @@ pub struct Place {
 /// 3. an [`Aside`]: the target;
 /// 4. components, having been forwarded: the host, which has the [`JobInfo`].
 ///
-/// It must be ended once: [`Job::done`], [`Job::fail`], [`Job::forward`] or [`Job::give_back`]. Dropping one
+/// A job must be ended once: [`Job::end`], [`Job::done`], [`Job::fail`], [`Job::forward`] or [`Job::give_back`], or handed on:
+/// [`Job::forward_each`], [`Job::forward_changed`], [`Job::resubmit_itself`], [`Aside::push`]. Dropping one
 /// would leave an I/O without an answer, so that is a panic. While a job lives, its I/O is in flight: the device
 /// cannot be suspended, and its table and components stay. Context of all methods: thread or soft interrupt;
 /// none sleeps, but for a component's d_strategy where a job is forwarded in a thread.

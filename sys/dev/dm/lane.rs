@@ -284,7 +284,7 @@ impl Lane {
         self.executor.host().background_share().clamp(1, 100)
     }
 
-    /// Sleeps until a moment of [`Lane::now`]'s clock, at most half round it ahead, or until the
+    /// Sleeps until a moment of [`Lane::now`]'s clock, at most 2^31 milliseconds ahead, or until the
     /// device is being suspended: `false` then. While [`Lane::stopping`] is true it is `false` at
     /// once, so that a loop around it must end then.
     pub async fn sleep_until(&mut self, moment: u32) -> bool {

@@ -82,12 +82,12 @@ impl Numbers {
     }
 }
 
-/// Work that one thread at a time does, in a loop: who asks for it while another does it, or inside the work itself,
-/// leaves it to that one. So the stack does not grow where work asks for more of its kind. From anywhere, without a
-/// lock.
+/// Work that one caller at a time does, in a loop. A call that comes while another works, or from inside the work
+/// itself, has that one do it once more. So the stack does not grow where work asks for more of its kind. From
+/// anywhere, without a lock.
 #[derive(Default)]
 pub struct InTurn {
-    /// Who has asked since the last look; not 0 while somebody works.
+    /// Calls since the last look; not 0 while a caller works.
     asked: AtomicUsize,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A count of I/O under way that somebody may wait for, without a lock for who is counted.
+//! A count of I/O in flight that can be drained; counting takes no lock.
 //!
 //! `regress/models` includes this file and checks it, with [`Version`](crate::version::Version), under loom.
 
@@ -11,7 +11,7 @@ use super::atomic::{AtomicUsize, Ordering};
 /// In a count: whoever drains it waits for those that are counted, and nobody is counted in.
 const DRAINING: usize = 1 << (usize::BITS - 1);
 
-/// In a count: whoever is counted out is to ask the target. It stays.
+/// In a count: I/O that is counted out is to ask the target. Never cleared.
 const ASKING: usize = 1 << (usize::BITS - 2);
 
 /// The number of I/Os that are under way, of those that a target counts together.

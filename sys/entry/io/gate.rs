@@ -55,8 +55,8 @@ struct Cell<L> {
 }
 
 /// A reference to a gate's value: the right to be inside. It may be given back in any context and on any
-/// CPU, to the gate that it came from and to no other: it costs less not to carry along which one that is,
-/// so that who gives it back answers for it.
+/// CPU, to the gate that it came from and to no other. A pass does not record its gate, to stay small; the caller
+/// answers for it.
 #[must_use = "whoever entered must leave"]
 pub struct Pass<'g, L>(&'g Cell<L>);
 

@@ -10,7 +10,7 @@
 //!      └────────► Dead ◄───────┘                      before any I/O can find it)
 //! ```
 //!
-//! Every change of the door is made with the queue's lock held, and so is the look at the door that
+//! Every change of the door but that of a recycled slot is made with the queue's lock held, and so is the look at the door that
 //! decides whether an I/O is queued. [`IoGate::enter`] and [`IoGate::leave`] take the lock only when they
 //! find the door shut, to wake a drain that their count may have kept asleep: no caller has anything to
 //! remember.

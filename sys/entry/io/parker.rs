@@ -44,7 +44,7 @@ impl Parker {
     }
 
     /// Wakes the thread, if it sleeps or is about to. The work was made visible before, with a
-    /// SeqCst store. Context: thread or soft interrupt; does not sleep.
+    /// SeqCst store or under a lock that the look at it takes. Context: thread or soft interrupt; does not sleep.
     #[inline]
     pub fn unpark(&self) {
         full_fence();

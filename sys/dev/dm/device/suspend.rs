@@ -80,7 +80,7 @@ impl<K: Kernel> Driver<K> {
     /// with no lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
-    /// EINTR when a signal came first; nothing has changed then. With [`Quiesce::NoFlush`] targets
+    /// EINTR when a signal came first; the device goes on then, but I/O that a target held back has failed. With [`Quiesce::NoFlush`] targets
     /// may give back I/O that cannot complete, which the next table gets.
     pub fn suspend(
         &self,

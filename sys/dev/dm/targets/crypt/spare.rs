@@ -21,7 +21,7 @@ impl Spare {
         Spare { buffers: Spin::new((0..buffers).map(|_| vec![0; bytes].into()).collect()) }
     }
 
-    /// The buffer that was used last: what a CPU's cache has of one, it has of that.
+    /// Takes the buffer that was used last, which is the most likely to be in a CPU's cache.
     pub(super) fn take(&self) -> Option<Box<[u8]>> {
         self.buffers.lock().pop()
     }

@@ -93,8 +93,8 @@ impl Origin {
         waiting.room = waiting.room.saturating_sub(JOBS);
     }
 
-    /// The number of times that the jobs were woken which wait: whoever is about to wait asks for it before the look
-    /// that tells it to.
+    /// The number of times that waiting jobs were woken. Read before the look that decides to wait, and handed to
+    /// [`Origin::wait`], which refuses if it has changed.
     pub fn turn(&self) -> u64 {
         self.waiting.lock().turn
     }

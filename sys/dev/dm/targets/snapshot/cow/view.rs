@@ -23,8 +23,8 @@ const GOOD: usize = 1 << 8;
 const OVERFLOW: usize = 1 << 9;
 const ASKS_NOTHING: usize = 1 << 10;
 
-/// What I/O is mapped by. Between [`View::look`] and [`View::is`] anything may be read, and it is what there was if
-/// that says so.
+/// The part of a snapshot's state that I/O is mapped by. Values read after [`View::look`] are valid only if
+/// [`View::is`] answers `true` afterwards.
 pub struct View {
     version: Version,
     mode: AtomicUsize,
@@ -150,7 +150,7 @@ impl Shared {
     }
 }
 
-/// The state, to who holds its lock. It is being changed from the first mutable borrow on.
+/// A guard of the state. The first mutable borrow makes the version odd, and the end of the guard makes it even.
 pub struct Held<'a> {
     changes: bool,
     view: &'a View,

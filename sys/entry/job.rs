@@ -31,7 +31,7 @@ use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
 use super::component::Disk;
-use super::pieces::{Journey, Split};
+use super::pieces::{self, Journey, Split};
 use super::slot::Slot;
 use crate::entry::io::parker::Parker;
 use crate::netbsd::buf::{self, Io};
@@ -715,11 +715,28 @@ impl TableIo {
     }
 }
 
+/// The I/O that a forwarded job is, or is a piece of, and its journey.
+///
+/// # Safety
+/// `buf` is a nested buffer of a job that is forwarded until the answer is used no more.
+pub(super) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a Io, &'a Journey)> {
+    // SAFETY: the caller's promise: the buffer is the first field of its record, and the job's record does not change.
+    unsafe {
+        let inner = buf.cast::<Inner>();
+        let table = &*(*inner).table;
+        match &*table.jobs.get((*inner).number)?.held.get() {
+            Held::Whole(io, journey) => Some((io, journey)),
+            Held::Piece(split, ..) => pieces::whole_of(*split),
+            Held::Thread(_) | Held::Nothing => None,
+        }
+    }
+}
+
 /// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
 ///
 /// # Safety
 /// As for [`lane_done`].
-unsafe extern "C" fn job_done(buf: *mut sys::buf) {
+pub(super) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
     // SAFETY: as for `lane_done`; the job's piece is inside the gate, which keeps the table until
     // it is answered, last of all.
     unsafe {

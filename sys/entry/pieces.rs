@@ -17,6 +17,7 @@ use dm_core::units::Sector;
 use super::completion::{done, track_done};
 use super::io::Pass;
 use super::io::queue::{Ordered, Queue};
+use super::job::{self, job_done};
 use super::slot::{Local, Slot};
 use super::{Global, global, in_use};
 use crate::netbsd::buf::{self, Io, IoQueue};
@@ -99,20 +100,20 @@ impl Journey {
 pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     let mut buf: *const sys::buf = io.as_ptr();
     // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
-    // followed here stays, and nobody writes to it: b_iodone and `parent` were set before the child was
-    // sent, and a split's `whole` is taken by the last of its pieces.
+    // followed here stays, and nobody writes to it: b_iodone and `parent`, or a job's record, were set before
+    // the buffer was sent, and a split's `whole` is taken by the last of its pieces.
     unsafe {
-        let ours =
-            |iodone| [done as buf::Done, track_done].iter().any(|d| ptr::fn_addr_eq(iodone, *d));
-        while (*buf).b_iodone.is_some_and(ours) {
-            let child = buf.cast::<Child>();
-            let (io, journey) = match (*child).parent.assume_init_ref() {
-                Parent::Whole(io, journey) => (io, journey),
-                Parent::Piece(split, _) => {
-                    let whole = &raw const (*split.as_ptr()).whole;
-                    let (io, journey) = (*whole).as_ref()?;
-                    (io, journey)
+        while let Some(iodone) = (*buf).b_iodone {
+            let is = |other: buf::Done| ptr::fn_addr_eq(iodone, other);
+            let (io, journey) = if is(done) || is(track_done) {
+                match (*buf.cast::<Child>()).parent.assume_init_ref() {
+                    Parent::Whole(io, journey) => (io, journey),
+                    Parent::Piece(split, _) => whole_of(*split)?,
                 }
+            } else if is(job_done) {
+                job::whole_of(buf)?
+            } else {
+                return None;
             };
             if journey.impatient {
                 return Some(io.dev().minor());
@@ -121,6 +122,16 @@ pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
         }
     }
     None
+}
+
+/// The I/O that is split, and its journey.
+///
+/// # Safety
+/// The split is in flight until the answer is used no more.
+pub(super) unsafe fn whole_of<'a>(split: NonNull<Split>) -> Option<(&'a Io, &'a Journey)> {
+    // SAFETY: the caller's promise; `whole` does not change meanwhile. By a pointer: others write to the split.
+    let whole = unsafe { &(*split.as_ptr()).whole };
+    whole.as_ref().map(|(io, journey)| (io, journey))
 }
 
 /// An object of a pool that nobody uses now.

@@ -228,6 +228,31 @@ fn the_label_of_a_device_on_a_suspended_one_is_told_without_waiting() {
     bench.end();
 }
 
+/// The search for a label goes by way of a job there, whole or in pieces.
+#[test]
+fn so_it_is_where_a_target_between_them_serves_io() {
+    let (bench, lower, _) = on_a_suspended_device();
+    let line = |start, length| {
+        let key = "00".repeat(32);
+        format!(
+            "{start} {length} crypt aes-xts-plain64 {key} {start} 169:{} {start}\n",
+            lower.minor
+        )
+    };
+    let whole = bench.device("whole", &line(0, 2000));
+    let pieces = bench.device("pieces", &(line(0, 1) + &line(1, 1999)));
+    let above = bench.device("above", &on(pieces, 2000));
+    for device in [whole, pieces, above] {
+        let raw = bench.raw(device);
+        // SAFETY: plain numbers and characters.
+        let mut label: disklabel = unsafe { std::mem::zeroed() };
+        raw.ioctl(DIOCGDINFO as u64, &mut label).unwrap();
+        assert_eq!(label.d_secperunit, 2000);
+    }
+    bench.on("resume", "lower").unwrap();
+    bench.end();
+}
+
 #[test]
 fn a_label_for_a_device_on_a_suspended_one_waits_and_can_be_interrupted() {
     let (bench, _, upper) = on_a_suspended_device();

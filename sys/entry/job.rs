@@ -95,7 +95,8 @@ pub struct TableIo {
     told: Condvar,
 }
 
-/// Splits in the order in which they came, linked through themselves.
+/// Splits in the order in which they came, linked through themselves. One that goes on and finds that a newcomer has
+/// taken the number comes again, as the last.
 #[derive(Default)]
 struct Waiting {
     first: Option<NonNull<Split>>,

@@ -234,7 +234,7 @@ pub struct Split {
     /// (f) The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
     /// (a) `true` if a piece was given back: the whole I/O is to be mapped again, when its other pieces
-    /// are done.
+    /// are done, unless one of them has failed.
     pub(super) again: AtomicBool,
     /// (-) `true` if the split goes back to the device's reserve.
     pub(super) reserved: bool,

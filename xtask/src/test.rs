@@ -68,7 +68,7 @@ pub fn bench(args: &[String]) -> Result<()> {
     }
     setup::ensure(&[Need::Hosted])?;
     let rest = args.iter().filter(|arg| *arg != "--linux");
-    sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--"]).args(rest))?;
+    sh::run(sh::cargo().args(["bench", "--package", "dm-host", "--bench", "io", "--"]).args(rest))?;
     if args.iter().any(|arg| arg == "--linux") {
         linux::bench()?;
     }

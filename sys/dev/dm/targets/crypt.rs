@@ -19,7 +19,7 @@
 //! a few, and lanes do the others meanwhile. A job is never larger than a buffer. Flushes and discards have a lane.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
-//! are taken from the first, so that two jobs at one time have two threads. They call ciphers, and so do senders' threads as above,
+//! are taken from the first, so that two jobs of one queue at one time have two threads. They call ciphers, and so do senders' threads as above,
 //! never an interrupt: ciphers use the FPU, a sector a call.
 //!
 //! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits for another

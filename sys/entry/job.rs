@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use dm_core::Errno;
 use dm_core::errno;
 use dm_core::executor::{Executor, Runner};
-use dm_core::host::{Answer, End, Host, Plan, Ready, Request};
+use dm_core::host::{Answer, Completing, End, Host, Plan, Ready, Request};
 use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::table::Taken;
@@ -164,7 +164,7 @@ impl Held {
         }
         let Held::Piece(split, offset, bytes) = self else { return None };
         // SAFETY: a piece keeps its split, and in it the I/O (caller).
-        let (io, _) = unsafe { (*split.as_ptr()).whole.as_ref()? };
+        let (io, _) = unsafe { pieces::whole_of(*split)? };
         Some((io, *offset, *bytes))
     }
 }
@@ -203,23 +203,6 @@ struct JobCell {
     changed: Handed<Option<Box<[u8]>>>,
     /// Buffers for the places that the job is forwarded to.
     nested: Box<[Nested]>,
-}
-
-/// A count that keeps a table's memory while a function of the table's runs whose I/O, which kept the table, may
-/// be over: [`Host::end_threads`] waits until the slot's count is 0. In any context.
-struct Completing(&'static Slot);
-
-impl Completing {
-    fn new(slot: &'static Slot) -> Completing {
-        slot.completing.fetch_add(1, Ordering::SeqCst);
-        Completing(slot)
-    }
-}
-
-impl Drop for Completing {
-    fn drop(&mut self) {
-        self.0.completing.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl TableIo {
@@ -284,6 +267,16 @@ impl TableIo {
         engine
     }
 
+    /// The record of a job.
+    ///
+    /// # Panics
+    /// The table has no such number: the I/O that has it would never be answered.
+    #[inline]
+    fn job(&self, number: usize) -> &JobCell {
+        let Some(cell) = self.jobs.get(number) else { panic!("dm: a job with a strange number") };
+        cell
+    }
+
     fn device(&self, component: ComponentIndex) -> Option<&crate::netbsd::vnode::BlockDevice> {
         self.disks.get(component.0 as usize).map(|disk| disk.device())
     }
@@ -303,7 +296,7 @@ impl TableIo {
 
     /// Keeps what a job stands for, whose number the caller has claimed.
     fn hold(&self, number: usize, held: Held) {
-        let Some(cell) = self.jobs.get(number) else { panic!("dm: a job with a strange number") };
+        let cell = self.job(number);
         // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
         // and there is nothing to drop.
         unsafe { cell.held.get().write(held) };
@@ -312,7 +305,7 @@ impl TableIo {
     /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, others may carry the split on to its end, and with it what keeps the table.
-        let _kept = Completing::new(self.slot);
+        let _kept = Completing::new(&self.slot.completing);
         engine.wait_for_number(line);
         if let Some(waiting) = self.waiting.get(line) {
             waiting.lock().push(split);
@@ -346,7 +339,7 @@ impl TableIo {
         let number = number.ok_or(Errno::EIO)?;
         let answer = AtomicI32::new(NOT_YET);
         self.hold(number, Held::Thread(NonNull::from(&answer)));
-        engine.submit(engine.barrier(number, line, op, range));
+        engine.submit(JobInfo::new(number, (line, 0), op, range));
         // The answer is given under the lock that the question is asked under, so that whoever
         // gives it is done with `answer` when this returns.
         self.wait(&mut || answer.load(Ordering::Relaxed) != NOT_YET);
@@ -359,9 +352,7 @@ impl TableIo {
     /// Takes the I/O or the thread that a job stands for.
     fn take_held(&self, job: usize) -> Held {
         // SAFETY: the caller has the job, so that its cell is the caller's.
-        let held = self.jobs.get(job).map_or(Held::Nothing, |cell| unsafe {
-            core::mem::replace(&mut *cell.held.get(), Held::Nothing)
-        });
+        let held = unsafe { core::mem::replace(&mut *self.job(job).held.get(), Held::Nothing) };
         assert!(!matches!(held, Held::Nothing), "dm: a job was ended twice");
         held
     }
@@ -478,7 +469,7 @@ impl Host for TableIo {
     }
 
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8])) {
-        let Some(cell) = self.jobs.get(job) else { return };
+        let cell = self.job(job);
         // SAFETY: the caller has the job, so that its cell and its piece are the caller's. The
         // data is mapped until the I/O is complete, and while the job is not with a component
         // nobody else has it.
@@ -494,12 +485,10 @@ impl Host for TableIo {
     }
 
     fn end(&self, job: usize, result: Result<(), Errno>) {
-        let held = self.jobs.get(job).map(|cell| cell.held.get());
+        let held = self.job(job).held.get();
         // SAFETY: the caller has the job, so that its cell is the caller's; what is read is written over.
         unsafe {
-            if let (Some(held), Ok(())) = (held, result)
-                && let Held::Whole(io, journey) = &*held
-            {
+            if let (Ok(()), Held::Whole(io, journey)) = (result, &*held) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
                 held.write(Held::Nothing);
                 return self.slot.finish(io, journey);
@@ -522,7 +511,7 @@ impl Host for TableIo {
     }
 
     fn forward(&self, job: &JobInfo, to: Place) {
-        let Some(cell) = self.jobs.get(job.number()) else { return };
+        let cell = self.job(job.number());
         // SAFETY: the job is ours, and with it its cell, its nested buffer, its piece and the I/O;
         // `job_done` ends it.
         unsafe {
@@ -540,7 +529,7 @@ impl Host for TableIo {
     }
 
     fn forward_each(&self, job: &JobInfo, to: &[Place]) {
-        let Some(cell) = self.jobs.get(job.number()) else { return };
+        let cell = self.job(job.number());
         // SAFETY: the job is ours, and with it its cell, its nested buffers, its piece and the I/O,
         // until all places have answered, and whoever sends counts as one more.
         unsafe {
@@ -566,7 +555,7 @@ impl Host for TableIo {
     }
 
     fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place) {
-        let Some(cell) = self.jobs.get(job.number()) else { return };
+        let cell = self.job(job.number());
         let bytes = job.length.to_bytes().and_then(|bytes| usize::try_from(bytes).ok());
         let bytes = bytes.filter(|bytes| *bytes <= data.len() && i32::try_from(*bytes).is_ok());
         // SAFETY: the job is ours, and with it its cell and its nested buffer, until the place has answered, and
@@ -592,7 +581,7 @@ impl Host for TableIo {
 
     fn take_changed(&self, job: usize) -> Option<Box<[u8]>> {
         // SAFETY: the caller has the job, so that its cell is the caller's, and no place that has the data.
-        self.jobs.get(job).and_then(|cell| unsafe { (*cell.changed.get()).take() })
+        unsafe { (*self.job(job).changed.get()).take() }
     }
 
     fn may_compute(&self) -> bool {
@@ -691,7 +680,7 @@ impl TableIo {
     /// split, or [`Completing`].
     #[inline(always)]
     unsafe fn all_answered(&self, number: usize, here: bool) {
-        let Some(cell) = self.jobs.get(number) else { return };
+        let cell = self.job(number);
         // SAFETY: the last one has the cell to itself.
         unsafe {
             (*cell.forwarded.get()).here &= here;
@@ -704,7 +693,7 @@ impl TableIo {
     /// # Safety
     /// As for [`TableIo::all_answered`].
     unsafe fn forwarded_over(&self, number: usize, outcome: buf::Outcome) {
-        let Some(cell) = self.jobs.get(number) else { return };
+        let cell = self.job(number);
         let held = self.take_held(number);
         // SAFETY: the place has answered, so that the cell is ours until the number is given back. So the description is
         // copied.
@@ -725,7 +714,7 @@ pub(super) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a Io, &'a J
     unsafe {
         let inner = buf.cast::<Inner>();
         let table = &*(*inner).table;
-        match &*table.jobs.get((*inner).number)?.held.get() {
+        match &*table.job((*inner).number).held.get() {
             Held::Whole(io, journey) => Some((io, journey)),
             Held::Piece(split, ..) => pieces::whole_of(*split),
             Held::Thread(_) | Held::Nothing => None,
@@ -743,7 +732,7 @@ pub(super) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
     unsafe {
         let inner = buf.cast::<Inner>();
         let (table, number) = (&*(*inner).table, (*inner).number);
-        let Some(cell) = table.jobs.get(number) else { return };
+        let cell = table.job(number);
         if !buf::is_complete(buf) || !cell.answers.are_awaited() {
             return job_done_otherwise(inner, cell);
         }
@@ -779,7 +768,7 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
 #[inline(never)]
 unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::Outcome>) {
     // The answer may let the gate go, while this is still in a function of the table's.
-    let _kept = Completing::new(table.slot);
+    let _kept = Completing::new(&table.slot.completing);
     // SAFETY: the caller's promise.
     unsafe {
         match outcome {

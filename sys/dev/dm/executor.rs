@@ -35,10 +35,9 @@ use dm_sync::Spin;
 
 use crate::Errno;
 use crate::host::{Host, Plan, Ready};
-use crate::job::{Job, JobInfo, Op};
+use crate::job::{Job, JobInfo};
 use crate::lane::{Aside, Lane, Outcome};
 use crate::numbers::{InTurn, Numbers};
-use crate::units::Sector;
 use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
 
 #[cfg(test)]
@@ -642,11 +641,6 @@ impl Executor {
         let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
         let start = first(line).unwrap_or(0);
         start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
-    }
-
-    /// Describes a flush or discard for [`Executor::submit`].
-    pub fn barrier(&self, number: usize, line: usize, op: Op, range: (Sector, Sector)) -> JobInfo {
-        JobInfo::new(number, (line, 0), op, range)
     }
 }
 

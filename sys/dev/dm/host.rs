@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Errno;
 #[cfg(doc)]
@@ -104,6 +104,24 @@ pub struct Answer {
     pub data: Option<Box<[u8]>>,
     /// The result of a [`Request::Make`].
     pub made: Option<Box<dyn Any + Send>>,
+}
+
+/// A count that keeps a table's memory while something uses the table whose I/O, which kept it, may be over:
+/// [`Host::end_threads`] waits until the count, [`Host::completing`], is 0. In any context.
+pub struct Completing(&'static AtomicUsize);
+
+impl Completing {
+    /// Counts the caller in, until it is dropped.
+    pub fn new(count: &'static AtomicUsize) -> Completing {
+        count.fetch_add(1, Ordering::SeqCst);
+        Completing(count)
+    }
+}
+
+impl Drop for Completing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// A kernel's part of one table whose targets serve I/O themselves.

@@ -5,10 +5,10 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Errno;
 use crate::executor::Executor;
+use crate::host::Completing;
 use crate::lane::{Aside, Signal};
 use crate::target::ComponentIndex;
 use crate::units::Sector;
@@ -261,7 +261,7 @@ impl Job {
         let Some(executor) = &self.executor else { return };
         // Once the job is in the queue it may end, and its table go. The reference below is dropped before the count
         // is, so that it is not the last one: a soft interrupt may not free memory.
-        let _using = Using::new(executor.host().completing());
+        let _using = Completing::new(executor.host().completing());
         let executor = executor.clone();
         executor.resubmit(core::iter::once(self));
     }
@@ -281,22 +281,6 @@ impl Job {
             }
             executor.free(&info);
         }
-    }
-}
-
-/// A count that keeps a table: see [`Host::completing`](crate::host::Host::completing).
-struct Using(&'static AtomicUsize);
-
-impl Using {
-    fn new(count: &'static AtomicUsize) -> Using {
-        count.fetch_add(1, Ordering::SeqCst);
-        Using(count)
-    }
-}
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

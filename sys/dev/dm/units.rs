@@ -101,7 +101,7 @@ impl SectorRange {
         self.start.is_aligned(bytes) && self.length.is_aligned(bytes)
     }
 
-    /// What is left of the range without its first `length` sectors.
+    /// The range without its first `length` sectors.
     pub fn after(self, length: Sector) -> SectorRange {
         let start = self.start.0.saturating_add(length.0);
         SectorRange::between(Sector(start), self.end())

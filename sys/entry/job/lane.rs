@@ -8,14 +8,14 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::Errno;
-use dm_core::host::{Answer, Host, Request};
+use dm_core::host::{Answer, Completing, Host, Request};
 use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::units::{Sector, SectorRange};
 
 use super::answers::{Answers, bit};
 use super::nested::{Inner, Nested};
-use super::{Completing, Handed, TableIo};
+use super::{Handed, TableIo};
 use crate::entry::io::parker::Parker;
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::mutex::SpinMutex;
@@ -141,7 +141,7 @@ impl TableIo {
         skip: Sector,
         length: Sector,
     ) -> Option<(&Io, u32, u32)> {
-        let cell = self.jobs.get(job.number())?;
+        let cell = self.job(job.number());
         // SAFETY: the caller's promise.
         let (io, offset, all) = unsafe { (*cell.held.get()).part()? };
         let (skip, bytes) = (small(skip)?, small(length)?);
@@ -294,7 +294,7 @@ unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
         let inner = buf.cast::<Inner>();
         let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
         let (table, lane, place) = ((*inner).table, (*inner).number, (*inner).place);
-        let _kept = Completing::new((*table).slot);
+        let _kept = Completing::new(&(*table).slot.completing);
         (*table).place_done(lane, place, outcome);
     }
 }

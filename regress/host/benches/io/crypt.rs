@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What an encrypted device gives of what its cipher could: sequential requests of 64 KiB on a disk in memory, from
-//! threads that wait for each.
+//! An encrypted device against its cipher alone: sequential requests of 64 KiB on a disk in memory, from threads that
+//! wait for each.
 
 use std::ops::Range;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What linear devices give to several threads at once, of what their component alone gives to as many.
+//! Linear devices against their component alone: reads by several threads at once.
 
 use std::sync::{Arc, Barrier};
 use std::time::Instant;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a verity device gives beside the hash function that it computes.
+//! A verity device against the hash function that it computes.
 
 use std::hint::black_box;
 use std::time::Instant;

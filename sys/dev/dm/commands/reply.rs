@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a reply tells of a device, of all devices, and of the driver.
+//! Replies: the keys that describe a device, all devices, and the driver.
 
 use super::{Request, STATUS_FLAGS, flags};
 use crate::device::{Found, Snapshot};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a request holds, key by key: which device it is about, and what a command is given.
+//! Requests, key by key: the device that one is about, and the arguments of its command.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a device's I/O is held and goes on, with another table or the same.
+//! Suspend and resume: a device's I/O is held, and goes on with another table or the same.
 
 use alloc::sync::Arc;
 

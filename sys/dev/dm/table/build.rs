@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a table is built: its components are opened and its lines are made into targets, one by one, then all of them are
+//! Building a table: its components are opened and its lines are made into targets, one by one, then all of them are
 //! checked together.
 
 use alloc::collections::BTreeMap;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where a device shows its components' labels: writes that would reach one, and ranges that begin before what is safe.
+//! The sectors of a device that show its components' labels: writes that would reach one, and ranges that begin before
+//! what is safe.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

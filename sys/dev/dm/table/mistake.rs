@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is wrong with a table: the error, and in words which line, which names and which numbers.
+//! Mistakes in a table: the error, and in words the line, the names and the numbers.
 
 use alloc::string::String;
 use core::fmt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a table is built on: components, and the kernel's means, as a [`Builder`](super::Builder) asks for them.
+//! Components, and the kernel's means to open them, as a [`Builder`](super::Builder) asks for them.
 
 use alloc::sync::Arc;
 use core::any::TypeId;

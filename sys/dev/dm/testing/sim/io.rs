@@ -550,7 +550,7 @@ impl Shared {
         for line in stretch.line.unwrap_or(0)..lines {
             let engine = table.engine().expect("an engine");
             let none = (Sector::ZERO, Sector::ZERO);
-            let info = |number| engine.barrier(number, line, Op::Flush, none);
+            let info = |number| JobInfo::new(number, (line, 0), Op::Flush, none);
             if !self.make_job(device, engine, line, stretch, info) {
                 return Some(Stretch { line: Some(line), ..stretch.clone() });
             }

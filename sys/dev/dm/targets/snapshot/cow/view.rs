@@ -143,7 +143,7 @@ impl Shared {
         Held { changes: false, view: &self.view, state: self.state.lock() }
     }
 
-    /// What is seen without the lock.
+    /// The part of the state that I/O reads without the lock.
     #[inline]
     pub fn view(&self) -> &View {
         &self.view

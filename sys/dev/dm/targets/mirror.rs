@@ -25,7 +25,6 @@
 //! `format.rs`. Copying: `recovery.rs`.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -33,21 +32,23 @@ use dm_sync::Spin;
 
 use crate::job::{Job, Op, Place};
 use crate::lane::{Aside, Lane, Outcome, Signal};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
-use crate::units::DEV_BSIZE;
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector, limits};
 
 pub(crate) mod bits;
+mod blocks;
 mod failure;
 mod format;
 mod log;
+mod params;
 mod recovery;
 mod write;
 
 use bits::{Bits, SharedBits};
+use blocks::Blocks;
 use failure::{Errors, Kind};
+use params::{Features, Log, new};
 
 /// The target type `mirror`.
 pub static TYPE: TargetType = TargetType { name: "mirror", version: [1, 14, 0], new };
@@ -65,36 +66,44 @@ const COPY: usize = 64 * 1024;
 /// Bytes of the log that are read or written at once, at least.
 const LOG_BYTES: usize = 4096;
 
+/// A `mirror` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (s) atomic, written with `state` held; (l) a lock of
+/// its own.
 struct Mirror {
+    /// (-) The legs, in the table's order.
     legs: Box<[Leg]>,
+    /// (-) The log.
     log: Log,
-    /// Sectors in the line.
+    /// (-) Sectors in the line.
     length: Sector,
-    /// Sectors in a region, as a power of two.
+    /// (-) Sectors in a region, as a power of two.
     shift: u32,
-    /// The number of regions.
+    /// (-) The number of regions.
     regions: u64,
+    /// (-) What the table asks for.
     features: Features,
-    /// A bit for each region, 1 if it is in sync. Written with `state` held.
+    /// (s) A bit for each region, 1 if it is in sync.
     sync: SharedBits,
-    /// `true` while all regions are in sync and no leg has failed. Written with `state` held.
+    /// (s) `true` while all regions are in sync and no leg has failed.
     whole: AtomicBool,
-    /// The leg that is right where the legs differ. Written with `state` held.
+    /// (s) The leg that is right where the legs differ.
     source: AtomicU32,
-    /// `true` if there was I/O since recovery has last looked.
+    /// (a) `true` if there was I/O since recovery has last looked.
     used: AtomicBool,
+    /// (l) Everything else that changes.
     state: Spin<State>,
-    /// Jobs that wait for other writes or for recovery.
+    /// (l) Jobs that wait for other writes or for recovery.
     waiting: Aside,
-    /// Jobs that wait for the log.
+    /// (l) Jobs that wait for the log.
     marking: Aside,
-    /// Flushes that wait for another.
+    /// (l) Flushes that wait for another.
     flushes: Aside,
-    /// Writes and flushes that failed on some leg, and wait for another table.
+    /// (l) Writes and flushes that failed on some leg, and wait for another table.
     held: Aside,
-    /// Raised when a region has no write any more, or the log is free.
+    /// (a) Raised when a region has no write any more, or the log is free.
     changed: Signal,
-    /// Raised when a region was marked.
+    /// (a) Raised when a region was marked.
     dirtied: Signal,
 }
 
@@ -111,32 +120,6 @@ impl Leg {
         let sector = Sector(self.offset.0.wrapping_add(sector.0));
         Place { component: self.component, sector }
     }
-}
-
-/// The log that the table names.
-struct Log {
-    /// `None` for a log in memory (`core`).
-    disk: Option<ComponentIndex>,
-    /// Sectors of the log, and of one of its device's sectors.
-    sectors: Sector,
-    unit: Sector,
-    word: Option<Word>,
-}
-
-/// The table's word about the content that it finds (`sync`, `nosync`).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// `sync`: all is to be copied.
-    Sync,
-    /// `nosync`: nothing need be.
-    NoSync,
-}
-
-/// The features that the table names.
-#[derive(Clone, Copy, Default)]
-struct Features {
-    handle_errors: bool,
-    keep_log: bool,
 }
 
 /// Everything that changes about a mirror and is not read by [`Target::map`].
@@ -169,220 +152,6 @@ struct State {
     errors: Box<[Errors]>,
     /// Jobs in `waiting`.
     waiters: usize,
-}
-
-/// The sectors that are being written, roughly: blocks of them that have the same remainder share a flag. Writes
-/// that overlap wait for one another, or they could reach the legs in different orders.
-struct Blocks(Box<[bool; BLOCKS]>);
-
-const BLOCKS: usize = 1024;
-
-/// Sectors in a block.
-const BLOCK: u64 = 8;
-
-impl Blocks {
-    /// The first block of these sectors, and the last. There is at least one sector, and they lie on the device.
-    #[inline]
-    fn of(start: Sector, length: Sector) -> (u64, u64) {
-        (start.0 / BLOCK, start.0.wrapping_add(length.0).wrapping_sub(1) / BLOCK)
-    }
-
-    /// The flags from a first block to a last one, each once.
-    fn flags((first, last): (u64, u64)) -> impl Iterator<Item = usize> {
-        let count = last.wrapping_sub(first).saturating_add(1).min(BLOCKS as u64);
-        (0..count).map(move |n| (first.wrapping_add(n) % BLOCKS as u64) as usize)
-    }
-
-    /// Begins a write, if no other that is under way may overlap it.
-    #[inline]
-    fn enter(&mut self, start: Sector, length: Sector) -> bool {
-        let (first, last) = Blocks::of(start, length);
-        if first != last {
-            return self.enter_all((first, last));
-        }
-        let block = self.0.get_mut((first % BLOCKS as u64) as usize);
-        block.is_some_and(|busy| !core::mem::replace(busy, true))
-    }
-
-    #[inline(never)]
-    fn enter_all(&mut self, blocks: (u64, u64)) -> bool {
-        let busy = |at: usize| self.0.get(at).is_none_or(|busy| *busy);
-        if Blocks::flags(blocks).any(busy) {
-            return false;
-        }
-        self.put_all(blocks, true);
-        true
-    }
-
-    /// Ends a write that was begun.
-    #[inline]
-    fn leave(&mut self, start: Sector, length: Sector) {
-        let (first, last) = Blocks::of(start, length);
-        if first != last {
-            return self.put_all((first, last), false);
-        }
-        if let Some(busy) = self.0.get_mut((first % BLOCKS as u64) as usize) {
-            *busy = false;
-        }
-    }
-
-    #[inline(never)]
-    fn put_all(&mut self, blocks: (u64, u64), busy: bool) {
-        for at in Blocks::flags(blocks) {
-            if let Some(block) = self.0.get_mut(at) {
-                *block = busy;
-            }
-        }
-    }
-}
-
-fn invalid(why: &'static str) -> Mistake {
-    Mistake::new(Errno::EINVAL, why)
-}
-
-fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
-    let (mut log, region, mut features) = new_log(line)?;
-    let regions = line.length.0.div_ceil(region);
-    if regions > limits::MIRROR_REGIONS {
-        return Err(invalid("too many regions")
-            .about(format_args!("{regions}, of {} at most", limits::MIRROR_REGIONS)));
-    }
-    log.sectors = format::sectors(regions, (log.unit.0 as u32).wrapping_mul(DEV_BSIZE))
-        .ok_or(invalid("too many regions"))?;
-    if let Some(disk) = log.disk
-        && line.size(disk) < log.sectors
-    {
-        return Err(invalid("the log's device is too small").about(format_args!(
-            "{} sectors, of {} that {regions} regions take",
-            line.size(disk),
-            log.sectors
-        )));
-    }
-    let legs = new_legs(line, region)?;
-    features.add(line)?;
-    line.params.end()?;
-    // Two bytes and four bits for each region.
-    let bytes = usize::try_from(regions).unwrap_or(usize::MAX).saturating_mul(5) / 2;
-    line.reserve(bytes.saturating_add(size_of::<State>()).saturating_add(BLOCKS))?;
-    let state = State {
-        clean: Bits::new(regions),
-        logged: Bits::new(regions),
-        idle: Bits::new(regions),
-        writes: (0..regions).map(|_| 0).collect(),
-        blocks: Blocks(Box::new([false; BLOCKS])),
-        recovering: None,
-        synced: 0,
-        in_sync: false,
-        started: false,
-        marked: false,
-        log_busy: false,
-        flushing: false,
-        log_failed: None,
-        errors: legs.iter().map(|_| Errors::default()).collect(),
-        waiters: 0,
-    };
-    let mirror = Mirror {
-        legs,
-        log,
-        length: line.length,
-        shift: region.trailing_zeros(),
-        regions,
-        features,
-        sync: SharedBits::new(regions),
-        whole: AtomicBool::new(false),
-        source: AtomicU32::new(0),
-        used: AtomicBool::new(false),
-        state: Spin::new(state),
-        waiting: Aside::new(JOBS),
-        marking: Aside::new(JOBS),
-        flushes: Aside::new(JOBS),
-        held: Aside::new(JOBS),
-        changed: Signal::new(),
-        dirtied: Signal::new(),
-    };
-    // What a status shows before the table is started.
-    mirror.state.lock().synced = mirror.first_sync();
-    Ok(Made::serves(mirror))
-}
-
-/// Reads the log's type and arguments, and sectors in a region.
-fn new_log(line: &mut LineSpec<'_>) -> Result<(Log, u64, Features), Mistake> {
-    let kind = line.params.word("the log's type is missing")?;
-    let mut left = line.params.number("the number of log arguments is no number")?;
-    let take = |left: u64, why| left.checked_sub(1).ok_or(invalid(why));
-    let disk = match kind {
-        "core" => None,
-        "disk" => {
-            left = take(left, "the log's device is missing")?;
-            let path = line.params.path()?;
-            Some(line.component(path, Sector::ZERO, Sector::ZERO)?)
-        }
-        _ => return Err(invalid("no such log type").about(format_args!("core or disk"))),
-    };
-    left = take(left, "the region size is missing")?;
-    let region = u64::from(line.params.small_number("the region size is not a number of sectors")?);
-    if !region.is_power_of_two() || region < 2 || region > line.length.0 {
-        return Err(invalid("the region size is wrong").about(format_args!(
-            "{region} sectors, where a power of two is wanted from 2 to the line's length"
-        )));
-    }
-    let (mut word, mut features) = (None, Features::default());
-    while left > 0 {
-        left = left.wrapping_sub(1);
-        let named = line.params.word("a log argument is missing")?;
-        match named {
-            "sync" if word.is_none() => word = Some(Word::Sync),
-            "nosync" if word.is_none() => word = Some(Word::NoSync),
-            // As lvm writes it that knows no features.
-            "block_on_error" if !features.handle_errors => features.handle_errors = true,
-            _ => return Err(invalid("the log takes no such argument")),
-        }
-    }
-    let unit = disk.map_or(DEV_BSIZE, |disk| line.sector_size(disk));
-    let unit = Sector(u64::from(unit / DEV_BSIZE).max(1));
-    Ok((Log { disk, sectors: Sector::ZERO, unit, word }, region, features))
-}
-
-fn new_legs(line: &mut LineSpec<'_>, region: u64) -> Result<Box<[Leg]>, Mistake> {
-    let count = line.params.number("the number of legs is no number")?;
-    if !(2..=limits::MIRROR_LEGS as u64).contains(&count) {
-        return Err(invalid("the number of legs is wrong")
-            .about(format_args!("{count}, where 2 to {} can be", limits::MIRROR_LEGS)));
-    }
-    let mut legs = Vec::new();
-    for _ in 0..count {
-        let path = line.params.path()?;
-        let offset = Sector(line.params.number("an offset is not a number of sectors")?);
-        let component = line.component(path, offset, line.length)?;
-        line.aligned(component, Sector(region))?;
-        legs.push(Leg { component, offset });
-    }
-    Ok(legs.into())
-}
-
-impl Features {
-    /// Adds those that the table names at its end.
-    fn add(&mut self, line: &mut LineSpec<'_>) -> Result<(), Mistake> {
-        if line.params.left() == 0 {
-            return Ok(());
-        }
-        for _ in 0..line.params.number("the number of features is no number")? {
-            match line.params.word("a feature is missing")? {
-                "handle_errors" => self.handle_errors = true,
-                "keep_log" => self.keep_log = true,
-                _ => return Err(invalid("no such feature")),
-            }
-        }
-        if self.keep_log && !self.handle_errors {
-            return Err(invalid("keep_log is of use with handle_errors only"));
-        }
-        Ok(())
-    }
-
-    /// `true` if writes that some leg has not taken wait for another table.
-    fn hold(self) -> bool {
-        self.handle_errors && !self.keep_log
-    }
 }
 
 impl Mirror {
@@ -486,27 +255,7 @@ impl Target for Mirror {
     }
 
     fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
-        let (region, words) = (1u64.wrapping_shl(self.shift), u64::from(self.log.word.is_some()));
-        match self.log.disk {
-            None => write!(out, "core {} {region}", words.wrapping_add(1))?,
-            Some(disk) => {
-                write!(out, "disk {} {} {region}", words.wrapping_add(2), devs.get(disk))?;
-            }
-        }
-        out.write_str(match self.log.word {
-            None => "",
-            Some(Word::Sync) => " sync",
-            Some(Word::NoSync) => " nosync",
-        })?;
-        write!(out, " {}", self.legs.len())?;
-        for leg in &self.legs {
-            write!(out, " {} {}", devs.get(leg.component), leg.offset)?;
-        }
-        out.write_str(match (self.features.handle_errors, self.features.keep_log) {
-            (false, _) => "",
-            (true, false) => " 1 handle_errors",
-            (true, true) => " 2 handle_errors keep_log",
-        })
+        self.write_params(out, devs)
     }
 
     fn status(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {

@@ -4,7 +4,8 @@
 
 use super::failure::{Kind, Verdict};
 use super::format::{self, BITMAP, Header};
-use super::{LOG_BYTES, Mirror, State, Word, bits, bytes};
+use super::params::Word;
+use super::{LOG_BYTES, Mirror, State, bits, bytes};
 use crate::Errno;
 use crate::Sector;
 use crate::job::Place;

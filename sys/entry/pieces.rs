@@ -3,7 +3,7 @@
 //! Children and splits, of which I/O in flight is made, and where they come from.
 //!
 //! A [`Child`] is a nested buffer on its way to one component, a [`Split`] the account of an I/O in several
-//! pieces. Both come from a CPU's [`Spare`], a pool, or the device's reserve, in this order. Context of everything
+//! pieces. Both come from a CPU's [`CpuCache`], a pool, or the device's reserve, in this order. Context of everything
 //! here: thread or soft interrupt; nothing sleeps.
 
 use core::mem::MaybeUninit;
@@ -30,7 +30,7 @@ use crate::netbsd::{cpu, sys};
 /// A child is in one of four places, and belongs to:
 ///
 /// 1. the pool: nobody; only `buf` and `lock` mean anything;
-/// 2. a CPU's [`Spare`] of `slot`: that cell; `slot` is valid, `reserved` false;
+/// 2. a CPU's [`CpuCache`] of `slot`: that cell; `slot` is valid, `reserved` false;
 /// 3. the reserve of `slot`: the reserve; `slot` is valid, `reserved` true;
 /// 4. in flight: its sender until VOP_STRATEGY(9), then the component's driver, and from b_iodone
 ///    ([`done`]) whoever runs that. `slot` and `parent` are valid. The order is: `buf` filled in by
@@ -44,8 +44,8 @@ pub struct Child {
     /// The buffer's b_objlock: adaptive (IPL_NONE), taken by biodone(9). The kernel's own would be one lock for
     /// all buffers.
     pub(super) lock: sys::kmutex_t,
-    /// The device that the child works for: written when it comes from the pool or the reserve. A child in a spare
-    /// keeps its device: a spare belongs to one.
+    /// The device that the child works for: written when it comes from the pool or the reserve. A cached child
+    /// keeps its device: a [`CpuCache`] belongs to one.
     pub(super) slot: *const Slot,
     /// The I/O that the child carries out, while it is in flight.
     pub(super) parent: MaybeUninit<Parent>,
@@ -142,15 +142,15 @@ pub(crate) struct Idle<T>(pub(super) NonNull<T>);
 unsafe impl<T> Send for Idle<T> {}
 
 /// A cache of one object for each CPU in front of a pool: the one used last, ready for the next I/O.
-pub(crate) struct Spare<T>(AtomicPtr<T>);
+pub(crate) struct CpuCache<T>(AtomicPtr<T>);
 
-impl<T> Default for Spare<T> {
+impl<T> Default for CpuCache<T> {
     fn default() -> Self {
-        Spare(AtomicPtr::new(ptr::null_mut()))
+        CpuCache(AtomicPtr::new(ptr::null_mut()))
     }
 }
 
-impl<T> Spare<T> {
+impl<T> CpuCache<T> {
     /// Takes the object, if there is one.
     #[inline]
     pub(super) fn take(&self) -> Option<NonNull<T>> {
@@ -266,7 +266,7 @@ unsafe impl Pooled for Split {
 }
 
 impl Split {
-    /// Keeps a child that is done in the spare of its I/O's CPU. `false` if there is one already. By a pointer
+    /// Keeps a child that is done in the cache of its I/O's CPU. `false` if there is one already. By a pointer
     /// to the split: its sender may be writing `sent` at this moment.
     ///
     /// # Safety
@@ -383,10 +383,10 @@ impl Slot {
         }
     }
 
-    /// Returns the spare objects of a device that is idle, or gone, to the pools.
-    pub(crate) fn put_spares(&self, global: &Global) {
+    /// Returns the cached objects of a device that is idle, or gone, to the pools.
+    pub(crate) fn empty_caches(&self, global: &Global) {
         for local in self.gate.locals() {
-            // SAFETY: they come from these pools, and whoever takes a spare object has it alone.
+            // SAFETY: they come from these pools, and taking a cached object is one atomic exchange, so that its taker has it alone.
             unsafe {
                 if let Some(child) = local.child.take() {
                     global.children.put(child);

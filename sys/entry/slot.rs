@@ -22,7 +22,7 @@ use super::io::reserve::Reserve;
 use super::io::{Door, Pass};
 use super::job::TableIo;
 use super::kernel::NetBsd;
-use super::pieces::{Child, Halted, Idle, Spare, Split};
+use super::pieces::{Child, CpuCache, Halted, Idle, Split};
 use super::stats::{Folded, Tallies};
 use crate::netbsd::buf::IoQueue;
 use crate::netbsd::condvar::Condvar;
@@ -57,10 +57,10 @@ impl Current {
 #[derive(Default)]
 #[repr(C)]
 pub struct Local {
-    /// A child for the next I/O.
-    pub(crate) child: Spare<Child>,
-    /// A split for the next I/O in several pieces.
-    pub(crate) split: Spare<Split>,
+    /// The CPU's cached child.
+    pub(crate) child: CpuCache<Child>,
+    /// The CPU's cached split.
+    pub(crate) split: CpuCache<Split>,
     /// What this CPU has counted for statistics.
     pub(crate) tallies: Tallies,
 }
@@ -75,7 +75,7 @@ pub struct Slot {
     number: AtomicU32,
     /// (l) The gate, with the active table behind it and the I/O that is held in front of it.
     pub(crate) gate: DeviceGate,
-    /// (l) The spare child and split, and who waits for them.
+    /// (l) The device's child and split in reserve, and the I/O that waits for them.
     pub(crate) reserve: SlotReserve,
     /// (l) Statistics that were added up.
     pub(crate) folded: SpinMutex<Folded>,

@@ -141,7 +141,7 @@ impl Tick for Folder {
         global.slots.each(|slot| match slot.fold() {
             true => active = true,
             // An idle device keeps no nested buffers.
-            false => slot.put_spares(global),
+            false => slot.empty_caches(global),
         });
         if active {
             start();

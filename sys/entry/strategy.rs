@@ -140,8 +140,8 @@ impl Slot {
                     return self.fail(io, journey, 0, Errno::EIO);
                 };
                 let vnode = disk.device().vnode();
-                let spare = journey.pass.local().child.take();
-                let Some(child) = spare.or_else(|| self.child()) else {
+                let cached = journey.pass.local().child.take();
+                let Some(child) = cached.or_else(|| self.child()) else {
                     return self.starve(io, journey);
                 };
                 // SAFETY: the child is ours. The I/O, and with its pass the table and the device,
@@ -189,8 +189,8 @@ impl Slot {
         sector: Sector,
         tracker: NonNull<Tracker>,
     ) {
-        let spare = journey.pass.local().child.take();
-        let Some(child) = spare.or_else(|| self.child()) else {
+        let cached = journey.pass.local().child.take();
+        let Some(child) = cached.or_else(|| self.child()) else {
             self.unsent(&journey, io.sector(), io.bytes(), tracker);
             return self.starve(io, journey);
         };

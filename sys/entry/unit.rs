@@ -196,7 +196,7 @@ impl Drop for Unit {
     fn drop(&mut self) {
         debug_assert_ne!(self.slot.gate.door(), Door::Suspended);
         let global = in_use();
-        self.slot.put_spares(global);
+        self.slot.empty_caches(global);
         global.slots.give_back(self.slot);
     }
 }

@@ -19,9 +19,9 @@ use super::queue::Queue;
 pub struct Reserve<C, S, I: Queue, P: Queue>(SpinMutex<State<C, S, I, P>>);
 
 struct State<C, S, I, P> {
-    /// The spare child, unless an I/O has it.
+    /// The reserve's child, unless an I/O has it.
     child: Option<C>,
-    /// The spare split, unless an I/O has it.
+    /// The reserve's split, unless an I/O has it.
     split: Option<S>,
     /// Whole I/O, outside the gate, that waits for both.
     starved: I,

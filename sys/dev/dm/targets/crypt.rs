@@ -12,7 +12,7 @@
 //! thread decrypts. So reads need no memory of ours, and no lane while the component is at work.
 //!
 //! *Writes* are encrypted into memory of the line's own, and sent from there: the sender's data stays as it is. Their
-//! sender's thread does that, where it may compute, and a buffer is left of those in [`Spare`], as many as there
+//! sender's thread does that, where it may compute, and a buffer is left of those in [`WriteBuffers`], as many as there
 //! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
 //! when it is over, for which a flush may be needed, the write waits in the queue [`WRITES`] for a lane, which encrypts
 //! it into the lane's buffer; the lane is the write's for as long. So one sender with many writes at a time encrypts
@@ -53,14 +53,14 @@ use crate::{Errno, Sector};
 
 mod iv;
 mod keys;
-mod spare;
 #[cfg(test)]
 mod tests;
 mod words;
+mod write_buffers;
 
 use keys::{Digits, Keys, Secret};
-use spare::Spare;
 use words::{Chain, Cipher, Features, hidden, wrong};
+use write_buffers::WriteBuffers;
 
 /// The target type `crypt`.
 pub static TYPE: TargetType = TargetType { name: "crypt", version: [1, 17, 0], new };
@@ -92,7 +92,7 @@ struct Crypt {
     component: ComponentIndex,
     offset: Sector,
     threads: usize,
-    spare: Spare,
+    write_buffers: WriteBuffers,
     /// Empty after `key wipe`.
     keys: Spin<Option<Arc<Keys>>>,
     /// `true` from `start` to `stop`: the key stays as it is.
@@ -144,7 +144,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         component,
         offset,
         threads,
-        spare: Spare::new(threads, BUFFER),
+        write_buffers: WriteBuffers::new(threads, BUFFER),
         keys: Spin::new(Some(Arc::new(keys))),
         running: AtomicBool::new(false),
     }))
@@ -240,14 +240,14 @@ impl Crypt {
         if job.fua() || !job.may_compute() {
             return Some(job);
         }
-        let Some(mut buffer) = self.spare.take() else { return Some(job) };
+        let Some(mut buffer) = self.write_buffers.take() else { return Some(job) };
         match self.encrypt(&mut job, &mut buffer) {
             Ok(()) => {
                 let place = self.place(job.start());
                 job.forward_changed(buffer, place);
             }
             Err(errno) => {
-                self.spare.give(buffer);
+                self.write_buffers.give(buffer);
                 job.fail(errno);
             }
         }
@@ -362,7 +362,7 @@ impl Worker for Crypt {
         match outcome.ok() {
             result if job.is_write() => {
                 if let Some(buffer) = job.take_changed() {
-                    self.spare.give(buffer);
+                    self.write_buffers.give(buffer);
                 }
                 job.end(result);
             }

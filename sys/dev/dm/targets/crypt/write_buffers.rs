@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Memory of a line's own that senders' threads encrypt into.
+//! Memory of a `crypt` line's own that senders' threads encrypt writes into.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -8,17 +8,18 @@ use alloc::vec::Vec;
 
 use dm_sync::Spin;
 
-/// Buffers that a line took when it was loaded. One that was taken out has one owner, who gives it back; who finds
-/// none does not wait. Context of all methods: thread or soft interrupt.
-pub(super) struct Spare {
-    /// Those that nobody has, the one that was used last at the end. There is room for all.
+/// The buffers for encrypted writes that a line took when it was loaded. A buffer that is taken out belongs to the write
+/// that it was taken for until [`WriteBuffers::give`]; a write that finds none does not wait. Context of all methods: thread or
+/// soft interrupt.
+pub(super) struct WriteBuffers {
+    /// The buffers that no write has, the one that was used last at the end. There is room for all.
     buffers: Spin<Vec<Box<[u8]>>>,
 }
 
-impl Spare {
-    /// So many buffers of so many bytes.
-    pub(super) fn new(buffers: usize, bytes: usize) -> Spare {
-        Spare { buffers: Spin::new((0..buffers).map(|_| vec![0; bytes].into()).collect()) }
+impl WriteBuffers {
+    /// A set of `buffers` buffers, of `bytes` bytes each.
+    pub(super) fn new(buffers: usize, bytes: usize) -> WriteBuffers {
+        WriteBuffers { buffers: Spin::new((0..buffers).map(|_| vec![0; bytes].into()).collect()) }
     }
 
     /// Takes the buffer that was used last, which is the most likely to be in a CPU's cache.

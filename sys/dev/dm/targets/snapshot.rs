@@ -23,17 +23,15 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::device::Purse;
-use crate::job::{Job, Op, Place};
+use crate::job::{Job, Op};
 use crate::lane::{Lane, Outcome};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
 use crate::tracker::Tracker;
-use crate::units::DEV_BSIZE;
 use crate::worker::{Needs, Worker};
-use crate::{Errno, Sector, limits};
+use crate::{Errno, Sector};
 
 mod cow;
 mod format;
@@ -42,12 +40,15 @@ mod load;
 pub mod merge;
 mod merging;
 pub mod origin;
+mod params;
 mod runs;
+mod serve;
 
-use cow::{Cow, Health, Kind, Signals, State, Write};
+use cow::{Cow, Health, Kind, Signals, State};
 use format::Geometry;
 use origin::Origin;
-use runs::{Found, NOWHERE};
+use params::{Features, invalid, new, parse};
+use runs::{FoundRun, NOWHERE};
 
 /// What a table calls `snapshot`.
 pub static TYPE: TargetType = TargetType { name: "snapshot", version: [1, 16, 0], new };
@@ -67,159 +68,48 @@ const COPIES: usize = 512 * 1024;
 /// Sectors in a chunk where neither the table nor the store says.
 const CHUNK: u32 = 32;
 
-/// In a job's tag: a read of the origin that is counted as under way.
+/// In a job's tag: the job is a read of the origin that a tracker has counted in.
 const COUNTED: u64 = 1 << 63;
 
-/// In a job's tag: a write that makes an exception itself, the number of which is the rest.
+/// In a job's tag: the job is a write of a whole chunk, whose exception it makes; the rest of the tag is the exception's
+/// number.
 const OWN: u64 = 1 << 62;
 
+/// A `snapshot` line, or what a `snapshot-merge` line has in common with one. Nothing of it changes but `begun`; what does is in
+/// the [`Cow`] and the [`Origin`], under their locks.
 struct Snapshot {
-    /// Its table's number, which tells it from others on the same store.
+    /// The line's number among all that were ever made, which tells the tables of one store apart: see `keep.rs`.
     table: u64,
+    /// The store's state, which all tables of the store share.
     cow: Arc<Cow>,
+    /// The signals of this line's lanes.
     signals: Arc<Signals>,
+    /// The origin's state, which all lines that use the origin share.
     shared: Arc<Origin>,
+    /// The account of tables' memory, which pays for exceptions.
     purse: Purse,
+    /// The origin.
     origin: ComponentIndex,
+    /// The store's device.
     store: ComponentIndex,
-    /// Sectors in a sector of the store's device, and of the origin's.
+    /// The size of a sector of the store's device.
     unit: Sector,
+    /// The size of a sector of the origin.
     origin_unit: Sector,
+    /// The length of the line.
     length: Sector,
+    /// The kind of store.
     kind: Kind,
-    /// Sectors in a chunk of a new store, and as the table has them, which may be 0.
+    /// Sectors in a chunk of a new store.
     chunk: u32,
+    /// Sectors in a chunk as the table has them; 0 for the store's own.
     named: u32,
+    /// What the table asks for.
     features: Features,
     /// `true` for a line of `snapshot-merge`.
     merges: bool,
-    /// `true` once its lanes have done the work; others may do it since.
+    /// `true` once this table's lanes have done the store's work; another table's may do it since.
     begun: AtomicBool,
-}
-
-/// The features that the table names.
-#[derive(Clone, Copy, Default)]
-struct Features {
-    zeroes: bool,
-    passes: bool,
-}
-
-/// The number of the next table.
-static TABLES: AtomicU64 = AtomicU64::new(1);
-
-fn invalid(why: &'static str) -> Mistake {
-    Mistake::new(Errno::EINVAL, why)
-}
-
-fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
-    Ok(Made::serves(parse(line, false)?))
-}
-
-/// Makes a snapshot of a line's parameters; `merges` for a line of `snapshot-merge`, whose origin is written.
-fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, Mistake> {
-    let origin_path = line.params.path()?;
-    let origin = line.only_read(origin_path, Sector::ZERO, line.length)?;
-    let path = line.params.path()?;
-    let store = line.component(path, Sector::ZERO, Sector::ZERO)?;
-    if store == origin {
-        return Err(invalid("a snapshot's store lies on its origin"));
-    }
-    let kind = new_kind(line.params.word("the kind of store is missing")?)?;
-    let named = line.params.small_number("the chunk size is not a number of sectors")?;
-    let least = line.sector_size(store).max(line.sector_size(origin)) / DEV_BSIZE;
-    let chunk = if named == 0 { CHUNK.max(least) } else { named };
-    let geometry = Geometry::new(chunk).filter(|_| chunk >= least).ok_or_else(|| {
-        invalid("the chunk size is wrong").about(format_args!(
-            "{named} sectors, where a power of two is wanted from {least} to {}",
-            1u32 << 21
-        ))
-    })?;
-    let chunks = geometry.chunk_of(line.size(store));
-    if chunks > limits::SNAPSHOT_CHUNKS {
-        return Err(invalid("the store has too many chunks")
-            .about(format_args!("{chunks}, of {} at most", limits::SNAPSHOT_CHUNKS)));
-    }
-    if kind != Kind::Transient && chunks < format::FIRST {
-        return Err(invalid("the store is too small")
-            .about(format_args!("{} sectors, of two chunks at least", line.size(store))));
-    }
-    let features = new_features(line)?;
-    line.params.end()?;
-    if features.passes || merges {
-        // It is written, in a way.
-        line.component(origin_path, Sector::ZERO, line.length)?;
-    }
-    let unit = line.sector_size(store) as usize;
-    line.reserve(WAITING.saturating_add(cow::BYTES))?;
-    let purse = line.purse();
-    let cow = line.shared(store, || Cow::new(&purse, unit));
-    let shared = line.shared(origin, Origin::default);
-    {
-        let mut state = cow.state.lock();
-        let dev = line.dev(origin);
-        if state.tables >= 2 {
-            return Err(Mistake::new(Errno::EINVAL, "two tables use the store already"));
-        }
-        if state.origin.is_some_and(|of| of != dev) {
-            return Err(Mistake::new(Errno::EINVAL, "the store is another origin's"));
-        }
-        state.origin = Some(dev);
-        if !state.loaded && state.tables == 0 {
-            // What a status shows before the table is started.
-            let next_free = if kind == Kind::Transient { 0 } else { format::FIRST };
-            (state.kind, state.geometry, state.next_free) = (kind, geometry, next_free);
-            (state.cow_size, state.origin_size) = (line.size(store), line.size(origin));
-        }
-        state.tables = state.tables.saturating_add(1);
-    }
-    shared.enter();
-    Ok(Snapshot {
-        table: TABLES.fetch_add(1, Ordering::Relaxed),
-        cow,
-        signals: Arc::default(),
-        shared,
-        purse,
-        origin,
-        store,
-        unit: Sector((unit / DEV_BSIZE as usize) as u64),
-        origin_unit: Sector(u64::from(line.sector_size(origin) / DEV_BSIZE)),
-        length: line.length,
-        kind,
-        chunk,
-        named,
-        features,
-        // Set when the origin knows of it.
-        merges: false,
-        begun: AtomicBool::new(false),
-    })
-}
-
-fn new_kind(word: &str) -> Result<Kind, Mistake> {
-    let mut letters = word.bytes().map(|byte| byte.to_ascii_uppercase());
-    match (letters.next(), letters.next()) {
-        (Some(b'P'), None) => Ok(Kind::Persistent { overflow: false }),
-        (Some(b'P'), Some(b'O')) => Ok(Kind::Persistent { overflow: true }),
-        (Some(b'N'), _) => Ok(Kind::Transient),
-        _ => Err(invalid("no such kind of store").about(format_args!("P, PO or N"))),
-    }
-}
-
-fn new_features(line: &mut LineSpec<'_>) -> Result<Features, Mistake> {
-    let mut features = Features::default();
-    if line.params.left() == 0 {
-        return Ok(features);
-    }
-    for _ in 0..line.params.number("the number of features is no number")? {
-        match line.params.word("a feature is missing")? {
-            "discard_zeroes_cow" => features.zeroes = true,
-            "discard_passdown_origin" => features.passes = true,
-            _ => return Err(invalid("no such feature")),
-        }
-    }
-    if features.passes && !features.zeroes {
-        return Err(invalid("discard_passdown_origin is of use with discard_zeroes_cow only"));
-    }
-    Ok(features)
 }
 
 impl Drop for Snapshot {
@@ -237,7 +127,7 @@ impl Drop for Snapshot {
 }
 
 /// The store's sector where an exception has a sector of its chunk; `None` if the store has no such chunk.
-fn in_store(geometry: Geometry, size: Sector, found: Found, start: Sector) -> Option<Sector> {
+fn in_store(geometry: Geometry, size: Sector, found: FoundRun, start: Sector) -> Option<Sector> {
     if found.new == NOWHERE {
         return None;
     }
@@ -252,44 +142,7 @@ impl Snapshot {
         self.begun.load(Ordering::Relaxed) && !state.is_kept_by(self.table)
     }
 
-    fn forward(&self, job: Job, sector: Option<Sector>) {
-        match sector {
-            Some(sector) => job.forward(self.place(sector)),
-            None => job.fail(Errno::EIO),
-        }
-    }
-
-    /// Sends a read to a chunk's exception, or to the origin, where it is counted as under way.
-    fn read(&self, mut job: Job) {
-        loop {
-            let turn = self.shared.turn();
-            let state = self.cow.state.lock();
-            if state.health != Health::Good {
-                drop(state);
-                return job.fail(Errno::EIO);
-            }
-            let (geometry, size) = (state.geometry, state.cow_size);
-            let chunk = geometry.chunk_of(job.start());
-            if let Some(found) = state.runs.find(chunk) {
-                drop(state);
-                let to = in_store(geometry, size, found, job.start());
-                return self.forward(job, to);
-            }
-            let counted = self.cow.tracker(chunk).begin();
-            drop(state);
-            if counted {
-                job.set_tag(COUNTED);
-                let from = Place { component: self.origin, sector: job.start() };
-                return job.forward_each(&[from]);
-            }
-            job = match self.shared.wait(job, turn) {
-                Some(job) => job,
-                None => return,
-            };
-        }
-    }
-
-    /// Maps a read or a write, unless something changes meanwhile. Takes no lock.
+    /// Maps a read or a write without a lock; `None` if the state was changed meanwhile.
     #[inline]
     fn map_now(&self, io: &IoRange) -> Option<Mapping<'_>> {
         let view = self.cow.state.view();
@@ -329,106 +182,19 @@ impl Snapshot {
         Some(Mapping::Send { component: self.store, start, length })
     }
 
-    /// The count of reads of a sector's chunk, and of others.
+    /// The tracker of a sector's chunk, which some other chunks share.
     fn tracker_of(&self, sector: Sector) -> &Tracker {
         self.cow.tracker(self.cow.state.view().mode().geometry().chunk_of(sector))
     }
 
-    /// Counts out what a tracker has counted in. `true` if it was to ask.
+    /// Counts out a read that was not sent to the origin after all, or has been. `true` if the tracker says that the target is to be
+    /// asked.
     fn end_tracked(&self, tracker: &Tracker) -> bool {
         let asks = tracker.end();
         if asks && self.cow.drained(tracker) {
             self.shared.wake();
         }
         asks
-    }
-
-    /// The result of a read of the origin that was to ask. Once the snapshot is lost the origin does not wait for reads. As
-    /// long as it is not, it has waited for this one, whose data are there.
-    fn unless_lost(&self, result: Result<(), Errno>) -> Result<(), Errno> {
-        if self.cow.state.lock().health != Health::Good { Err(Errno::EIO) } else { result }
-    }
-
-    /// Sends a write to its chunk's exception, which is made first.
-    fn write(&self, mut job: Job) {
-        loop {
-            let turn = self.shared.turn();
-            if job.tag() & OWN != 0 {
-                let (good, over) = {
-                    let state = self.cow.state.lock();
-                    (state.health == Health::Good, state.is_over(job.tag() & !OWN))
-                };
-                match (good, over) {
-                    (false, _) => return job.fail(Errno::EIO),
-                    (true, true) => return job.done(),
-                    (true, false) => {}
-                }
-            } else {
-                let (geometry, size, origin) = {
-                    let state = self.cow.state.lock();
-                    (state.geometry, state.cow_size, state.origin_size)
-                };
-                let (start, length) = (job.start(), job.length());
-                // The last chunk ends with the origin.
-                let left = origin.0.saturating_sub(start.0).min(geometry.chunk().0);
-                let whole = geometry.within(start, geometry.chunk()) == geometry.chunk()
-                    && length.0 >= left;
-                match self.cow.write(geometry.chunk_of(start), whole) {
-                    Write::Fail => return job.fail(Errno::EIO),
-                    Write::There(found) => {
-                        let to = in_store(geometry, size, found, start);
-                        return self.forward(job, to);
-                    }
-                    Write::Own(number, new) => {
-                        let Some(to) = geometry.sector(new) else { return job.fail(Errno::EIO) };
-                        job.set_tag(OWN | number & !COUNTED);
-                        return job.forward_each(&[self.place(to)]);
-                    }
-                    Write::Wait => {}
-                }
-            }
-            job = match self.shared.wait(job, turn) {
-                Some(job) => job,
-                None => return,
-            };
-        }
-    }
-
-    /// Tells that sectors are not needed. Where all of a chunk is not, its exception reads as zeroes from then on.
-    async fn discard(&self, job: Job, lane: &mut Lane) {
-        if !self.features.zeroes {
-            return job.fail(Errno::EOPNOTSUPP);
-        }
-        let (start, end) = (job.start().0, job.start().0.saturating_add(job.length().0));
-        let mut result = Ok(());
-        let mut at = start;
-        while at < end && result.is_ok() {
-            let (geometry, size, good, found) = {
-                let state = self.cow.state.lock();
-                let chunk = state.geometry.chunk_of(Sector(at));
-                (
-                    state.geometry,
-                    state.cow_size,
-                    state.health == Health::Good,
-                    state.runs.find(chunk),
-                )
-            };
-            let some = geometry.within(Sector(at), Sector(end.wrapping_sub(at)));
-            if !good {
-                result = Err(Errno::EIO);
-            } else if let Some(found) = found
-                && some == geometry.chunk()
-                && let Some(to) = in_store(geometry, size, found, Sector(at))
-            {
-                result = self.zero(to, some, lane).await;
-            }
-            at = at.saturating_add(some.0.max(1));
-        }
-        if self.features.passes && result.is_ok() {
-            let from = Place { component: self.origin, sector: job.start() };
-            result = lane.discard(from, job.length()).await;
-        }
-        job.end(result);
     }
 }
 
@@ -444,7 +210,7 @@ impl Target for Snapshot {
         loop {
             match self.map_now(io) {
                 Some(mapping) => return mapping,
-                // Whoever changes it holds the lock.
+                // The thread that changes the state holds the lock until it is done.
                 None => drop(self.cow.state.lock()),
             }
         }
@@ -462,23 +228,7 @@ impl Target for Snapshot {
     }
 
     fn table(&self, out: &mut dyn fmt::Write, devs: &Devs<'_>) -> fmt::Result {
-        let chunk = {
-            let state = self.cow.state.lock();
-            let kept = state.loaded && state.is_kept_by(self.table);
-            let named = if self.is_source(&state) { 0 } else { u64::from(self.named) };
-            if kept { state.geometry.chunk().0 } else { named }
-        };
-        let kind = match self.kind {
-            Kind::Persistent { overflow: false } => "P",
-            Kind::Persistent { overflow: true } => "PO",
-            Kind::Transient => "N",
-        };
-        write!(out, "{} {} {kind} {chunk}", devs.get(self.origin), devs.get(self.store))?;
-        out.write_str(match (self.features.zeroes, self.features.passes) {
-            (false, _) => "",
-            (true, false) => " 1 discard_zeroes_cow",
-            (true, true) => " 2 discard_zeroes_cow discard_passdown_origin",
-        })
+        self.write_params(out, devs)
     }
 
     fn status(&self, out: &mut dyn fmt::Write, _devs: &Devs<'_>) -> fmt::Result {

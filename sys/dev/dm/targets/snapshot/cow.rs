@@ -31,7 +31,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::format::{ENTRY, Exception, Geometry};
-use super::runs::{BLOCK, Block, Found, Runs};
+use super::runs::{BLOCK, Block, FoundRun, Runs};
 use crate::device::{Purse, Share};
 use crate::lane::Signal;
 use crate::tracker::Tracker;
@@ -119,7 +119,7 @@ pub enum Ask {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// The chunk has an exception.
-    There(Found),
+    There(FoundRun),
     /// It must wait, and look again.
     Wait,
     /// It is to write this chunk of the store itself, as number so-and-so of those that are pending.

@@ -15,7 +15,7 @@ use crate::{Errno, Sector};
 const SOME: usize = 512;
 
 /// A store as it was read.
-struct Found {
+struct ReadStore {
     geometry: Geometry,
     valid: bool,
     tail: Tail,
@@ -26,11 +26,11 @@ struct Found {
     dense: bool,
 }
 
-impl Found {
+impl ReadStore {
     /// A store without exceptions.
-    fn empty(geometry: Geometry, next_free: u64) -> Found {
+    fn empty(geometry: Geometry, next_free: u64) -> ReadStore {
         let tail = Tail::default();
-        Found { geometry, valid: true, tail, next_free, full: false, dense: true }
+        ReadStore { geometry, valid: true, tail, next_free, full: false, dense: true }
     }
 }
 
@@ -113,10 +113,10 @@ impl Snapshot {
     }
 
     /// Reads the store, or makes one.
-    async fn read_store(&self, lane: &mut Lane) -> Result<Found, Errno> {
+    async fn read_store(&self, lane: &mut Lane) -> Result<ReadStore, Errno> {
         let geometry = Geometry::new(self.chunk.max(1)).ok_or(Errno::EINVAL)?;
         if self.kind == Kind::Transient {
-            return Ok(Found::empty(geometry, 0));
+            return Ok(ReadStore::empty(geometry, 0));
         }
         let unit = self.unit();
         lane.read(self.place(Sector::ZERO), sectors(unit)).await?;
@@ -131,7 +131,7 @@ impl Snapshot {
                     return Err(Errno::EINVAL);
                 }
                 if !valid {
-                    return Ok(Found { valid, ..Found::empty(geometry, FIRST) });
+                    return Ok(ReadStore { valid, ..ReadStore::empty(geometry, FIRST) });
                 }
                 self.read_areas(geometry, lane).await
             }
@@ -139,7 +139,7 @@ impl Snapshot {
     }
 
     /// Makes a store: an empty area, and then the header.
-    async fn new_store(&self, geometry: Geometry, lane: &mut Lane) -> Result<Found, Errno> {
+    async fn new_store(&self, geometry: Geometry, lane: &mut Lane) -> Result<ReadStore, Errno> {
         let end = geometry.sector(FIRST).ok_or(Errno::EINVAL)?;
         if lane.size(self.store) < end {
             return Err(Errno::EINVAL);
@@ -151,11 +151,11 @@ impl Snapshot {
         Header::write(buffer, true, geometry.chunk().0 as u32);
         lane.write(&[self.place(Sector::ZERO)], sectors(unit), true).await.ok()?;
         self.cow.state.lock().unit.fill(0);
-        Ok(Found::empty(geometry, FIRST))
+        Ok(ReadStore::empty(geometry, FIRST))
     }
 
     /// Reads every area, up to the end of the exceptions or of the device.
-    async fn read_areas(&self, geometry: Geometry, lane: &mut Lane) -> Result<Found, Errno> {
+    async fn read_areas(&self, geometry: Geometry, lane: &mut Lane) -> Result<ReadStore, Errno> {
         let size = lane.size(self.store);
         let mut last = Last { next_free: FIRST, dense: true };
         let mut area = 0u64;
@@ -169,14 +169,21 @@ impl Snapshot {
                 self.cow.state.lock().unit.fill(0);
                 let tail = Tail { area, entry: 0 };
                 let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
-                return Ok(Found { geometry, valid: true, tail, next_free, full: true, dense });
+                return Ok(ReadStore { geometry, valid: true, tail, next_free, full: true, dense });
             };
             let end = self.read_area(geometry, start, &mut last, lane).await?;
             if let Some(entry) = end {
                 self.clean_tail(start, entry, geometry, lane).await?;
                 let tail = Tail { area, entry };
                 let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
-                return Ok(Found { geometry, valid: true, tail, next_free, full: false, dense });
+                return Ok(ReadStore {
+                    geometry,
+                    valid: true,
+                    tail,
+                    next_free,
+                    full: false,
+                    dense,
+                });
             }
             area = area.saturating_add(1);
         }

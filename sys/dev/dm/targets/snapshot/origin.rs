@@ -224,8 +224,8 @@ impl Origin {
     }
 }
 
-/// One line.
-struct Line {
+/// A `snapshot-origin` line of a table.
+struct OriginLine {
     device: ComponentIndex,
     origin: Arc<Origin>,
 }
@@ -237,16 +237,16 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let origin = line.shared(device, Origin::default);
     line.reserve(super::WAITING)?;
     origin.enter();
-    Ok(Made::serves(Line { device, origin }))
+    Ok(Made::serves(OriginLine { device, origin }))
 }
 
-impl Drop for Line {
+impl Drop for OriginLine {
     fn drop(&mut self) {
         self.origin.leave();
     }
 }
 
-impl Line {
+impl OriginLine {
     fn place(&self, sector: Sector) -> Place {
         Place { component: self.device, sector }
     }
@@ -267,7 +267,7 @@ impl Line {
     }
 }
 
-impl Target for Line {
+impl Target for OriginLine {
     fn kind(&self) -> &'static TargetType {
         &TYPE
     }
@@ -295,7 +295,7 @@ impl Target for Line {
     }
 }
 
-impl Worker for Line {
+impl Worker for OriginLine {
     fn needs(&self) -> Needs {
         Needs { queues: alloc::vec![2], jobs: JOBS, ..Needs::default() }
     }

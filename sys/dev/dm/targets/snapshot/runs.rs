@@ -22,7 +22,7 @@ mod remove;
 mod tree;
 
 use tree::Node;
-pub use tree::{BLOCK, Block, Found, Tree};
+pub use tree::{BLOCK, Block, FoundRun, Tree};
 
 /// Runs, or branches, in a node.
 pub const FAN: usize = 63;
@@ -136,7 +136,7 @@ impl Runs {
     }
 
     /// The exception of a chunk of the origin.
-    pub fn find(&self, old: u64) -> Option<Found> {
+    pub fn find(&self, old: u64) -> Option<FoundRun> {
         self.tree.find(old)
     }
 

@@ -18,7 +18,7 @@
 use super::{Cow, Health, State, Tail};
 use crate::Sector;
 use crate::targets::snapshot::format::Geometry;
-use crate::targets::snapshot::runs::Found;
+use crate::targets::snapshot::runs::FoundRun;
 
 /// Chunks in a run, at most: each has its own bucket of writes that are under way.
 pub const MERGED: u64 = super::READS as u64 / 2;
@@ -56,7 +56,7 @@ impl Run {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
     /// In the store. A write is counted as under way.
-    Store(Found),
+    Store(FoundRun),
     /// On the origin.
     Origin,
     /// It must wait, and look again.

@@ -14,7 +14,7 @@ use dm_sync::{Guard, Spin};
 use super::{Health, State};
 use crate::Sector;
 use crate::targets::snapshot::format::Geometry;
-use crate::targets::snapshot::runs::{Found, NOWHERE, Tree};
+use crate::targets::snapshot::runs::{FoundRun, NOWHERE, Tree};
 use crate::version::{Seen, Version};
 
 /// In a mode: bits of [`Geometry::shift`], and what is true of the snapshot.
@@ -80,7 +80,7 @@ impl View {
 
     /// The exception of a chunk of the origin.
     #[inline]
-    pub fn find(&self, chunk: u64) -> Option<Found> {
+    pub fn find(&self, chunk: u64) -> Option<FoundRun> {
         self.tree.find(chunk)
     }
 
@@ -139,8 +139,8 @@ impl Shared {
     }
 
     /// Takes the lock.
-    pub fn lock(&self) -> Held<'_> {
-        Held { changes: false, view: &self.view, state: self.state.lock() }
+    pub fn lock(&self) -> StateGuard<'_> {
+        StateGuard { changes: false, view: &self.view, state: self.state.lock() }
     }
 
     /// The part of the state that I/O reads without the lock.
@@ -151,13 +151,13 @@ impl Shared {
 }
 
 /// A guard of the state. The first mutable borrow makes the version odd, and the end of the guard makes it even.
-pub struct Held<'a> {
+pub struct StateGuard<'a> {
     changes: bool,
     view: &'a View,
     state: Guard<'a, State>,
 }
 
-impl Deref for Held<'_> {
+impl Deref for StateGuard<'_> {
     type Target = State;
 
     fn deref(&self) -> &State {
@@ -165,7 +165,7 @@ impl Deref for Held<'_> {
     }
 }
 
-impl DerefMut for Held<'_> {
+impl DerefMut for StateGuard<'_> {
     fn deref_mut(&mut self) -> &mut State {
         if !self.changes {
             self.changes = true;
@@ -175,7 +175,7 @@ impl DerefMut for Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for StateGuard<'_> {
     fn drop(&mut self) {
         if self.changes {
             self.view.show(&self.state);

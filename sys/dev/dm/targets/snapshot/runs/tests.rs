@@ -214,10 +214,10 @@ fn chunks_that_no_store_has_lead_nowhere() {
     for (old, new) in [(5, u64::MAX), (6, 1 << 48), (7, NOWHERE), (8, NOWHERE - 1), (9, NOWHERE)] {
         assert!(runs.insert(Exception { old, new }));
         let found = runs.find(old).unwrap();
-        assert_eq!(found, Found { new: new.min(NOWHERE), left: 1 });
+        assert_eq!(found, FoundRun { new: new.min(NOWHERE), left: 1 });
     }
     assert!(runs.insert(Exception { old: u64::MAX, new: 2 }));
-    assert_eq!(runs.find(u64::MAX), Some(Found { new: 2, left: 1 }));
+    assert_eq!(runs.find(u64::MAX), Some(FoundRun { new: 2, left: 1 }));
 }
 
 #[test]

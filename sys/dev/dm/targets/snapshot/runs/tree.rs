@@ -144,7 +144,7 @@ impl Node<'_> {
 
 /// A run as it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct FoundRun {
     /// The chunk of the store, or [`NOWHERE`].
     pub new: u64,
     /// The chunks of the run from here on.
@@ -194,7 +194,7 @@ impl Tree {
 
     /// The exception of a chunk of the origin.
     #[inline]
-    pub fn find(&self, old: u64) -> Option<Found> {
+    pub fn find(&self, old: u64) -> Option<FoundRun> {
         let mut node = self.node(self.root())?;
         for _ in 0..MOST {
             let (len, branch) = node.head();
@@ -205,7 +205,7 @@ impl Tree {
                 let (new, length) = unpack(value);
                 let left = length.checked_sub(on).filter(|left| *left != 0)?;
                 let new = if new == NOWHERE { NOWHERE } else { new.wrapping_add(on) };
-                return Some(Found { new, left });
+                return Some(FoundRun { new, left });
             }
             node = self.node(value as usize)?;
         }

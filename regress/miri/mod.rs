@@ -13,7 +13,7 @@ use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use dm_core::device::{FileSystem, Line, Load};
+use dm_core::device::{FileSystem, LineRequest, Load};
 use dm_core::name::Name;
 use dm_core::units::Dev;
 use dm_core::worker::Quiesce;
@@ -49,12 +49,12 @@ fn io(write: bool, sector: i64, data: &mut [u8]) -> i32 {
     }
 }
 
-fn line(start: u64, length: u64, kind: &str, params: &str) -> Line {
-    Line { start, length, kind: kind.into(), params: params.into() }
+fn line(start: u64, length: u64, kind: &str, params: &str) -> LineRequest {
+    LineRequest { start, length, kind: kind.into(), params: params.into() }
 }
 
 /// The driver from load to unload, with one device; `f` is given what loads a table and resumes.
-fn driver(f: impl FnOnce(&(dyn Fn(Vec<Line>) + Sync))) {
+fn driver(f: impl FnOnce(&(dyn Fn(Vec<LineRequest>) + Sync))) {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.lock();
     c::with_disks(|| {

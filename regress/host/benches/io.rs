@@ -317,7 +317,7 @@ fn loading(count: u64) -> (f64, f64) {
     let name = dm_core::name::Name::new("a").expect("a name");
     let device = driver.create(name, None, None, false).expect("creates").device;
     let lines: Vec<_> = (0..count)
-        .map(|i| dm_core::device::Line {
+        .map(|i| dm_core::device::LineRequest {
             start: i * 64,
             length: 64,
             kind: "linear".into(),

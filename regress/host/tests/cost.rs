@@ -53,7 +53,7 @@ fn table(count: u64) -> i64 {
     let name = dm_core::name::Name::new("a").unwrap();
     let device = driver.create(name, None, None, false).unwrap().device;
     taken(|| {
-        let line = |i| dm_core::device::Line {
+        let line = |i| dm_core::device::LineRequest {
             start: i * 8,
             length: 8,
             kind: "linear".into(),

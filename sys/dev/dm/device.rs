@@ -28,8 +28,8 @@ mod suspend;
 #[cfg(test)]
 mod tests;
 
-pub use load::{Line, Load, lines};
-pub use set::{Driver, Found, Selector};
+pub use load::{LineRequest, Load, lines};
+pub use set::{Driver, FoundDevice, Selector};
 pub use share::{Purse, Share};
 pub use suspend::FileSystem;
 

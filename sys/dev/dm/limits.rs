@@ -70,7 +70,7 @@ pub const DEPTH: usize = 4;
 pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes that the tables of all devices, and the lines that wait for more, may take together, as
-/// [`Line::cost`](crate::device::Line) has them. Kernels of 32 bits have little to give.
+/// [`LineRequest::cost`](crate::device::LineRequest) has them. Kernels of 32 bits have little to give.
 pub const ALL_TABLES: usize = if usize::BITS == 32 { 64 << 20 } else { 512 << 20 };
 
 /// Bytes of a privileged request, externalized, where the kernel lets a driver choose;

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use super::request::{new_name, new_uuid, number, string};
 use super::{Request, STATUS_FLAGS, flags};
-use crate::device::{Device, Found};
+use crate::device::{Device, FoundDevice};
 use crate::kernel::Kernel;
 use crate::proplib::{Array, Dictionary, Value};
 use crate::units::{Minor, Sector};
@@ -47,7 +47,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, found: &Found<K>) -> Result<(), Refusal> {
+    pub(super) fn remove(&mut self, found: &FoundDevice<K>) -> Result<(), Refusal> {
         let removed = self.driver.remove(&found.device, self.has(flags::DEFERRED_REMOVE));
         let gone = removed.map_err(|errno| match errno {
             Errno::EBUSY => errno.because(format_args!(
@@ -66,7 +66,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         Ok(self.set(c"event_nr", found.device.snapshot().event_nr)?)
     }
 
-    pub(super) fn rename(&mut self, mut found: Found<K>) -> Result<(), Refusal> {
+    pub(super) fn rename(&mut self, mut found: FoundDevice<K>) -> Result<(), Refusal> {
         let data = self.cmd_data()?;
         let Some(Value::String(new)) = data.get(0) else {
             return Err(Errno::EINVAL.because(format_args!("`cmd_data` does not hold a name")));

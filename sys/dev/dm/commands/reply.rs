@@ -3,7 +3,7 @@
 //! Replies: the keys that describe a device, all devices, and the driver.
 
 use super::{Request, STATUS_FLAGS, flags};
-use crate::device::{Found, Snapshot};
+use crate::device::{FoundDevice, Snapshot};
 use crate::kernel::{Kernel, LiveTable};
 use crate::name::Uuid;
 use crate::proplib::{Array, Dictionary};
@@ -13,7 +13,7 @@ use dm_sync::wipe_text;
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     /// Tells all there is to tell about a device.
-    pub(super) fn reply(&mut self, found: &Found<K>) -> Result<(), Errno> {
+    pub(super) fn reply(&mut self, found: &FoundDevice<K>) -> Result<(), Errno> {
         let now = found.device.snapshot();
         let (about, read_only) = match self.has(flags::QUERY_INACTIVE_TABLE) {
             true => (&now.inactive, now.inactive_read_only),
@@ -36,7 +36,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.set(c"event_nr", now.event_nr)
     }
 
-    pub(super) fn identify(&mut self, found: &Found<K>) -> Result<(), Errno> {
+    pub(super) fn identify(&mut self, found: &FoundDevice<K>) -> Result<(), Errno> {
         self.dict.set_string(c"name", found.name.as_str())?;
         self.dict.set_string(c"uuid", found.uuid.as_ref().map_or("", Uuid::as_str))?;
         self.set(c"minor", found.device.minor().get())

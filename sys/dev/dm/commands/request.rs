@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use super::Request;
-use crate::device::{Line, Selector};
+use crate::device::{LineRequest, Selector};
 use crate::kernel::{Geometry, Kernel};
 use crate::name::{Name, Uuid};
 use crate::proplib::{Array, Dictionary, Value};
@@ -55,7 +55,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         }
     }
 
-    pub(super) fn lines(&self) -> Result<Vec<Line>, Refusal> {
+    pub(super) fn lines(&self) -> Result<Vec<LineRequest>, Refusal> {
         let data = self.cmd_data()?;
         if data.len() > limits::LINES {
             return Err(Errno::E2BIG.because(format_args!(
@@ -80,7 +80,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 let count = number(&line, key).ok().flatten();
                 count.ok_or_else(|| malformed(key.to_str().unwrap_or_default()))
             };
-            Ok(Line {
+            Ok(LineRequest {
                 start: count(c"start")?,
                 length: count(c"length")?,
                 kind: text(c"type")?,

@@ -30,7 +30,7 @@ pub(super) struct Parts {
     /// The process that sent them: [`Kernel::process`].
     sender: u64,
     /// The lines so far.
-    lines: Vec<Line>,
+    lines: Vec<LineRequest>,
     /// The memory that they take of [`limits::ALL_TABLES`].
     share: Option<Share>,
 }
@@ -59,7 +59,7 @@ pub struct Load {
 
 /// A line as userland sends it.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct LineRequest {
     /// The first sector.
     pub start: u64,
     /// The number of sectors.
@@ -71,13 +71,13 @@ pub struct Line {
 }
 
 /// Parameters may hold keys.
-impl Drop for Line {
+impl Drop for LineRequest {
     fn drop(&mut self) {
         dm_sync::wipe_text(&mut self.params);
     }
 }
 
-impl Line {
+impl LineRequest {
     /// Bytes of the target's name and parameters.
     fn text(&self) -> usize {
         self.kind.len().saturating_add(self.params.len())
@@ -101,7 +101,7 @@ impl<K: Kernel> Driver<K> {
     pub fn reload(
         &self,
         device: &Arc<Device<K>>,
-        lines: Vec<Line>,
+        lines: Vec<LineRequest>,
         load: Load,
     ) -> Result<Option<String>, Refusal> {
         let result = self.load(device, lines, load);
@@ -117,7 +117,7 @@ impl<K: Kernel> Driver<K> {
     fn load(
         &self,
         device: &Arc<Device<K>>,
-        lines: Vec<Line>,
+        lines: Vec<LineRequest>,
         load: Load,
     ) -> Result<Option<String>, Refusal> {
         let Some(Parts { lines, share, .. }) = self.collect(device, lines, load)? else {
@@ -148,14 +148,14 @@ impl<K: Kernel> Driver<K> {
     fn collect(
         &self,
         device: &Arc<Device<K>>,
-        lines: Vec<Line>,
+        lines: Vec<LineRequest>,
         load: Load,
     ) -> Result<Option<Parts>, Refusal> {
         let sender = self.kernel.process();
         // Lines of someone else's, or of a table that was given up, go first: they are paid for.
         let stale = device.parts.lock().claim(sender, load.before);
         drop(stale);
-        let cost = lines.iter().map(Line::cost).fold(0usize, usize::saturating_add);
+        let cost = lines.iter().map(LineRequest::cost).fold(0usize, usize::saturating_add);
         let share = self
             .purse
             .take(cost)
@@ -175,7 +175,8 @@ impl<K: Kernel> Driver<K> {
                 Some(all) => all.join(share),
                 none => *none = Some(share),
             }
-            let bytes = parts.lines.iter().map(Line::text).fold(0usize, usize::saturating_add);
+            let bytes =
+                parts.lines.iter().map(LineRequest::text).fold(0usize, usize::saturating_add);
             if parts.lines.len() > limits::LINES || bytes > limits::TABLE_BYTES {
                 Err(Errno::E2BIG.because(format_args!(
                     "too many lines: {}, of {} at most, with {bytes} bytes of targets and \
@@ -199,7 +200,7 @@ impl<K: Kernel> Driver<K> {
     fn build(
         &self,
         minor: Minor,
-        lines: &[Line],
+        lines: &[LineRequest],
         read_only: bool,
         share: &RefCell<Option<Share>>,
     ) -> Result<(LiveTable<K>, Option<String>), TableError> {
@@ -459,8 +460,8 @@ fn device_number(path: &str) -> Option<Result<Dev, Errno>> {
 }
 
 /// Turns a table back into the lines that would load it.
-pub fn lines<C>(table: &Table<C>) -> Vec<Line> {
-    let line = |(range, target): (SectorRange, &dyn Target)| Line {
+pub fn lines<C>(table: &Table<C>) -> Vec<LineRequest> {
+    let line = |(range, target): (SectorRange, &dyn Target)| LineRequest {
         start: range.start.0,
         length: range.length.0,
         kind: target.kind().name.into(),

@@ -110,7 +110,7 @@ pub enum Selector {
 }
 
 /// A device that was found, with the names it had then.
-pub struct Found<K: Kernel> {
+pub struct FoundDevice<K: Kernel> {
     /// The device.
     pub device: Arc<Device<K>>,
     /// The device's name.
@@ -166,7 +166,7 @@ impl<K: Kernel> Driver<K> {
     }
 
     /// Finds a device.
-    pub fn find(&self, which: &Selector) -> Option<Found<K>> {
+    pub fn find(&self, which: &Selector) -> Option<FoundDevice<K>> {
         let devices = self.devices.lock();
         let entry = devices.list.iter().find(|e| match which {
             Selector::Minor(minor) => e.minor == *minor,
@@ -175,7 +175,7 @@ impl<K: Kernel> Driver<K> {
             Selector::None => false,
         })?;
         let device = entry.device()?.clone();
-        Some(Found { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
+        Some(FoundDevice { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
     }
 
     /// `true` if a device exists and takes no writes.
@@ -201,7 +201,7 @@ impl<K: Kernel> Driver<K> {
         uuid: Option<Uuid>,
         minor: Option<Minor>,
         read_only: bool,
-    ) -> Result<Found<K>, Errno> {
+    ) -> Result<FoundDevice<K>, Errno> {
         let mut tries = 0u32;
         let (minor, unit) = loop {
             let reserved = self.reserve(&name, uuid.as_ref(), minor)?;
@@ -227,7 +227,7 @@ impl<K: Kernel> Driver<K> {
         entry.state = EntryState::Live(device.clone());
         drop(devices);
         self.entry_changed.broadcast();
-        Ok(Found { device, name, uuid })
+        Ok(FoundDevice { device, name, uuid })
     }
 
     /// Makes the entry of a device that is to be made, with this minor or any.

@@ -28,7 +28,7 @@ pub struct Builder<'k, O: Opener> {
     components: Components<'k, O>,
     /// The lines, by start and number in the order that they came. A tree, because sorting takes more
     /// stack than a kernel has to spare.
-    lines: BTreeMap<(Sector, usize), Line>,
+    lines: BTreeMap<(Sector, usize), BuiltLine>,
     /// The number of lines that were given, the wrong ones among them.
     given: usize,
     /// The types of target that a line may name.
@@ -105,7 +105,7 @@ impl<'k, O: Opener> Builder<'k, O> {
         let params = Words::new(params);
         let mut line = LineSpec { length, params, components: &mut self.components };
         let (target, lanes) = LineTarget::new(kind, &mut line)?;
-        self.lines.insert((start, number), Line { end, target, lanes });
+        self.lines.insert((start, number), BuiltLine { end, target, lanes });
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl<'k, O: Opener> Builder<'k, O> {
 }
 
 /// A line that has become a target.
-struct Line {
+struct BuiltLine {
     /// The first sector after the line.
     end: Sector,
     target: LineTarget,

@@ -58,7 +58,7 @@ fn disks() -> Disks {
 
 /// Where a sector goes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Place {
+enum Goes {
     Zero,
     Fail,
     At(Dev, u64),
@@ -66,16 +66,16 @@ enum Place {
 
 /// A line, and where its sectors go.
 #[derive(Clone, Debug)]
-struct Line {
+struct DrawnLine {
     start: u64,
     length: u64,
     kind: &'static str,
     params: String,
-    places: Vec<Place>,
+    places: Vec<Goes>,
 }
 
 /// A line of a kind, `unit` sectors being the least that any component takes.
-fn line(unit: u64) -> impl Strategy<Value = Line> {
+fn line(unit: u64) -> impl Strategy<Value = DrawnLine> {
     let usable = match unit {
         1 => 2usize,
         4 => 3,
@@ -86,8 +86,8 @@ fn line(unit: u64) -> impl Strategy<Value = Line> {
         let (at, length) = (at * unit, length * unit);
         let path = name(disk, named);
         let dev = disks().0[disk].dev;
-        let places = (0..length).map(|n| Place::At(dev, at + n)).collect();
-        Line { start: 0, length, kind: "linear", params: format!("{path} {at}"), places }
+        let places = (0..length).map(|n| Goes::At(dev, at + n)).collect();
+        DrawnLine { start: 0, length, kind: "linear", params: format!("{path} {at}"), places }
     });
     let striped = (prop::collection::vec(one, 1..6), 1..5u64, 1..5u64);
     let striped = striped.prop_map(move |(stripes, chunk, rows)| {
@@ -101,19 +101,19 @@ fn line(unit: u64) -> impl Strategy<Value = Line> {
             for (disk, at, _) in &stripes {
                 let first = at * unit + row * chunk;
                 let dev = disks().0[*disk].dev;
-                places.extend((first..first + chunk).map(|sector| Place::At(dev, sector)));
+                places.extend((first..first + chunk).map(|sector| Goes::At(dev, sector)));
             }
         }
-        Line { start: 0, length: places.len() as u64, kind: "striped", params, places }
+        DrawnLine { start: 0, length: places.len() as u64, kind: "striped", params, places }
     });
     let flat = |kind, place| {
         (1..20u64).prop_map(move |length| {
             let length = length * unit;
             let places = vec![place; length as usize];
-            Line { start: 0, length, kind, params: String::new(), places }
+            DrawnLine { start: 0, length, kind, params: String::new(), places }
         })
     };
-    prop_oneof![linear, striped, flat("zero", Place::Zero), flat("error", Place::Fail)]
+    prop_oneof![linear, striped, flat("zero", Goes::Zero), flat("error", Goes::Fail)]
 }
 
 fn name(disk: usize, named: bool) -> String {
@@ -121,7 +121,7 @@ fn name(disk: usize, named: bool) -> String {
 }
 
 /// Lines that make a table, in the order of their starts.
-fn lines() -> impl Strategy<Value = Vec<Line>> {
+fn lines() -> impl Strategy<Value = Vec<DrawnLine>> {
     let lines = prop_oneof![Just(1u64), Just(4), Just(8)]
         .prop_flat_map(|unit| prop::collection::vec(line(unit), 1..7));
     lines.prop_map(|mut lines| {
@@ -134,11 +134,11 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
     })
 }
 
-fn places(lines: &[Line]) -> Vec<Place> {
+fn places(lines: &[DrawnLine]) -> Vec<Goes> {
     lines.iter().flat_map(|line| line.places.iter().copied()).collect()
 }
 
-fn build(disks: &Disks, lines: &[Line]) -> Result<Table<Disk>, TableError> {
+fn build(disks: &Disks, lines: &[DrawnLine]) -> Result<Table<Disk>, TableError> {
     let mut builder = Builder::new(disks);
     for line in lines {
         builder.line(line.start, line.length, line.kind, &line.params)?;
@@ -147,7 +147,7 @@ fn build(disks: &Disks, lines: &[Line]) -> Result<Table<Disk>, TableError> {
 }
 
 /// Where the pieces of an I/O go, sector by sector.
-fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Place> {
+fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Goes> {
     let (mut at, mut left, mut places) = (start, length, Vec::new());
     while left > 0 {
         let Some(piece) = table.map(range(at, left), Op::rw(write)) else { break };
@@ -155,12 +155,12 @@ fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Plac
         assert!((1..=left).contains(&n), "{n} of {left}");
         match piece {
             Piece::Send(disk, to) => {
-                places.extend(to.sectors().map(|s| Place::At(disk.dev, s.0)));
+                places.extend(to.sectors().map(|s| Goes::At(disk.dev, s.0)));
             }
-            Piece::Zero(_) => places.extend((0..n).map(|_| Place::Zero)),
+            Piece::Zero(_) => places.extend((0..n).map(|_| Goes::Zero)),
             Piece::Fail(_, errno) => {
                 assert_eq!(errno, Errno::EIO);
-                places.extend((0..n).map(|_| Place::Fail));
+                places.extend((0..n).map(|_| Goes::Fail));
             }
             Piece::Take(..) | Piece::Track(..) => panic!("none of these targets serves I/O"),
         }
@@ -212,7 +212,7 @@ proptest! {
     fn a_table_tells_what_it_is_made_of(lines in lines()) {
         let table = build(&disks(), &lines).unwrap();
         let used: BTreeSet<Dev> = places(&lines).iter().filter_map(|place| match place {
-            Place::At(dev, _) => Some(*dev),
+            Goes::At(dev, _) => Some(*dev),
             _ => None,
         }).collect();
         let devs: BTreeSet<Dev> = table.devs().iter().copied().collect();
@@ -301,7 +301,7 @@ proptest! {
         let (at, length) = (at * 8, length * 8);
         let tried = |at: u64| {
             let params = format!("{} {at}", name(disk, true));
-            build(&disks(), &[Line { start: 0, length, kind: "linear", params, places: vec![] }])
+            build(&disks(), &[DrawnLine { start: 0, length, kind: "linear", params, places: vec![] }])
         };
         let expected = (at + length > SIZE).then_some(Errno::EINVAL);
         prop_assert_eq!(errno(tried(at)), expected);
@@ -317,11 +317,11 @@ proptest! {
         let disks = disks();
         let whole = |n: u64| n.is_multiple_of(sectors);
         let params = format!("{} {at}", name(disk, true));
-        let linear = Line { start: 0, length, kind: "linear", params, places: vec![] };
+        let linear = DrawnLine { start: 0, length, kind: "linear", params, places: vec![] };
         let expected = (!whole(at) || !whole(length)).then_some(Errno::EINVAL);
         prop_assert_eq!(errno(build(&disks, &[linear])), expected);
         let params = format!("2 {chunk} /dev/0 {at} {} {at}", name(disk, true));
-        let striped = Line { start: 0, length: 4 * chunk, kind: "striped", params, places: vec![] };
+        let striped = DrawnLine { start: 0, length: 4 * chunk, kind: "striped", params, places: vec![] };
         let expected = (!whole(at) || !whole(chunk)).then_some(Errno::EINVAL);
         prop_assert_eq!(errno(build(&disks, &[striped])), expected);
     }
@@ -333,12 +333,12 @@ proptest! {
             let mut reached = BTreeSet::new();
             target.extents(range.length, &mut |extent| {
                 let dev = table.devs()[extent.component.0 as usize];
-                reached.extend(extent.range().sectors().map(|sector| Place::At(dev, sector.0)));
+                reached.extend(extent.range().sectors().map(|sector| Goes::At(dev, sector.0)));
             });
             let model = line.places.iter().copied();
-            let model: BTreeSet<_> = model.filter(|p| matches!(p, Place::At(..))).collect();
+            let model: BTreeSet<_> = model.filter(|p| matches!(p, Goes::At(..))).collect();
             prop_assert_eq!(&reached, &model);
-            let mut shown: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
+            let mut shown: BTreeMap<Goes, Vec<usize>> = BTreeMap::new();
             for (at, place) in line.places.iter().enumerate() {
                 shown.entry(*place).or_default().push(at);
             }
@@ -349,7 +349,7 @@ proptest! {
                         found.push(at.0 as usize);
                     });
                     found.sort_unstable();
-                    let model = shown.remove(&Place::At(*dev, sector)).unwrap_or_default();
+                    let model = shown.remove(&Goes::At(*dev, sector)).unwrap_or_default();
                     prop_assert_eq!(found, model);
                 }
             }
@@ -369,8 +369,8 @@ proptest! {
                 GuardedSectors { label: SectorRange { start, length }, first_safe: Sector(0) }
             });
         }
-        let guarded = |place: &Place| match place {
-            Place::At(dev, sector) => {
+        let guarded = |place: &Goes| match place {
+            Goes::At(dev, sector) => {
                 let disk = disks.0.iter().find(|disk| disk.dev == *dev).and_then(|d| d.guard);
                 disk.is_some_and(|guard| guard.label.sectors().any(|s| s.0 == *sector))
             }
@@ -425,11 +425,11 @@ fn as_many_stripes_as_the_limit_map_as_the_model_says() {
             for n in 0..count {
                 let dev = disks().0[(n % 2) as usize].dev;
                 let first = n % 200 + row * chunk;
-                model.extend((first..first + chunk).map(|sector| Place::At(dev, sector)));
+                model.extend((first..first + chunk).map(|sector| Goes::At(dev, sector)));
             }
         }
         let length = model.len() as u64;
-        let line = Line { start: 0, length, kind: "striped", params, places: vec![] };
+        let line = DrawnLine { start: 0, length, kind: "striped", params, places: vec![] };
         let table = build(&disks(), &[line]).unwrap();
         assert_eq!(mapped(&table, 0, length, false), model);
     }
@@ -457,7 +457,7 @@ fn a_mistake_names_its_line_as_it_came() {
 #[test]
 fn one_device_by_several_names_is_one_component() {
     let params = ["/dev/0 0", "19:3 8", "/dev/0 16"];
-    let lines = (0..3).map(|n| Line {
+    let lines = (0..3).map(|n| DrawnLine {
         start: n * 8,
         length: 8,
         kind: "linear",

@@ -145,10 +145,10 @@ enum Room {
     NotLogged,
 }
 
-/// The outcome of looking for room.
-enum Found {
+/// The answer of [`LogWrites::find_room`].
+enum RoomSearch {
     Room(Room),
-    /// None, while so many writes are unflushed, or their copies being made.
+    /// There is no room while so many writes are unflushed, or their copies being made.
     Full {
         copied: usize,
     },
@@ -172,8 +172,8 @@ impl LogWrites {
     async fn room(&self, length: u64, lane: &mut Lane) -> Room {
         loop {
             let copied = match self.find_room(length, lane.size(self.log).0) {
-                Found::Room(room) => return room,
-                Found::Full { copied } => copied,
+                RoomSearch::Room(room) => return room,
+                RoomSearch::Full { copied } => copied,
             };
             if copied == 0 || lane.flush(&[self.device]).await.ok().is_err() {
                 self.give_up(lane);
@@ -191,10 +191,10 @@ impl LogWrites {
         }
     }
 
-    fn find_room(&self, length: u64, end: u64) -> Found {
+    fn find_room(&self, length: u64, end: u64) -> RoomSearch {
         let mut state = self.state.lock();
         if !state.logging {
-            return Found::Room(Room::NotLogged);
+            return RoomSearch::Room(Room::NotLogged);
         }
         if state.copied == 0 {
             state.copies = end.saturating_sub(end.checked_rem(self.unit).unwrap_or(0));
@@ -207,9 +207,9 @@ impl LogWrites {
             Some(copy) => {
                 state.copies = copy;
                 state.copied = state.copied.saturating_add(1);
-                Found::Room(Room::Copy(copy))
+                RoomSearch::Room(Room::Copy(copy))
             }
-            None => Found::Full { copied: state.copied.max(state.unflushed.len()) },
+            None => RoomSearch::Full { copied: state.copied.max(state.unflushed.len()) },
         }
     }
 

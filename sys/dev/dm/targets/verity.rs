@@ -42,7 +42,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use cache::{Cache, Found};
+use cache::{Cache, Lookup};
 use params::{Mode, Params};
 use tree::{Spot, Tree};
 
@@ -279,9 +279,9 @@ impl Verity {
     /// The digest at a spot, whose block is read unless it is there, and is to have the digest `want`.
     async fn load(&self, spot: Spot, want: Digest, lane: &mut Lane) -> Result<Digest, Errno> {
         let look = || match self.cache.lock().claim(spot) {
-            Found::Loading => None,
-            Found::Digest(digest) => Some(Ok(digest)),
-            Found::Claimed(claim) => Some(Err(claim)),
+            Lookup::Loading => None,
+            Lookup::Digest(digest) => Some(Ok(digest)),
+            Lookup::Claimed(claim) => Some(Err(claim)),
         };
         let mut claim = match lane.until(&self.loaded, look).await {
             Ok(digest) => return Ok(digest),

@@ -40,7 +40,7 @@ pub struct Claim {
 }
 
 /// The answer to a look for a digest.
-pub enum Found {
+pub enum Lookup {
     /// The digest.
     Digest(Digest),
     /// Another lane is loading the block.
@@ -91,32 +91,32 @@ impl Cache {
     /// The digest at a spot, if its block is there.
     pub fn get(&mut self, spot: Spot) -> Option<Digest> {
         match self.look(spot)? {
-            Found::Digest(digest) => Some(digest),
+            Lookup::Digest(digest) => Some(digest),
             _ => None,
         }
     }
 
     /// The digest, or that its block is being loaded; `None` if it is not there.
-    fn look(&mut self, spot: Spot) -> Option<Found> {
+    fn look(&mut self, spot: Spot) -> Option<Lookup> {
         let (now, size) = (self.tick(), self.digest);
         let here = |slot: &Slot| slot.state != State::Empty && slot.block == spot.block;
         let (_, slot) = self.set(spot.block).find(|(_, slot)| here(slot))?;
         if slot.state == State::Loading {
-            return Some(Found::Loading);
+            return Some(Lookup::Loading);
         }
         slot.used = now;
-        copy(&slot.data, spot.offset, size).map(Found::Digest)
+        copy(&slot.data, spot.offset, size).map(Lookup::Digest)
     }
 
     /// Looks for a digest, and claims a slot for its block where it is not there.
-    pub fn claim(&mut self, spot: Spot) -> Found {
+    pub fn claim(&mut self, spot: Spot) -> Lookup {
         if let Some(found) = self.look(spot) {
             return found;
         }
         // An empty slot, else the one that was not used for longest.
         let age = |slot: &Slot| if slot.state == State::Empty { 0 } else { slot.used };
         let free = self.set(spot.block).filter(|(_, slot)| slot.state != State::Loading);
-        Found::Claimed(free.min_by_key(|(_, slot)| age(slot)).map(|(number, slot)| {
+        Lookup::Claimed(free.min_by_key(|(_, slot)| age(slot)).map(|(number, slot)| {
             (slot.state, slot.block) = (State::Loading, spot.block);
             Claim { slot: number, data: core::mem::take(&mut slot.data) }
         }))
@@ -164,9 +164,9 @@ mod tests {
     }
 
     fn load(cache: &mut Cache, block: u64) {
-        let Found::Claimed(Some(mut claim)) = cache.claim(spot(block)) else { panic!("{block}") };
+        let Lookup::Claimed(Some(mut claim)) = cache.claim(spot(block)) else { panic!("{block}") };
         claim.data().fill(block as u8);
-        assert!(matches!(cache.claim(spot(block)), Found::Loading));
+        assert!(matches!(cache.claim(spot(block)), Lookup::Loading));
         assert!(cache.get(spot(block)).is_none());
         cache.put(claim, true);
     }
@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn what_was_not_verified_is_not_there() {
         let mut cache = Cache::new(8, 512, 4096, 32);
-        let Found::Claimed(Some(claim)) = cache.claim(spot(3)) else { panic!() };
+        let Lookup::Claimed(Some(claim)) = cache.claim(spot(3)) else { panic!() };
         cache.put(claim, false);
         assert!(cache.get(spot(3)).is_none());
-        assert!(matches!(cache.claim(spot(3)), Found::Claimed(Some(_))));
+        assert!(matches!(cache.claim(spot(3)), Lookup::Claimed(Some(_))));
     }
 
     #[test]
@@ -213,13 +213,13 @@ mod tests {
         let mut cache = Cache::new(1000, 512, 8 * 512, 32);
         let claims: alloc::vec::Vec<_> = (0..8)
             .map(|block| match cache.claim(spot(block)) {
-                Found::Claimed(Some(claim)) => claim,
+                Lookup::Claimed(Some(claim)) => claim,
                 _ => panic!("{block}"),
             })
             .collect();
-        assert!(matches!(cache.claim(spot(8)), Found::Claimed(None)));
+        assert!(matches!(cache.claim(spot(8)), Lookup::Claimed(None)));
         claims.into_iter().for_each(|claim| cache.put(claim, true));
-        assert!(matches!(cache.claim(spot(8)), Found::Claimed(Some(_))));
+        assert!(matches!(cache.claim(spot(8)), Lookup::Claimed(Some(_))));
     }
 
     #[test]

@@ -62,7 +62,7 @@ static GLOBAL: AtomicPtr<Global> = AtomicPtr::new(core::ptr::null_mut());
 #[inline]
 pub(crate) fn global() -> Option<&'static Global> {
     // SAFETY: set to a leaked box before anyone can call the driver, and freed only after
-    // devsw_detach(9), when nobody can any more.
+    // devsw_detach(9), when no thread can any more.
     unsafe { GLOBAL.load(Ordering::Acquire).as_ref() }
 }
 

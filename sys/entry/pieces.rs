@@ -33,10 +33,10 @@ use crate::netbsd::{cpu, sys};
 /// 2. a CPU's [`CpuCache`] of `slot`: that cell; `slot` is valid, `reserved` false;
 /// 3. the reserve of `slot`: the reserve; `slot` is valid, `reserved` true;
 /// 4. in flight: its sender until VOP_STRATEGY(9), then the component's driver, and from b_iodone
-///    ([`done`]) whoever runs that. `slot` and `parent` are valid. The order is: `buf` filled in by
+///    ([`done`]) the completion. `slot` and `parent` are valid. The order is: `buf` filled in by
 ///    [`buf::nest`], `parent` written, strategy; `parent` is read, once, before the child goes back.
 ///
-/// Whoever a child belongs to reads and writes all of it; no lock is needed.
+/// The owner of a child reads and writes all of it; no lock is needed.
 #[repr(C)]
 pub struct Child {
     /// The buffer: the first field, so that its address is the child's.
@@ -100,7 +100,7 @@ impl Journey {
 pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     let mut buf: *const sys::buf = io.as_ptr();
     // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
-    // followed here stays, and nobody writes to it: b_iodone and `parent`, or a job's record, were set before
+    // followed here stays, and is not written to: b_iodone and `parent`, or a job's record, were set before
     // the buffer was sent, and a split's `whole` is taken by the last of its pieces.
     unsafe {
         while let Some(iodone) = (*buf).b_iodone {
@@ -129,15 +129,16 @@ pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
 /// # Safety
 /// The split is in flight until the answer is used no more.
 pub(super) unsafe fn whole_of<'a>(split: NonNull<Split>) -> Option<(&'a Io, &'a Journey)> {
-    // SAFETY: the caller's promise; `whole` does not change meanwhile. By a pointer: others write to the split.
+    // SAFETY: the caller's promise; `whole` does not change meanwhile. By a pointer: the sender and other pieces' completions
+    // write to the split.
     let whole = unsafe { &(*split.as_ptr()).whole };
     whole.as_ref().map(|(io, journey)| (io, journey))
 }
 
-/// An object of a pool that nobody uses now.
+/// An object of a pool that is not in use.
 pub(crate) struct Idle<T>(pub(super) NonNull<T>);
 
-// SAFETY: whoever has an object that is not in use has it alone; it is raw memory that any thread
+// SAFETY: the owner of an object that is not in use has it alone; it is raw memory that any thread
 // may use.
 unsafe impl<T> Send for Idle<T> {}
 
@@ -211,13 +212,13 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
 
 /// The account of an I/O in several pieces.
 ///
-/// Its *sender* is who runs [`Slot::advance`]; there is one at a time. While the split waits for a child or a
-/// job's number, it belongs to the queue it waits in, and whoever takes it from there is the sender next. Whoever
-/// drops the last count of `pending` has all of it, completes the I/O and gives the split back.
+/// Its *sender* is the context that runs [`Slot::advance`]; there is one at a time. While the split waits for a child or a
+/// job's number, it belongs to the queue it waits in, and the context that takes it from there is the sender next. The context
+/// that drops the last count of `pending` has all of it, completes the I/O and gives the split back.
 ///
 /// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
 /// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `start`, `pending`, `failed`, `again` and
-/// `bad`, and no more: nobody may make a reference to all of a split that is in flight.
+/// `bad`, and no more: no reference may be made to all of a split that is in flight.
 pub struct Split {
     /// (-) The I/O. `None` in a split that is not in use.
     pub(super) whole: Option<(Io, Journey)>,
@@ -357,7 +358,7 @@ impl Slot {
         }
     }
 
-    /// Takes a child back whose part is done, and lets go on what waited for it.
+    /// Takes a child back whose part is done. I/O that waited for the reserve's child goes on.
     pub(super) fn put_child(&'static self, local: &Local, child: NonNull<Child>) {
         // SAFETY: the child is done, so ours, and comes from the reserve or the pool.
         unsafe {
@@ -370,7 +371,7 @@ impl Slot {
         }
     }
 
-    /// Takes a split back whose I/O is over, and lets go on what waited for it.
+    /// Takes a split back whose I/O is over. I/O that waited for the reserve's split goes on.
     pub(super) fn put_split(&'static self, local: &Local, split: NonNull<Split>) {
         // SAFETY: the split is done, so ours, and comes from the reserve or the pool.
         unsafe {

@@ -92,8 +92,9 @@ pub struct Slot {
     pub(crate) label_search: AtomicU32,
     /// (a) Writes that had been counted when the components' caches were last flushed at a close.
     flushed: AtomicUsize,
-    /// (a) Completions of lanes' and forwarded jobs' buffers that have not returned yet, and others that use a table of
-    /// the device while nothing else of theirs keeps it. A table's memory stays while this is not 0.
+    /// (a) Contexts that use a table of the device while nothing else of theirs keeps it: completions of lanes' and forwarded
+    /// jobs' buffers that have not returned yet, senders that have queued a split or a job. A table's memory stays while this is not
+    /// 0.
     pub(crate) completing: AtomicUsize,
     /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for the label
     /// away because it is suspended; 0 for none.

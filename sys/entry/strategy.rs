@@ -116,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// Sends an I/O on that has entered the gate, for its sender. Its target does not compute in this thread, which
-    /// lets others' I/O go on, and would compute for as long as they send more. A device below cannot tell, and may.
+    /// Sends an I/O on that has entered the gate, in another context than its sender's. Its target does not compute in this thread,
+    /// which lets I/O of other threads go on, and would compute for as long as they send more. A device below cannot tell, and may.
     pub(crate) fn dispatch(&'static self, io: Io, journey: Journey) {
         self.send(io, journey, false);
     }
@@ -338,7 +338,7 @@ impl Slot {
         here: bool,
     ) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
-        // `release`; nobody else touches `sent`. Pieces under way write `pending`, `failed`, `again` and
+        // `release`; no other context touches `sent`. Pieces under way write `pending`, `failed`, `again` and
         // `bad` only.
         unsafe {
             let raw = split.as_ptr();

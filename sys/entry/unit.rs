@@ -58,8 +58,8 @@ impl Unit {
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
-            // A device_t with this unit may still be in config_detach(9). The kernel lock keeps others
-            // from attaching one between this look and config_attach_pseudo(9).
+            // A device_t with this unit may still be in config_detach(9). The kernel lock keeps other
+            // threads from attaching one between this look and config_attach_pseudo(9).
             if sys::dm_shim_attached(minor.get()) {
                 return Err(Errno::EBUSY);
             }

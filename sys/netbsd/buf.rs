@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! buf(9): I/O that somebody waits for, and the queue that holds it.
+//! buf(9): I/O that has a sender, and the queue that holds it.
 
 use core::ptr::{self, NonNull};
 
@@ -11,19 +11,19 @@ use super::c_const;
 use super::sys::{self, buf};
 
 c_const! {
-    /// It reads.
+    /// The I/O reads.
     pub B_READ: u32;
     B_PHYS: u32;
     B_RAW: u32;
     B_MEDIA_FLAGS: u32;
     B_MEDIA_FUA: u32;
-    /// It is somebody's.
+    /// The buffer has an owner.
     pub BC_BUSY: u32;
 }
 
 /// Reads a field of an [`Io`]'s buffer that is the driver's. By itself: others of its fields are
-/// written meanwhile, such as BC_WANTED in b_cflags by a thread that waits for the buffer, so that nobody
-/// may have a reference to all of it.
+/// written meanwhile, such as BC_WANTED in b_cflags by a thread that waits for the buffer, so that no
+/// reference to all of it may be made.
 macro_rules! field {
     ($io:ident.$field:ident) => {
         // SAFETY: the buffer is the driver's until biodone(9) (invariant), and so is the field.

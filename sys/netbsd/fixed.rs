@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Memory whose address somebody else keeps.
+//! Memory whose address the kernel keeps.
 
 use alloc::boxed::Box;
 use core::ptr::NonNull;
@@ -16,7 +16,7 @@ pub struct Fixed<T>(NonNull<T>);
 
 // SAFETY: it owns a `T`, as a box would.
 unsafe impl<T: Send> Send for Fixed<T> {}
-// SAFETY: it gives a pointer only; who follows it has to say why that may be done.
+// SAFETY: it gives a pointer only; the code that follows it has to say why that may be done.
 unsafe impl<T: Sync> Sync for Fixed<T> {}
 
 impl<T> Fixed<T> {

@@ -53,7 +53,7 @@ impl Drop for RoundKeys {
 
 /// The data that a cipher is given.
 pub enum Data<'a> {
-    /// Bytes that become others in their place.
+    /// Bytes that are replaced by the result.
     Here(&'a mut [u8]),
     /// Bytes that stay, and as many that the result goes to.
     Apart(&'a [u8], &'a mut [u8]),

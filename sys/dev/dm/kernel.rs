@@ -197,7 +197,7 @@ pub trait Unit<K: Kernel> {
 
     /// Has the file system that is mounted on the device write all that it has, and begin nothing new. `None` if
     /// there is none, it cannot do this, or it could not write because this device or one below it is suspended.
-    /// I/O is not held by the caller, who has no lock.
+    /// The caller holds no I/O, and has no lock.
     ///
     /// # Errors
     /// EINTR, or ERESTART as the kernel has it, when a signal came first.

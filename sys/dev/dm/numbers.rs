@@ -2,25 +2,26 @@
 
 //! Numbers that are in use or not, as those of a line's jobs.
 //!
-//! `regress/models` includes this file and checks it, with whoever waits for a number, under loom.
+//! `regress/models` includes this file and checks it, with senders that wait for a number, under loom.
 
 use alloc::boxed::Box;
 
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
-/// Numbers from `first` on that are not in use: a bit each. Taken and given back from anywhere, without a lock.
+/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and given back in any context, without
+/// a lock.
 ///
-/// A caller that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; one that gives a
+/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; the context that gives a
 /// number back looks at the count afterwards. All of this is sequentially consistent, so that one of the two sees the other.
 pub struct Numbers {
     first: usize,
     words: Box<[AtomicUsize]>,
-    /// Those that wait for a number, or are about to.
+    /// The number of senders that wait for a number, or are about to.
     waiters: AtomicUsize,
 }
 
 impl Numbers {
-    /// `count` numbers from `first` on, none in use.
+    /// A set of `count` numbers from `first` on, none in use.
     pub fn new(first: usize, count: usize) -> Numbers {
         let bits = usize::BITS as usize;
         let word = |at: usize| match count.saturating_sub(at.saturating_mul(bits)) {
@@ -51,8 +52,8 @@ impl Numbers {
         None
     }
 
-    /// Gives back a number that was taken from here. `true` if somebody waits for one: the caller has to have them
-    /// look again.
+    /// Gives back a number that was taken from here. `true` if a sender waits for one: the caller has to have the
+    /// waiting ones look again.
     #[inline]
     pub fn put(&self, number: usize) -> bool {
         let number = number.wrapping_sub(self.first);
@@ -65,13 +66,13 @@ impl Numbers {
         self.waiters.load(Ordering::SeqCst) != 0
     }
 
-    /// Counts somebody in who has found no number and waits for one. The caller must look for a number once
+    /// Counts a sender in that has found no number and waits for one. The caller must look for a number once
     /// more afterwards.
     pub fn wait(&self) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Counts somebody out who waited.
+    /// Counts a sender out that waited.
     pub fn waited(&self) {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }

@@ -242,7 +242,7 @@ impl Devs<'_> {
         self.devs.get(component.0 as usize).copied().unwrap_or(Dev(0))
     }
 
-    /// `true` if who asks may see keys: who may change devices.
+    /// `true` if keys may be shown: the ioctl's caller may change devices.
     pub fn shows_secrets(&self) -> bool {
         self.secrets
     }

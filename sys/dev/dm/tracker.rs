@@ -8,17 +8,17 @@ use core::fmt;
 
 use super::atomic::{AtomicUsize, Ordering};
 
-/// In a count: whoever drains it waits for those that are counted, and nobody is counted in.
+/// The bit in a count that is set while it is drained: no I/O is counted in until all that are counted are out.
 const DRAINING: usize = 1 << (usize::BITS - 1);
 
-/// In a count: I/O that is counted out is to ask the target. Never cleared.
+/// The bit in a count that has each I/O ask the target when it is counted out. Never cleared.
 const ASKING: usize = 1 << (usize::BITS - 2);
 
-/// The number of I/Os that are under way, of those that a target counts together.
+/// The number of I/Os under way that a target counts together.
 ///
-/// Draining, and looking whether that is over, are done under one lock, the owner's, and so are changes of what those
-/// that are counted have read. Who is counted without that lock looks afterwards whether there was a change, and
-/// takes itself out again if there was: either a drain waits for it, or it sees what was changed before the drain.
+/// Draining, and looking whether that is over, are done under one lock, the owner's, and so are changes of the state that
+/// counted I/O was mapped by. I/O is counted in without that lock: its sender looks afterwards whether the state has changed, and
+/// counts the I/O out again if it has. So either a drain waits for the I/O, or the I/O sees what was changed before the drain.
 pub struct Tracker(AtomicUsize);
 
 impl Default for Tracker {
@@ -29,7 +29,7 @@ impl Default for Tracker {
 }
 
 impl Tracker {
-    /// Counts an I/O in. `false` if it must wait, or ask.
+    /// Counts an I/O in. `false` while the count is drained, or asks: the I/O is to be a job of the target's.
     #[inline]
     pub fn begin(&self) -> bool {
         if self.0.load(Ordering::Relaxed) & (DRAINING | ASKING) != 0 {
@@ -39,28 +39,28 @@ impl Tracker {
         true
     }
 
-    /// Counts an I/O out. `true` if the target is to be asked ([`Target::untrack`](crate::target::Target::untrack)):
-    /// its owner calls [`Tracker::drained`], and more may be wrong. From anywhere.
+    /// Counts an I/O out. `true` if the target is to be asked ([`Target::untrack`](crate::target::Target::untrack)),
+    /// which calls [`Tracker::drained`] and looks whether the I/O's result still stands. In any context.
     #[inline]
-    #[must_use = "somebody may wait"]
+    #[must_use = "a drain may wait for this"]
     pub fn end(&self) -> bool {
         self.0.fetch_sub(1, Ordering::AcqRel) & (DRAINING | ASKING) != 0
     }
 
-    /// Nobody is counted in from now on until all are out that are in. With the owner's lock.
+    /// Begins to drain: no I/O is counted in until all that are counted are out. With the owner's lock.
     pub fn drain(&self) {
         if self.0.fetch_or(DRAINING, Ordering::AcqRel) & !(DRAINING | ASKING) == 0 {
             self.0.fetch_and(!DRAINING, Ordering::AcqRel);
         }
     }
 
-    /// `true` if [`Tracker::drain`] waits for somebody.
+    /// `true` while [`Tracker::drain`] waits for counted I/O.
     #[inline]
     pub fn is_draining(&self) -> bool {
         self.0.load(Ordering::Acquire) & DRAINING != 0
     }
 
-    /// Ends the draining if nobody is in. `true` if it did, so that who waits is to be told. With the owner's lock.
+    /// Ends the draining if no I/O is counted. `true` if it did: what waits for that is to look again. With the owner's lock.
     pub fn drained(&self) -> bool {
         let now = self.0.load(Ordering::Acquire);
         let empty = now & DRAINING != 0 && now & !(DRAINING | ASKING) == 0;
@@ -68,13 +68,13 @@ impl Tracker {
         empty && self.0.compare_exchange(now, now & !DRAINING, order, failed).is_ok()
     }
 
-    /// Has each that is counted out from now on ask.
+    /// Has each I/O that is counted out from now on ask the target.
     pub fn ask(&self) {
         self.0.fetch_or(ASKING, Ordering::AcqRel);
     }
 }
 
-/// Each is one of its own.
+/// Trackers are equal only to themselves.
 impl PartialEq for Tracker {
     fn eq(&self, other: &Tracker) -> bool {
         core::ptr::eq(self, other)

@@ -2,17 +2,17 @@
 
 //! A version of data that are changed under a lock and read without one.
 //!
-//! Whoever reads takes what it read for good if the version is the same afterwards. The data are atomics, which may be
+//! A reader relies on what it has read if the version is the same afterwards. The data are atomics, which may be
 //! relaxed, so that what is read during a change is some value, and is thrown away.
 //!
 //! `regress/models` includes this file and checks it, with [`Tracker`](crate::tracker::Tracker), under loom.
 
 use super::atomic::{AtomicUsize, Ordering, fence};
 
-/// The version: odd during a change.
+/// The number of changes of some data, times two; odd during a change.
 pub struct Version(AtomicUsize);
 
-/// A version that was seen.
+/// A version that a reader has seen before it looked at the data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seen(usize);
 
@@ -39,7 +39,7 @@ impl Version {
         self.0.load(Ordering::Relaxed) == seen.0
     }
 
-    /// Begins a change, for whoever has the lock.
+    /// Begins a change. The caller has the lock under which the data are changed.
     pub fn begin(&self) {
         let now = self.0.load(Ordering::Relaxed);
         self.0.store(now | 1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Version {
         fence(Ordering::Release);
     }
 
-    /// Ends a change.
+    /// Ends a change that [`Version::begin`] has begun. The caller still has the lock.
     pub fn end(&self) {
         let now = self.0.load(Ordering::Relaxed);
         self.0.store((now | 1).wrapping_add(1), Ordering::Release);

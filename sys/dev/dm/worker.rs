@@ -125,7 +125,7 @@ pub trait Worker: Target + Sized + 'static {
     /// Everything that the line needs.
     fn needs(&self) -> Needs;
 
-    /// Looks at each job that comes, in the thread of whoever sent it. The target may end it or
+    /// Looks at each job that comes, in its sender's thread or soft interrupt. The target may end it or
     /// forward it, which is quicker than a lane; what it returns waits in its queue for one. Must
     /// not sleep, but for what forwarding does.
     fn at_once(&self, job: Job) -> Option<Job> {
@@ -151,11 +151,10 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// Does work that goes on while the device is suspended: what others wait for that have a table of
-    /// their own. Called once by each of [`Needs::residents`] lanes with its number from 0, when
+    /// Does work that goes on while the device is suspended: what lines of other tables wait for. Called once by each of [`Needs::residents`] lanes with its number from 0, when
     /// [`Worker::start`] of the line has first succeeded. It may do I/O whether the device is suspended or
-    /// not, and must return when [`Lane::ending`] has become true, as soon as nobody waits for it: the
-    /// table goes then.
+    /// not, and must return when [`Lane::ending`] has become true, as soon as no line of another table waits for it:
+    /// the table goes then.
     fn resident(&self, _number: usize, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
         async {}
     }

@@ -5,11 +5,11 @@
 //!
 //! The value almost never changes. An I/O that enters takes a reference ([`Pass`]), uses the value until it
 //! gives the reference back, which may be in another thread or soft interrupt, on another CPU, much later;
-//! no lock is taken and nobody waits. To change the value, shut the door and wait until nobody is inside.
+//! no lock is taken and nothing waits. To change the value, shut the door and wait until no pass is out.
 //!
 //! Entering is *count, then look at the door*; closing is *shut the door, then look at the counts*. All four
-//! steps are sequentially consistent, so that one of the two always sees the other. Who enters and finds
-//! the door shut takes the count back.
+//! steps are sequentially consistent, so that one of the two always sees the other. An I/O that enters and finds
+//! the door shut takes its count back.
 //!
 //! `regress/models` includes this file and checks it under loom.
 
@@ -57,18 +57,18 @@ struct Cell<L> {
 /// A reference to a gate's value: the right to be inside. It may be given back in any context and on any
 /// CPU, to the gate that it came from and to no other. A pass does not record its gate, to stay small; the caller
 /// answers for it.
-#[must_use = "whoever entered must leave"]
+#[must_use = "a pass must be given back with `leave`"]
 pub struct Pass<'g, L>(&'g Cell<L>);
 
 impl<'g, L> Pass<'g, L> {
-    /// The `L` of the CPU on which its holder entered. Others may use it at the same time.
+    /// The `L` of the CPU on which its holder entered. Other contexts may use it at the same time.
     #[inline]
     pub fn local(&self) -> &'g L {
         &self.0.local
     }
 }
 
-// SAFETY: the value is shared between all who are inside, and changed by one thread alone.
+// SAFETY: the value is shared between all holders of a pass, and changed by one thread alone.
 unsafe impl<T: Send + Sync, L: Send + Sync, const CELLS: usize> Sync for Gate<T, L, CELLS> {}
 // SAFETY: it is only the value and what is kept for each CPU.
 unsafe impl<T: Send, L: Send, const CELLS: usize> Send for Gate<T, L, CELLS> {}
@@ -111,7 +111,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         None
     }
 
-    /// Enters through a door that is shut: for the one who shut it, to let in those that it holds.
+    /// Enters through a door that is shut: for the thread that shut it, to let in the I/O that it holds.
     #[inline]
     pub fn admit(&self, cpu: usize) -> Pass<'_, L> {
         // SAFETY: the mask is the number of cells less one, and that number a power of two.
@@ -120,7 +120,7 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         Pass(cell)
     }
 
-    /// Counts someone in again who is inside already, whatever the door is like.
+    /// Counts the holder of a pass in again, whatever the door is like.
     #[inline]
     pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
         debug_assert!(self.gave(inside));
@@ -141,15 +141,14 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         self.door.load(Ordering::SeqCst) != OPEN
     }
 
-    /// The value, to someone who is inside.
+    /// The value, to the holder of a pass.
     ///
     /// # Safety
     /// The pass is this gate's: another one's does not keep the value from being changed.
     #[inline]
     pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_, L>) -> &'p T {
         debug_assert!(self.gave(inside));
-        // SAFETY: the value does not change while someone is inside (invariant), as the holder of
-        // a pass of this gate's is (caller).
+        // SAFETY: the value does not change while a pass of this gate is out (invariant), as the caller's is (caller).
         unsafe { &*self.value.get() }
     }
 

@@ -43,7 +43,7 @@ pub enum NotQueued<I> {
 }
 
 impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
-    /// An open gate for `cpus` CPUs; `name` is what ps(1) shows of who sleeps at it.
+    /// An open gate for `cpus` CPUs; `name` is what ps(1) shows of a thread that sleeps at it.
     pub fn new(value: T, cpus: usize, name: &'static CStr) -> Self {
         let (held, moved) = (SpinMutex::new(Q::default()), Condvar::new(name));
         IoGate { gate: Gate::new(value, cpus), held, moved }
@@ -68,7 +68,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         pass
     }
 
-    /// Counts someone in once more who is inside, whatever the door is. Context: any.
+    /// Counts the holder of a pass in once more, whatever the door is. Context: any.
     #[inline]
     pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
         self.gate.again(inside)
@@ -95,7 +95,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         drop(held);
     }
 
-    /// The value, to someone who is inside.
+    /// The value, to the holder of a pass.
     ///
     /// # Safety
     /// The pass is this gate's.

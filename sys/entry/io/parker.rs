@@ -2,8 +2,7 @@
 
 //! A place where one thread sleeps until there is work for it.
 //!
-//! Whoever has work for the thread makes it visible first and then calls [`Parker::unpark`], from a
-//! thread or a soft interrupt. The thread says that it is about to sleep and then looks
+//! A thread or soft interrupt that has work for the sleeper makes it visible first and then calls [`Parker::unpark`]. The sleeper says that it is about to sleep and then looks
 //! for work, so that one of the two always sees the other; while it is awake, unparking costs one
 //! load.
 //!

@@ -14,7 +14,7 @@ pub trait Queue: Default {
 
 /// A [`Queue`] in order of arrival, in which one that was taken back can be the first again.
 pub trait Ordered: Queue {
-    /// Puts one before all others.
+    /// Puts one before all that wait.
     fn push_front(&mut self, item: Self::Item);
     /// `true` if none waits.
     fn is_empty(&self) -> bool;

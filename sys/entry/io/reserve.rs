@@ -86,8 +86,8 @@ impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
         core::mem::take(&mut self.0.lock().starved)
     }
 
-    /// Lets I/O that waits go on, as far as the reserve goes; splits first, since they hold what others
-    /// want. One thread serves at a time, in a loop: a component that completes at once comes back here
+    /// Lets I/O that waits go on, as far as the reserve goes; splits first, since they hold what other I/O
+    /// waits for. One thread serves at a time, in a loop: a component that completes at once comes back here
     /// from within `go`, and must not make the stack grow. `go` is called with no lock held.
     pub fn serve(&self, mut go: impl FnMut(Next<I::Item, P::Item>)) {
         let mut state = self.0.lock();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A slot's disk(9), and who uses it: opens, ioctls, and the removal that waits for them.
+//! A slot's disk(9), and its users: opens, ioctls, and the removal that waits for them.
 
 use alloc::sync::Arc;
 use core::mem::ManuallyDrop;
@@ -12,7 +12,7 @@ use super::Slot;
 use crate::entry::stats::Folded;
 use crate::netbsd::disk::Disk;
 
-/// A device's disk(9) and who uses it. All fields: under [`Slot::node`].
+/// A device's disk(9) and the number of its users. All fields: under [`Slot::node`].
 #[derive(Default)]
 pub(super) struct NodeState {
     /// The device's disk(9), while it is attached. [`Folded::disk`] is the other reference to it;

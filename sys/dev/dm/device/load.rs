@@ -152,7 +152,7 @@ impl<K: Kernel> Driver<K> {
         load: Load,
     ) -> Result<Option<Parts>, Refusal> {
         let sender = self.kernel.process();
-        // Lines of someone else's, or of a table that was given up, go first: they are paid for.
+        // Lines that another process sent, or of a table that was given up, go first: they are paid for.
         let stale = device.parts.lock().claim(sender, load.before);
         drop(stale);
         let cost = lines.iter().map(LineRequest::cost).fold(0usize, usize::saturating_add);
@@ -160,7 +160,7 @@ impl<K: Kernel> Driver<K> {
             .purse
             .take(cost)
             .map_err(|errno| errno.because(format_args!("all tables together are too large")))?;
-        // Dropped after the lock: someone may have been quicker.
+        // Dropped after the lock: another request may have been quicker.
         let stale;
         let mut parts = device.parts.lock();
         stale = parts.claim(sender, load.before);

@@ -16,7 +16,7 @@
 //! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
 //! when it is over, for which a flush may be needed, the write waits in the queue [`WRITES`] for a lane, which encrypts
 //! it into the lane's buffer; the lane is the write's for as long. So one sender with many writes at a time encrypts
-//! a few, and lanes do the others meanwhile. A job is never larger than a buffer. Flushes and discards have a lane.
+//! a few, and lanes encrypt the rest meanwhile. A job is never larger than a buffer. Flushes and discards have a lane.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
 //! are taken from the first, so that two jobs of one queue at one time have two threads. They call ciphers, and so do senders' threads as above,
@@ -25,10 +25,10 @@
 //! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits for another
 //! to end, and none waits for more than that, so that a page-out goes on without memory.
 //!
-//! # Who has the key
+//! # The key's owners
 //!
-//! [`Keys`] are made by `new` and by the message `key set`, and wiped when the last who has them lets go: a
-//! lane for as long as it encrypts or decrypts a stretch, and the target. The message takes them away only
+//! [`Keys`] are made by `new` and by the message `key set`, and wiped with their last reference: the target has
+//! one, and a lane or a sender's thread for as long as it encrypts or decrypts a stretch. The message takes them away only
 //! while no job is there, between [`Worker::stop`] and [`Worker::start`], so that `key wipe` returns
 //! when they are wiped.
 
@@ -274,7 +274,7 @@ impl Crypt {
         // Wiped after the lock, which is held for a few instructions only.
         let before = {
             let mut current = self.keys.lock();
-            // Under the lock that a start has, too: nothing is encrypted with keys that are about to be others.
+            // Under the lock that a start has, too: nothing is encrypted with keys that are about to be replaced.
             if self.running.load(Ordering::SeqCst) {
                 return Err(Errno::EINVAL);
             }
@@ -368,7 +368,7 @@ impl Worker for Crypt {
             }
             // Nothing to decrypt.
             Ok(()) if self.cipher.chain == Chain::Null => job.done(),
-            // Whoever waits for the data decrypts them.
+            // The sender's thread decrypts.
             Ok(()) if job.may_compute() => {
                 let result = self.read(&mut job);
                 job.end(result);

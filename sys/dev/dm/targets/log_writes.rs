@@ -181,7 +181,7 @@ impl LogWrites {
             }
             let before = self.next_unflushed();
             self.commit(before, Some(FLUSH), lane).await;
-            // Copies that are being made are given back, or kept for the next flush, by those who make them.
+            // The lane that makes a copy gives its room back, or keeps it for the next flush.
             let given_back = || {
                 let state = self.state.lock();
                 let less = state.copied < copied || state.copied == 0;

@@ -5,6 +5,7 @@
 
 pub mod crypt;
 pub mod delay;
+mod disk_share;
 pub mod dust;
 pub mod error;
 pub mod flakey;
@@ -14,7 +15,6 @@ pub mod mirror;
 pub mod snapshot;
 pub mod striped;
 pub mod switch;
-mod turns;
 pub mod unstriped;
 pub mod verity;
 pub mod zero;

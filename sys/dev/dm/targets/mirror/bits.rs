@@ -69,7 +69,7 @@ impl Bits {
     }
 }
 
-/// A bitmap that is read without a lock. Whoever writes holds one.
+/// A bitmap that is read without a lock, and written with the mirror's state lock held.
 pub struct SharedBits(Box<[AtomicU32]>);
 
 impl SharedBits {

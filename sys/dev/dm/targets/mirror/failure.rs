@@ -144,7 +144,7 @@ impl Mirror {
         let (failed, all) = write::failed_legs(&job, self.legs.len());
         let (news, verdict) = {
             let mut state = self.state.lock();
-            // Before the region is out of sync, so that whoever reads finds the right leg.
+            // Before the region is out of sync, so that a read that sees it so goes to the right leg.
             self.choose_source(&state, failed);
             let news = self.remember(&mut state, failed, Kind::Write);
             self.out_of_sync(&mut state, self.region(job.start()));
@@ -196,7 +196,7 @@ impl Mirror {
         self.give_back_held(lane);
     }
 
-    /// Gives jobs back that are held, if the device is being suspended already: nobody looks for them there any more.
+    /// Gives held jobs back if the device is being suspended already: `suspending` was called before they were held.
     pub(super) fn give_back_held(&self, lane: &Lane) {
         while lane.suspending()
             && let Some(job) = self.held.pop()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! A disk log as it lies on its device, which is Linux's: a header in the first 1,024 bytes, then
-//! a bit for each region, 1 where the legs agree and nobody writes.
+//! a bit for each region, 1 where the legs agree and no write is under way.
 //!
 //! | byte | what |
 //! |---|---|
@@ -26,7 +26,7 @@ pub enum Header {
     Log(u64),
     /// Nothing that is a log.
     None,
-    /// A log of a version that nobody here knows.
+    /// A log of a version that this driver does not know.
     Unknown,
 }
 

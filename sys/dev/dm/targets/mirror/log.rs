@@ -170,7 +170,7 @@ impl Mirror {
     }
 
     /// Writes the log where it is not as it should be, or all of it. `true` if it is on stable storage.
-    /// For whoever has set `log_busy`, or is alone.
+    /// The caller has set `log_busy`, or is the control lane, beside which no other runs.
     pub(super) async fn write_log(&self, all: bool, lane: &mut Lane) -> bool {
         let Some(disk) = self.log.disk else {
             // The log is the bitmap itself.
@@ -217,7 +217,7 @@ impl Mirror {
         true
     }
 
-    /// Lets others write the log, and has those look again who waited for a mark.
+    /// Lets another lane write the log, and has jobs look again that waited for a mark.
     pub(super) fn log_is_free(&self, lane: &Lane) {
         self.state.lock().log_busy = false;
         lane.resubmit(&self.marking);
@@ -244,7 +244,7 @@ impl Mirror {
     /// Takes away the marks of regions that were not written since the last time.
     async fn clean_idle(&self, lane: &mut Lane) {
         if core::mem::replace(&mut self.state.lock().flushing, true) {
-            // Whoever flushes now began before some of the writes were over.
+            // Another lane's flush is under way, and began before some of the writes were over.
             return;
         }
         // What is idle now, and still is after the flush, is on stable storage.
@@ -269,7 +269,7 @@ impl Mirror {
         self.log_is_free(lane);
     }
 
-    /// Notes which marked regions nobody writes now.
+    /// Notes the marked regions that no write is under way to.
     fn note_idle(&self) {
         self.state.lock().marked = false;
         let marked = self.change_words(|writes, word| {

@@ -5,14 +5,14 @@
 use super::failure::Kind;
 use super::{COPY, Mirror, State};
 use crate::lane::Lane;
-use crate::targets::turns::Turns;
+use crate::targets::disk_share::DiskShare;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
 
 impl Mirror {
     /// Recovers each region that is out of sync, once.
     pub(super) async fn recover(&self, lane: &mut Lane) {
-        let mut turns = Turns::new(lane);
+        let mut share = DiskShare::new(lane);
         let mut from = 0;
         while let Some(region) = self.begin_region(from) {
             from = region.saturating_add(1);
@@ -23,7 +23,7 @@ impl Mirror {
             };
             let alone = lane.until_stopping(&self.changed, drained).await;
             let copied = match alone {
-                Some(()) => self.copy(region, &mut turns, lane).await,
+                Some(()) => self.copy(region, &mut share, lane).await,
                 None => None,
             };
             self.end_region(region, copied.is_some_and(|result| result.is_ok()), lane);
@@ -71,7 +71,7 @@ impl Mirror {
     async fn copy(
         &self,
         region: u64,
-        turns: &mut Turns,
+        share: &mut DiskShare,
         lane: &mut Lane,
     ) -> Option<Result<(), Errno>> {
         let start = region.wrapping_shl(self.shift);
@@ -79,7 +79,7 @@ impl Mirror {
         let source = self.source();
         let mut at = start;
         while at < end {
-            if !turns.pass(&self.used, lane).await {
+            if !share.pass(&self.used, lane).await {
                 return None;
             }
             let most = COPY as u64 / u64::from(DEV_BSIZE);

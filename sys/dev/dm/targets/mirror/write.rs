@@ -62,7 +62,7 @@ impl Mirror {
                 Some(_) => return Admit::Mark,
             }
         }
-        // Whoever looks after the device is to know of the leg before more is acknowledged without it.
+        // The program that looks after the device (dmeventd) is to replace the leg before more is acknowledged without it.
         let lost = || source != 0 || state.errors.iter().any(|errors| errors.lost());
         if !synced && self.features.hold() && lost() {
             return Admit::Hold;
@@ -155,8 +155,8 @@ impl Mirror {
         }
     }
 
-    /// A write for which something has to be done first. While it waits for what others do it holds no
-    /// lane.
+    /// Serves a write for which something has to be done first. While it waits for other writes, recovery or the log it is set
+    /// aside, and holds no lane.
     pub(super) async fn write(&self, mut job: Job, lane: &mut Lane) {
         let mut unlogged = false;
         loop {

@@ -17,8 +17,8 @@
 //! way; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes
 //! of these chunks wait, and new reads do.
 //!
-//! I/O that only looks takes no lock: what it needs is in a view (`cow/view.rs`). It changes with the state, at once for who
-//! looks, so that with an exception its draining is seen.
+//! I/O that only looks takes no lock: what it needs is in a view (`cow/view.rs`). A view changes with the state, all at once to
+//! a reader (`Version`), so that an I/O which sees an exception sees that the reads of its chunk are drained.
 //!
 //! | health | reads, writes | origin | next |
 //! |---|---|---|---|
@@ -106,25 +106,25 @@ pub struct Signals {
     pub merge: Signal,
 }
 
-/// An answer to whoever wants to write.
+/// The answer to a write of the origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// Nothing is to be waited for.
+    /// The write waits for no copy.
     Clear,
-    /// It must wait, and look again.
+    /// The write must wait, and ask again.
     Wait,
 }
 
-/// An answer to a write of the snapshot.
+/// The answer to a write of the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// The chunk has an exception.
     There(FoundRun),
-    /// It must wait, and look again.
+    /// The write must wait, and ask again.
     Wait,
-    /// It is to write this chunk of the store itself, as number so-and-so of those that are pending.
+    /// The write makes its exception itself: the number of the pending exception, and the chunk of the store to write.
     Own(u64, u64),
-    /// It fails.
+    /// The write fails.
     Fail,
 }
 
@@ -192,14 +192,14 @@ impl Cow {
         }
     }
 
-    /// The count of reads of a chunk of the origin, and of others.
+    /// The tracker of reads of a chunk of the origin, which some other chunks share.
     #[inline]
     pub fn tracker(&self, chunk: u64) -> &Tracker {
         let [first, ..] = &*self.reads;
         self.reads.get(chunk as usize % READS).unwrap_or(first)
     }
 
-    /// A read is over whose tracker has asked. `true` if somebody waits for that. From anywhere.
+    /// Ends a tracker's draining if its reads are over. `true` if it did: jobs of the origin may wait for that. In any context.
     pub fn drained(&self, tracker: &Tracker) -> bool {
         let _state = self.state.lock();
         tracker.drained()
@@ -216,7 +216,7 @@ impl Cow {
         loop {
             match self.clear_now(start, length) {
                 Some(clear) => return clear,
-                // Whoever changes it holds the lock.
+                // The thread that changes the state holds the lock until it is done.
                 None => drop(self.state.lock()),
             }
         }

@@ -37,7 +37,7 @@ pub enum Header {
         /// Sectors in a chunk, which may be anything.
         chunk: u32,
     },
-    /// A store of a version that nobody here knows.
+    /// A store of a version that this driver does not know.
     Unknown,
     /// Something else.
     Foreign,

@@ -17,8 +17,8 @@ pub const COMMITS: usize = 0;
 pub const GROWS: usize = 1;
 pub const COPIES: usize = 2;
 
-/// Turns of others that a commit waits for, at most.
-const TURNS: usize = 16;
+/// The number of times that a commit lets other lanes run first, at most.
+const YIELDS: usize = 16;
 
 impl Snapshot {
     /// Copies what is queued.
@@ -27,7 +27,7 @@ impl Snapshot {
         loop {
             let next = || {
                 let next = self.cow.next_copy(self.table).map(Some);
-                // Whoever commits lets go of the snapshot when nothing is pending any more.
+                // The lane that commits lets go of the snapshot when nothing is pending any more.
                 next.or_else(|| (waker.ending() && !self.is_keeper()).then_some(None))
             };
             let Some((number, exception)) = lane.until(&self.signals.work, next).await else {
@@ -104,10 +104,10 @@ impl Snapshot {
         }
     }
 
-    /// Lets others have their turn before a commit, as long as more are ready after it: those that come
+    /// Lets other lanes run before a commit, as long as more exceptions are ready after they have: those that come
     /// together are committed together.
     async fn gather(&self, mut count: usize, lane: &mut Lane) -> usize {
-        for _ in 0..TURNS {
+        for _ in 0..YIELDS {
             lane.yield_now().await;
             match self.cow.ready_now() {
                 more if more > count => count = more,
@@ -135,7 +135,7 @@ impl Snapshot {
         };
         if kind != Kind::Transient {
             if tail.entry.saturating_add(count as u64) >= geometry.entries() {
-                // Before anybody can read on from a full area.
+                // The next area is empty before an entry fills this one, after which a reader of the store goes on there.
                 let next = geometry.area(tail.area.saturating_add(1));
                 let next = next.and_then(|chunk| geometry.sector(chunk)).ok_or(Errno::EIO)?;
                 self.zero(next, geometry.chunk(), lane).await?;

@@ -56,7 +56,7 @@ impl Merge {
     fn send(&self, mut job: Job) {
         let of = &self.of;
         loop {
-            let turn = of.shared.turn();
+            let wakes = of.shared.wakes();
             let (start, write) = (job.start(), job.is_write());
             let (put, geometry, size) = of.cow.put(start, write);
             match put {
@@ -77,7 +77,7 @@ impl Merge {
                 }
                 Put::Origin | Put::Wait => {}
             }
-            job = match of.shared.wait(job, turn) {
+            job = match of.shared.wait(job, wakes) {
                 Some(job) => job,
                 None => return,
             };

@@ -15,7 +15,7 @@ use super::format::{ENTRY, Exception};
 use super::{COPIES, Snapshot, bytes};
 use crate::job::Place;
 use crate::lane::Lane;
-use crate::targets::turns::Turns;
+use crate::targets::disk_share::DiskShare;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
 
@@ -64,7 +64,7 @@ impl Snapshot {
 
     /// `true` if all is merged, and was not before.
     async fn merge_all(&self, used: &AtomicBool, lane: &mut Lane) -> Result<bool, Errno> {
-        let (mut turns, mut window, mut merged) = (Turns::new(lane), Window::default(), false);
+        let (mut share, mut window, mut merged) = (DiskShare::new(lane), Window::default(), false);
         loop {
             let may = || self.cow.may_merge(self.table);
             match lane.until_stopping(&self.signals.merge, may).await {
@@ -78,7 +78,7 @@ impl Snapshot {
                 let run = self.last_run(&mut window, lane).await?;
                 let copied = self.ask_others(run, lane).await
                     && self.hold(run, lane).await
-                    && self.copy_back(run, used, &mut turns, lane).await?;
+                    && self.copy_back(run, used, &mut share, lane).await?;
                 if !copied {
                     return Ok(false);
                 }
@@ -121,7 +121,7 @@ impl Snapshot {
                 }
                 Some(_) => break,
             };
-            // What is in memory is what the device shows: a store that somebody has changed, or where a chunk is twice, is
+            // What is in memory is what the device shows: a store that another program has changed, or where a chunk is twice, is
             // not to be trusted. The last exception of a store ends its run in memory.
             let found = state.runs.find(old).filter(|found| found.new == new);
             if found.is_none_or(|found| run.is_none() && found.left > 1) {
@@ -185,13 +185,13 @@ impl Snapshot {
         while done < length {
             let some = Sector(ASKED.min(length.wrapping_sub(done)));
             let at = Sector(start.0.saturating_add(done));
-            let turn = self.shared.turn();
+            let wakes = self.shared.wakes();
             if self.shared.ask(at, some) {
                 done = done.saturating_add(some.0);
                 continue;
             }
-            let turned = || (self.shared.turn() != turn).then_some(());
-            if lane.until_stopping(&self.signals.merge, turned).await.is_none() {
+            let woken = || (self.shared.wakes() != wakes).then_some(());
+            if lane.until_stopping(&self.signals.merge, woken).await.is_none() {
                 return false;
             }
         }
@@ -210,7 +210,7 @@ impl Snapshot {
         &self,
         run: Run,
         used: &AtomicBool,
-        turns: &mut Turns,
+        share: &mut DiskShare,
         lane: &mut Lane,
     ) -> Result<bool, Errno> {
         let from = self.cow.state.lock().geometry.sector(run.new).ok_or(Errno::EIO)?;
@@ -219,7 +219,7 @@ impl Snapshot {
         let most = (COPIES / DEV_BSIZE as usize) as u64;
         let mut done = 0u64;
         while done < length {
-            if !turns.pass(used, lane).await {
+            if !share.pass(used, lane).await {
                 return Ok(false);
             }
             let some = Sector(most.min(length.wrapping_sub(done)));
@@ -233,7 +233,7 @@ impl Snapshot {
         Ok(true)
     }
 
-    /// Takes a run that is in the origin from the store, and then from memory. Where that fails nobody knows which of its
+    /// Takes a run that is in the origin from the store, and then from memory. Where that fails it is not known which of its
     /// entries are there.
     async fn forget(&self, run: Run, window: &mut Window, lane: &mut Lane) -> Result<(), Errno> {
         let zeroed = self.zero_entries(run, window, lane).await;
@@ -246,8 +246,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes zeroes over a run's entries: the sector with the first of them last, which ends the exceptions for who
-    /// reads the store. The answer is where in the buffer that is, as the tail has it then.
+    /// Writes zeroes over a run's entries: the sector with the first of them last, which ends the exceptions for a
+    /// reader of the store. The answer is where in the buffer that is, as the tail has it then.
     async fn zero_entries(
         &self,
         run: Run,

@@ -26,33 +26,34 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1,
 ///
 /// Locks: `members`, then a [`Cow`]'s; `waiting`, `merger` and `merged` are taken with neither held.
 pub struct Origin {
-    /// Snapshots that want copies. One comes with its first start, and goes with its table.
+    /// Snapshots that want copies. One is added at its first start, and removed with its table.
     members: Spin<Vec<Arc<Cow>>>,
-    /// Their number.
+    /// The number of `members`.
     count: AtomicUsize,
     /// Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
     waiting: Spin<Waiting>,
     /// The lane that merges a snapshot, which waits for the other snapshots.
     merger: Spin<Option<Merger>>,
-    /// The store whose tables merge, and their number.
+    /// The store that is merged, and the number of tables that do it.
     merged: Spin<(Option<Arc<Cow>>, u32)>,
 }
 
-/// The way to a lane that merges.
+/// The means to wake the lane that merges.
 pub type Merger = (Waker, Arc<Signals>);
 
+/// Jobs that wait until something has changed.
 struct Waiting {
-    /// It has room for `room`.
+    /// The jobs, in the order in which they came. There is room for `room`.
     jobs: VecDeque<Job>,
-    /// The number of jobs that the lines have which use the origin.
+    /// The number of jobs that all lines have together which use the origin.
     room: usize,
-    /// The number of times that they were woken.
-    turn: u64,
+    /// The number of times that the jobs were woken.
+    wakes: u64,
 }
 
 impl Default for Origin {
     fn default() -> Origin {
-        let waiting = Waiting { jobs: VecDeque::new(), room: 0, turn: 0 };
+        let waiting = Waiting { jobs: VecDeque::new(), room: 0, wakes: 0 };
         Origin {
             members: Spin::new(Vec::new()),
             count: AtomicUsize::new(0),
@@ -87,7 +88,7 @@ impl Origin {
         }
     }
 
-    /// A line is gone.
+    /// Takes back what [`Origin::enter`] has made room for: the line is gone.
     pub fn leave(&self) {
         let mut waiting = self.waiting.lock();
         waiting.room = waiting.room.saturating_sub(JOBS);
@@ -95,14 +96,14 @@ impl Origin {
 
     /// The number of times that waiting jobs were woken. Read before the look that decides to wait, and handed to
     /// [`Origin::wait`], which refuses if it has changed.
-    pub fn turn(&self) -> u64 {
-        self.waiting.lock().turn
+    pub fn wakes(&self) -> u64 {
+        self.waiting.lock().wakes
     }
 
-    /// Has a job wait until something has changed. The answer is the job if something has since `turn`.
-    pub fn wait(&self, job: Job, turn: u64) -> Option<Job> {
+    /// Has a job wait until something has changed. The answer is the job if something has changed since `wakes` was read.
+    pub fn wait(&self, job: Job, wakes: u64) -> Option<Job> {
         let mut waiting = self.waiting.lock();
-        if waiting.turn != turn {
+        if waiting.wakes != wakes {
             return Some(job);
         }
         debug_assert!(waiting.jobs.len() < waiting.jobs.capacity());
@@ -110,11 +111,11 @@ impl Origin {
         None
     }
 
-    /// Something has changed: the jobs that wait look again. From anywhere; does not sleep.
+    /// Has the jobs that wait look again, since something has changed, and the lane that merges. In any context; does not sleep.
     pub fn wake(&self) {
         let mut left = {
             let mut waiting = self.waiting.lock();
-            waiting.turn = waiting.turn.wrapping_add(1);
+            waiting.wakes = waiting.wakes.wrapping_add(1);
             waiting.jobs.len()
         };
         // From the last, so that they come to stand in their order.
@@ -131,13 +132,13 @@ impl Origin {
         }
     }
 
-    /// A lane merges from now on, or does no more.
+    /// Sets the lane that merges, or, with `None`, that there is none any more.
     pub fn merger(&self, lane: Option<Merger>) {
         let before = core::mem::replace(&mut *self.merger.lock(), lane);
         drop(before);
     }
 
-    /// A table merges this snapshot, until [`Origin::end_merge`]. `false` if others merge another.
+    /// Notes that a table merges this snapshot, until [`Origin::end_merge`]. `false` if another snapshot is being merged.
     pub fn begin_merge(&self, cow: &Arc<Cow>) -> bool {
         let mut merged = self.merged.lock();
         let (of, tables) = &mut *merged;
@@ -151,7 +152,7 @@ impl Origin {
         true
     }
 
-    /// A table that merges is gone.
+    /// Notes that a table that merged is gone.
     pub fn end_merge(&self) {
         let mut merged = self.merged.lock();
         let (of, tables) = &mut *merged;
@@ -254,12 +255,12 @@ impl OriginLine {
     /// Sends a write when its copies are made, or has it wait.
     fn write(&self, mut job: Job) {
         loop {
-            let turn = self.origin.turn();
+            let wakes = self.origin.wakes();
             if self.origin.ask(job.start(), job.length()) {
                 let to = self.place(job.start());
                 return job.forward(to);
             }
-            job = match self.origin.wait(job, turn) {
+            job = match self.origin.wait(job, wakes) {
                 Some(job) => job,
                 None => return,
             };

@@ -8,7 +8,7 @@
 //! never goes back up. At the end of the tree a split leaves most where it was, which fills nodes where
 //! chunks come in order.
 //!
-//! The nodes (`runs/tree.rs`) are searched without a lock, and changed by who has the one [`Runs`].
+//! The nodes (`runs/tree.rs`) are searched without a lock, and changed by the owner of the one [`Runs`].
 //!
 //! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. An exception is taken away
 //! from the end of its run only (`runs/remove.rs`), and a node that has become empty is free again.

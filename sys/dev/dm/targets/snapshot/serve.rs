@@ -22,7 +22,7 @@ impl Snapshot {
     /// something has changed.
     pub(super) fn read(&self, mut job: Job) {
         loop {
-            let turn = self.shared.turn();
+            let wakes = self.shared.wakes();
             let state = self.cow.state.lock();
             if state.health != Health::Good {
                 drop(state);
@@ -42,7 +42,7 @@ impl Snapshot {
                 let from = Place { component: self.origin, sector: job.start() };
                 return job.forward_each(&[from]);
             }
-            job = match self.shared.wait(job, turn) {
+            job = match self.shared.wait(job, wakes) {
                 Some(job) => job,
                 None => return,
             };
@@ -58,7 +58,7 @@ impl Snapshot {
     /// Sends a write to its chunk's exception; where there is none, has the write make it or wait until it is made.
     pub(super) fn write(&self, mut job: Job) {
         loop {
-            let turn = self.shared.turn();
+            let wakes = self.shared.wakes();
             if job.tag() & OWN != 0 {
                 let (good, over) = {
                     let state = self.cow.state.lock();
@@ -93,7 +93,7 @@ impl Snapshot {
                     Write::Wait => {}
                 }
             }
-            job = match self.shared.wait(job, turn) {
+            job = match self.shared.wait(job, wakes) {
                 Some(job) => job,
                 None => return,
             };

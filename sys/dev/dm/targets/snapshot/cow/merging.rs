@@ -170,7 +170,7 @@ impl Cow {
         }
     }
 
-    /// Merging has failed, or is stopped: nobody waits for it.
+    /// Notes that merging has failed, or is stopped: no write waits for it any more.
     pub fn rest(&self, failed: bool) {
         if let Some(merging) = &mut self.state.lock().merging {
             merging.run = merging.run.filter(|_| merging.written);

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! The verification of what a verity device reads: data blocks against their digests, and the hash blocks that have those,
+//! read and verified from the root down.
+
+use core::ffi::CStr;
+use core::sync::atomic::Ordering;
+
+use super::Verity;
+use super::cache::{self, Lookup};
+use super::params::Mode;
+use super::tree::Spot;
+use crate::hash::Digest;
+use crate::host::End;
+use crate::job::{Job, Place};
+use crate::lane::Lane;
+use crate::{Errno, Sector};
+
+/// The number of wrong blocks that the console is told of.
+const MESSAGES: u32 = 100;
+
+/// The message with which a system is ended.
+const WHY: &CStr =
+    c"dm: verity: a device is corrupted, and its table says that this ends the system";
+
+/// The kinds of block.
+#[derive(Clone, Copy)]
+enum Kind {
+    Data,
+    Hash,
+}
+
+/// Some bytes of a buffer; none if they are not there.
+fn part(buffer: &mut [u8], from: usize, length: usize) -> &mut [u8] {
+    buffer.get_mut(from..).and_then(|rest| rest.get_mut(..length)).unwrap_or(&mut [])
+}
+
+/// `true` if a bit is set. A lane reads no more blocks at once than there are bits.
+fn bit(bits: u128, n: u64) -> bool {
+    bits.checked_shr(n as u32).unwrap_or(0) & 1 != 0
+}
+
+/// Bytes in some sectors of a buffer.
+fn bytes(sectors: u64) -> usize {
+    Sector(sectors).to_bytes().unwrap_or(0) as usize
+}
+
+impl Verity {
+    /// Serves a read by way of the lane's buffer. Where a block is wrong nothing is given but what came before it.
+    pub(super) async fn read(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+        let unit = self.params.data_sectors();
+        let most = u64::from(self.batch() / self.params.data_bytes.max(1)).max(1);
+        let (start, end) = (job.start().0, job.start().0.saturating_add(job.length().0));
+        let (mut block, last) = (start / unit, end.div_ceil(unit));
+        while block < last {
+            let count = last.wrapping_sub(block).min(most);
+            // Neither product wraps: the line has these blocks.
+            let (from, length) = (block.wrapping_mul(unit), count.wrapping_mul(unit));
+            let place = Place { component: self.params.data, sector: Sector(from) };
+            // What is read now may be older than what is found right meanwhile.
+            let seen = self.seen_before(block, count);
+            lane.read(place, Sector(length)).await?;
+            for n in (0..count).filter(|n| !bit(seen, *n)) {
+                self.check(block.wrapping_add(n), n, lane).await?;
+            }
+            // The part of these blocks that was asked for.
+            let (first, behind) = (from.max(start), from.saturating_add(length).min(end));
+            let wanted = bytes(behind.saturating_sub(first));
+            let found = part(lane.buffer(), bytes(first.saturating_sub(from)), wanted);
+            let given = job.with_data(|data| {
+                let to = part(data, bytes(first.saturating_sub(start)), wanted);
+                let fits = to.len() == found.len() && to.len() == wanted;
+                if fits {
+                    to.copy_from_slice(found);
+                }
+                fits
+            });
+            if given != Some(true) {
+                return Err(Errno::EIO);
+            }
+            block = block.wrapping_add(count);
+        }
+        Ok(())
+    }
+
+    /// Compares a data block, the `n`th in the lane's buffer, with its digest.
+    async fn check(&self, block: u64, n: u64, lane: &mut Lane) -> Result<(), Errno> {
+        let want = self.expected(block, lane).await?;
+        match self.is_right(lane.buffer(), n, block, want) {
+            true => Ok(()),
+            false => self.wrong(Kind::Data, block, lane),
+        }
+    }
+
+    /// `true` if the `n`th block of a buffer, which is this data block, has its digest.
+    fn is_right(&self, buffer: &mut [u8], n: u64, block: u64, want: Digest) -> bool {
+        let size = self.params.data_bytes as usize;
+        let data = part(buffer, (n as usize).saturating_mul(size), size);
+        if self.zeroes == Some(want) {
+            data.fill(0);
+            return true;
+        }
+        let right = self.params.digest(data) == want;
+        if let Some(seen) = self.seen.as_ref().filter(|_| right) {
+            seen.put(block, true);
+        }
+        right
+    }
+
+    /// The data blocks of a job that has whole ones: the first, and how many.
+    fn blocks(&self, job: &Job) -> (u64, u64) {
+        let unit = self.params.data_sectors();
+        (job.start().0 / unit, job.length().0 / unit)
+    }
+
+    /// `true` if all of a job's data are right, by digests that are in the cache. `false`: a lane is to verify them.
+    pub(super) fn verify_at_once(&self, job: &mut Job) -> bool {
+        let (first, count) = self.blocks(job);
+        (0..count).all(|n| {
+            let block = first.wrapping_add(n);
+            let spot = self.tree.spot(block, 0);
+            let found = spot.and_then(|spot| self.cache.lock().get(spot));
+            found.is_some_and(|want| {
+                job.with_data(|data| self.is_right(data, n, block, want)).unwrap_or(false)
+            })
+        })
+    }
+
+    /// Compares a job's data, which have been read, with their digests. If a block is wrong all of the data are cleared.
+    pub(super) async fn verify(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+        let (first, count) = self.blocks(job);
+        let mut result = Ok(());
+        for n in 0..count {
+            let block = first.wrapping_add(n);
+            result = match self.expected(block, lane).await {
+                Ok(want) => match job.with_data(|data| self.is_right(data, n, block, want)) {
+                    Some(true) => Ok(()),
+                    Some(false) => self.wrong(Kind::Data, block, lane),
+                    None => Err(Errno::EIO),
+                },
+                Err(errno) => Err(errno),
+            };
+            if result.is_err() {
+                job.with_data(|data| data.fill(0));
+                break;
+            }
+        }
+        result
+    }
+
+    /// The digest that a data block is to have.
+    async fn expected(&self, block: u64, lane: &mut Lane) -> Result<Digest, Errno> {
+        let levels = self.tree.levels();
+        // The lowest level whose block is there.
+        let (mut level, mut digest) = (levels, self.params.root);
+        for at in 0..levels {
+            let spot = self.tree.spot(block, at).ok_or(Errno::EIO)?;
+            if let Some(found) = self.cache.lock().get(spot) {
+                (level, digest) = (at, found);
+                break;
+            }
+        }
+        if level > 0 {
+            self.keep_above(block, level);
+        }
+        while let Some(below) = level.checked_sub(1) {
+            level = below;
+            let spot = self.tree.spot(block, level).ok_or(Errno::EIO)?;
+            digest = self.load(spot, digest, lane).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Has the blocks from a level on, above a data block, be the last to give up their slots: blocks below them are
+    /// about to be loaded, and more may be.
+    fn keep_above(&self, block: u64, level: usize) {
+        for at in level..self.tree.levels() {
+            if let Some(spot) = self.tree.spot(block, at) {
+                self.cache.lock().touch(spot.block);
+            }
+        }
+    }
+
+    /// The digest at a spot, whose block is read unless it is there, and is to have the digest `want`.
+    async fn load(&self, spot: Spot, want: Digest, lane: &mut Lane) -> Result<Digest, Errno> {
+        let look = || match self.cache.lock().claim(spot) {
+            Lookup::Loading => None,
+            Lookup::Digest(digest) => Some(Ok(digest)),
+            Lookup::Claimed(claim) => Some(Err(claim)),
+        };
+        let mut claim = match lane.until(&self.loaded, look).await {
+            Ok(digest) => return Ok(digest),
+            Err(claim) => claim,
+        };
+        let (unit, batch) = (self.params.hash_sectors(), u64::from(self.batch()));
+        // The product does not wrap: the tree lies on its component.
+        let place =
+            Place { component: self.params.tree, sector: Sector(spot.block.wrapping_mul(unit)) };
+        let behind = Sector::from_bytes(batch).ok_or(Errno::EIO)?;
+        let read = lane.read_at(place, Sector(unit), behind).await;
+        let size = self.params.hash_bytes as usize;
+        let found = part(lane.buffer(), batch as usize, size);
+        let right = read.is_ok() && self.params.digest(found) == want;
+        let digest = cache::copy(found, spot.offset, self.params.hash.size());
+        if let Some(mut claim) = claim.take() {
+            let slot = claim.data();
+            let fits = slot.len() == found.len();
+            if right && fits {
+                slot.copy_from_slice(found);
+            }
+            self.cache.lock().put(claim, right && fits);
+            lane.raise(&self.loaded);
+        }
+        read?;
+        if !right {
+            self.wrong(Kind::Hash, spot.block, lane)?;
+        }
+        digest.ok_or(Errno::EIO)
+    }
+
+    /// Reports a block that is not the one that was hashed, and does what the table says.
+    ///
+    /// # Errors
+    /// EIO, unless corruption is to be ignored.
+    #[cold]
+    fn wrong(&self, kind: Kind, block: u64, lane: &Lane) -> Result<(), Errno> {
+        let what = match kind {
+            Kind::Data => "data",
+            Kind::Hash => "hash",
+        };
+        if self
+            .told
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
+            .is_ok_and(|n| n < MESSAGES)
+        {
+            lane.say(format_args!("verity: {what} block {block} is corrupted"));
+        }
+        if !self.corrupted.swap(true, Ordering::Relaxed) {
+            lane.raise_event();
+        }
+        match self.params.mode {
+            Mode::Fail => Err(Errno::EIO),
+            Mode::Ignore => Ok(()),
+            Mode::Restart => {
+                lane.end_system(End::Restart, WHY);
+                Err(Errno::EIO)
+            }
+            Mode::Panic => {
+                lane.end_system(End::Panic, WHY);
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// A bit for each of `count` blocks that was right before.
+    fn seen_before(&self, block: u64, count: u64) -> u128 {
+        let Some(seen) = &self.seen else { return 0 };
+        let right = (0..count).filter(|n| seen.get(block.wrapping_add(*n)));
+        right.fold(0, |all, n| all | 1u128.checked_shl(n as u32).unwrap_or(0))
+    }
+}

@@ -21,7 +21,7 @@ use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
 use super::pieces::{Child, Journey, Parent, Split};
 use super::slot::Slot;
-use super::strategy::sector_at;
+use super::split::sector_at;
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::sys;
 

@@ -8,12 +8,12 @@
 //!
 //! An I/O holds the gate, and with it the table and its opened components, until it is complete
 //! (`completion.rs`). On the way to one component it costs a nested buffer from a pool; one that crosses a
-//! border in the table costs a [`Split`] more, which counts its pieces (`pieces.rs`).
+//! border in the table costs a split more, which counts its pieces (`split.rs`, `pieces.rs`).
 
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 use dm_core::Errno;
 use dm_core::executor::Executor;
@@ -28,47 +28,13 @@ use super::completion::{done, track_done};
 use super::io::iogate::NotQueued;
 use super::job::{self, Held, TableIo};
 use super::kernel::NetBsd;
-use super::pieces::{Child, Journey, Parent, Split, impatient_origin};
+use super::pieces::{Journey, Parent, impatient_origin};
 use super::slot::{Current, Slot};
+use super::split::Destination;
 use super::{dm_label_guard, global, stats};
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::vnode::Vnode;
 use crate::netbsd::{cpu, sys};
-
-/// Where a piece of an I/O goes.
-pub(super) enum Place {
-    /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
-    Send(Vnode, Sector),
-    /// To this sector of a component, for a read that a tracker of the table's counts.
-    Track(Vnode, Sector, NonNull<Tracker>),
-    /// Nowhere: it reads as zeroes.
-    Zero,
-    /// Nowhere: it fails.
-    Fail(Errno),
-    /// To the target's lanes, as a job.
-    Take(Taken),
-}
-
-impl Place {
-    /// The place and the length of a table's piece.
-    fn of(piece: Piece<'_, Pdev<NetBsd>>) -> (Place, Sector) {
-        match piece {
-            Piece::Send(component, at) => match component.disk() {
-                Some(disk) => (Place::Send(disk.device().vnode(), at.start), at.length),
-                None => (Place::Fail(Errno::EIO), at.length),
-            },
-            Piece::Track(component, at, tracker) => match component.disk() {
-                Some(disk) => {
-                    (Place::Track(disk.device().vnode(), at.start, tracker.into()), at.length)
-                }
-                None => (Place::Fail(Errno::EIO), at.length),
-            },
-            Piece::Zero(found) => (Place::Zero, found),
-            Piece::Fail(found, errno) => (Place::Fail(errno), found),
-            Piece::Take(found, taken) => (Place::Take(taken), found),
-        }
-    }
-}
 
 /// The range of a table that an I/O asks for.
 type Wanted<'c> = (&'c LiveTable<NetBsd>, SectorRange);
@@ -122,10 +88,10 @@ impl Slot {
         self.send(io, journey, false);
     }
 
-    /// [`Slot::dispatch`], inlined into [`dmstrategy`]. `here`: the caller is the I/O's sender, in whose thread a
-    /// target may compute.
+    /// [`Slot::dispatch`], inlined into [`dmstrategy`]. `at_sender`: the caller is the I/O's sender, in
+    /// whose thread a target may compute.
     #[inline(always)]
-    fn send(&'static self, io: Io, journey: Journey, here: bool) {
+    fn send(&'static self, io: Io, journey: Journey, at_sender: bool) {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
         let (table, range) = match self.check(current, &io) {
@@ -169,11 +135,11 @@ impl Slot {
                 }
             }
             Some(Piece::Take(found, taken)) if found == range.length => {
-                self.hand_over(io, journey, taken, here);
+                self.hand_over(io, journey, taken, at_sender);
             }
             Some(piece) => {
-                let (first, found) = Place::of(piece);
-                self.split(io, journey, range.start, (first, found), here);
+                let (first, found) = Destination::of(piece);
+                self.split(io, journey, range.start, (first, found), at_sender);
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
@@ -209,17 +175,23 @@ impl Slot {
     /// Counts out `bytes` bytes from `start` on that their target tracks, since they were not sent for lack of memory.
     /// They will be mapped again.
     #[cold]
-    fn unsent(&self, journey: &Journey, start: Sector, bytes: u32, tracker: NonNull<Tracker>) {
+    pub(super) fn unsent(
+        &self,
+        journey: &Journey,
+        start: Sector,
+        bytes: u32,
+        tracker: NonNull<Tracker>,
+    ) {
         // SAFETY: the tracker is of the table that the journey's pass keeps.
         if unsafe { tracker.as_ref() }.end() {
             let _ = self.untrack(journey, start, bytes, Err((0, Errno::ENOMEM)));
         }
     }
 
-    /// Hands all of an I/O to the target that takes it, as one job. `here` as for [`Slot::send`]. Thread or soft
+    /// Hands all of an I/O to the target that takes it, as one job. `at_sender` as for [`Slot::send`]. Thread or soft
     /// interrupt; sleeps where VOP_STRATEGY does.
     #[inline(never)]
-    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken, here: bool) {
+    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken, at_sender: bool) {
         // The job may end before this returns, and its pass with it.
         let kept = self.gate.again(&journey.pass);
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
@@ -229,13 +201,19 @@ impl Slot {
                 // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
                 // until after this.
                 Some(number) => unsafe {
-                    let info = job::describe(&io, io.bytes(), (line, number), taken, here);
+                    let info = job::describe(&io, io.bytes(), (line, number), taken, at_sender);
                     host.submit(engine, Held::Whole(io, journey), info);
                 },
                 // It waits for the number of a job, as a split.
                 None => {
                     let range = sectors_of(&io);
-                    self.split(io, journey, range.start, (Place::Take(taken), range.length), here);
+                    self.split(
+                        io,
+                        journey,
+                        range.start,
+                        (Destination::Take(taken), range.length),
+                        at_sender,
+                    );
                 }
             },
             // Only a target that serves I/O may take any.
@@ -252,7 +230,8 @@ impl Slot {
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
         let piece = table.and_then(|table| map_again(table, range));
-        let (first, found) = piece.map_or((Place::Fail(Errno::EIO), range.length), Place::of);
+        let (first, found) =
+            piece.map_or((Destination::Fail(Errno::EIO), range.length), Destination::of);
         self.split(io, journey, range.start, (first, found), false);
     }
 
@@ -287,149 +266,6 @@ impl Slot {
     pub(crate) fn label_is_guarded(&self) -> bool {
         dm_label_guard.load(Ordering::Relaxed) != 0 && !self.label_writable.load(Ordering::Relaxed)
     }
-
-    /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up: `found`
-    /// sectors to `first`. `here` as for [`Slot::send`].
-    #[inline(never)]
-    fn split(
-        &'static self,
-        io: Io,
-        journey: Journey,
-        start: Sector,
-        first: (Place, Sector),
-        here: bool,
-    ) {
-        let local = journey.pass.local();
-        let split = local.split.take().or_else(|| global()?.splits.get());
-        let reserved = split.is_none();
-        let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
-            if let (Place::Track(.., tracker), found) = first {
-                self.unsent(&journey, start, (found.0 as u32).wrapping_mul(DEV_BSIZE), tracker);
-            }
-            return self.starve(io, journey);
-        };
-        local.tallies.count_split();
-        let bytes = io.bytes();
-        let new = Split {
-            whole: Some((io, journey)),
-            start,
-            bytes,
-            sent: 0,
-            pending: AtomicUsize::new(1),
-            failed: AtomicBool::new(false),
-            bad: (bytes, Errno::EIO),
-            again: AtomicBool::new(false),
-            reserved,
-            next: None,
-        };
-        // SAFETY: the split is ours, and what it was before has nothing to drop: its I/O was taken.
-        unsafe { split.as_ptr().write(new) };
-        self.advance(split, Some(first), here);
-    }
-
-    /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
-    /// number of a job. The next one may have been looked up. The caller is the split's sender: see
-    /// [`Split`]; `here`, as for [`Slot::send`], that of its I/O too.
-    #[inline]
-    pub(super) fn advance(
-        &'static self,
-        split: NonNull<Split>,
-        mut next: Option<(Place, Sector)>,
-        here: bool,
-    ) {
-        // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
-        // `release`; no other context touches `sent`. Pieces under way write `pending`, `failed`, `again` and
-        // `bad` only.
-        unsafe {
-            let raw = split.as_ptr();
-            let Some((io, journey)) = &(*raw).whole else { panic!("dm: a split without its I/O") };
-            let current = self.gate.value(&journey.pass);
-            let Some(table) = &current.table else { panic!("dm: a split without its table") };
-            let (write, local) = (io.is_write(), journey.pass.local());
-            while let left @ 1.. = (*raw).bytes.saturating_sub((*raw).sent) {
-                let offset = (*raw).sent;
-                let (place, found) = next.take().unwrap_or_else(|| {
-                    let start = sector_at((*raw).start, offset);
-                    let range = SectorRange { start, length: Sector(u64::from(left / DEV_BSIZE)) };
-                    let piece = match journey.again {
-                        true => map_again(table, range),
-                        false => table.map(range, Op::rw(write)),
-                    };
-                    piece.map_or((Place::Fail(Errno::EIO), range.length), Place::of)
-                });
-                // A target that maps no sector is broken: without the 1 this would loop for ever.
-                debug_assert_ne!(found, Sector::ZERO, "a target maps no sector");
-                let bytes = left.min((found.0 as u32).wrapping_mul(DEV_BSIZE)).max(1);
-                let sent = offset.wrapping_add(bytes);
-                match place {
-                    Place::Send(vnode, sector) => {
-                        let child = local.child.take().or_else(|| self.child_or_wait(split));
-                        let Some(child) = child else { return };
-                        (*raw).sent = sent;
-                        send_piece(split, child, (offset, bytes), (vnode, sector), done);
-                        continue;
-                    }
-                    Place::Track(vnode, sector, tracker) => {
-                        let Some(child) = local.child.take().or_else(|| self.child()) else {
-                            // Mapped again, when a child is there.
-                            self.unsent(journey, sector_at((*raw).start, offset), bytes, tracker);
-                            let Some(child) = self.child_or_wait(split) else { return };
-                            self.put_child(local, child);
-                            continue;
-                        };
-                        (*raw).sent = sent;
-                        (*child.as_ptr()).tracker = MaybeUninit::new(tracker);
-                        send_piece(split, child, (offset, bytes), (vnode, sector), track_done);
-                        continue;
-                    }
-                    Place::Zero if write => {}
-                    Place::Zero => io.zero(offset, bytes),
-                    Place::Fail(errno) => self.note(split, offset, errno),
-                    Place::Take(taken) => {
-                        match serving(current, taken) {
-                            // As in `hand_over`.
-                            None => self.note(split, offset, Errno::EIO),
-                            Some((host, engine, line)) => {
-                                let Some(number) = engine.claim(line) else {
-                                    return host.wait_for_job(engine, line, split);
-                                };
-                                (*raw).pending.fetch_add(1, Ordering::Relaxed);
-                                let piece = Held::Piece(split, offset, bytes);
-                                let info = job::describe(io, bytes, (line, number), taken, here);
-                                host.submit(engine, piece, info);
-                            }
-                        }
-                    }
-                }
-                (*raw).sent = sent;
-            }
-        }
-        self.release(split);
-    }
-}
-
-/// Sends a piece of a split, `bytes` bytes from byte `offset` of its I/O on, to a component.
-///
-/// # Safety
-/// The caller is the split's sender, and has the child. The piece lies in the I/O; the I/O's pass keeps the component.
-#[inline(always)]
-unsafe fn send_piece(
-    split: NonNull<Split>,
-    child: NonNull<Child>,
-    (offset, bytes): (u32, u32),
-    (vnode, sector): (Vnode, Sector),
-    done: buf::Done,
-) {
-    // SAFETY: the caller's promise; the piece is counted before it is sent.
-    unsafe {
-        let (split_raw, child) = (split.as_ptr(), child.as_ptr());
-        let Some((io, _)) = &(*split_raw).whole else { panic!("dm: a split without its I/O") };
-        (*split_raw).pending.fetch_add(1, Ordering::Relaxed);
-        let buf = &raw mut (*child).buf;
-        buf::nest(buf, io, offset, bytes, sector, done);
-        (*child).parent = MaybeUninit::new(Parent::Piece(split, offset));
-        vnode.strategy(buf);
-    }
 }
 
 /// The sectors of a device that an I/O of whole sectors asks for.
@@ -438,22 +274,22 @@ fn sectors_of(io: &Io) -> SectorRange {
     SectorRange { start: io.sector(), length: Sector(u64::from(io.bytes() / DEV_BSIZE)) }
 }
 
-/// The sector of a device at byte `offset` of an I/O that begins at `start`.
-pub(super) fn sector_at(start: Sector, offset: u32) -> Sector {
-    // The I/O lies on the device.
-    Sector(start.0.wrapping_add(u64::from(offset / DEV_BSIZE)))
-}
-
 /// The means of the line that takes a stretch of I/O, and the line's number among those that serve I/O.
 #[inline]
-fn serving(current: &Current, taken: Taken) -> Option<(&Arc<TableIo>, &Arc<Executor>, usize)> {
+pub(super) fn serving(
+    current: &Current,
+    taken: Taken,
+) -> Option<(&Arc<TableIo>, &Arc<Executor>, usize)> {
     let engine = current.table.as_deref()?.engine()?;
     Some((current.host.as_ref()?, engine, engine.serving(taken.line)?))
 }
 
 /// Maps a read that has failed: as its target says, or as before where that has nothing else to try.
 #[cold]
-fn map_again(table: &LiveTable<NetBsd>, range: SectorRange) -> Option<Piece<'_, Pdev<NetBsd>>> {
+pub(super) fn map_again(
+    table: &LiveTable<NetBsd>,
+    range: SectorRange,
+) -> Option<Piece<'_, Pdev<NetBsd>>> {
     table.map_failed(range, Op::Read).or_else(|| table.map(range, Op::Read))
 }
 

@@ -126,6 +126,18 @@ unsafe extern "C" fn mutex_exit(mutex: *mut sys::kmutex_t) {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn mutex_spin_enter(mutex: *mut sys::kmutex_t) {
+    // SAFETY: the caller's promise.
+    unsafe { mutex_enter(mutex) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mutex_spin_exit(mutex: *mut sys::kmutex_t) {
+    // SAFETY: the caller's promise.
+    unsafe { mutex_exit(mutex) }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn mutex_destroy(mutex: *mut sys::kmutex_t) {
     // SAFETY: nobody has it any more (caller).
     assert_eq!(unsafe { mutex.cast::<usize>().read() }, 0, "a mutex is destroyed while it is held");

@@ -28,7 +28,7 @@ use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::table::Taken;
 use dm_core::target::ComponentIndex;
-use dm_core::units::{DEV_BSIZE, Minor, Sector};
+use dm_core::units::{DEV_BSIZE, Minor, Sector, SectorRange};
 
 use super::component::Disk;
 use super::pieces::{self, Journey, Split};
@@ -458,6 +458,10 @@ impl Host for TableIo {
 
     fn begin(&self, lane: usize, request: Request, places: &[Place]) {
         self.begin_request(lane, request, places);
+    }
+
+    fn send(&self, lane: usize, job: &JobInfo, part: SectorRange, places: &[Place]) {
+        self.send_job(lane, job, part, places);
     }
 
     fn answer(&self, lane: usize) -> Option<Answer> {

@@ -18,6 +18,18 @@ pub trait Kind {
     /// # Safety
     /// `raw` points to memory for a mutex that is not in use.
     unsafe fn init(raw: *mut sys::kmutex_t);
+
+    /// Takes a mutex of this kind.
+    ///
+    /// # Safety
+    /// `raw` points to an initialised mutex of this kind.
+    unsafe fn enter(raw: *mut sys::kmutex_t);
+
+    /// Releases a mutex of this kind.
+    ///
+    /// # Safety
+    /// As for [`Kind::enter`], and the caller holds it.
+    unsafe fn exit(raw: *mut sys::kmutex_t);
 }
 
 /// An adaptive mutex (IPL_NONE): threads take it, and sleep until it is free. A soft interrupt may, but does not here:
@@ -32,12 +44,32 @@ impl Kind for Adaptive {
         // SAFETY: the caller's promise.
         unsafe { sys::dm_shim_mutex_init(raw) }
     }
+
+    unsafe fn enter(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::mutex_enter(raw) }
+    }
+
+    unsafe fn exit(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::mutex_exit(raw) }
+    }
 }
 
 impl Kind for Spin {
     unsafe fn init(raw: *mut sys::kmutex_t) {
         // SAFETY: the caller's promise.
         unsafe { sys::dm_shim_mutex_init_bio(raw) }
+    }
+
+    unsafe fn enter(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::mutex_spin_enter(raw) }
+    }
+
+    unsafe fn exit(raw: *mut sys::kmutex_t) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::mutex_spin_exit(raw) }
     }
 }
 
@@ -72,7 +104,7 @@ impl<T, K: Kind> Mutex<T, K> {
     /// Takes the mutex.
     pub fn lock(&self) -> Guard<'_, T, K> {
         // SAFETY: the mutex is initialised (invariant).
-        unsafe { sys::mutex_enter(self.raw.get()) };
+        unsafe { K::enter(self.raw.get()) };
         Guard { mutex: self, _not_send: PhantomData }
     }
 }
@@ -138,14 +170,14 @@ unsafe fn free(raw: NonNull<()>) {
 /// `alloc` gave `raw`.
 unsafe fn enter(raw: NonNull<()>) {
     // SAFETY: the caller's promise.
-    unsafe { sys::mutex_enter(raw.as_ptr().cast()) }
+    unsafe { Spin::enter(raw.as_ptr().cast()) }
 }
 
 /// # Safety
 /// `alloc` gave `raw`, and this CPU holds it.
 unsafe fn exit(raw: NonNull<()>) {
     // SAFETY: the caller's promise.
-    unsafe { sys::mutex_exit(raw.as_ptr().cast()) }
+    unsafe { Spin::exit(raw.as_ptr().cast()) }
 }
 
 /// A held mutex. The thread that took it releases it: a guard is not `Send`.
@@ -181,6 +213,6 @@ impl<T, K: Kind> DerefMut for Guard<'_, T, K> {
 impl<T, K: Kind> Drop for Guard<'_, T, K> {
     fn drop(&mut self) {
         // SAFETY: this thread holds the mutex: the guard is neither Send nor copied.
-        unsafe { sys::mutex_exit(self.mutex.raw.get()) }
+        unsafe { K::exit(self.mutex.raw.get()) }
     }
 }

@@ -59,32 +59,38 @@ pub(crate) const fn static_adaptive() -> nb::kmutex_t {
 
 #[inline(always)]
 pub(crate) fn enter(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    let take = |kind: u64| {
-        let (done, failed) = (Ordering::Acquire, Ordering::Relaxed);
-        word(m).compare_exchange(kind, kind | lwp.addr(), done, failed).is_ok()
-    };
-    if lwp.nosleep.get() == 0 && take(ADAPTIVE) {
-        count(ADAPTIVE, lwp, 1);
-    } else if take(SPIN) {
-        count(SPIN, lwp, 1);
-    } else {
+    if !(lwp.nosleep.get() == 0 && take(m, ADAPTIVE, lwp) || take(m, SPIN, lwp)) {
         enter_slowly(m, lwp);
     }
 }
 
 #[inline(always)]
 pub(crate) fn exit(m: *mut nb::kmutex_t, lwp: &Lwp) {
-    let leave = |kind: u64| {
-        let (done, failed) = (Ordering::Release, Ordering::Relaxed);
-        word(m).compare_exchange(kind | lwp.addr(), kind, done, failed).is_ok()
-    };
-    if leave(ADAPTIVE) {
-        count(ADAPTIVE, lwp, -1);
-    } else if leave(SPIN) {
-        count(SPIN, lwp, -1);
-    } else {
+    if !(leave(m, ADAPTIVE, lwp) || leave(m, SPIN, lwp)) {
         exit_slowly(m, lwp);
     }
+}
+
+/// Takes a mutex of this kind that is free.
+#[inline(always)]
+fn take(m: *mut nb::kmutex_t, kind: u64, lwp: &Lwp) -> bool {
+    let (done, failed) = (Ordering::Acquire, Ordering::Relaxed);
+    let taken = word(m).compare_exchange(kind, kind | lwp.addr(), done, failed).is_ok();
+    if taken {
+        count(kind, lwp, 1);
+    }
+    taken
+}
+
+/// Leaves a mutex of this kind that the lwp holds and nobody waits for.
+#[inline(always)]
+fn leave(m: *mut nb::kmutex_t, kind: u64, lwp: &Lwp) -> bool {
+    let (done, failed) = (Ordering::Release, Ordering::Relaxed);
+    let left = word(m).compare_exchange(kind | lwp.addr(), kind, done, failed).is_ok();
+    if left {
+        count(kind, lwp, -1);
+    }
+    left
 }
 
 #[inline(never)]
@@ -245,9 +251,12 @@ unsafe extern "C" fn mutex_exit(m: *mut nb::kmutex_t) {
 /// As mutex_enter.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mutex_spin_enter(m: *mut nb::kmutex_t) {
-    kassert!(is_spin(m), "mutex_spin_enter: {m:p} is not a spin mutex");
-    // SAFETY: the caller's promise.
-    unsafe { mutex_enter(m) }
+    let lwp = lwp::current();
+    lwp.mutex_entries.set(lwp.mutex_entries.get() + 1);
+    if !take(m, SPIN, lwp) {
+        kassert!(is_spin(m), "mutex_spin_enter: {m:p} is not a spin mutex");
+        enter_slowly(m, lwp);
+    }
 }
 
 /// mutex_spin_exit(9)
@@ -257,8 +266,11 @@ unsafe extern "C" fn mutex_spin_enter(m: *mut nb::kmutex_t) {
 /// As mutex_enter.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mutex_spin_exit(m: *mut nb::kmutex_t) {
-    kassert!(is_spin(m), "mutex_spin_exit: {m:p} is not a spin mutex");
-    exit(m, lwp::current());
+    let lwp = lwp::current();
+    if !leave(m, SPIN, lwp) {
+        kassert!(is_spin(m), "mutex_spin_exit: {m:p} is not a spin mutex");
+        exit_slowly(m, lwp);
+    }
 }
 
 /// mutex_tryenter(9)

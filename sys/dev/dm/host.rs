@@ -19,7 +19,7 @@ use crate::job::{JobInfo, Place};
 use crate::lane::Outcome;
 pub use crate::ready::Ready;
 use crate::target::ComponentIndex;
-use crate::units::Sector;
+use crate::units::{Sector, SectorRange};
 
 #[cfg(test)]
 mod tests;
@@ -72,16 +72,6 @@ pub enum Request {
         bytes: usize,
         /// `true` if they must be on stable storage when it is over.
         fua: bool,
-    },
-    /// Move sectors `skip..skip + length` of a job's own data: read them from one place, or write
-    /// them to each, as the job is.
-    Send {
-        /// The job.
-        job: JobInfo,
-        /// The job's sectors before the first.
-        skip: Sector,
-        /// The number of sectors.
-        length: Sector,
     },
     /// Have each component put what was written on stable storage; the sectors mean nothing.
     Flush,
@@ -148,6 +138,10 @@ pub trait Host: Any + Send + Sync {
     /// ask. Context: a thread that polls lanes, which may sleep in VOP_STRATEGY; flushes and discards sleep
     /// elsewhere.
     fn begin(&self, lane: usize, request: Request, places: &[Place]);
+
+    /// Begins to move a job's own data: reads the sectors `part`, counted from the job's first, from the first place, or
+    /// writes them to each, as the job is. Otherwise as [`Host::begin`]; [`Host::outcome`] gives the result.
+    fn send(&self, lane: usize, job: &JobInfo, part: SectorRange, places: &[Place]);
 
     /// Takes the answer to a lane's request, once it is there.
     fn answer(&self, lane: usize) -> Option<Answer>;

@@ -21,7 +21,7 @@ use crate::executor::Executor;
 use crate::host::{Answer, End, Request};
 use crate::job::{Job, Place};
 use crate::target::ComponentIndex;
-use crate::units::{DEV_BSIZE, Sector};
+use crate::units::{DEV_BSIZE, Sector, SectorRange};
 use crate::worker::{Order, Role};
 
 /// A lane, to its target's code: the way to the components, a buffer of the lane's own, and what it can wait for.
@@ -183,7 +183,8 @@ impl Lane {
     /// Moves a job's own data: reads it from one place, or writes it to each. A FUA write is FUA
     /// there. The job is still to be ended.
     pub fn send(&mut self, job: &Job, to: &[Place]) -> impl Future<Output = Outcome> {
-        self.send_part(job, Sector::ZERO..job.length(), to)
+        let all = SectorRange { start: Sector::ZERO, length: job.length() };
+        self.begin_send(job, all, to)
     }
 
     /// Moves some of a job's sectors, counted from its first, between its data and each place,
@@ -195,16 +196,24 @@ impl Lane {
         part: Range<Sector>,
         to: &[Place],
     ) -> impl Future<Output = Outcome> {
-        let end = part.end.min(job.length());
-        let length = end.checked_sub(part.start).filter(|n| *n > Sector::ZERO);
-        if let Some(length) = length {
-            let request = Request::Send { job: job.info, skip: part.start, length };
-            self.executor.host().begin(self.number, request, to);
+        self.begin_send(job, SectorRange::between(part.start, part.end.min(job.length())), to)
+    }
+
+    /// Begins to move some of a job's sectors, unless there are none.
+    #[inline]
+    fn begin_send(
+        &mut self,
+        job: &Job,
+        part: SectorRange,
+        to: &[Place],
+    ) -> impl Future<Output = Outcome> {
+        if !part.is_empty() {
+            self.executor.host().send(self.number, &job.info, part, to);
         }
         let lane = &*self;
-        poll_fn(move |_| match length {
-            Some(_) => lane.outcome(),
-            None => Poll::Ready(Outcome::OK),
+        poll_fn(move |_| match part.is_empty() {
+            true => Poll::Ready(Outcome::OK),
+            false => lane.outcome(),
         })
     }
 
@@ -367,17 +376,20 @@ impl Lane {
         self.executor.host().end_system(end, why);
     }
 
-    /// Lets other lanes that are ready run first.
-    pub async fn yield_now(&mut self) {
-        let mut first = true;
-        poll_fn(|_| {
-            if core::mem::take(&mut first) {
-                self.executor.wake(self.number);
-                return Poll::Pending;
-            }
-            Poll::Ready(())
+    /// Waits until the lane is polled again.
+    pub(crate) async fn wait(&self) {
+        let mut polled = false;
+        poll_fn(|_| match core::mem::replace(&mut polled, true) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         })
         .await;
+    }
+
+    /// Lets other lanes that are ready run first.
+    pub async fn yield_now(&mut self) {
+        self.executor.wake(self.number);
+        self.wait().await;
     }
 
     /// Waits until `condition` gives something. It is asked at once and whenever `signal` is
@@ -471,13 +483,9 @@ impl Lane {
         }
     }
 
-    /// Waits for the next job of a queue.
-    pub(crate) async fn next_job(&self, queue: usize) -> Job {
-        poll_fn(|_| match self.executor.take_job(self.line, queue, self.bit) {
-            Some(job) => Poll::Ready(job),
-            None => Poll::Pending,
-        })
-        .await
+    /// Takes the first job of a queue. Without one the lane is polled when one comes.
+    pub(crate) fn take_job(&self, queue: usize) -> Option<Job> {
+        self.executor.take_job(self.line, queue, self.bit)
     }
 
     /// Waits until the engine runs. The answer is for [`Lane::run_ends`].

@@ -15,17 +15,17 @@ use super::atomic::{AtomicUsize, Ordering};
 /// A lane belongs to runner `lane % runners`, the thread that polls it.
 pub struct Ready {
     runners: usize,
-    words: Box<[AtomicUsize]>,
-    words_each: usize,
+    /// For each runner, the words with its lanes' bits.
+    words: Box<[Box<[AtomicUsize]>]>,
 }
 
 impl Ready {
     /// Bits for `lanes` lanes, dealt out over `runners` runners, at least one.
     pub fn new(lanes: usize, runners: usize) -> Ready {
         let runners = runners.max(1);
-        let words_each = lanes.div_ceil(runners).div_ceil(usize::BITS as usize).max(1);
-        let words = (0..words_each.saturating_mul(runners)).map(|_| AtomicUsize::new(0)).collect();
-        Ready { runners, words, words_each }
+        let count = lanes.div_ceil(runners).div_ceil(usize::BITS as usize);
+        let words = |_| (0..count).map(|_| AtomicUsize::new(0)).collect();
+        Ready { runners, words: (0..runners).map(words).collect() }
     }
 
     /// The number of runners.
@@ -43,7 +43,7 @@ impl Ready {
             runners => (lane.checked_rem(runners)?, lane.checked_div(runners)?),
         };
         let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
-        let word = self.words.get(runner.wrapping_mul(self.words_each).wrapping_add(word))?;
+        let word = self.words.get(runner)?.get(word)?;
         // SeqCst: a runner says that it sleeps and then looks here; who sets a bit looks afterwards
         // whether the runner sleeps.
         (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
@@ -52,8 +52,7 @@ impl Ready {
     /// The words of a runner's lanes.
     #[inline]
     fn words(&self, runner: usize) -> &[AtomicUsize] {
-        let first = runner.wrapping_mul(self.words_each);
-        self.words.get(first..first.wrapping_add(self.words_each)).unwrap_or(&[])
+        self.words.get(runner).map_or(&[], |words| words)
     }
 
     /// `true` if a lane of this runner is to be polled.

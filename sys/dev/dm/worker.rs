@@ -239,8 +239,10 @@ impl<T: Worker> Lanes for T {
         match lane.role() {
             Role::Serve(queue) => Box::pin(async move {
                 loop {
-                    let job = lane.next_job(queue).await;
-                    self.serve(job, &mut lane).await;
+                    while let Some(job) = lane.take_job(queue) {
+                        self.serve(job, &mut lane).await;
+                    }
+                    lane.wait().await;
                 }
             }),
             Role::Background(number) => Box::pin(async move {

@@ -87,36 +87,26 @@ impl LaneCell {
             nested: Nested::row(number, width),
         }
     }
+
+    /// A request begins.
+    fn begin(&self) {
+        debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
+        self.state.store(BUSY, Ordering::Relaxed);
+    }
 }
 
 impl TableIo {
     /// [`Host::begin`].
     pub(super) fn begin_request(&self, lane: usize, request: Request, places: &[Place]) {
         let Some(cell) = self.lanes.get(lane) else { return };
-        debug_assert_eq!(cell.state.load(Ordering::Relaxed), IDLE);
-        cell.state.store(BUSY, Ordering::Relaxed);
+        cell.begin();
         match request {
             Request::Read { data, at, bytes } => {
                 let one = places.get(..1).unwrap_or(&[]);
-                self.transfer(lane, one, (data, at, bytes), (false, false));
+                self.transfer(cell, lane, one, (data, at, bytes), (false, false));
             }
             Request::Write { data, at, bytes, fua } => {
-                self.transfer(lane, places, (data, at, bytes), (true, fua));
-            }
-            Request::Send { job, skip, length } => {
-                let places = match job.op {
-                    Op::Read => places.get(..1).unwrap_or(&[]),
-                    _ => places,
-                };
-                // SAFETY: the lane has the job.
-                let part = unsafe { self.part_of(&job, skip, length) };
-                self.send_to(lane, places, |buf, place| {
-                    let (io, offset, bytes) = part.ok_or(Errno::EINVAL)?;
-                    // SAFETY: the I/O stays until the job is ended, which its lane does after this request; the
-                    // range lies in the job's part of it.
-                    unsafe { buf::nest(buf, io, offset, bytes, place.sector, lane_done) };
-                    Ok(())
-                });
+                self.transfer(cell, lane, places, (data, at, bytes), (true, fua));
             }
             Request::Flush => {
                 self.send_off(lane, FOR_DISKS, places.first().copied().map(Errand::Flush))
@@ -129,22 +119,40 @@ impl TableIo {
         }
     }
 
+    /// [`Host::send`].
+    #[inline]
+    pub(super) fn send_job(&self, lane: usize, job: &JobInfo, part: SectorRange, places: &[Place]) {
+        let Some(cell) = self.lanes.get(lane) else { return };
+        cell.begin();
+        let places = match job.op {
+            Op::Read => places.get(..1).unwrap_or(&[]),
+            _ => places,
+        };
+        // SAFETY: the lane has the job.
+        let part = unsafe { self.part_of(job, part) };
+        self.send_to(cell, lane, places, |buf, place| {
+            let (io, offset, bytes) = part.ok_or(Errno::EINVAL)?;
+            // SAFETY: the I/O stays until the job is ended, which its lane does after this request; the
+            // range lies in the job's part of it.
+            unsafe { buf::nest(buf, io, offset, bytes, place.sector, lane_done) };
+            Ok(())
+        });
+    }
+
     /// The I/O that a job is a part of, and the bytes in it that are these sectors of the job. `None` if the job has no
     /// such sectors.
     ///
     /// # Safety
     /// The job is the caller's: it keeps its record and the I/O.
     #[inline]
-    unsafe fn part_of(
-        &self,
-        job: &JobInfo,
-        skip: Sector,
-        length: Sector,
-    ) -> Option<(&Io, u32, u32)> {
+    unsafe fn part_of(&self, job: &JobInfo, part: SectorRange) -> Option<(&Io, u32, u32)> {
         let cell = self.job(job.number());
         // SAFETY: the caller's promise.
         let (io, offset, all) = unsafe { (*cell.held.get()).part()? };
-        let (skip, bytes) = (small(skip)?, small(length)?);
+        if part.length == job.length {
+            return Some((io, offset, all));
+        }
+        let (skip, bytes) = (small(part.start)?, small(part.length)?);
         let fits = skip.checked_add(bytes).is_some_and(|end| end <= all);
         Some((io, offset.checked_add(skip)?, bytes)).filter(|_| fits)
     }
@@ -172,19 +180,19 @@ impl TableIo {
     /// Sends memory of a lane's own to or from places.
     fn transfer(
         &self,
+        cell: &LaneCell,
         lane: usize,
         places: &[Place],
         (data, at, bytes): (Box<[u8]>, usize, usize),
         (write, fua): (bool, bool),
     ) {
-        let Some(cell) = self.lanes.get(lane) else { return };
         let fits = at.checked_add(bytes).is_some_and(|end| end <= data.len());
         // SAFETY: the lane has no request under way, so the place is ours until `complete`.
         let memory = unsafe {
             let place = &mut *cell.data.get();
             place.insert(data).as_mut_ptr()
         };
-        self.send_to(lane, places, |buf, place| {
+        self.send_to(cell, lane, places, |buf, place| {
             if !fits {
                 return Err(Errno::EINVAL);
             }
@@ -199,13 +207,14 @@ impl TableIo {
     }
 
     /// Fills in a nested buffer for each place and sends it.
+    #[inline]
     fn send_to(
         &self,
+        cell: &LaneCell,
         lane: usize,
         places: &[Place],
         fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
     ) {
-        let Some(cell) = self.lanes.get(lane) else { return };
         // One more for whoever is sending.
         cell.answers.begin(places.len().saturating_add(1));
         for (at, place) in places.iter().enumerate() {

@@ -20,7 +20,7 @@ use crate::lane::Outcome;
 use crate::pdev::Pdev;
 use crate::table::Component;
 use crate::target::ComponentIndex;
-use crate::units::Sector;
+use crate::units::{Sector, SectorRange};
 
 /// The part of one table.
 pub struct FakeHost {
@@ -75,11 +75,15 @@ impl Host for FakeHost {
     fn begin(&self, lane: usize, request: Request, _: &[Place]) {
         let (data, made) = match request {
             Request::Read { data, .. } | Request::Write { data, .. } => (Some(data), None),
-            Request::Send { .. } | Request::Flush | Request::Discard { .. } => (None, None),
+            Request::Flush | Request::Discard { .. } => (None, None),
             Request::Make(make) => (None, Some(make())),
         };
         *lock(&self.answers[lane]) = Some(Answer { failed: 0, errno: Errno::EIO, data, made });
         let _ = self.ready.set(lane);
+    }
+
+    fn send(&self, lane: usize, _: &JobInfo, _: SectorRange, places: &[Place]) {
+        self.begin(lane, Request::Flush, places);
     }
 
     fn answer(&self, lane: usize) -> Option<Answer> {

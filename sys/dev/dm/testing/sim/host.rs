@@ -24,6 +24,7 @@ use crate::host::{self, Answer, Plan, Ready, Request};
 use crate::job::{JobInfo, Op, Place};
 use crate::lane::Outcome;
 use crate::target::ComponentIndex;
+use crate::units::SectorRange;
 use crate::{Errno, Sector};
 
 /// The host of one table.
@@ -312,15 +313,8 @@ impl host::Host for Host {
     }
 
     fn begin(&self, lane: usize, request: Request, places: &[Place]) {
-        let first = self.with(|state, number| {
-            let host = state.host(number);
-            let resident = host.lanes[lane].resident;
-            assert!(host.started || resident, "a table does I/O while it is not started");
-            let slot = &mut host.lanes[lane];
-            assert!(slot.left == 0 && slot.answer.is_none(), "a lane has two requests");
-            assert!(places.len() <= slot.width, "a lane sends to more places than its target said");
-            slot.left = places.len();
-            let mut job = None;
+        self.launch(lane, places, |state, number| {
+            let slot = &mut state.host(number).lanes[lane];
             let (command, length, data) = match request {
                 Request::Read { data, at, bytes } => {
                     (slot.data, slot.at) = (Some(data), at);
@@ -332,21 +326,6 @@ impl host::Host for Host {
                     (slot.data, slot.at) = (Some(data), at);
                     (Command::Write { fua }, (bytes / SECTOR) as u64, bytes_sent)
                 }
-                Request::Send { job: info, skip, length } => {
-                    assert!(skip.0 + length.0 <= info.length.0, "more than the job has");
-                    let stretch = host.jobs[info.number()].clone().expect("a job in use");
-                    let stretch = stretch.part(skip.0, length.0);
-                    let (command, data) = match info.op {
-                        Op::Read => (Command::Read, Vec::new()),
-                        Op::Write => {
-                            let data = state.data_of(&stretch).to_vec();
-                            (Command::Write { fua: info.fua }, data)
-                        }
-                        Op::Flush | Op::Discard => panic!("a {:?} has no data to send", info.op),
-                    };
-                    job = (info.op == Op::Read).then_some(stretch);
-                    (command, length.0, data)
-                }
                 Request::Flush => (Command::Flush, 0, Vec::new()),
                 Request::Discard { length } => (Command::Discard, length.0, Vec::new()),
                 Request::Make(make) => {
@@ -355,25 +334,25 @@ impl host::Host for Host {
                     (Command::Flush, 0, Vec::new())
                 }
             };
-            assert!(length as usize * SECTOR <= state.max_io, "a request beyond the largest");
-            let first = state.flights.len();
-            for (place, to) in places.iter().enumerate() {
-                let disk = self.disks[to.component.0 as usize];
-                let range = if command == Command::Flush { (0, 0) } else { (to.sector.0, length) };
-                assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
-                let owner = Owner::Lane { host: number, lane, place, job: job.clone() };
-                state.send(disk, command, range, data.clone(), owner);
-            }
-            if places.is_empty() {
-                let host = state.host(number);
-                host.lanes[lane].end();
-                host.wake(lane);
-            }
-            state.at_once(first)
+            (command, length, data, None)
         });
-        self.finish_from(first);
     }
 
+    fn send(&self, lane: usize, info: &JobInfo, part: SectorRange, places: &[Place]) {
+        assert!(part.end() <= info.length, "more than the job has");
+        self.launch(lane, places, |state, number| {
+            let stretch = state.host(number).jobs[info.number()].clone().expect("a job in use");
+            let stretch = stretch.part(part.start.0, part.length.0);
+            match info.op {
+                Op::Read => (Command::Read, part.length.0, Vec::new(), Some(stretch)),
+                Op::Write => {
+                    let data = state.data_of(&stretch).to_vec();
+                    (Command::Write { fua: info.fua }, part.length.0, data, None)
+                }
+                Op::Flush | Op::Discard => panic!("a {:?} has no data to send", info.op),
+            }
+        });
+    }
     fn answer(&self, lane: usize) -> Option<Answer> {
         self.with(|state, number| state.host(number).lanes[lane].answer.take())
     }
@@ -560,6 +539,42 @@ impl host::Host for Host {
 }
 
 impl Host {
+    /// Sends a lane's request to its places: `prepare` gives the command, the number of sectors, the data that is
+    /// written, and the stretch that is read into where that is a job's.
+    fn launch(
+        &self,
+        lane: usize,
+        places: &[Place],
+        prepare: impl FnOnce(&mut State, usize) -> (Command, u64, Vec<u8>, Option<Stretch>),
+    ) {
+        let first = self.with(|state, number| {
+            let host = state.host(number);
+            let resident = host.lanes[lane].resident;
+            assert!(host.started || resident, "a table does I/O while it is not started");
+            let slot = &mut host.lanes[lane];
+            assert!(slot.left == 0 && slot.answer.is_none(), "a lane has two requests");
+            assert!(places.len() <= slot.width, "a lane sends to more places than its target said");
+            slot.left = places.len();
+            let (command, length, data, job) = prepare(state, number);
+            assert!(length as usize * SECTOR <= state.max_io, "a request beyond the largest");
+            let first = state.flights.len();
+            for (place, to) in places.iter().enumerate() {
+                let disk = self.disks[to.component.0 as usize];
+                let range = if command == Command::Flush { (0, 0) } else { (to.sector.0, length) };
+                assert!(state.disks[disk].takes(range.0, range.1), "d{disk} has no {range:?}");
+                let owner = Owner::Lane { host: number, lane, place, job: job.clone() };
+                state.send(disk, command, range, data.clone(), owner);
+            }
+            if places.is_empty() {
+                let host = state.host(number);
+                host.lanes[lane].end();
+                host.wake(lane);
+            }
+            state.at_once(first)
+        });
+        self.finish_from(first);
+    }
+
     /// Some commands are over before the call returns that began them: those from this one on.
     fn finish_from(&self, first: Option<usize>) {
         self.shared.finish_from(first);

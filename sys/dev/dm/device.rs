@@ -3,8 +3,9 @@
 //! Devices: the set of them, and what can be done to one.
 //!
 //! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a table
-//! comes, `suspend.rs` how it becomes active, `removal.rs` how a device goes, `control.rs` that one thread at
-//! a time does either, `stack.rs` how devices lie on one another, `share.rs` what their tables may take.
+//! comes, `opener.rs` how its components are opened, `suspend.rs` how it becomes active, `removal.rs` how a device goes,
+//! `control.rs` that one thread at a time does either, `stack.rs` how devices lie on one another, `share.rs` what their tables
+//! may take.
 //!
 //! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
@@ -20,6 +21,7 @@ use crate::{Errno, limits};
 
 mod control;
 mod load;
+mod opener;
 mod removal;
 mod set;
 mod share;

@@ -30,17 +30,19 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::format::{ENTRY, Exception, Geometry};
+use super::format::Geometry;
 use super::runs::{BLOCK, Block, FoundRun, Runs};
 use crate::device::{Purse, Share};
 use crate::lane::Signal;
 use crate::tracker::Tracker;
 use crate::{Sector, limits};
 
+mod making;
 mod merging;
 mod state;
 mod view;
 
+pub use making::{BATCH, Task};
 pub use merging::{MERGED, Put, Run};
 use state::{Cannot, Step};
 pub use state::{Keeper, State, Tail};
@@ -48,9 +50,6 @@ pub use view::Shared;
 
 /// Pending exceptions at one time.
 pub const PENDING: usize = 128;
-
-/// Exceptions in one commit, at most.
-pub const BATCH: usize = 64;
 
 /// Room for insertions that is to be there, in exceptions.
 const ROOM: usize = 512;
@@ -128,22 +127,8 @@ pub enum Write {
     Fail,
 }
 
-/// The next task of the lane that commits.
-pub enum Task {
-    /// Commit this many.
-    Commit(usize),
-    /// Mark the store.
-    Invalidate,
-    /// Ask for the size of the store's device.
-    Size,
-    /// Raise an event.
-    Event,
-    /// Let go.
-    Close,
-}
-
 impl Cow {
-    /// Without a store yet, for a store's device with sectors of so many bytes.
+    /// A snapshot without a store yet, for a store's device with sectors of so many bytes.
     pub fn new(purse: &Purse, unit: usize) -> Cow {
         let mut runs = Runs::new(limits::SNAPSHOT_BLOCKS);
         let mut paid = Vec::with_capacity(limits::SNAPSHOT_BLOCKS);
@@ -251,7 +236,7 @@ impl Cow {
         view.is(seen).then_some(clear)
     }
 
-    /// The origin wants to write: whatever has no exception yet gets one.
+    /// Answers a write of the origin. Chunks of it that have no exception get one.
     pub fn ask_for(&self, start: Sector, length: Sector) -> Ask {
         let mut state = self.state.lock();
         if state.asks_nothing() || start >= state.length {
@@ -284,7 +269,7 @@ impl Cow {
         answer
     }
 
-    /// The snapshot wants to write to a chunk; `whole` if all of it.
+    /// Answers a write of the snapshot to a chunk; `whole` if it writes all of the chunk.
     pub fn write(&self, chunk: u64, whole: bool) -> Write {
         let mut state = self.state.lock();
         if state.health != Health::Good || state.overflow {
@@ -310,7 +295,7 @@ impl Cow {
         }
     }
 
-    /// An exception cannot be begun now.
+    /// Does what follows where an exception cannot be begun now; `snapshot` if a write of the snapshot wanted it.
     fn cannot(&self, state: &mut State, why: Cannot, snapshot: bool) {
         match why {
             Cannot::Busy => {}
@@ -328,132 +313,12 @@ impl Cow {
         }
     }
 
-    /// The snapshot is not any more what it should be.
+    /// Fails the snapshot: its content is not any more what it should be.
     pub fn fail(&self, state: &mut State) {
         if state.health == Health::Good {
             state.health = Health::Failing;
             state.raise(|signals| &signals.ready);
         }
-    }
-
-    /// The chunk of a pending exception is written, or could not be.
-    pub fn copied(&self, number: u64, ok: bool) {
-        let mut state = self.state.lock();
-        if !ok {
-            return self.fail(&mut state);
-        }
-        let at = number.checked_sub(state.first).and_then(|at| usize::try_from(at).ok());
-        if let Some(pending) = at.and_then(|at| state.pending.get_mut(at)) {
-            pending.step = Step::Copied;
-            state.raise(|signals| &signals.ready);
-        }
-    }
-
-    /// The next chunk to be copied, for a lane of this table.
-    pub fn next_copy(&self, table: u64) -> Option<(u64, Exception)> {
-        let mut state = self.state.lock();
-        if !state.is_kept_by(table) || state.health != Health::Good {
-            return None;
-        }
-        let first = state.first;
-        let queued = state.pending.iter_mut().zip(first..).find(|(p, _)| p.step == Step::Queued);
-        let (pending, number) = queued?;
-        pending.step = Step::Copying;
-        let exception = pending.exception;
-        Some((number, exception))
-    }
-
-    /// The next task of the lane that commits, if it is of the keeper's table.
-    pub fn next_task(&self, table: u64, ending: bool) -> Option<Task> {
-        let mut state = self.state.lock();
-        if !state.is_kept_by(table) {
-            return None;
-        }
-        if core::mem::take(&mut state.event) {
-            return Some(Task::Event);
-        }
-        if state.busy {
-            return None;
-        }
-        match state.health {
-            Health::Failing => {
-                state.busy = true;
-                return Some(Task::Invalidate);
-            }
-            Health::Invalid if ending => return Some(Task::Close),
-            Health::Invalid => return None,
-            Health::Good => {}
-        }
-        if core::mem::take(&mut state.ask_size) {
-            return Some(Task::Size);
-        }
-        state.closing |= ending;
-        if ending && state.pending.is_empty() {
-            return Some(Task::Close);
-        }
-        let (copied, most) = state.copied();
-        let all = copied == state.pending.len() || copied >= most;
-        let now = all || state.kind == Kind::Transient;
-        state.busy = copied > 0 && now;
-        state.busy.then_some(Task::Commit(copied.min(most)))
-    }
-
-    /// The number of exceptions that can be committed now.
-    pub fn ready_now(&self) -> usize {
-        let (copied, most) = self.state.lock().copied();
-        copied.min(most)
-    }
-
-    /// The lane that commits is done with its task.
-    pub fn is_done(&self) {
-        let mut state = self.state.lock();
-        state.busy = false;
-        state.raise(|signals| &signals.ready);
-        state.raise(|signals| &signals.merge);
-    }
-
-    /// Fills `bytes` with what the first pending exceptions make of the store from the tail's sector on. The answer
-    /// is where that is in its area, and how many bytes.
-    pub fn fill(&self, count: usize, bytes: &mut [u8]) -> (usize, usize) {
-        let state = self.state.lock();
-        let unit = state.unit.len().max(1);
-        let at = usize::try_from(state.tail.entry).unwrap_or(0).saturating_mul(ENTRY);
-        let (skip, start) = (at % unit, at / unit * unit);
-        let length = skip.saturating_add(count.saturating_mul(ENTRY)).next_multiple_of(unit);
-        bytes.iter_mut().take(length).for_each(|byte| *byte = 0);
-        bytes.iter_mut().zip(&state.unit).take(skip).for_each(|(to, from)| *to = *from);
-        for (pending, at) in state.pending.iter().take(count).zip(skip / ENTRY..) {
-            pending.exception.write(bytes, at);
-        }
-        (start, length)
-    }
-
-    /// The first pending exceptions are on stable storage: they are visible from now on. `bytes` is what
-    /// [`Cow::fill`] made.
-    pub fn publish(&self, count: usize, bytes: &[u8]) {
-        let mut state = self.state.lock();
-        if state.health != Health::Good {
-            return;
-        }
-        let persistent = state.kind != Kind::Transient;
-        for _ in 0..count {
-            let Some(pending) = state.pending.pop_front() else { break };
-            state.first = state.first.wrapping_add(1);
-            let old = pending.exception.old;
-            if !state.runs.insert(pending.exception) {
-                // There was room when it was begun.
-                return self.fail(&mut state);
-            }
-            self.tracker(old).drain();
-        }
-        if persistent {
-            state.advance(count, bytes);
-        }
-        if !state.runs.has_room(ROOM) {
-            state.raise(|signals| &signals.hungry);
-        }
-        // Those that waited for a number.
-        state.raise(|signals| &signals.work);
     }
 
     /// Takes memory that was made for more exceptions.
@@ -476,7 +341,7 @@ impl Cow {
             && state.health == Health::Good
     }
 
-    /// No more memory is to be had: a snapshot that needs some is lost.
+    /// Notes that no more memory is to be had: a snapshot that needs some is lost.
     pub fn starve(&self) {
         self.state.lock().starved = true;
     }

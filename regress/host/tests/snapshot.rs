@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::data::{
     Random as Rng, SECTOR, fill, on_disk, pattern, same, strategy_read, strategy_write,
 };
@@ -360,7 +358,15 @@ fn reads_that_wait_for_memory_are_not_waited_for() {
     it.bench.end();
 }
 
-/// A store as it would be after copies in order, and the time to read it.
+/// Seconds that this process's threads have had a processor: other work on the machine does not count.
+fn processor_time() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let text = |path| std::fs::read_to_string(path).ok();
+    let times = threads.filter_map(|thread| text(thread.ok()?.path().join("schedstat")));
+    times.map(|text| text.split(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>() / 1e9
+}
+
+/// A store as it would be after copies in order, and the processor time to read it.
 fn loading(exceptions: u64) -> (f64, Bench) {
     let bench = Bench::new();
     let sectors = (exceptions + exceptions / 256 + 600) * 8;
@@ -386,9 +392,9 @@ fn loading(exceptions: u64) -> (f64, Bench) {
     }
     bench.create("s");
     bench.reload("s", "0 64 snapshot /dev/wd0 /dev/wd1 P 8").unwrap();
-    let start = Instant::now();
+    let before = processor_time();
     bench.on("resume", "s").unwrap();
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = processor_time() - before;
     let status = lines(&bench.send(&Command::on("table", "s")).unwrap()).concat();
     let areas = exceptions / 256 + 1;
     assert!(status.contains(&format!(" {}", (areas + 1) * 8)), "{status}");
@@ -399,9 +405,15 @@ fn loading(exceptions: u64) -> (f64, Bench) {
 fn many_exceptions_are_loaded() {
     // A million with optimisation: see the figures in README.
     let all = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
-    let (some, bench) = loading(all / 10);
-    bench.end();
-    let (more, bench) = loading(all);
-    bench.end();
-    println!("{} exceptions by chance are loaded in {some:.2} s, {all} in {more:.2} s", all / 10);
+    let best = |exceptions| {
+        let one = |_| {
+            let (seconds, bench) = loading(exceptions);
+            bench.end();
+            seconds
+        };
+        (0..3).map(one).fold(f64::MAX, f64::min)
+    };
+    let (some, more) = (best(all / 10), best(all));
+    let times = more / some;
+    println!("{all} exceptions by chance: {more:.3} s of a processor, {times:.1} times a tenth's");
 }

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::cow::{Health, Keeper, Kind, Tail};
 use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
+use super::runs::{Batch, CHAINS, Chains, Runs, SORTING};
 use super::{Snapshot, bytes};
 use crate::lane::Lane;
 use crate::units::DEV_BSIZE;
@@ -34,11 +35,13 @@ impl ReadStore {
     }
 }
 
-/// The end of the exceptions as they are read.
-struct Last {
+/// The exceptions as they are read.
+struct Reading {
     /// The chunk behind the highest.
     next_free: u64,
     dense: bool,
+    /// Those that are not in the tree yet.
+    batch: Batch,
 }
 
 impl Snapshot {
@@ -157,7 +160,7 @@ impl Snapshot {
     /// Reads every area, up to the end of the exceptions or of the device.
     async fn read_areas(&self, geometry: Geometry, lane: &mut Lane) -> Result<ReadStore, Errno> {
         let size = lane.size(self.store);
-        let mut last = Last { next_free: FIRST, dense: true };
+        let mut read = Reading { next_free: FIRST, dense: true, batch: Batch::default() };
         let mut area = 0u64;
         loop {
             let start = geometry.area(area).and_then(|chunk| geometry.sector(chunk));
@@ -166,16 +169,18 @@ impl Snapshot {
             };
             let Some(start) = start.filter(fits) else {
                 // All there can be.
+                self.insert(&mut read.batch, lane).await?;
                 self.cow.state.lock().unit.fill(0);
                 let tail = Tail { area, entry: 0 };
-                let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
+                let (next_free, dense) = (geometry.data_from(read.next_free), read.dense);
                 return Ok(ReadStore { geometry, valid: true, tail, next_free, full: true, dense });
             };
-            let end = self.read_area(geometry, start, &mut last, lane).await?;
+            let end = self.read_area(geometry, start, &mut read, lane).await?;
             if let Some(entry) = end {
+                self.insert(&mut read.batch, lane).await?;
                 self.clean_tail(start, entry, geometry, lane).await?;
                 let tail = Tail { area, entry };
-                let (next_free, dense) = (geometry.data_from(last.next_free), last.dense);
+                let (next_free, dense) = (geometry.data_from(read.next_free), read.dense);
                 return Ok(ReadStore {
                     geometry,
                     valid: true,
@@ -194,7 +199,7 @@ impl Snapshot {
         &self,
         geometry: Geometry,
         start: Sector,
-        last: &mut Last,
+        read: &mut Reading,
         lane: &mut Lane,
     ) -> Result<Option<u64>, Errno> {
         let mut done = 0u64;
@@ -205,7 +210,13 @@ impl Snapshot {
             let all = bytes(some) / ENTRY;
             let mut at = 0usize;
             while at < all {
-                self.make_room(lane).await?;
+                let room = |runs: &Runs| runs.has_room(SOME);
+                if !read.batch.rises() || !self.make_room(room, lane).await {
+                    self.insert(&mut read.batch, lane).await?;
+                    if !self.make_room(room, lane).await {
+                        return Err(Errno::ENOMEM);
+                    }
+                }
                 let mut state = self.cow.state.lock();
                 let from = at.saturating_mul(ENTRY);
                 let part = lane.buffer().get(from..).unwrap_or(&[]);
@@ -215,9 +226,9 @@ impl Snapshot {
                         return Ok(Some(before.saturating_add(at as u64)));
                     }
                     at = at.saturating_add(1);
-                    last.dense &= exception.new == geometry.data_from(last.next_free);
-                    last.next_free = last.next_free.max(exception.new.saturating_add(1));
-                    if !state.runs.insert(exception) {
+                    read.dense &= exception.new == geometry.data_from(read.next_free);
+                    read.next_free = read.next_free.max(exception.new.saturating_add(1));
+                    if !read.batch.add(exception, &mut state.runs) {
                         return Err(Errno::ENOMEM);
                     }
                 }
@@ -227,15 +238,40 @@ impl Snapshot {
         Ok(None)
     }
 
-    /// Gets memory for the next exceptions.
-    async fn make_room(&self, lane: &mut Lane) -> Result<(), Errno> {
-        // The lane's buffer is not touched by this.
-        while !self.cow.state.lock().runs.has_room(SOME) {
-            if !self.feed(lane).await {
+    /// Inserts what was read into the tree, in order if that is of use and there is memory to sort with.
+    async fn insert(&self, batch: &mut Batch, lane: &mut Lane) -> Result<(), Errno> {
+        if batch.digits().next().is_some()
+            && self.make_room(|runs| runs.has_nodes(SORTING), lane).await
+            && let Ok(_paid) = self.purse.take(CHAINS)
+            && let Some(mut chains) = lane.make::<Chains>().await
+        {
+            // Nobody else changes the nodes: the store is being read.
+            let tree = self.cow.state.lock().runs.tree().clone();
+            for digit in batch.digits() {
+                while batch.deal(digit, &mut chains, &mut self.cow.state.lock().runs) {}
+            }
+            for digit in batch.digits_back(&tree) {
+                while batch.deal(digit, &mut chains, &mut self.cow.state.lock().runs) {}
+            }
+        }
+        while !batch.is_empty() {
+            let room = self.make_room(|runs| runs.has_room(SOME), lane).await;
+            if !room || !batch.insert(SOME, &mut self.cow.state.lock().runs) {
                 return Err(Errno::ENOMEM);
             }
         }
         Ok(())
+    }
+
+    /// Gets memory for exceptions until there is enough. `false` if it is not to be had.
+    async fn make_room(&self, enough: fn(&Runs) -> bool, lane: &mut Lane) -> bool {
+        // The lane's buffer is not touched by this.
+        while !enough(&self.cow.state.lock().runs) {
+            if !self.feed(lane).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Makes sure that an area has nothing behind its last exception: a write that a crash has cut in pieces may have

@@ -10,7 +10,8 @@
 //!
 //! The nodes (`runs/tree.rs`) are searched without a lock, and changed by the owner of the one [`Runs`].
 //!
-//! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. An exception is taken away
+//! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. While a store is read its exceptions
+//! are gathered beside the tree, to be inserted in order (`runs/batch.rs`). An exception is taken away
 //! from the end of its run only (`runs/remove.rs`), and a node that has become empty is free again.
 
 use alloc::sync::Arc;
@@ -18,9 +19,11 @@ use core::ops::Range;
 
 use super::format::Exception;
 
+mod batch;
 mod remove;
 mod tree;
 
+pub use batch::{Batch, CHAINS, Chains, SORTING};
 use tree::Node;
 pub use tree::{BLOCK, Block, FoundRun, Tree};
 
@@ -95,7 +98,6 @@ impl Runs {
 
     /// `true` if so many insertions are certain to find room, wherever they fall.
     pub fn has_room(&self, insertions: usize) -> bool {
-        let all = self.tree.blocks().saturating_mul(NODES);
         let used = self.used.saturating_sub(self.freed);
         let leaves = used.saturating_sub(self.branches);
         // Each splits a leaf at most. One that is there may be full, and what a split has made is full after some
@@ -103,7 +105,13 @@ impl Runs {
         let on_way = insertions.saturating_mul(MOST);
         let leaves = insertions.min(leaves.saturating_add(insertions / SLACK));
         let branches = self.branches.min(on_way).saturating_add(leaves / SLACK);
-        all.saturating_sub(used) >= leaves.saturating_add(branches).saturating_add(MOST)
+        self.has_nodes(leaves.saturating_add(branches).saturating_add(MOST))
+    }
+
+    /// `true` if so many nodes are not in use.
+    pub fn has_nodes(&self, nodes: usize) -> bool {
+        let all = self.tree.blocks().saturating_mul(NODES);
+        all.saturating_sub(self.used.saturating_sub(self.freed)) >= nodes
     }
 
     /// Forgets every exception, and keeps the blocks.
@@ -216,7 +224,7 @@ impl Runs {
     fn take(&mut self, branch: bool) -> Option<usize> {
         let number = if self.free == NONE { self.used } else { self.free as usize };
         let node = self.node(number)?;
-        let next = node.value(0);
+        let next = node.next();
         node.set_head(0, branch);
         if self.free == NONE {
             self.used = number.wrapping_add(1);

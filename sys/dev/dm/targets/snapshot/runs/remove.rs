@@ -68,12 +68,12 @@ impl Runs {
     }
 
     /// A node is not in use any more.
-    fn give(&mut self, number: usize) {
+    pub(super) fn give(&mut self, number: usize) {
         let next = self.free;
         let Some(node) = self.node(number) else { return };
         let branch = node.is_branch();
         node.set_head(0, false);
-        node.set(0, (0, next));
+        node.set_next(next);
         debug_assert!(next == NONE || self.freed > 0);
         self.branches = self.branches.saturating_sub(usize::from(branch));
         (self.free, self.freed) = (number as u64, self.freed.saturating_add(1));

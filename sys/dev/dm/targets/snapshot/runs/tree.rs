@@ -12,7 +12,7 @@ use dm_sync::Grown;
 
 use super::{FAN, MOST, NODES, NOWHERE, unpack};
 
-/// Words of a node: one for [`Node::head`], [`FAN`] keys, [`FAN`] values, and one that is not used.
+/// Words of a node: one for [`Node::head`], [`FAN`] keys, [`FAN`] values, and [`Node::next`].
 const WORDS: usize = 128;
 
 /// The words of a block's nodes.
@@ -24,7 +24,7 @@ pub struct Block(Box<Words>);
 /// Bytes of a block.
 pub const BLOCK: usize = size_of::<Words>();
 
-const _: () = assert!(FAN * 2 < WORDS);
+const _: () = assert!(FAN * 2 + 2 <= WORDS);
 
 impl Default for Block {
     /// A block of nodes that are not in use.
@@ -82,8 +82,7 @@ impl Node<'_> {
         self.word(at.wrapping_add(1))
     }
 
-    /// A run's chunk of the store and its length less one, or the number of the node under a branch. The first of a node
-    /// that is free is the number of the next that is, or [`NONE`](super::NONE).
+    /// A run's chunk of the store and its length less one, or the number of the node under a branch.
     #[inline]
     pub(super) fn value(self, at: usize) -> u64 {
         self.word(at.wrapping_add(FAN).wrapping_add(1))
@@ -114,6 +113,22 @@ impl Node<'_> {
             self.put(at.wrapping_add(1), key);
             self.put(at.wrapping_add(FAN).wrapping_add(1), value);
         }
+    }
+
+    /// The number of the next node of a chain, or [`NONE`](super::NONE), where the node is not in the tree.
+    pub(super) fn next(self) -> u64 {
+        self.word(WORDS - 1)
+    }
+
+    pub(super) fn set_next(self, next: u64) {
+        self.put(WORDS - 1, next);
+    }
+
+    /// Puts an entry behind the others. There is room.
+    pub(super) fn push(self, entry: (u64, u64)) {
+        let (len, branch) = self.head();
+        self.set(len, entry);
+        self.set_head(len.wrapping_add(1), branch);
     }
 
     /// Puts an entry at a place, and moves those behind it. There is room.

@@ -185,7 +185,7 @@ impl Slot {
                 (*raw).failed.store(false, Ordering::Relaxed);
                 (*raw).pending.store(1, Ordering::Relaxed);
             }
-            self.advance(split, None, false);
+            self.go_on(split);
         }
         again
     }
@@ -234,7 +234,7 @@ impl Slot {
     /// Has an I/O wait for the reserve, outside the gate, from the start.
     #[cold]
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
-        if journey.impatient {
+        if journey.is_impatient() {
             return self.fail(io, journey, 0, Errno::ENOMEM);
         }
         self.reserve.starve(io);
@@ -249,7 +249,7 @@ impl Slot {
     pub(super) fn serve(&'static self) {
         self.reserve.serve(|next| match next {
             Next::Starved(io) => self.submit(io),
-            Next::Halted(split) => self.advance(split, None, false),
+            Next::Halted(split) => self.go_on(split),
         });
     }
 }

@@ -588,8 +588,10 @@ impl Host for TableIo {
         unsafe { (*self.job(job).changed.get()).take() }
     }
 
-    fn may_compute(&self) -> bool {
-        cpu::in_thread()
+    fn may_compute(&self, job: usize) -> bool {
+        // SAFETY: the caller has the job, so that its cell is the caller's.
+        let part = unsafe { (*self.job(job).held.get()).part() };
+        cpu::in_thread() && part.is_none_or(|(io, ..)| pieces::is_at_sender(io))
     }
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
@@ -603,7 +605,7 @@ impl Host for TableIo {
     fn freed(&self, line: usize) -> bool {
         let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
         if let Some(split) = split {
-            self.slot.advance(split, None, false);
+            self.slot.go_on(split);
         }
         // A flush or a discard may wait, too.
         self.announce();
@@ -655,19 +657,19 @@ impl Host for TableIo {
     }
 }
 
-/// The description of the job, with a number of a line's, that `bytes` bytes of an I/O become. `here`: the caller is
-/// the I/O's sender.
+/// The description of the job, with a number of a line's, that `bytes` bytes of an I/O become.
 #[inline]
 pub(super) fn describe(
     io: &Io,
+    journey: &Journey,
     bytes: u32,
     (line, number): (usize, usize),
     taken: Taken,
-    here: bool,
 ) -> JobInfo {
     let range = (taken.start, Sector(u64::from(bytes / DEV_BSIZE)));
     let op = Op::rw(io.is_write());
-    JobInfo { fua: io.is_fua(), here, ..JobInfo::new(number, (line, taken.queue), op, range) }
+    let (fua, at_sender) = (io.is_fua(), journey.is_at_sender());
+    JobInfo { fua, at_sender, ..JobInfo::new(number, (line, taken.queue), op, range) }
 }
 
 /// The name that ps(1) shows of a device's threads.
@@ -676,18 +678,18 @@ fn name(minor: Minor) -> alloc::ffi::CString {
 }
 
 impl TableIo {
-    /// Tells the target that all places of a job that was forwarded to each have answered. `here` is `true` where the
+    /// Tells the target that all places of a job that was forwarded to each have answered. `at_sender` is `true` where the
     /// sender does.
     ///
     /// # Safety
     /// The caller's answer was the last. Something other than the job keeps the table: the sender's pass or count of the
     /// split, or [`Completing`].
     #[inline(always)]
-    unsafe fn all_answered(&self, number: usize, here: bool) {
+    unsafe fn all_answered(&self, number: usize, at_sender: bool) {
         let cell = self.job(number);
         // SAFETY: the last one has the cell to itself.
         unsafe {
-            (*cell.forwarded.get()).here &= here;
+            (*cell.forwarded.get()).at_sender &= at_sender;
             self.engine().answered(*cell.forwarded.get(), cell.answers.outcome());
         }
     }

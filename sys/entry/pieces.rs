@@ -8,7 +8,7 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::tracker::Tracker;
@@ -74,22 +74,50 @@ pub(crate) struct Journey {
     pub(super) pass: Pass<'static, Local>,
     /// When the I/O came, in ticks.
     pub(super) came: i32,
-    /// `true` for an I/O that is not to wait at a gate, here or below, but fails with EAGAIN there.
-    pub(super) impatient: bool,
     /// `true` once it has failed, and was mapped again as targets say that have something else to try.
     pub(super) again: bool,
+    /// AT_SENDER → LET_GO ([`Journey::leaves_sender`]), or IMPATIENT from the start. Written by the I/O's sender, or a
+    /// split's, only.
+    manner: AtomicU8,
 }
+
+/// The I/O is with its sender, in whose thread targets may compute.
+const AT_SENDER: u8 = 0;
+/// Another context than its sender's has let the I/O go on.
+const LET_GO: u8 = 1;
+/// The I/O is not to wait at a gate, here or below, but fails with EAGAIN there; no target computes for it in its
+/// sender's thread.
+const IMPATIENT: u8 = 2;
 
 impl Journey {
     /// The journey of an I/O that has just entered with this pass.
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
-        Journey { pass, came: cpu::ticks(), impatient: false, again: false }
+        Journey { pass, came: cpu::ticks(), again: false, manner: AtomicU8::new(AT_SENDER) }
     }
 
     /// The journey of an I/O that does not wait at a gate.
     pub(crate) fn impatient(pass: Pass<'static, Local>) -> Journey {
-        Journey { impatient: true, ..Journey::new(pass) }
+        Journey { manner: AtomicU8::new(IMPATIENT), ..Journey::new(pass) }
+    }
+
+    /// Has targets compute nothing in the calling thread or soft interrupt, which lets I/O of other threads go on: it would
+    /// compute for as long as they send more.
+    pub(crate) fn leaves_sender(&self) {
+        if self.is_at_sender() {
+            self.manner.store(LET_GO, Ordering::Relaxed);
+        }
+    }
+
+    /// `true` while the I/O is with its sender.
+    #[inline]
+    pub(super) fn is_at_sender(&self) -> bool {
+        self.manner.load(Ordering::Relaxed) == AT_SENDER
+    }
+
+    /// `true` if the I/O is not to wait at a gate.
+    pub(super) fn is_impatient(&self) -> bool {
+        self.manner.load(Ordering::Relaxed) == IMPATIENT
     }
 }
 
@@ -98,30 +126,38 @@ impl Journey {
 /// it.
 #[cold]
 pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
-    let mut buf: *const sys::buf = io.as_ptr();
+    above(io).find(|(_, journey)| journey.is_impatient()).map(|(io, _)| io.dev().minor())
+}
+
+/// `true` unless `io` is a part of one, perhaps through several of our devices, that another context than its sender's
+/// lets go on. What a lane sends is at its sender: the lane.
+#[inline(never)]
+pub(super) fn is_at_sender(io: &Io) -> bool {
+    above(io).all(|(_, journey)| journey.is_at_sender())
+}
+
+/// The I/Os of our devices that `io` is a part of, the nearest first, with their journeys. They end at what another
+/// driver sends, or a lane.
+fn above(io: &Io) -> impl Iterator<Item = (&Io, &Journey)> {
     // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
-    // followed here stays, and is not written to: b_iodone and `parent`, or a job's record, were set before
-    // the buffer was sent, and a split's `whole` is taken by the last of its pieces.
-    unsafe {
-        while let Some(iodone) = (*buf).b_iodone {
-            let is = |other: buf::Done| ptr::fn_addr_eq(iodone, other);
-            let (io, journey) = if is(done) || is(track_done) {
-                match (*buf.cast::<Child>()).parent.assume_init_ref() {
-                    Parent::Whole(io, journey) => (io, journey),
-                    Parent::Piece(split, _) => whole_of(*split)?,
-                }
-            } else if is(job_done) {
-                job::whole_of(buf)?
-            } else {
-                return None;
-            };
-            if journey.impatient {
-                return Some(io.dev().minor());
+    // followed here stays, and is not written to, but for a journey's atomic: b_iodone and `parent`, or a job's record,
+    // were set before the buffer was sent, and a split's `whole` is taken by the last of its pieces.
+    let whole = |io: &Io| unsafe {
+        let buf: *const sys::buf = io.as_ptr();
+        let iodone = (*buf).b_iodone?;
+        let is = |other: buf::Done| ptr::fn_addr_eq(iodone, other);
+        if is(done) || is(track_done) {
+            match (*buf.cast::<Child>()).parent.assume_init_ref() {
+                Parent::Whole(io, journey) => Some((io, journey)),
+                Parent::Piece(split, _) => whole_of(*split),
             }
-            buf = io.as_ptr();
+        } else if is(job_done) {
+            job::whole_of(buf)
+        } else {
+            None
         }
-    }
-    None
+    };
+    core::iter::successors(whole(io), move |(io, _)| whole(io))
 }
 
 /// The I/O that is split, and its journey.

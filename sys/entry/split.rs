@@ -18,7 +18,7 @@ use super::completion::{done, track_done};
 use super::global;
 use super::job::{self, Held};
 use super::kernel::NetBsd;
-use super::pieces::{Child, Journey, Parent, Split};
+use super::pieces::{Child, Journey, Parent, Split, whole_of};
 use super::slot::Slot;
 use super::strategy::{map_again, serving};
 use crate::netbsd::buf::{self, Io};
@@ -61,7 +61,7 @@ impl Destination {
 
 impl Slot {
     /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up: `found`
-    /// sectors to `first`. `at_sender` as for [`Slot::send`].
+    /// sectors to `first`.
     #[inline(never)]
     pub(super) fn split(
         &'static self,
@@ -69,7 +69,6 @@ impl Slot {
         journey: Journey,
         start: Sector,
         first: (Destination, Sector),
-        at_sender: bool,
     ) {
         let local = journey.pass.local();
         let split = local.split.take().or_else(|| global()?.splits.get());
@@ -96,19 +95,24 @@ impl Slot {
         };
         // SAFETY: the split is ours, and what it was before has nothing to drop: its I/O was taken.
         unsafe { split.as_ptr().write(new) };
-        self.advance(split, Some(first), at_sender);
+        self.advance(split, Some(first));
+    }
+
+    /// Sends the pieces that are left of a split that has waited, in another context than its sender's: see
+    /// [`Slot::advance`].
+    pub(super) fn go_on(&'static self, split: NonNull<Split>) {
+        // SAFETY: the caller is the split's sender, whose count keeps it.
+        if let Some((_, journey)) = unsafe { whole_of(split) } {
+            journey.leaves_sender();
+        }
+        self.advance(split, None);
     }
 
     /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
     /// number of a job. The next one may have been looked up. The caller is the split's sender: see
-    /// [`Split`]; with `at_sender`, as for [`Slot::send`], that of its I/O too.
+    /// [`Split`].
     #[inline]
-    pub(super) fn advance(
-        &'static self,
-        split: NonNull<Split>,
-        mut next: Option<(Destination, Sector)>,
-        at_sender: bool,
-    ) {
+    fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Destination, Sector)>) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
         // `release`; no other context touches `sent`. Pieces under way write `pending`, `failed`, `again` and
         // `bad` only.
@@ -167,8 +171,7 @@ impl Slot {
                                 };
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
                                 let piece = Held::Piece(split, offset, bytes);
-                                let info =
-                                    job::describe(io, bytes, (line, number), taken, at_sender);
+                                let info = job::describe(io, journey, bytes, (line, number), taken);
                                 host.submit(engine, piece, info);
                             }
                         }

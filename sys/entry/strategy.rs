@@ -50,7 +50,7 @@ pub unsafe extern "C" fn dmstrategy(bp: *mut sys::buf) {
     let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
     let Some(slot) = slot else { return io.fail(0, Errno::ENXIO) };
     match slot.gate.enter(cpu::current()) {
-        Some(pass) => slot.send(io, Journey::new(pass), true),
+        Some(pass) => slot.send(io, Journey::new(pass)),
         None => slot.submit_shut(io),
     }
 }
@@ -82,16 +82,15 @@ impl Slot {
         }
     }
 
-    /// Sends an I/O on that has entered the gate, in another context than its sender's. Its target does not compute in this thread,
-    /// which lets I/O of other threads go on, and would compute for as long as they send more. A device below cannot tell, and may.
+    /// Sends an I/O on that has entered the gate, in another context than its sender's.
     pub(crate) fn dispatch(&'static self, io: Io, journey: Journey) {
-        self.send(io, journey, false);
+        journey.leaves_sender();
+        self.send(io, journey);
     }
 
-    /// [`Slot::dispatch`], inlined into [`dmstrategy`]. `at_sender`: the caller is the I/O's sender, in
-    /// whose thread a target may compute.
+    /// Sends an I/O that has entered the gate.
     #[inline(always)]
-    fn send(&'static self, io: Io, journey: Journey, at_sender: bool) {
+    fn send(&'static self, io: Io, journey: Journey) {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
         let (table, range) = match self.check(current, &io) {
@@ -135,11 +134,11 @@ impl Slot {
                 }
             }
             Some(Piece::Take(found, taken)) if found == range.length => {
-                self.hand_over(io, journey, taken, at_sender);
+                self.hand_over(io, journey, taken);
             }
             Some(piece) => {
                 let (first, found) = Destination::of(piece);
-                self.split(io, journey, range.start, (first, found), at_sender);
+                self.split(io, journey, range.start, (first, found));
             }
             None => self.fail(io, journey, 0, Errno::EINVAL),
         }
@@ -188,10 +187,10 @@ impl Slot {
         }
     }
 
-    /// Hands all of an I/O to the target that takes it, as one job. `at_sender` as for [`Slot::send`]. Thread or soft
+    /// Hands all of an I/O to the target that takes it, as one job. Thread or soft
     /// interrupt; sleeps where VOP_STRATEGY does.
     #[inline(never)]
-    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken, at_sender: bool) {
+    fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
         let kept = self.gate.again(&journey.pass);
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
@@ -201,19 +200,13 @@ impl Slot {
                 // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
                 // until after this.
                 Some(number) => unsafe {
-                    let info = job::describe(&io, io.bytes(), (line, number), taken, at_sender);
+                    let info = job::describe(&io, &journey, io.bytes(), (line, number), taken);
                     host.submit(engine, Held::Whole(io, journey), info);
                 },
                 // It waits for the number of a job, as a split.
                 None => {
                     let range = sectors_of(&io);
-                    self.split(
-                        io,
-                        journey,
-                        range.start,
-                        (Destination::Take(taken), range.length),
-                        at_sender,
-                    );
+                    self.split(io, journey, range.start, (Destination::Take(taken), range.length));
                 }
             },
             // Only a target that serves I/O may take any.
@@ -232,7 +225,8 @@ impl Slot {
         let piece = table.and_then(|table| map_again(table, range));
         let (first, found) =
             piece.map_or((Destination::Fail(Errno::EIO), range.length), Destination::of);
-        self.split(io, journey, range.start, (first, found), false);
+        journey.leaves_sender();
+        self.split(io, journey, range.start, (first, found));
     }
 
     /// Checks an I/O against the table: that it may be done, and its range, cut at the device's end. `None`

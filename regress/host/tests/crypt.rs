@@ -158,6 +158,22 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
     bench.on("resume", "d").unwrap();
     assert_eq!(bytes_of_thread(), before, "by whoever resumes");
     assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
+    // The same for a device above that is resumed: the sender of what it lets go on is another thread.
+    let above = bench.device("above", &format!("0 800 linear 169:{} 0", device.minor));
+    assert_eq!(
+        computed(&mut io, above, Request::write(400)),
+        128 * COMPUTED,
+        "through two devices"
+    );
+    assert!(io.wait().is_complete(128 * SECTOR));
+    bench.on("suspend", "above").unwrap();
+    io.start(above.dev(), Request::write(400));
+    other.start(above.dev(), Request::read(0));
+    let before = bytes_of_thread();
+    bench.on("resume", "above").unwrap();
+    assert_eq!(bytes_of_thread(), before, "by the thread that resumes the device above");
+    assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
+    bench.on("remove", "above").unwrap();
     // One that fails has its buffer back, too.
     disk.fail_range(OFFSET + 600..OFFSET + 601, Errno::EIO);
     for _ in 0..10 {

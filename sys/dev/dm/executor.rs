@@ -347,7 +347,7 @@ impl Executor {
 
     /// Puts a job at the end of its queue, and has a lane take it.
     fn queue(&self, line: &Line, mut job: Job) {
-        job.info.here = false;
+        job.info.at_sender = false;
         let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
             debug_assert!(false, "no such queue");
@@ -367,7 +367,7 @@ impl Executor {
     /// Puts jobs that were set aside at the front of their queue again, in their order.
     pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
         for mut job in jobs.rev() {
-            job.info.here = false;
+            job.info.at_sender = false;
             let queue = self
                 .lines
                 .get(job.info.line())

@@ -167,7 +167,7 @@ pub trait Host: Any + Send + Sync {
 
     /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's
     /// own. When all have answered the host calls [`Executor::answered`], from anywhere; before this returns, with
-    /// [`JobInfo::here`] set, if they have by then.
+    /// [`JobInfo::at_sender`] set, if they have by then.
     fn forward_each(&self, job: &JobInfo, to: &[Place]);
 
     /// Sends a write to one place, with `data` in the place of the job's own, and FUA if the job has it.
@@ -191,8 +191,10 @@ pub trait Host: Any + Send + Sync {
     /// were sent is there after a flush only.
     fn keeps_fua(&self, component: ComponentIndex) -> bool;
 
-    /// `true` in a thread that may compute for some time, and use the FPU: not in an interrupt, hard or soft.
-    fn may_compute(&self) -> bool;
+    /// `true` in a thread that may compute for some time, and use the FPU, for a job that is at its sender
+    /// ([`JobInfo::at_sender`]): not in an interrupt, hard or soft, nor where the job is a part of I/O of another device that
+    /// is not at its sender.
+    fn may_compute(&self, job: usize) -> bool;
 
     /// The share of time, in percent, that work in the background may take of a table's components.
     fn background_share(&self) -> u32;

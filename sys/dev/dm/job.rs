@@ -87,7 +87,7 @@ pub struct JobInfo {
     pub fua: bool,
     /// `true` while the job is with its sender's thread or soft interrupt: when it comes, and after all places that
     /// it was forwarded to have answered before that returned.
-    pub here: bool,
+    pub at_sender: bool,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,
 }
@@ -105,7 +105,7 @@ impl JobInfo {
         // A table has far fewer of both: there is memory for each. No line has the last queue.
         let (number, line) = (number as u32, line as u32);
         let queue = u8::try_from(queue).unwrap_or(u8::MAX);
-        JobInfo { number, line, queue, op, start, length, fua: false, here: false, tag: 0 }
+        JobInfo { number, line, queue, op, start, length, fua: false, at_sender: false, tag: 0 }
     }
 
     /// The job's number, as an index.
@@ -164,9 +164,11 @@ impl Job {
 
     /// `true` in [`Worker::at_once`](crate::worker::Worker::at_once) and
     /// [`Worker::answered`](crate::worker::Worker::answered) where they are called in the thread of the
-    /// job's sender, which may take its time: a target that computes need not wake a lane for it.
+    /// job's sender, which may take its time: a target that computes need not wake a lane for it. A thread that lets
+    /// I/O of other threads go on, of this device or of one above, is not their sender.
     pub fn may_compute(&self) -> bool {
-        self.info.here && self.executor.as_ref().is_some_and(|e| e.host().may_compute())
+        let may = |executor: &Arc<Executor>| executor.host().may_compute(self.info.number());
+        self.info.at_sender && self.executor.as_ref().is_some_and(may)
     }
 
     /// Hands the job's data, `length` sectors of it, to `use_it`. Empty for a flush or a discard.

@@ -114,7 +114,7 @@ impl Host for FakeHost {
         None
     }
 
-    fn may_compute(&self) -> bool {
+    fn may_compute(&self, _: usize) -> bool {
         true
     }
 

@@ -475,7 +475,7 @@ impl host::Host for Host {
         })
     }
 
-    fn may_compute(&self) -> bool {
+    fn may_compute(&self, _: usize) -> bool {
         self.with(|state, _| state.rng.chance(1, 2))
     }
 

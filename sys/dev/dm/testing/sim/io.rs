@@ -487,7 +487,7 @@ impl Shared {
                     let info = |number| JobInfo {
                         fua,
                         // Wherever it is: the host says by turns that there may be computed.
-                        here: true,
+                        at_sender: true,
                         ..JobInfo::new(number, (line, taken.queue), op, range)
                     };
                     if !self.make_job(device, engine, line, &part, info) {

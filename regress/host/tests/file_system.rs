@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use common::data::{SECTOR, on_disk, strategy_write};
 use common::wait::until;
-use common::{Bench, Mapped, flags, send};
+use common::{Bench, Mapped, flags, lines, send};
 use dm_host::{Disk, Errno, Io, Mount, Request};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -144,6 +144,59 @@ fn one_on_a_suspended_device_below_is_not_waited_for() {
     busy.with("suspend", 0);
     assert_eq!((busy.below(), busy.mount.suspensions()), (0, 0));
     busy.bench.on("resume", "lower").unwrap();
+    busy.with("resume", 0);
+    busy.end();
+}
+
+/// What the file system waits for is not held back until the device is suspended, and what comes is delayed again
+/// later.
+#[test]
+fn a_target_that_holds_back_io_lets_go_what_the_file_system_waits_for() {
+    const HOUR: &str = "0 1000 delay /dev/wd0 0 3600000";
+    let busy = Busy::on(|bench| bench.device("d", HOUR));
+    let waits = |expected: &str| {
+        let expected = format!("0 1000 delay {expected}");
+        let status = || lines(&busy.bench.on("status", "d").unwrap()).remove(0);
+        until(&expected, || status() == expected);
+    };
+    let mut first = Io::new(SECTOR);
+    first.start(busy.device.dev(), Request::read(3));
+    waits("1 0 0");
+    busy.dirty(8);
+    busy.with("suspend", 0);
+    assert_eq!((busy.below(), busy.mount.suspensions()), (8, 1));
+    assert!(first.wait().is_complete(SECTOR));
+    busy.with("resume", 0);
+    busy.bench.reload("d", HOUR).unwrap();
+    busy.dirty(9);
+    busy.with("resume", 0);
+    assert_eq!((busy.below(), busy.mount.suspensions()), (9, 2));
+    // A file system that is not suspended leaves the device going.
+    let mut second = Io::new(SECTOR);
+    second.start(busy.device.dev(), Request::read(3));
+    waits("1 0 0");
+    let suspend = busy.mount.suspended(|| {
+        let control = busy.bench.control.clone();
+        let suspend = busy
+            .bench
+            .machine
+            .spawn(move || send(&control, &common::Request::on("suspend", "d")).map(drop));
+        let lwp = suspend.lwp();
+        assert!(
+            second.wait().is_complete(SECTOR),
+            "the thread that waits for the file system lets it go"
+        );
+        until("the signal ends the suspend", || {
+            !busy.bench.machine.interrupt(lwp) || suspend.is_finished()
+        });
+        suspend.join()
+    });
+    assert_eq!(suspend, Err(Errno::EINTR));
+    let mut third = Io::new(SECTOR);
+    third.start(busy.device.dev(), Request::read(3));
+    waits("1 0 0");
+    busy.with("suspend", flags::SKIP_LOCKFS);
+    assert!(third.wait().is_complete(SECTOR));
     busy.with("resume", 0);
     busy.end();
 }

@@ -66,6 +66,8 @@ pub struct Executor {
     suspends: AtomicU32,
     /// (c) [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
+    /// (a) [`Hastened`] values there are: threads for which jobs do not wait.
+    hastened: AtomicU32,
     /// (a) `true` once the table goes.
     ending: AtomicBool,
     /// (-) Raises an event of the device. A thread only: it takes an adaptive lock.
@@ -204,6 +206,7 @@ impl Executor {
             lanes: roles.iter().map(lane).collect(),
             state: AtomicU8::new(STOPPED),
             suspends: AtomicU32::new(0),
+            hastened: AtomicU32::new(0),
             keeps_failed: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             raise,
@@ -435,9 +438,15 @@ impl Executor {
         self.state.load(Ordering::Acquire) == RUNNING
     }
 
-    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`].
+    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and while there is a
+    /// [`Hastened`].
     pub(crate) fn is_suspending(&self) -> bool {
-        self.state.load(Ordering::Acquire) == SUSPENDING
+        self.state.load(Ordering::Acquire) == SUSPENDING || self.is_hastened()
+    }
+
+    /// `true` while there is a [`Hastened`].
+    fn is_hastened(&self) -> bool {
+        self.hastened.load(Ordering::SeqCst) != 0
     }
 
     /// Starts every line, in order. Does nothing unless the engine is stopped. Context: the thread that has
@@ -475,6 +484,21 @@ impl Executor {
         if begun.is_ok() {
             self.suspends.fetch_add(1, Ordering::SeqCst);
         }
+        self.tell_suspending(how);
+    }
+
+    /// Has no job wait for anything but its components until the value is dropped, while new I/O still comes and the
+    /// background goes on: what is done to a job that is held back when the device is suspended is done now. From a
+    /// thread; does not sleep.
+    pub fn hasten(self: Arc<Self>, how: Quiesce) -> Hastened {
+        // First that jobs must go, then that they are looked at again.
+        self.hastened.fetch_add(1, Ordering::SeqCst);
+        self.tell_suspending(how);
+        Hastened(self)
+    }
+
+    /// Tells every line's target, and has its lanes look again.
+    fn tell_suspending(&self, how: Quiesce) {
         for (at, line) in self.lines.iter().enumerate() {
             line.target.suspending(how);
             // Those that sleep, and the background.
@@ -641,6 +665,16 @@ impl Executor {
         let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
         let start = first(line).unwrap_or(0);
         start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
+    }
+}
+
+/// An engine whose jobs do not wait, from [`Executor::hasten`] on. It may be the last reference to the engine and so to
+/// components: dropped by a thread with no lock held.
+pub struct Hastened(Arc<Executor>);
+
+impl Drop for Hastened {
+    fn drop(&mut self) {
+        self.0.hastened.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -268,7 +268,7 @@ impl Job {
         executor.resubmit(core::iter::once(self));
     }
 
-    /// `true` while new I/O is held and the jobs there are must end.
+    /// [`Lane::suspending`](crate::lane::Lane::suspending).
     pub fn suspending(&self) -> bool {
         self.executor.as_ref().is_some_and(|executor| executor.is_suspending())
     }

@@ -294,8 +294,8 @@ impl Lane {
     }
 
     /// Sleeps until a moment of [`Lane::now`]'s clock, at most 2^31 milliseconds ahead, or until the
-    /// device is being suspended: `false` then. While [`Lane::stopping`] is true it is `false` at
-    /// once, so that a loop around it must end then.
+    /// device is being suspended: `false` then. While [`Lane::stopping`] is true, and in a lane that serves jobs while
+    /// [`Lane::suspending`] is, it is `false` at once, so that a loop around it must end then.
     pub async fn sleep_until(&mut self, moment: u32) -> bool {
         let Some(state) = self.executor.lane_state(self.number) else { return false };
         let result = poll_fn(|_| {
@@ -303,7 +303,8 @@ impl Lane {
             if left == 0 || left > u32::MAX / 2 {
                 return Poll::Ready(true);
             }
-            if self.stopping() {
+            let serves = matches!(self.role, Role::Serve(_));
+            if self.stopping() || serves && self.suspending() {
                 return Poll::Ready(false);
             }
             state.sleep(Some(moment));
@@ -324,7 +325,8 @@ impl Lane {
         !self.executor.is_running()
     }
 
-    /// `true` while new I/O is held and the jobs there are must end.
+    /// `true` while the jobs there are must end: new I/O is held, or a file system on the device is being suspended
+    /// and waits for them.
     pub fn suspending(&self) -> bool {
         self.executor.is_suspending()
     }

@@ -175,9 +175,10 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// The device is going to wait for the jobs there are: those that the target holds back must go
-    /// now. New I/O is about to be held; until then jobs may still come, and the suspend may be
-    /// called off, without a call: [`Lane::suspending`] says how things stand. Every lane of the
+    /// The device, or a file system on it, is going to wait for the jobs there are: those that the target holds back
+    /// must go now. New I/O is about to be held; until then jobs may still come, many if a file system is written out,
+    /// and the suspend may be called off, without a call: [`Lane::suspending`] says how things stand. It may be
+    /// called twice for one suspend. Every lane of the
     /// line is polled after this, so that whatever it waits for is looked at again. Must not sleep.
     fn suspending(&self, _how: Quiesce) {}
 }

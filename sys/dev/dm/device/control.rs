@@ -4,7 +4,9 @@
 
 use super::{Device, FileSystem, IoState, State};
 use crate::Errno;
+use crate::executor::{Executor, Hastened};
 use crate::kernel::{Condvar, Kernel, Mutex, Unit};
+use crate::worker::Quiesce;
 
 impl<K: Kernel> Device<K> {
     /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is mounted on the
@@ -12,24 +14,31 @@ impl<K: Kernel> Device<K> {
     ///
     /// The thread that has the control flag may wait for that file system, as when it opens a component by a
     /// path. So the file system is suspended first, and goes on while the control flag is waited for.
+    ///
+    /// The file system waits for its I/O, and what it writes out waits, too. So no target may hold back jobs until
+    /// the device is suspended: the active table's engine is hastened before, and for as long as the answer's last part
+    /// is kept. That must not be dropped before the file system goes on, nor where memory may not be asked for.
     pub(super) fn control_with(
         &self,
         mounted: FileSystem,
+        how: Quiesce,
         holds: impl Fn(&State<K>) -> bool,
     ) -> Result<Controlled<'_, K>, Errno> {
         loop {
             let state = self.state.lock();
             let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
             drop(state);
+            let engine = if wanted { self.engine() } else { None };
+            let hastened = engine.map(|engine| Executor::hasten(engine, how));
             let suspended = if wanted { self.unit.suspend_file_system()? } else { None };
             if suspended.is_none() {
-                return Ok((self.control()?, None));
+                return Ok((self.control()?, None, None));
             }
             let mut state = self.state.lock();
             if !state.controlled && state.io != IoState::Gone {
                 state.controlled = true;
                 drop(state);
-                return Ok((Control(self), suspended));
+                return Ok((Control(self), suspended, hastened));
             }
             drop(state);
             drop(suspended);
@@ -73,9 +82,10 @@ impl<K: Kernel> Device<K> {
     }
 }
 
-/// The control flag of a device, and the file system that is mounted on the device, if that is suspended.
+/// The control flag of a device, the file system that is mounted on the device, if that is suspended, and the engine
+/// that was hastened for it.
 pub(super) type Controlled<'d, K> =
-    (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>);
+    (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>, Option<Hastened>);
 
 /// The control flag of a device: the right to change its active table or to remove it.
 #[must_use = "dropped at once, the control flag is free again"]

@@ -29,7 +29,8 @@ impl<K: Kernel> Driver<K> {
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
         let switches =
             |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
-        let (_control, suspended) = device.control_with(mounted, switches)?;
+        let (_control, suspended, hastened) =
+            device.control_with(mounted, Quiesce::Flush, switches)?;
         let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
@@ -71,7 +72,7 @@ impl<K: Kernel> Driver<K> {
         device.state.lock().io = IoState::Running;
         device.changed.broadcast();
         // Closes components that no table uses any more.
-        drop((old, before));
+        drop((old, before, hastened));
         Ok(())
     }
 
@@ -88,9 +89,9 @@ impl<K: Kernel> Driver<K> {
         how: Quiesce,
         mounted: FileSystem,
     ) -> Result<(), Errno> {
-        let (_control, _suspended) =
-            device.control_with(mounted, |state| state.io != IoState::Suspended)?;
-        let _frugal = self.kernel.frugal();
+        let (_control, suspended, hastened) =
+            device.control_with(mounted, how, |state| state.io != IoState::Suspended)?;
+        let frugal = self.kernel.frugal();
         let state = device.state.lock();
         let hold = state.active.is_some() && state.io != IoState::Suspended;
         drop(state);
@@ -99,13 +100,16 @@ impl<K: Kernel> Driver<K> {
         }
         let mut state = device.state.lock();
         state.io = if state.active.is_some() { IoState::Suspended } else { IoState::Bare };
+        drop(state);
+        drop((frugal, suspended));
+        drop(hastened);
         Ok(())
     }
 }
 
 impl<K: Kernel> Device<K> {
     /// The engine of the active table, if targets of it serve I/O.
-    fn engine(&self) -> Option<Arc<Executor>> {
+    pub(super) fn engine(&self) -> Option<Arc<Executor>> {
         self.state.lock().active.as_ref()?.table.engine().cloned()
     }
 

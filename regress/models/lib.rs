@@ -101,6 +101,8 @@ mod condvar {
     }
 }
 
+#[path = "../../sys/dev/dm/completing.rs"]
+pub mod completing;
 #[path = "../../sys/entry/io/gate.rs"]
 mod gate;
 #[path = "../../sys/entry/io/iogate.rs"]
@@ -120,6 +122,9 @@ pub mod tracker;
 #[path = "../../sys/dev/dm/version.rs"]
 pub mod version;
 
+#[cfg(test)]
+#[path = "completing.rs"]
+mod completing_tests;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]

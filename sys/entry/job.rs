@@ -18,12 +18,12 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use dm_core::Errno;
 use dm_core::errno;
 use dm_core::executor::{Executor, Runner};
-use dm_core::host::{Answer, Completing, End, Host, Plan, Ready, Request};
+use dm_core::host::{Answer, Completions, End, Host, Plan, Ready, Request};
 use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::table::Taken;
@@ -305,7 +305,7 @@ impl TableIo {
     /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, others may carry the split on to its end, and with it what keeps the table.
-        let _kept = Completing::new(&self.slot.completing);
+        let _kept = self.slot.completing.enter();
         engine.wait_for_number(line);
         if let Some(waiting) = self.waiting.get(line) {
             waiting.lock().push(split);
@@ -442,10 +442,8 @@ impl Host for TableIo {
         // Waits for each.
         drop(threads);
         // A component's completion may have woken a lane, which has ended since, and not have returned yet:
-        // nothing else keeps this memory.
-        while self.slot.completing.load(Ordering::SeqCst) != 0 {
-            cpu::pause();
-        }
+        // nothing else keeps this memory. It is counted in by now.
+        self.slot.completing.drain(cpu::pause);
         // SAFETY: nothing is in flight, and the threads have ended.
         drop(unsafe { (*self.engine.get()).take() });
     }
@@ -598,7 +596,7 @@ impl Host for TableIo {
         self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
     }
 
-    fn completing(&self) -> &'static AtomicUsize {
+    fn completing(&self) -> &'static Completions {
         &self.slot.completing
     }
 
@@ -683,7 +681,7 @@ impl TableIo {
     ///
     /// # Safety
     /// The caller's answer was the last. Something other than the job keeps the table: the sender's pass or count of the
-    /// split, or [`Completing`].
+    /// split, or a [`Completing`](dm_core::host::Completing).
     #[inline(always)]
     unsafe fn all_answered(&self, number: usize, at_sender: bool) {
         let cell = self.job(number);
@@ -774,7 +772,7 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
 #[inline(never)]
 unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::Outcome>) {
     // The answer may let the gate go, while this is still in a function of the table's.
-    let _kept = Completing::new(&table.slot.completing);
+    let _kept = table.slot.completing.enter();
     // SAFETY: the caller's promise.
     unsafe {
         match outcome {

@@ -13,6 +13,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::Errno;
+use dm_core::host::Completions;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
 use dm_core::units::Dev;
@@ -93,9 +94,9 @@ pub struct Slot {
     /// (a) Writes that had been counted when the components' caches were last flushed at a close.
     flushed: AtomicUsize,
     /// (a) Contexts that use a table of the device while nothing else of theirs keeps it: completions of lanes' and forwarded
-    /// jobs' buffers that have not returned yet, senders that have queued a split or a job. A table's memory stays while this is not
-    /// 0.
-    pub(crate) completing: AtomicUsize,
+    /// jobs' buffers that have not returned yet, senders that have queued a split or a job. A table's memory stays until
+    /// those have left that were counted in when it was to go.
+    pub(crate) completing: Completions,
     /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for the label
     /// away because it is suspended; 0 for none.
     pub(crate) label_turned_away: AtomicU32,
@@ -137,7 +138,7 @@ impl Slot {
             label_writable: AtomicBool::new(false),
             label_search: AtomicU32::new(0),
             flushed: AtomicUsize::new(0),
-            completing: AtomicUsize::new(0),
+            completing: Completions::default(),
             label_turned_away: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
             cfdata: CfData(UnsafeCell::new(unsafe { core::mem::zeroed() })),

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Errno;
+pub use crate::completing::{Completing, Completions};
 #[cfg(doc)]
 use crate::executor::Executor;
 use crate::executor::Runner;
@@ -96,24 +96,6 @@ pub struct Answer {
     pub made: Option<Box<dyn Any + Send>>,
 }
 
-/// A count that keeps a table's memory while something uses the table whose I/O, which kept it, may be over:
-/// [`Host::end_threads`] waits until the count, [`Host::completing`], is 0. In any context.
-pub struct Completing(&'static AtomicUsize);
-
-impl Completing {
-    /// Counts the caller in, until it is dropped.
-    pub fn new(count: &'static AtomicUsize) -> Completing {
-        count.fetch_add(1, Ordering::SeqCst);
-        Completing(count)
-    }
-}
-
-impl Drop for Completing {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// A kernel's part of one table whose targets serve I/O themselves.
 ///
 /// Jobs and lanes go by number. The host never allocates for an I/O: what a [`Plan`] names was
@@ -178,9 +160,9 @@ pub trait Host: Any + Send + Sync {
     /// Takes the data that a job was sent with by [`Host::forward_changed`], which is over.
     fn take_changed(&self, job: usize) -> Option<Box<[u8]>>;
 
-    /// The count of callers that use the engine while nothing else of theirs keeps its table: [`Host::end_threads`] waits
-    /// until it is 0.
-    fn completing(&self) -> &'static AtomicUsize;
+    /// The count of contexts that use the engine while nothing else of theirs keeps its table: [`Host::end_threads`] waits for
+    /// those that are counted in when it is called.
+    fn completing(&self) -> &'static Completions;
 
     /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
     /// [`Executor::wait_for_number`]; `false` if there is none. Has threads look again that wait for one. Called where

@@ -8,7 +8,6 @@ use core::fmt;
 
 use crate::Errno;
 use crate::executor::Executor;
-use crate::host::Completing;
 use crate::lane::{Aside, Signal};
 use crate::target::ComponentIndex;
 use crate::units::Sector;
@@ -263,7 +262,7 @@ impl Job {
         let Some(executor) = &self.executor else { return };
         // Once the job is in the queue it may end, and its table go. The reference below is dropped before the count
         // is, so that it is not the last one: a soft interrupt may not free memory.
-        let _using = Completing::new(executor.host().completing());
+        let _using = executor.host().completing().enter();
         let executor = executor.clone();
         executor.resubmit(core::iter::once(self));
     }

@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod aes;
 pub mod commands;
+mod completing;
 pub mod device;
 pub mod errno;
 pub mod executor;

@@ -8,7 +8,7 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use dm_core::Errno;
-use dm_core::host::{Answer, Completing, Host, Request};
+use dm_core::host::{Answer, Host, Request};
 use dm_core::job::{JobInfo, Op, Place};
 use dm_core::lane::Outcome;
 use dm_core::units::{Sector, SectorRange};
@@ -303,7 +303,7 @@ unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
         let inner = buf.cast::<Inner>();
         let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
         let (table, lane, place) = ((*inner).table, (*inner).number, (*inner).place);
-        let _kept = Completing::new(&(*table).slot.completing);
+        let _kept = (*table).slot.completing.enter();
         (*table).place_done(lane, place, outcome);
     }
 }

@@ -8,13 +8,13 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::kernel::Fake;
 use crate::Errno;
 use crate::executor::{Executor, Runner};
-use crate::host::{Answer, End, Host, Plan, Ready, Request};
+use crate::host::{Answer, Completions, End, Host, Plan, Ready, Request};
 use crate::job::{JobInfo, Place};
 use crate::lane::Outcome;
 use crate::pdev::Pdev;
@@ -132,8 +132,8 @@ impl Host for FakeHost {
         false
     }
 
-    fn completing(&self) -> &'static AtomicUsize {
-        static COMPLETING: AtomicUsize = AtomicUsize::new(0);
+    fn completing(&self) -> &'static Completions {
+        static COMPLETING: LazyLock<Completions> = LazyLock::new(Completions::default);
         &COMPLETING
     }
 

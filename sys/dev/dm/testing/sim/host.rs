@@ -12,15 +12,14 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ffi::CStr;
 use core::fmt;
-use core::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::disk::{Command, SECTOR, Transfer};
 use super::io::{Owner, Stretch};
 use super::rng::Rng;
 use super::shared::{Answered, Shared, State};
 use crate::executor::{Executor, Runner};
-use crate::host::{self, Answer, Plan, Ready, Request};
+use crate::host::{self, Answer, Completions, Plan, Ready, Request};
 use crate::job::{JobInfo, Op, Place};
 use crate::lane::Outcome;
 use crate::target::ComponentIndex;
@@ -496,8 +495,8 @@ impl host::Host for Host {
         self.with(|state, _| state.disks[disk].keeps_fua)
     }
 
-    fn completing(&self) -> &'static AtomicUsize {
-        static COMPLETING: AtomicUsize = AtomicUsize::new(0);
+    fn completing(&self) -> &'static Completions {
+        static COMPLETING: LazyLock<Completions> = LazyLock::new(Completions::default);
         &COMPLETING
     }
 

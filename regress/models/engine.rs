@@ -61,7 +61,7 @@ struct Queue {
 impl<P: Park> Engine<P> {
     fn new(lanes: usize) -> Arc<Engine<P>> {
         Arc::new(Engine {
-            ready: Ready::new(lanes, 1),
+            ready: Ready::new(&vec![0; lanes], 1),
             parker: P::new(),
             ending: AtomicUsize::new(0),
             queue: Mutex::new(Queue::default()),
@@ -87,7 +87,7 @@ impl<P: Park> Engine<P> {
     /// The thread of `TableIo::run`.
     fn run(&self, mut poll: impl FnMut(usize)) {
         loop {
-            self.ready.take(0, |lane, _| poll(lane));
+            self.ready.take(0, &mut poll);
             if self.ready.any(0) {
                 continue;
             }

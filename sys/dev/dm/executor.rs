@@ -138,7 +138,12 @@ pub type Serving = (usize, Arc<dyn Lanes>);
 /// # Errors
 /// E2BIG if a line wants more lanes than there can be.
 pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
-    let mut plan = Plan { threads: 1, ..Plan::default() };
+    let mut plan = Plan::default();
+    let asks = |(_, target): &Serving| target.needs().threads.max(1);
+    let most = lines.iter().map(asks).max().unwrap_or(1);
+    // The runner of lines that ask for one, unless there are no others.
+    let shared = usize::from(most > 1 && lines.iter().any(|line| asks(line) == 1));
+    plan.threads = most.saturating_add(shared);
     for (_, target) in lines {
         let needs = target.needs();
         if needs.lanes() > LANES
@@ -148,12 +153,15 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
             return Err(Errno::E2BIG);
         }
         plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
+        plan.runners.extend((0..needs.lanes()).map(|lane| match needs.threads.max(1) {
+            1 => 0,
+            threads => shared.saturating_add(lane.checked_rem(threads).unwrap_or(0)),
+        }));
         plan.residents
             .extend(needs.roles().iter().map(|(role, _)| matches!(role, Role::Resident(_))));
         plan.grows |= needs.grows;
         plan.lines = plan.lines.saturating_add(1);
         plan.jobs.extend((0..needs.jobs).map(|_| needs.fan.max(1)));
-        plan.threads = plan.threads.max(needs.threads);
     }
     Ok(plan)
 }
@@ -226,8 +234,8 @@ impl Executor {
             };
             let lane = Lane::new(executor.clone(), number, line, role, buffer);
             let future = target.future(lane);
-            if let Some(runner) = number.checked_rem(runners).and_then(|r| all.get_mut(r)) {
-                runner.lanes.push(future);
+            if let Some(runner) = all.get_mut(executor.ready.runner(number)) {
+                runner.lanes.push((number, future));
             }
             // Each is polled once, so that it waits for what it has to wait for.
             executor.wake(number);
@@ -712,12 +720,12 @@ impl LaneState {
     }
 }
 
-/// Polls some of an engine's lanes: those whose number is [`Runner::number`], counted round by the
-/// number of runners. Owned by one thread.
+/// Polls some of an engine's lanes: those that its plan has given to the runner of this number. Owned by one thread.
 pub struct Runner {
     number: usize,
     executor: Arc<Executor>,
-    lanes: Vec<LaneFuture>,
+    /// The lanes' numbers and futures, in the order of their bits in [`Ready`].
+    lanes: Vec<(usize, LaneFuture)>,
     /// `false` if no lane of these sleeps.
     sleepers: Cell<bool>,
 }
@@ -733,9 +741,9 @@ impl Runner {
     pub fn run(&mut self) -> Option<u32> {
         loop {
             let Runner { number, executor, lanes, sleepers } = &mut *self;
-            executor.ready.take(*number, |lane, at| {
-                if let Some(future) = lanes.get_mut(at) {
-                    poll(executor, future, sleepers, lane);
+            executor.ready.take(*number, |at| {
+                if let Some((lane, future)) = lanes.get_mut(at) {
+                    poll(executor, future, sleepers, *lane);
                 }
             });
             let next = self.wake_sleepers();
@@ -751,11 +759,10 @@ impl Runner {
         if !self.sleepers.replace(false) {
             return None;
         }
-        let runners = self.executor.ready.runners();
         let mut next: Option<u32> = None;
         let mut now = None;
-        let mine = self.executor.lanes.iter().enumerate().skip(self.number).step_by(runners);
-        for (lane, state) in mine {
+        for (lane, _) in &self.lanes {
+            let Some(state) = self.executor.lanes.get(*lane) else { continue };
             if !state.sleeps.load(Ordering::Relaxed) {
                 continue;
             }
@@ -763,7 +770,7 @@ impl Runner {
             let now = *now.get_or_insert_with(|| self.executor.host.now());
             match state.wakes_in(now) {
                 Some(0) => {
-                    let _ = self.executor.ready.set(lane);
+                    let _ = self.executor.ready.set(*lane);
                 }
                 Some(left) => next = Some(next.map_or(left, |least| least.min(left))),
                 None => {}
@@ -772,11 +779,10 @@ impl Runner {
         next
     }
 
-    /// Polls one lane of this runner.
-    pub fn poll(&mut self, lane: usize) {
-        let at = lane.checked_div(self.executor.ready.runners());
-        if let Some(future) = at.and_then(|at| self.lanes.get_mut(at)) {
-            poll(&self.executor, future, &self.sleepers, lane);
+    /// Polls one lane of this runner, by its place among the runner's.
+    pub fn poll(&mut self, at: usize) {
+        if let Some((lane, future)) = self.lanes.get_mut(at) {
+            poll(&self.executor, future, &self.sleepers, *lane);
         }
     }
 

@@ -37,7 +37,9 @@ pub struct Plan {
     pub grows: bool,
     /// The number of lines.
     pub lines: usize,
-    /// The number of threads that poll lanes.
+    /// For each lane, the number of the runner that polls it.
+    pub runners: Vec<usize>,
+    /// The number of runners, each of which has a thread.
     pub threads: usize,
 }
 

@@ -10,41 +10,59 @@ use alloc::vec::Vec;
 
 use super::atomic::{AtomicUsize, Ordering};
 
-/// Lanes that are to be polled: a bit each, set in any context. Without a lock.
+/// The set of lanes that are to be polled, a bit each, set in any context without a lock.
 ///
-/// A lane belongs to runner `lane % runners`, the thread that polls it.
+/// Each lane belongs to a runner, whose thread polls it. Bits of a runner's lanes lie together, in the order of the lanes' numbers.
 pub struct Ready {
-    runners: usize,
+    /// For each lane its runner, and its place among the runner's lanes. Empty if there is one runner, which has all.
+    lanes: Box<[(usize, usize)]>,
     /// For each runner, the words with its lanes' bits.
     words: Box<[Box<[AtomicUsize]>]>,
 }
 
 impl Ready {
-    /// Bits for `lanes` lanes, dealt out over `runners` runners, at least one.
-    pub fn new(lanes: usize, runners: usize) -> Ready {
-        let runners = runners.max(1);
-        let count = lanes.div_ceil(runners).div_ceil(usize::BITS as usize);
-        let words = |_| (0..count).map(|_| AtomicUsize::new(0)).collect();
-        Ready { runners, words: (0..runners).map(words).collect() }
+    /// A set without lanes in it; `runners` has the runner of each lane. There are `count` runners, at least one.
+    pub fn new(runners: &[usize], count: usize) -> Ready {
+        let count = count.max(1);
+        let of = |runner: usize| runners.iter().filter(move |of| **of == runner).count();
+        let words = |runner| {
+            let words = of(runner).div_ceil(usize::BITS as usize);
+            (0..words).map(|_| AtomicUsize::new(0)).collect()
+        };
+        let words = (0..count).map(words).collect();
+        let place = |(lane, runner): (usize, &usize)| {
+            let before = runners.iter().take(lane).filter(|of| *of == runner).count();
+            (*runner, before)
+        };
+        let lanes = match count {
+            1 => Box::default(),
+            _ => runners.iter().enumerate().map(place).collect(),
+        };
+        Ready { lanes, words }
     }
 
     /// The number of runners.
     pub fn runners(&self) -> usize {
-        self.runners
+        self.words.len()
     }
 
-    /// Has a lane polled. The answer is the runner to wake, unless the bit was set before: the one who
-    /// set it has woken the runner.
+    /// The runner of a lane.
+    pub fn runner(&self, lane: usize) -> usize {
+        self.lanes.get(lane).map_or(0, |(runner, _)| *runner)
+    }
+
+    /// Has a lane polled. The answer is the runner to wake; `None` if the bit was set before, by a context that has woken the
+    /// runner, or will.
     #[inline]
     pub fn set(&self, lane: usize) -> Option<usize> {
         // There is one runner, nearly always.
-        let (runner, at) = match self.runners {
-            1 => (0, lane),
-            runners => (lane.checked_rem(runners)?, lane.checked_div(runners)?),
+        let (runner, at) = match self.lanes.is_empty() {
+            true => (0, lane),
+            false => *self.lanes.get(lane)?,
         };
         let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
         let word = self.words.get(runner)?.get(word)?;
-        // SeqCst: a runner says that it sleeps and then looks here; who sets a bit looks afterwards
+        // SeqCst: a runner says that it sleeps and then looks here; what sets a bit looks afterwards
         // whether the runner sleeps.
         (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
     }
@@ -61,21 +79,20 @@ impl Ready {
     }
 
     /// Takes the lanes of a runner that are to be polled, one after the other, lowest first. `each` is given the
-    /// lane's number, and its number among the runner's.
+    /// lane's place among the runner's.
     #[inline]
-    pub fn take(&self, runner: usize, mut each: impl FnMut(usize, usize)) {
+    pub fn take(&self, runner: usize, mut each: impl FnMut(usize)) {
         for (number, word) in self.words(runner).iter().enumerate() {
             let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
-                let at = number * usize::BITS as usize + bits.trailing_zeros() as usize;
+                each(number * usize::BITS as usize + bits.trailing_zeros() as usize);
                 bits &= bits.wrapping_sub(1);
-                each(at.wrapping_mul(self.runners).wrapping_add(runner), at);
             }
         }
     }
 
-    /// Takes one lane that is to be polled: the `choice`th of them, counted round. For a scheduler
-    /// that decides the order.
+    /// Takes one lane of a runner that is to be polled, by its place among the runner's: the `choice`th of them, counted round.
+    /// For a scheduler that decides the order.
     pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
         let set: Vec<(usize, usize)> = (self.words(runner).iter().enumerate())
             .flat_map(|(number, word)| {
@@ -87,7 +104,6 @@ impl Ready {
             .collect();
         let (number, bit) = *set.get(choice.checked_rem(set.len())?)?;
         self.words(runner).get(number)?.fetch_and(!(1usize << bit), Ordering::SeqCst);
-        let at = number * usize::BITS as usize + bit;
-        Some(at.wrapping_mul(self.runners).wrapping_add(runner))
+        Some(number * usize::BITS as usize + bit)
     }
 }

@@ -42,9 +42,9 @@ pub struct Needs {
     pub grows: bool,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
-    /// The number of threads that the line asks for: 1, but for targets that compute. A table's lines are all served by
-    /// as many as the one that asks for most, so that lanes of one line may be polled at the same time whatever it
-    /// asks for.
+    /// The number of threads that the line asks for: 1, but for targets that compute. The lines of a table that ask for 1 have
+    /// one together, which no line that computes holds up; those that ask for more have others, as many as the line that asks for
+    /// most. A line's lanes are dealt out over as many of them as it asks for.
     pub threads: usize,
 }
 

@@ -196,28 +196,45 @@ fn io_beyond_the_number_of_jobs_waits_for_one() {
     }
 }
 
+/// The plan of lines that need this.
+fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, Errno> {
+    struct Wants(Needs);
+    impl crate::worker::Lanes for Wants {
+        fn needs(&self) -> Needs {
+            self.0.clone()
+        }
+        fn suspending(&self, _: Quiesce) {}
+        fn future(self: alloc::sync::Arc<Self>, _: Lane) -> crate::worker::LaneFuture {
+            alloc::boxed::Box::pin(async {})
+        }
+    }
+    super::plan(&lines.map(|needs| (0, alloc::sync::Arc::new(Wants(needs)) as _)))
+}
+
+/// Lines that compute, and a line that does not, have threads of their own, and a line's lanes no more of them than it asks for.
+#[test]
+fn lines_that_ask_for_one_thread_share_none_with_those_that_compute() {
+    let with = |threads| Needs { queues: vec![3], threads, ..Needs::default() };
+    let runners = |plan: Result<crate::host::Plan, Errno>| {
+        let plan = plan.unwrap();
+        (plan.threads, plan.runners)
+    };
+    assert_eq!(runners(plan([with(1), with(0)])), (1, vec![0; 8]));
+    assert_eq!(runners(plan([with(3)])), (3, vec![0, 1, 2, 0]));
+    assert_eq!(runners(plan([with(2), with(3)])), (3, vec![0, 1, 0, 1, 0, 1, 2, 0]));
+    let mixed = plan([with(1), with(3), with(1), with(2)]);
+    assert_eq!(runners(mixed), (4, vec![0, 0, 0, 0, 1, 2, 3, 1, 0, 0, 0, 0, 1, 2, 1, 2]));
+}
+
 #[test]
 fn more_than_a_line_can_have_is_refused() {
-    let plan = |needs: Needs| {
-        struct Wants(Needs);
-        impl crate::worker::Lanes for Wants {
-            fn needs(&self) -> Needs {
-                self.0.clone()
-            }
-            fn suspending(&self, _: Quiesce) {}
-            fn future(self: alloc::sync::Arc<Self>, _: Lane) -> crate::worker::LaneFuture {
-                alloc::boxed::Box::pin(async {})
-            }
-        }
-        super::plan(&[(0, alloc::sync::Arc::new(Wants(needs)))])
-    };
-    let two = plan(Needs { queues: vec![2, 3], background: 1, width: 2, ..Needs::default() });
+    let two = plan([Needs { queues: vec![2, 3], background: 1, width: 2, ..Needs::default() }]);
     assert_eq!(two.unwrap().lanes, [2; 7]);
     for wrong in [
         Needs { queues: vec![16, 15], background: 1, ..Needs::default() },
         Needs { width: 33, ..Needs::default() },
         Needs { jobs: 0, ..Needs::default() },
     ] {
-        assert_eq!(plan(wrong.clone()).unwrap_err(), Errno::E2BIG, "{wrong:?}");
+        assert_eq!(plan([wrong.clone()]).unwrap_err(), Errno::E2BIG, "{wrong:?}");
     }
 }

@@ -132,11 +132,11 @@ impl Host {
                 }
             }
         }
-        let Some(lane) = self.ready.take_one(runner, choice) else { return };
+        let Some(at) = self.ready.take_one(runner, choice) else { return };
         let taken = self.runners().get_mut(runner).and_then(Option::take);
         let mut away = Away(self, runner, taken);
         if let Some(runner) = &mut away.2 {
-            runner.poll(lane);
+            runner.poll(at);
         }
     }
 

@@ -296,7 +296,7 @@ impl World {
             return Loaded { table: Arc::new(table), host: None };
         }
         let plan = executor::plan(table.serving()).expect("a plan");
-        let ready = Arc::new(Ready::new(plan.lanes.len(), plan.threads));
+        let ready = Arc::new(Ready::new(&plan.runners, plan.threads));
         let disks = table.components().iter().map(|component| component.disk).collect();
         let host = Host::new(&self.shared, device, disks, &plan, &ready);
         let shared = Arc::downgrade(&self.shared);

@@ -79,7 +79,7 @@ impl Slot {
     unsafe fn done(&'static self, child: NonNull<Child>, parent: Parent) {
         // SAFETY: the caller's promise.
         unsafe {
-            let outcome = buf::outcome(&raw const (*child.as_ptr()).buf);
+            let outcome = buf::nested_result(&raw const (*child.as_ptr()).buf);
             self.done_with(child, parent, outcome);
         }
     }
@@ -92,7 +92,7 @@ impl Slot {
         &'static self,
         child: NonNull<Child>,
         parent: Parent,
-        outcome: buf::Outcome,
+        outcome: buf::NestedResult,
     ) {
         match parent {
             Parent::Whole(io, journey) => {
@@ -126,8 +126,8 @@ impl Slot {
         journey: &Journey,
         start: Sector,
         bytes: u32,
-        outcome: buf::Outcome,
-    ) -> buf::Outcome {
+        outcome: buf::NestedResult,
+    ) -> buf::NestedResult {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
         let Some(table) = &current.table else { return outcome };
@@ -312,7 +312,7 @@ unsafe fn asks_done(child: NonNull<Child>) {
         let raw = child.as_ptr();
         let slot: &'static Slot = &*(*raw).slot;
         let buf = &raw const (*raw).buf;
-        let (outcome, bytes) = (buf::outcome(buf), (*buf).b_bufsize as u32);
+        let (outcome, bytes) = (buf::nested_result(buf), (*buf).b_bufsize as u32);
         let parent = (*raw).parent.assume_init_read();
         let outcome = match &parent {
             Parent::Whole(io, journey) => slot.untrack(journey, io.sector(), bytes, outcome),

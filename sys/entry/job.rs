@@ -131,7 +131,7 @@ impl Waiting {
 }
 
 /// The I/O, or the thread, that a job stands for.
-pub(super) enum Held {
+pub(super) enum JobParent {
     /// The number is not in use.
     Nothing,
     /// All of an I/O.
@@ -142,16 +142,16 @@ pub(super) enum Held {
     Thread(NonNull<AtomicI32>),
 }
 
-/// No answer yet, in the place that [`Held::Thread`] names. No errno is negative.
+/// No answer yet, in the place that [`JobParent::Thread`] names. No errno is negative.
 const NOT_YET: i32 = -1;
 /// The job was given back.
 const GIVEN_BACK: i32 = -2;
 
 // SAFETY: a split belongs to its pieces, in whatever thread they are; a waiting thread's place stays
 // until it is answered.
-unsafe impl Send for Held {}
+unsafe impl Send for JobParent {}
 
-impl Held {
+impl JobParent {
     /// The I/O that the job is a part of, the first byte of the part, and the number of its bytes; none for a
     /// thread.
     ///
@@ -159,10 +159,10 @@ impl Held {
     /// The job is the caller's: it keeps the I/O.
     #[inline]
     unsafe fn part(&self) -> Option<(&Io, u32, u32)> {
-        if let Held::Whole(io, _) = self {
+        if let JobParent::Whole(io, _) = self {
             return Some((io, 0, io.bytes()));
         }
-        let Held::Piece(split, offset, bytes) = self else { return None };
+        let JobParent::Piece(split, offset, bytes) = self else { return None };
         // SAFETY: a piece keeps its split, and in it the I/O (caller).
         let (io, _) = unsafe { pieces::whole_of(*split)? };
         Some((io, *offset, *bytes))
@@ -192,7 +192,7 @@ impl<T> Handed<T> {
 /// forwarded to the completion of its last place.
 struct JobCell {
     /// The I/O, or the thread, that the job stands for.
-    held: Handed<Held>,
+    parent: Handed<JobParent>,
     /// The description of a job that is forwarded.
     forwarded: Handed<JobInfo>,
     /// The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
@@ -216,7 +216,7 @@ impl TableIo {
         keeps_fua: Box<[bool]>,
     ) -> Arc<TableIo> {
         let job = |(number, fan): (usize, &usize)| JobCell {
-            held: Handed::new(Held::Nothing),
+            parent: Handed::new(JobParent::Nothing),
             forwarded: Handed::new(JobInfo::new(
                 number,
                 (0, 0),
@@ -289,17 +289,17 @@ impl TableIo {
     /// Until this returns something else of the caller's keeps the table: the sender's count of the split, or
     /// another pass.
     #[inline(always)]
-    pub(super) unsafe fn submit(&self, engine: &Arc<Executor>, held: Held, info: JobInfo) {
-        self.hold(info.number(), held);
+    pub(super) unsafe fn submit(&self, engine: &Arc<Executor>, parent: JobParent, info: JobInfo) {
+        self.keep_parent(info.number(), parent);
         engine.submit(info);
     }
 
     /// Keeps what a job stands for, whose number the caller has claimed.
-    fn hold(&self, number: usize, held: Held) {
+    fn keep_parent(&self, number: usize, parent: JobParent) {
         let cell = self.job(number);
         // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
         // and there is nothing to drop.
-        unsafe { cell.held.get().write(held) };
+        unsafe { cell.parent.get().write(parent) };
     }
 
     /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
@@ -338,7 +338,7 @@ impl TableIo {
         engine.waited(line);
         let number = number.ok_or(Errno::EIO)?;
         let answer = AtomicI32::new(NOT_YET);
-        self.hold(number, Held::Thread(NonNull::from(&answer)));
+        self.keep_parent(number, JobParent::Thread(NonNull::from(&answer)));
         engine.submit(JobInfo::new(number, (line, 0), op, range));
         // The answer is given under the lock that the question is asked under, so that whoever
         // gives it is done with `answer` when this returns.
@@ -350,29 +350,30 @@ impl TableIo {
     }
 
     /// Takes the I/O or the thread that a job stands for.
-    fn take_held(&self, job: usize) -> Held {
+    fn take_parent(&self, job: usize) -> JobParent {
         // SAFETY: the caller has the job, so that its cell is the caller's.
-        let held = unsafe { core::mem::replace(&mut *self.job(job).held.get(), Held::Nothing) };
-        assert!(!matches!(held, Held::Nothing), "dm: a job was ended twice");
-        held
+        let parent =
+            unsafe { core::mem::replace(&mut *self.job(job).parent.get(), JobParent::Nothing) };
+        assert!(!matches!(parent, JobParent::Nothing), "dm: a job was ended twice");
+        parent
     }
 
     /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved before. Context:
     /// thread or soft interrupt.
-    fn answer_held(&self, held: Held, result: Result<(), (u32, Errno)>) {
-        match held {
-            Held::Nothing => {}
-            Held::Whole(io, journey) => match result {
+    fn answer_parent(&self, parent: JobParent, result: Result<(), (u32, Errno)>) {
+        match parent {
+            JobParent::Nothing => {}
+            JobParent::Whole(io, journey) => match result {
                 Ok(()) => self.slot.finish(io, journey),
                 Err((moved, errno)) => self.slot.failed(io, journey, moved, errno),
             },
-            Held::Piece(split, offset, _) => {
+            JobParent::Piece(split, offset, _) => {
                 if let Err((moved, errno)) = result {
                     self.slot.note(split, offset.saturating_add(moved), errno);
                 }
                 self.slot.release(split);
             }
-            Held::Thread(answer) => {
+            JobParent::Thread(answer) => {
                 self.answer_thread(answer, errno::raw(result.map_err(|(_, errno)| errno)));
             }
         }
@@ -476,7 +477,7 @@ impl Host for TableIo {
         // data is mapped until the I/O is complete, and while the job is not with a component
         // nobody else has it.
         unsafe {
-            let Some((io, offset, bytes)) = (*cell.held.get()).part() else {
+            let Some((io, offset, bytes)) = (*cell.parent.get()).part() else {
                 return use_it(&mut []);
             };
             let data = io.data(offset, bytes);
@@ -487,28 +488,28 @@ impl Host for TableIo {
     }
 
     fn end(&self, job: usize, result: Result<(), Errno>) {
-        let held = self.job(job).held.get();
+        let parent = self.job(job).parent.get();
         // SAFETY: the caller has the job, so that its cell is the caller's; what is read is written over.
         unsafe {
-            if let (Ok(()), Held::Whole(io, journey)) = (result, &*held) {
+            if let (Ok(()), JobParent::Whole(io, journey)) = (result, &*parent) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
-                held.write(Held::Nothing);
+                parent.write(JobParent::Nothing);
                 return self.slot.finish(io, journey);
             }
         }
-        self.answer_held(self.take_held(job), result.map_err(|errno| (0, errno)));
+        self.answer_parent(self.take_parent(job), result.map_err(|errno| (0, errno)));
     }
 
     fn give_back(&self, job: usize) {
-        match self.take_held(job) {
-            Held::Whole(io, journey) => self.slot.hold_again(io, journey),
-            Held::Piece(split, ..) => {
+        match self.take_parent(job) {
+            JobParent::Whole(io, journey) => self.slot.hold_again(io, journey),
+            JobParent::Piece(split, ..) => {
                 // SAFETY: the piece keeps the split; the flag is looked at by the last to leave.
                 unsafe { &(*split.as_ptr()).again }.store(true, Ordering::Relaxed);
                 self.slot.release(split);
             }
-            Held::Thread(answer) => self.answer_thread(answer, GIVEN_BACK),
-            Held::Nothing => {}
+            JobParent::Thread(answer) => self.answer_thread(answer, GIVEN_BACK),
+            JobParent::Nothing => {}
         }
     }
 
@@ -518,7 +519,7 @@ impl Host for TableIo {
         // `job_done` ends it.
         unsafe {
             *cell.forwarded.get() = *job;
-            let part = (*cell.held.get()).part().zip(cell.nested.first());
+            let part = (*cell.parent.get()).part().zip(cell.nested.first());
             let Some(((io, offset, bytes), nested, device)) = part
                 .zip(self.device(to.component))
                 .map(|((part, nested), device)| (part, nested, device))
@@ -537,7 +538,7 @@ impl Host for TableIo {
         unsafe {
             *cell.forwarded.get() = *job;
             cell.answers.begin(to.len().saturating_add(1));
-            let part = (*cell.held.get()).part();
+            let part = (*cell.parent.get()).part();
             for (at, place) in to.iter().enumerate() {
                 let (nested, device) = (cell.nested.get(at), self.device(place.component));
                 let (Some((io, offset, bytes)), Some(nested), Some(device)) =
@@ -588,7 +589,7 @@ impl Host for TableIo {
 
     fn may_compute(&self, job: usize) -> bool {
         // SAFETY: the caller has the job, so that its cell is the caller's.
-        let part = unsafe { (*self.job(job).held.get()).part() };
+        let part = unsafe { (*self.job(job).parent.get()).part() };
         cpu::in_thread() && part.is_none_or(|(io, ..)| pieces::is_at_sender(io))
     }
 
@@ -696,16 +697,16 @@ impl TableIo {
     ///
     /// # Safety
     /// As for [`TableIo::all_answered`].
-    unsafe fn forwarded_over(&self, number: usize, outcome: buf::Outcome) {
+    unsafe fn forwarded_over(&self, number: usize, outcome: buf::NestedResult) {
         let cell = self.job(number);
-        let held = self.take_held(number);
+        let parent = self.take_parent(number);
         // SAFETY: the place has answered, so that the cell is ours until the number is given back. So the description is
         // copied.
         unsafe {
             let info = *cell.forwarded.get();
             self.engine().forwarded(&info);
         }
-        self.answer_held(held, outcome);
+        self.answer_parent(parent, outcome);
     }
 }
 
@@ -718,10 +719,10 @@ pub(super) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a Io, &'a J
     unsafe {
         let inner = buf.cast::<Inner>();
         let table = &*(*inner).table;
-        match &*table.job((*inner).number).held.get() {
-            Held::Whole(io, journey) => Some((io, journey)),
-            Held::Piece(split, ..) => pieces::whole_of(*split),
-            Held::Thread(_) | Held::Nothing => None,
+        match &*table.job((*inner).number).parent.get() {
+            JobParent::Whole(io, journey) => Some((io, journey)),
+            JobParent::Piece(split, ..) => pieces::whole_of(*split),
+            JobParent::Thread(_) | JobParent::Nothing => None,
         }
     }
 }
@@ -755,7 +756,7 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
     // SAFETY: as for `job_done`.
     unsafe {
         let (table, number, place) = (&*(*inner).table, (*inner).number, (*inner).place);
-        let result = buf::outcome(inner.cast());
+        let result = buf::nested_result(inner.cast());
         if !cell.answers.are_awaited() {
             last_done(table, number, Some(result));
         } else if cell.answers.add(place, result.map_err(|(_, errno)| errno)) {
@@ -770,7 +771,7 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
 /// # Safety
 /// The place's buffer is done, and the job is the caller's to end.
 #[inline(never)]
-unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::Outcome>) {
+unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::NestedResult>) {
     // The answer may let the gate go, while this is still in a function of the table's.
     let _kept = table.slot.completing.enter();
     // SAFETY: the caller's promise.

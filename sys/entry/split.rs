@@ -16,7 +16,7 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
 use super::global;
-use super::job::{self, Held};
+use super::job::{self, JobParent};
 use super::kernel::NetBsd;
 use super::pieces::{Child, Journey, Parent, Split, whole_of};
 use super::slot::Slot;
@@ -170,7 +170,7 @@ impl Slot {
                                     return host.wait_for_job(engine, line, split);
                                 };
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
-                                let piece = Held::Piece(split, offset, bytes);
+                                let piece = JobParent::Piece(split, offset, bytes);
                                 let info = job::describe(io, journey, bytes, (line, number), taken);
                                 host.submit(engine, piece, info);
                             }

@@ -26,7 +26,7 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
 use super::io::iogate::NotQueued;
-use super::job::{self, Held, TableIo};
+use super::job::{self, JobParent, TableIo};
 use super::kernel::NetBsd;
 use super::pieces::{Journey, Parent, impatient_origin};
 use super::slot::{Current, Slot};
@@ -201,7 +201,7 @@ impl Slot {
                 // until after this.
                 Some(number) => unsafe {
                     let info = job::describe(&io, &journey, io.bytes(), (line, number), taken);
-                    host.submit(engine, Held::Whole(io, journey), info);
+                    host.submit(engine, JobParent::Whole(io, journey), info);
                 },
                 // It waits for the number of a job, as a split.
                 None => {

@@ -301,10 +301,10 @@ pub unsafe fn fill(
     }
 }
 
-/// `true` if all of a nested buffer was done. A fast check: [`outcome`] is `Ok` exactly then.
+/// `true` if all of a nested buffer was done. A fast check: [`nested_result`] is `Ok` exactly then.
 ///
 /// # Safety
-/// As for [`outcome`].
+/// As for [`nested_result`].
 #[inline]
 pub unsafe fn is_complete(child: *const buf) -> bool {
     // SAFETY: the caller's promise.
@@ -314,25 +314,25 @@ pub unsafe fn is_complete(child: *const buf) -> bool {
 }
 
 /// All was done, or so many bytes before an error.
-pub type Outcome = Result<(), (u32, Errno)>;
+pub type NestedResult = Result<(), (u32, Errno)>;
 
-/// The outcome of a nested buffer: the bytes that were moved, and the error if not all were. One
+/// The nested_result of a nested buffer: the bytes that were moved, and the error if not all were. One
 /// that a component cut short without an error is an error: the table said that it is all there.
 ///
 /// # Safety
 /// `child` was filled in by [`nest`] and is done.
 #[inline]
-pub unsafe fn outcome(child: *const buf) -> Outcome {
+pub unsafe fn nested_result(child: *const buf) -> NestedResult {
     // SAFETY: the caller's promise.
     unsafe { if is_complete(child) { Ok(()) } else { partial(child) } }
 }
 
-/// [`outcome`] of one of which not all was done.
+/// [`nested_result`] of one of which not all was done.
 ///
 /// # Safety
-/// As for [`outcome`].
+/// As for [`nested_result`].
 #[cold]
-unsafe fn partial(child: *const buf) -> Outcome {
+unsafe fn partial(child: *const buf) -> NestedResult {
     // SAFETY: the caller's promise.
     let (error, wanted, resid, bcount) =
         unsafe { ((*child).b_error, (*child).b_bufsize, (*child).b_resid, (*child).b_bcount) };

@@ -57,7 +57,7 @@ pub struct Executor {
     /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
     /// (-) Lines whose targets serve I/O, in the table's order.
-    lines: Box<[Line]>,
+    lines: Box<[ServingLine]>,
     /// (-) Lanes of all lines, by number.
     lanes: Box<[LaneState]>,
     /// (c) See the table above.
@@ -77,7 +77,7 @@ pub struct Executor {
 /// A line whose target serves I/O.
 ///
 /// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own, at IPL_BIO, a leaf.
-struct Line {
+struct ServingLine {
     /// (-) The line's number in the table.
     number: usize,
     /// (-) The line's target.
@@ -187,7 +187,7 @@ impl Executor {
             let queue =
                 |_: &usize| Spin::new(Queue { jobs: VecDeque::with_capacity(needs.jobs), idle: 0 });
             let last_job = first_job.saturating_add(needs.jobs);
-            made.push(Line {
+            made.push(ServingLine {
                 number,
                 target,
                 first_lane,
@@ -357,7 +357,7 @@ impl Executor {
     }
 
     /// Puts a job at the end of its queue, and has a lane take it.
-    fn queue(&self, line: &Line, mut job: Job) {
+    fn queue(&self, line: &ServingLine, mut job: Job) {
         job.info.at_sender = false;
         let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
@@ -553,7 +553,7 @@ impl Executor {
         self.ending.store(true, Ordering::SeqCst);
         if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
             self.look_again();
-            let gone = |line: &Line| line.residents.load(Ordering::SeqCst) == 0;
+            let gone = |line: &ServingLine| line.residents.load(Ordering::SeqCst) == 0;
             self.host.wait(&mut || self.lines.iter().all(gone));
         }
         self.host.end_threads();

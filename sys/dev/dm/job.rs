@@ -84,8 +84,8 @@ pub struct JobInfo {
     pub length: Sector,
     /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
     pub fua: bool,
-    /// `true` while the job is with its sender's thread or soft interrupt: when it comes, and after all places that
-    /// it was forwarded to have answered before that returned.
+    /// `true` while the job is in the call with which its sender sent the I/O: when it comes, and when all places that it was
+    /// forwarded to have answered before that call returns. `false` where another context lets the I/O go on.
     pub at_sender: bool,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,

@@ -343,8 +343,8 @@ impl Lane {
     }
 
     /// The way to wake lanes of this line from anywhere.
-    pub fn waker(&self) -> Waker {
-        Waker { executor: self.executor.clone(), line: self.line }
+    pub fn waker(&self) -> LineWaker {
+        LineWaker { executor: self.executor.clone(), line: self.line }
     }
 
     /// Makes a value for which memory is allocated, in a thread that may sleep for it as long as it
@@ -541,12 +541,12 @@ impl Lane {
 
 /// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
 /// sender's thread. It keeps the engine, so that it must be dropped before the table can go.
-pub struct Waker {
+pub struct LineWaker {
     executor: Arc<Executor>,
     line: usize,
 }
 
-impl Waker {
+impl LineWaker {
     /// Has the lanes that wait for a signal look again. Context: thread or soft interrupt; does not sleep.
     pub fn raise(&self, signal: &Signal) {
         self.executor.wake_all(self.line, signal.take());

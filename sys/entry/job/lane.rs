@@ -148,7 +148,7 @@ impl TableIo {
     unsafe fn part_of(&self, job: &JobInfo, part: SectorRange) -> Option<(&Io, u32, u32)> {
         let cell = self.job(job.number());
         // SAFETY: the caller's promise.
-        let (io, offset, all) = unsafe { (*cell.held.get()).part()? };
+        let (io, offset, all) = unsafe { (*cell.parent.get()).part()? };
         if part.length == job.length {
             return Some((io, offset, all));
         }
@@ -301,7 +301,7 @@ unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
     // whoever ends them waits for the slot's count, which stays.
     unsafe {
         let inner = buf.cast::<Inner>();
-        let outcome = buf::outcome(buf).map_err(|(_, errno)| errno);
+        let outcome = buf::nested_result(buf).map_err(|(_, errno)| errno);
         let (table, lane, place) = ((*inner).table, (*inner).number, (*inner).place);
         let _kept = (*table).slot.completing.enter();
         (*table).place_done(lane, place, outcome);

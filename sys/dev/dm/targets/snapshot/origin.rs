@@ -13,7 +13,7 @@ use dm_sync::Spin;
 use super::JOBS;
 use super::cow::{Ask, Cow, Signals};
 use crate::job::{Job, Op, Place};
-use crate::lane::{Lane, Waker};
+use crate::lane::{Lane, LineWaker};
 use crate::table::{LineSpec, Mistake};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
 use crate::worker::{Needs, Worker};
@@ -39,7 +39,7 @@ pub struct Origin {
 }
 
 /// The means to wake the lane that merges.
-pub type Merger = (Waker, Arc<Signals>);
+pub type Merger = (LineWaker, Arc<Signals>);
 
 /// Jobs that wait until something has changed.
 struct Waiting {

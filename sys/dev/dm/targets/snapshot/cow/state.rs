@@ -11,7 +11,7 @@ use super::merging::Merging;
 use super::{BATCH, Health, Kind, PENDING, Signals};
 use crate::Sector;
 use crate::device::Share;
-use crate::lane::{Signal, Waker};
+use crate::lane::{LineWaker, Signal};
 use crate::targets::snapshot::format::{ENTRY, Exception, Geometry};
 use crate::targets::snapshot::runs::Runs;
 use crate::units::Dev;
@@ -86,7 +86,7 @@ pub struct Keeper {
     /// Its number.
     pub table: u64,
     /// The way to its lanes.
-    pub waker: Waker,
+    pub waker: LineWaker,
     /// The signals that they wait for.
     pub signals: Arc<Signals>,
 }

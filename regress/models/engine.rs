@@ -3,7 +3,7 @@
 //! The engine's threads: lanes are woken, jobs are handed over, the thread that polls sleeps.
 //!
 //! `ready.rs` and `parker.rs` are the driver's own. The queue and the signal are the few lines of
-//! `executor.rs` and `lane.rs` that join them, in the models' own words; a change there belongs
+//! `executor/` and `lane.rs` that join them, in the models' own words; a change there belongs
 //! here too.
 
 use std::mem::ManuallyDrop;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The engine of one table: lanes, the jobs that wait for them, start and stop.
+//! The engine of one table: lanes, the jobs that wait for them, start and stop. This file has its parts and makes them;
+//! `executor/jobs.rs` has the way of a job, `executor/states.rs` start, suspend, stop and end, `executor/runner.rs` the polling.
 //!
 //! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from
 //! their queue, serve it, and come back for the next; background lanes do work that no I/O asks for; resident
@@ -8,7 +9,7 @@
 //! polls the lanes that are ready; a thread of the host's has it to itself, so that no lock is held while a
 //! lane runs.
 //!
-//! Whatever a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
+//! What a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
 //! a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So waking
 //! needs no memory and no lock, and a lane that is woken while it runs is polled again.
 //!
@@ -27,21 +28,26 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use core::task::{Context, Waker};
 
 use dm_sync::Spin;
 
 use crate::Errno;
 use crate::host::{Host, Plan, Ready};
-use crate::job::{Job, JobInfo};
-use crate::lane::{Aside, Lane, Outcome};
+use crate::job::Job;
+use crate::lane::Lane;
 use crate::numbers::{InTurn, Numbers};
-use crate::worker::{LANES, LaneFuture, Lanes, Needs, Order, Quiesce, Role};
+use crate::worker::{LANES, Lanes, Needs, Order, Role};
 
+mod jobs;
+mod runner;
+mod states;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use runner::LaneState;
+pub use runner::Runner;
+pub use states::Hastened;
 
 const STOPPED: u8 = 0;
 const RUNNING: u8 = 1;
@@ -90,7 +96,7 @@ struct ServingLine {
     queues: Box<[Spin<Queue>]>,
     /// (a) Numbers of jobs that are not in use.
     free: Numbers,
-    /// (a) Who has I/O go on that waits for a number.
+    /// (a) The right to have I/O go on that waits for a number: one context's at a time.
     going_on: InTurn,
     /// (l) The control lane's work.
     orders: Spin<Orders>,
@@ -120,14 +126,6 @@ enum Orders {
     Given(Order),
     Taken,
     Obeyed(Result<(), Errno>),
-}
-
-/// A lane's sleep. Only its runner's thread uses the fields; they are atomic so that lanes can be shared.
-pub(crate) struct LaneState {
-    /// The moment that the lane sleeps until, if `sleeps`.
-    until: AtomicU32,
-    /// `true` while the lane sleeps until a moment.
-    sleeps: AtomicBool,
 }
 
 /// A target that serves I/O, and the line of the table that it stands in.
@@ -203,15 +201,11 @@ impl Executor {
             first_lane = first_lane.saturating_add(lanes);
             first_job = last_job;
         }
-        let lane = |_: &(usize, Role, usize)| LaneState {
-            until: AtomicU32::new(0),
-            sleeps: AtomicBool::new(false),
-        };
         let executor = Arc::new(Executor {
             host,
             ready,
             lines: made.into(),
-            lanes: roles.iter().map(lane).collect(),
+            lanes: roles.iter().map(|_| LaneState::default()).collect(),
             state: AtomicU8::new(STOPPED),
             suspends: AtomicU32::new(0),
             hastened: AtomicU32::new(0),
@@ -220,14 +214,8 @@ impl Executor {
             raise,
         });
         let runners = executor.ready.runners();
-        let mut all: Vec<Runner> = (0..runners)
-            .map(|number| Runner {
-                number,
-                executor: executor.clone(),
-                lanes: Vec::new(),
-                sleepers: Cell::new(false),
-            })
-            .collect();
+        let mut all: Vec<Runner> =
+            (0..runners).map(|number| Runner::new(number, executor.clone())).collect();
         for (number, (line, role, buffer)) in roles.into_iter().enumerate() {
             let Some(target) = executor.lines.get(line).map(|line| line.target.clone()) else {
                 continue;
@@ -235,7 +223,7 @@ impl Executor {
             let lane = Lane::new(executor.clone(), number, line, role, buffer);
             let future = target.future(lane);
             if let Some(runner) = all.get_mut(executor.ready.runner(number)) {
-                runner.lanes.push((number, future));
+                runner.add(number, future);
             }
             // Each is polled once, so that it waits for what it has to wait for.
             executor.wake(number);
@@ -297,284 +285,8 @@ impl Executor {
         self.lines.len()
     }
 
-    /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
-    /// anywhere.
-    #[inline]
-    pub fn claim(&self, line: usize) -> Option<usize> {
-        self.lines.get(line)?.free.take()
-    }
-
-    /// Gives back a number that was claimed, and lets I/O go on that waits for one. From anywhere.
-    #[inline]
-    pub fn unclaim(&self, line: usize, number: usize) {
-        if let Some(of) = self.lines.get(line)
-            && of.free.put(number)
-        {
-            self.let_go_on(line);
-        }
-    }
-
-    /// Counts somebody in who waits for a number of a line's jobs, until [`Executor::waited`]. The caller must try
-    /// to claim one once more afterwards. From anywhere.
-    pub fn wait_for_number(&self, line: usize) {
-        if let Some(line) = self.lines.get(line) {
-            line.free.wait();
-        }
-    }
-
-    /// Counts somebody out who has waited for a number. From anywhere.
-    pub fn waited(&self, line: usize) {
-        if let Some(line) = self.lines.get(line) {
-            line.free.waited();
-        }
-    }
-
-    /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
-    /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
-    /// with EIO: no target sees I/O that it has not been started for. From anywhere; calls
-    /// [`Worker::at_once`](crate::worker::Worker::at_once).
-    #[inline]
-    pub fn submit(self: &Arc<Self>, info: JobInfo) {
-        let job = Job { info, executor: Some(self.clone()) };
-        if self.state.load(Ordering::Acquire) == STOPPED {
-            return job.fail(Errno::EIO);
-        }
-        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
-        if let Some(job) = line.target.at_once(job) {
-            self.queue(line, job);
-        }
-    }
-
-    /// Tells the target that all places of a job that was forwarded to each of them have answered. From anywhere:
-    /// the host calls it in the last one's completion.
-    #[inline]
-    pub fn answered(self: &Arc<Self>, info: JobInfo, outcome: Outcome) {
-        let job = Job { info, executor: Some(self.clone()) };
-        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
-        if let Some(job) = line.target.answered(job, outcome) {
-            self.queue(line, job);
-        }
-    }
-
-    /// Puts a job at the end of its queue, and has a lane take it.
-    fn queue(&self, line: &ServingLine, mut job: Job) {
-        job.info.at_sender = false;
-        let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
-            // A target that names a queue it does not have is a bug; the I/O fails.
-            debug_assert!(false, "no such queue");
-            return job.fail(Errno::EIO);
-        };
-        let mut queue = queue.lock();
-        debug_assert!(queue.jobs.len() < queue.jobs.capacity());
-        queue.jobs.push_back(job);
-        let idle = queue.idle;
-        queue.idle &= idle.wrapping_sub(1);
-        drop(queue);
-        if idle != 0 {
-            self.wake(line.first_lane.wrapping_add(idle.trailing_zeros() as usize));
-        }
-    }
-
-    /// Puts jobs that were set aside at the front of their queue again, in their order.
-    pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        for mut job in jobs.rev() {
-            job.info.at_sender = false;
-            let queue = self
-                .lines
-                .get(job.info.line())
-                .and_then(|l| l.queues.get(usize::from(job.info.queue)));
-            let Some(queue) = queue else { continue };
-            let line = job.info.line();
-            let mut queue = queue.lock();
-            queue.jobs.push_front(job);
-            let idle = queue.idle;
-            queue.idle &= idle.wrapping_sub(1);
-            drop(queue);
-            self.wake_all(line, idle & idle.wrapping_neg());
-        }
-    }
-
-    /// Puts all jobs that were set aside in one place at the front of their queues again, in their order.
-    pub(crate) fn resubmit_all(&self, jobs: &Aside) {
-        while let Some(job) = jobs.pop_last() {
-            self.resubmit(core::iter::once(job));
-        }
-    }
-
-    /// Takes the first job of a queue, or notes that the lane waits for one.
-    pub(crate) fn take_job(&self, line: usize, queue: usize, lane: u32) -> Option<Job> {
-        let mut queue = self.lines.get(line)?.queues.get(queue)?.lock();
-        let job = queue.jobs.pop_front();
-        match job {
-            Some(_) => queue.idle &= !lane,
-            None => queue.idle |= lane,
-        }
-        job
-    }
-
-    /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
-    #[inline]
-    pub(crate) fn free(&self, info: &JobInfo) {
-        self.unclaim(info.line(), info.number());
-    }
-
-    /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
-    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere. What goes on
-    /// may end before that returns, and have more go on: one thread at a time does it.
-    #[cold]
-    fn let_go_on(&self, at: usize) {
-        let Some(line) = self.lines.get(at) else { return };
-        line.going_on.ask(|| {
-            while line.free.any() && self.host.freed(at) {
-                line.free.waited();
-            }
-        });
-    }
-
-    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
-    /// the component's completion, before it answers the I/O.
-    pub fn forwarded(&self, info: &JobInfo) {
-        self.free(info);
-    }
-
     pub(crate) fn lane_state(&self, lane: usize) -> Option<&LaneState> {
         self.lanes.get(lane)
-    }
-
-    /// `true` from [`Executor::start`] until [`Executor::suspending`].
-    pub fn is_running(&self) -> bool {
-        self.state.load(Ordering::Acquire) == RUNNING
-    }
-
-    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and while there is a
-    /// [`Hastened`].
-    pub(crate) fn is_suspending(&self) -> bool {
-        self.state.load(Ordering::Acquire) == SUSPENDING || self.is_hastened()
-    }
-
-    /// `true` while there is a [`Hastened`].
-    fn is_hastened(&self) -> bool {
-        self.hastened.load(Ordering::SeqCst) != 0
-    }
-
-    /// Starts every line, in order. Does nothing unless the engine is stopped. Context: the thread that has
-    /// the control flag; sleeps for I/O, deaf to signals.
-    ///
-    /// # Errors
-    /// That of the first line that does not start; those before it are stopped again.
-    pub fn start(&self) -> Result<(), Errno> {
-        if self.state.load(Ordering::Acquire) != STOPPED {
-            return Ok(());
-        }
-        for at in 0..self.lines.len() {
-            if let Err(errno) = self.order(at, Order::Start) {
-                for started in (0..at).rev() {
-                    // Stopping has no result.
-                    let _ = self.order(started, Order::Stop);
-                }
-                return Err(errno);
-            }
-        }
-        self.keeps_failed.store(false, Ordering::Release);
-        self.state.store(RUNNING, Ordering::Release);
-        self.look_again();
-        Ok(())
-    }
-
-    /// Tells every line that new I/O is held and that jobs must end. Context: the thread that has the control
-    /// flag; does not sleep.
-    pub fn suspending(&self, how: Quiesce) {
-        // First what becomes of jobs, then that they must end: a lane that sees the second acts on the first.
-        self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::SeqCst);
-        // SeqCst, as a background lane counts itself in and then looks at the state.
-        let begun =
-            self.state.compare_exchange(RUNNING, SUSPENDING, Ordering::SeqCst, Ordering::Acquire);
-        if begun.is_ok() {
-            self.suspends.fetch_add(1, Ordering::SeqCst);
-        }
-        self.tell_suspending(how);
-    }
-
-    /// Has no job wait for anything but its components until the value is dropped, while new I/O still comes and the
-    /// background goes on: what is done to a job that is held back when the device is suspended is done now. From a
-    /// thread; does not sleep.
-    pub fn hasten(self: Arc<Self>, how: Quiesce) -> Hastened {
-        // First that jobs must go, then that they are looked at again.
-        self.hastened.fetch_add(1, Ordering::SeqCst);
-        self.tell_suspending(how);
-        Hastened(self)
-    }
-
-    /// Tells every line's target, and has its lanes look again.
-    fn tell_suspending(&self, how: Quiesce) {
-        for (at, line) in self.lines.iter().enumerate() {
-            line.target.suspending(how);
-            // Those that sleep, and the background.
-            self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
-        }
-    }
-
-    /// Goes on after all: waiting for the I/O in flight was interrupted. Context: as for
-    /// [`Executor::suspending`].
-    pub fn go_on(&self) {
-        let back =
-            self.state.compare_exchange(SUSPENDING, RUNNING, Ordering::AcqRel, Ordering::Acquire);
-        self.keeps_failed.store(false, Ordering::Release);
-        if back.is_ok() {
-            self.look_again();
-        }
-    }
-
-    /// Stops every line, when no job is left. Does nothing when the engine is stopped. Context: as for
-    /// [`Executor::start`].
-    pub fn stop(&self) {
-        if self.state.load(Ordering::Acquire) == STOPPED {
-            return;
-        }
-        self.suspend_if_running();
-        self.host.wait(&mut || self.lines.iter().all(|l| l.busy.load(Ordering::SeqCst) == 0));
-        for at in (0..self.lines.len()).rev() {
-            // Stopping has no result.
-            let _ = self.order(at, Order::Stop);
-        }
-        self.state.store(STOPPED, Ordering::Release);
-    }
-
-    fn suspend_if_running(&self) {
-        if self.is_running() {
-            self.suspending(Quiesce::Flush);
-        }
-    }
-
-    /// Ends the threads, when resident lanes have returned; nothing else is in flight. The lanes'
-    /// futures are dropped. Context: the thread that drops the table, with no lock held and I/O not held;
-    /// sleeps, deaf to signals.
-    pub fn end(&self) {
-        self.ending.store(true, Ordering::SeqCst);
-        if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
-            self.look_again();
-            let gone = |line: &ServingLine| line.residents.load(Ordering::SeqCst) == 0;
-            self.host.wait(&mut || self.lines.iter().all(gone));
-        }
-        self.host.end_threads();
-    }
-
-    /// `true` once the table goes.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::SeqCst)
-    }
-
-    /// `true` once a line's resident lanes may begin; they are counted from then on.
-    pub(crate) fn residence_begins(&self, line: usize) -> bool {
-        self.lines.get(line).is_some_and(|line| line.begun.load(Ordering::SeqCst))
-    }
-
-    /// Counts a resident lane out.
-    pub(crate) fn residence_is_over(&self, line: usize) {
-        if let Some(line) = self.lines.get(line) {
-            line.residents.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.host.announce();
     }
 
     fn lanes_of(&self, line: usize) -> usize {
@@ -588,101 +300,6 @@ impl Executor {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);
         }
-    }
-
-    /// Has a line's control lane do something, and waits for it.
-    fn order(&self, at: usize, order: Order) -> Result<(), Errno> {
-        let Some(line) = self.lines.get(at) else { return Err(Errno::EIO) };
-        *line.orders.lock() = Orders::Given(order);
-        // The control lane is the line's last.
-        self.wake(line.first_lane.saturating_add(self.lanes_of(at)).saturating_sub(1));
-        let mut result = Err(Errno::EIO);
-        self.host.wait(&mut || {
-            let mut orders = line.orders.lock();
-            match core::mem::take(&mut *orders) {
-                Orders::Obeyed(obeyed) => {
-                    result = obeyed;
-                    true
-                }
-                other => {
-                    *orders = other;
-                    false
-                }
-            }
-        });
-        result
-    }
-
-    /// Takes the order that a line's control lane has been given, if any.
-    pub(crate) fn take_order(&self, line: usize) -> Option<Order> {
-        let mut orders = self.lines.get(line)?.orders.lock();
-        match *orders {
-            Orders::Given(order) => {
-                *orders = Orders::Taken;
-                Some(order)
-            }
-            _ => None,
-        }
-    }
-
-    /// Reports that a line's control lane has obeyed an order.
-    pub(crate) fn report(&self, at: usize, started: bool, result: Result<(), Errno>) {
-        if let Some(line) = self.lines.get(at) {
-            if started && result.is_ok() && !line.begun.load(Ordering::SeqCst) {
-                let residents = u32::try_from(line.target.needs().residents).unwrap_or(0);
-                line.residents.store(residents, Ordering::SeqCst);
-                line.begun.store(true, Ordering::SeqCst);
-                self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
-            }
-            *line.orders.lock() = Orders::Obeyed(result);
-        }
-        self.host.announce();
-    }
-
-    /// Counts a background lane in, if the engine runs. The answer tells this run from others.
-    pub(crate) fn run_begins(&self, line: usize) -> Option<u32> {
-        let line = self.lines.get(line)?;
-        // Before the look: a suspend that comes in between is another's run.
-        let run = self.suspends.load(Ordering::SeqCst);
-        // Counted before the look, as a stop looks at the count after it has changed the state.
-        line.busy.fetch_add(1, Ordering::SeqCst);
-        if self.state.load(Ordering::SeqCst) == RUNNING {
-            return Some(run);
-        }
-        line.busy.fetch_sub(1, Ordering::SeqCst);
-        self.host.announce();
-        None
-    }
-
-    /// `true` once a run of a background lane is over: the engine was suspended since, even if that
-    /// was called off before the lane had returned.
-    pub(crate) fn run_is_over(&self, run: u32) -> bool {
-        !self.is_running() || self.suspends.load(Ordering::SeqCst) != run
-    }
-
-    /// Counts a background lane out.
-    pub(crate) fn run_over(&self, line: usize) {
-        if let Some(line) = self.lines.get(line) {
-            line.busy.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.host.announce();
-    }
-
-    /// Numbers of a line's jobs, for hosts that keep them apart.
-    pub fn jobs_of(&self, line: usize) -> core::ops::Range<usize> {
-        let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
-        let start = first(line).unwrap_or(0);
-        start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
-    }
-}
-
-/// An engine whose jobs do not wait, from [`Executor::hasten`] on. It may be the last reference to the engine and so to
-/// components: dropped by a thread with no lock held.
-pub struct Hastened(Arc<Executor>);
-
-impl Drop for Hastened {
-    fn drop(&mut self) {
-        self.0.hastened.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -700,105 +317,5 @@ impl Needs {
         roles.extend((0..self.residents).map(resident));
         roles.push((Role::Control, self.control_buffer));
         roles
-    }
-}
-
-impl LaneState {
-    /// The lane sleeps until this moment, or does not.
-    pub(crate) fn sleep(&self, until: Option<u32>) {
-        if let Some(until) = until {
-            self.until.store(until, Ordering::Relaxed);
-        }
-        self.sleeps.store(until.is_some(), Ordering::Relaxed);
-    }
-
-    fn wakes_in(&self, now: u32) -> Option<u32> {
-        let left = self.until.load(Ordering::Relaxed).wrapping_sub(now);
-        // What lies in the past is more than half round.
-        let left = if left > u32::MAX / 2 { 0 } else { left };
-        self.sleeps.load(Ordering::Relaxed).then_some(left)
-    }
-}
-
-/// Polls some of an engine's lanes: those that its plan has given to the runner of this number. Owned by one thread.
-pub struct Runner {
-    number: usize,
-    executor: Arc<Executor>,
-    /// The lanes' numbers and futures, in the order of their bits in [`Ready`].
-    lanes: Vec<(usize, LaneFuture)>,
-    /// `false` if no lane of these sleeps.
-    sleepers: Cell<bool>,
-}
-
-impl Runner {
-    /// The runner's number.
-    pub fn number(&self) -> usize {
-        self.number
-    }
-
-    /// Polls lanes until none is ready. The answer is in how many milliseconds one wants to be
-    /// polled again, if any sleeps.
-    pub fn run(&mut self) -> Option<u32> {
-        loop {
-            let Runner { number, executor, lanes, sleepers } = &mut *self;
-            executor.ready.take(*number, |at| {
-                if let Some((lane, future)) = lanes.get_mut(at) {
-                    poll(executor, future, sleepers, *lane);
-                }
-            });
-            let next = self.wake_sleepers();
-            if !self.executor.ready.any(self.number) {
-                return next;
-            }
-        }
-    }
-
-    /// Has sleeping lanes polled whose moment has come. The answer is in how many milliseconds the next
-    /// one's does.
-    pub fn wake_sleepers(&self) -> Option<u32> {
-        if !self.sleepers.replace(false) {
-            return None;
-        }
-        let mut next: Option<u32> = None;
-        let mut now = None;
-        for (lane, _) in &self.lanes {
-            let Some(state) = self.executor.lanes.get(*lane) else { continue };
-            if !state.sleeps.load(Ordering::Relaxed) {
-                continue;
-            }
-            self.sleepers.set(true);
-            let now = *now.get_or_insert_with(|| self.executor.host.now());
-            match state.wakes_in(now) {
-                Some(0) => {
-                    let _ = self.executor.ready.set(*lane);
-                }
-                Some(left) => next = Some(next.map_or(left, |least| least.min(left))),
-                None => {}
-            }
-        }
-        next
-    }
-
-    /// Polls one lane of this runner, by its place among the runner's.
-    pub fn poll(&mut self, at: usize) {
-        if let Some((lane, future)) = self.lanes.get_mut(at) {
-            poll(&self.executor, future, &self.sleepers, *lane);
-        }
-    }
-
-    /// The runner's engine.
-    pub fn executor(&self) -> &Arc<Executor> {
-        &self.executor
-    }
-}
-
-/// Polls one of a runner's lanes, and notes whether it sleeps then.
-fn poll(executor: &Executor, future: &mut LaneFuture, sleepers: &Cell<bool>, lane: usize) {
-    // A lane's own number is all that wakes it: no waker is asked for.
-    let done = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    debug_assert!(done.is_pending(), "a lane never ends");
-    let state = executor.lanes.get(lane);
-    if state.is_some_and(|state| state.sleeps.load(Ordering::Relaxed)) {
-        sleepers.set(true);
     }
 }

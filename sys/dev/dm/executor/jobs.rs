@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! The way of a job: its number, its line's queue, the lane that takes it. Context of everything here: a thread or a soft
+//! interrupt; nothing sleeps, but for what [`Worker::at_once`](crate::worker::Worker::at_once) sends.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::{Executor, STOPPED, ServingLine};
+use crate::Errno;
+#[cfg(doc)]
+use crate::host::Host;
+use crate::job::{Job, JobInfo};
+use crate::lane::{Aside, Outcome};
+
+impl Executor {
+    /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
+    /// anywhere.
+    #[inline]
+    pub fn claim(&self, line: usize) -> Option<usize> {
+        self.lines.get(line)?.free.take()
+    }
+
+    /// Gives back a number that was claimed, and lets I/O go on that waits for one. From anywhere.
+    #[inline]
+    pub fn unclaim(&self, line: usize, number: usize) {
+        if let Some(of) = self.lines.get(line)
+            && of.free.put(number)
+        {
+            self.let_go_on(line);
+        }
+    }
+
+    /// Counts a sender in that waits for a number of a line's jobs, until [`Executor::waited`]. The caller must try
+    /// to claim one once more afterwards. From anywhere.
+    pub fn wait_for_number(&self, line: usize) {
+        if let Some(line) = self.lines.get(line) {
+            line.free.wait();
+        }
+    }
+
+    /// Counts a sender out that has waited for a number. From anywhere.
+    pub fn waited(&self, line: usize) {
+        if let Some(line) = self.lines.get(line) {
+            line.free.waited();
+        }
+    }
+
+    /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
+    /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
+    /// with EIO: no target sees I/O that it has not been started for. From anywhere; calls
+    /// [`Worker::at_once`](crate::worker::Worker::at_once).
+    #[inline]
+    pub fn submit(self: &Arc<Self>, info: JobInfo) {
+        let job = Job { info, executor: Some(self.clone()) };
+        if self.state.load(Ordering::Acquire) == STOPPED {
+            return job.fail(Errno::EIO);
+        }
+        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
+        if let Some(job) = line.target.at_once(job) {
+            self.queue(line, job);
+        }
+    }
+
+    /// Tells the target that all places of a job that was forwarded to each of them have answered. From anywhere:
+    /// the host calls it in the last one's completion.
+    #[inline]
+    pub fn answered(self: &Arc<Self>, info: JobInfo, outcome: Outcome) {
+        let job = Job { info, executor: Some(self.clone()) };
+        let Some(line) = self.lines.get(info.line()) else { return job.fail(Errno::EIO) };
+        if let Some(job) = line.target.answered(job, outcome) {
+            self.queue(line, job);
+        }
+    }
+
+    /// Puts a job at the end of its queue, and has a lane take it.
+    fn queue(&self, line: &ServingLine, mut job: Job) {
+        job.info.at_sender = false;
+        let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
+            // A target that names a queue it does not have is a bug; the I/O fails.
+            debug_assert!(false, "no such queue");
+            return job.fail(Errno::EIO);
+        };
+        let mut queue = queue.lock();
+        debug_assert!(queue.jobs.len() < queue.jobs.capacity());
+        queue.jobs.push_back(job);
+        let idle = queue.idle;
+        queue.idle &= idle.wrapping_sub(1);
+        drop(queue);
+        if idle != 0 {
+            self.wake(line.first_lane.wrapping_add(idle.trailing_zeros() as usize));
+        }
+    }
+
+    /// Puts jobs that were set aside at the front of their queue again, in their order.
+    pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
+        for mut job in jobs.rev() {
+            job.info.at_sender = false;
+            let queue = self
+                .lines
+                .get(job.info.line())
+                .and_then(|l| l.queues.get(usize::from(job.info.queue)));
+            let Some(queue) = queue else { continue };
+            let line = job.info.line();
+            let mut queue = queue.lock();
+            queue.jobs.push_front(job);
+            let idle = queue.idle;
+            queue.idle &= idle.wrapping_sub(1);
+            drop(queue);
+            self.wake_all(line, idle & idle.wrapping_neg());
+        }
+    }
+
+    /// Puts all jobs that were set aside in one place at the front of their queues again, in their order.
+    pub(crate) fn resubmit_all(&self, jobs: &Aside) {
+        while let Some(job) = jobs.pop_last() {
+            self.resubmit(core::iter::once(job));
+        }
+    }
+
+    /// Takes the first job of a queue, or notes that the lane waits for one.
+    pub(crate) fn take_job(&self, line: usize, queue: usize, lane: u32) -> Option<Job> {
+        let mut queue = self.lines.get(line)?.queues.get(queue)?.lock();
+        let job = queue.jobs.pop_front();
+        match job {
+            Some(_) => queue.idle &= !lane,
+            None => queue.idle |= lane,
+        }
+        job
+    }
+
+    /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
+    #[inline]
+    pub(crate) fn free(&self, info: &JobInfo) {
+        self.unclaim(info.line(), info.number());
+    }
+
+    /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
+    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere. What goes on
+    /// may end before that returns, and have more go on: one context at a time does it.
+    #[cold]
+    fn let_go_on(&self, at: usize) {
+        let Some(line) = self.lines.get(at) else { return };
+        line.going_on.ask(|| {
+            while line.free.any() && self.host.freed(at) {
+                line.free.waited();
+            }
+        });
+    }
+
+    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
+    /// the component's completion, before it answers the I/O.
+    pub fn forwarded(&self, info: &JobInfo) {
+        self.free(info);
+    }
+
+    /// Numbers of a line's jobs, for hosts that keep them apart.
+    pub fn jobs_of(&self, line: usize) -> core::ops::Range<usize> {
+        let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
+        let start = first(line).unwrap_or(0);
+        start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! What a lane waits for beside its own requests: a condition, which other lanes, senders or completions change.
+
+use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::Poll;
+
+use super::Lane;
+use crate::executor::Executor;
+
+/// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
+/// sender's thread. It keeps the engine, so that it must be dropped before the table can go.
+pub struct LineWaker {
+    pub(super) executor: Arc<Executor>,
+    pub(super) line: usize,
+}
+
+impl LineWaker {
+    /// Has the lanes that wait for a signal look again. Context: thread or soft interrupt; does not sleep.
+    pub fn raise(&self, signal: &Signal) {
+        self.executor.wake_all(self.line, signal.take());
+    }
+
+    /// `true` once the engine's table goes.
+    pub fn ending(&self) -> bool {
+        self.executor.is_ending()
+    }
+}
+
+/// A condition variable for the lanes of one line: [`Lane::until`], [`Lane::raise`]. The condition itself is kept
+/// elsewhere, under the target's own lock or in atomics.
+#[derive(Default)]
+pub struct Signal {
+    /// The lanes that wait, a bit each.
+    waiting: AtomicU32,
+}
+
+impl Signal {
+    /// A signal that no lane waits for.
+    pub const fn new() -> Signal {
+        Signal { waiting: AtomicU32::new(0) }
+    }
+
+    /// The lanes that waited, a bit each; they wait no more.
+    pub(crate) fn take(&self) -> u32 {
+        self.waiting.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Lane {
+    /// Waits until `condition` gives something. It is asked at once and whenever `signal` is
+    /// raised; it must not sleep.
+    pub async fn until<T>(
+        &mut self,
+        signal: &Signal,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> T {
+        poll_fn(|_| match self.look(signal, &mut condition) {
+            Some(found) => Poll::Ready(found),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Waits as [`Lane::until`] does; `None` when the device is being suspended first.
+    pub async fn until_stopping<T>(
+        &mut self,
+        signal: &Signal,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        poll_fn(|_| match self.look(signal, &mut condition) {
+            Some(found) => Poll::Ready(Some(found)),
+            None if self.stopping() => Poll::Ready(None),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Waits as [`Lane::until`] does; `None` when a moment of [`Lane::now`]'s clock comes, or the device is being
+    /// suspended, first.
+    pub async fn until_moment<T>(
+        &mut self,
+        signal: &Signal,
+        moment: u32,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let state = self.executor.lane_state(self.number)?;
+        let found = poll_fn(|_| {
+            if let Some(found) = self.look(signal, &mut condition) {
+                return Poll::Ready(Some(found));
+            }
+            let left = moment.wrapping_sub(self.executor.host().now());
+            if left == 0 || left > u32::MAX / 2 || self.stopping() {
+                return Poll::Ready(None);
+            }
+            state.sleep(Some(moment));
+            Poll::Pending
+        })
+        .await;
+        state.sleep(None);
+        found
+    }
+
+    fn look<T>(&self, signal: &Signal, condition: &mut impl FnMut() -> Option<T>) -> Option<T> {
+        // First the bit, then the look: a context changes the condition before it raises the signal.
+        signal.waiting.fetch_or(self.bit, Ordering::SeqCst);
+        let found = condition();
+        if found.is_some() {
+            signal.waiting.fetch_and(!self.bit, Ordering::SeqCst);
+        }
+        found
+    }
+
+    /// Has the lanes that wait for a signal look again.
+    pub fn raise(&self, signal: &Signal) {
+        self.executor.wake_all(self.line, signal.take());
+    }
+}

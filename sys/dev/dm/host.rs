@@ -53,7 +53,7 @@ pub enum End {
 }
 
 /// A lane's request to the host. Data moves in with the request and comes back with the answer,
-/// so that nobody touches it while a component may.
+/// so that the lane does not touch it while a component may.
 pub enum Request {
     /// Read into bytes `at..at + bytes` of `data`, from one place.
     Read {
@@ -155,7 +155,7 @@ pub trait Host: Any + Send + Sync {
     fn forward_each(&self, job: &JobInfo, to: &[Place]);
 
     /// Sends a write to one place, with `data` in the place of the job's own, and FUA if the job has it.
-    /// Until the place has answered nobody else touches them; then the host calls [`Executor::answered`], as for
+    /// Until the place has answered they are not touched; then the host calls [`Executor::answered`], as for
     /// [`Host::forward_each`].
     fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place);
 
@@ -168,11 +168,11 @@ pub trait Host: Any + Send + Sync {
 
     /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
     /// [`Executor::wait_for_number`]; `false` if there is none. Has threads look again that wait for one. Called where
-    /// somebody was counted in, by one caller at a time. Context: as for [`Host::end`].
+    /// a sender was counted in, by one caller at a time. Context: as for [`Host::end`].
     fn freed(&self, line: usize) -> bool;
 
-    /// `true` if a component puts a write with FUA on stable storage before it answers; what others
-    /// were sent is there after a flush only.
+    /// `true` if a component puts a write with FUA on stable storage before it answers; what another component
+    /// was sent is there after a flush only.
     fn keeps_fua(&self, component: ComponentIndex) -> bool;
 
     /// `true` in a thread that may compute for some time, and use the FPU, for a job that is at its sender

@@ -11,7 +11,7 @@ use dm_core::lane::Outcome;
 /// for one request after the other, and may be added to from any context.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// Places that have not answered, and one for whoever is sending where it says so.
+    /// The number of places that have not answered, and one for the request's sender while it is still sending.
     pending: AtomicUsize,
     /// A bit for each place that failed.
     failed: AtomicU32,
@@ -32,7 +32,7 @@ impl Answers {
         self.pending.load(Ordering::Relaxed) != 0
     }
 
-    /// Adds the answer of a place, which is given as a bit; 0 for whoever was sending. `true` if it is the
+    /// Adds the answer of a place, which is given as a bit; 0 for the request's sender. `true` if it is the
     /// last: then all is the caller's.
     pub(super) fn add(&self, place: u32, result: Result<(), Errno>) -> bool {
         if let Err(errno) = result {
@@ -47,7 +47,7 @@ impl Answers {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Adds the answer of a place, by its number, that could not be sent to. It is not the last: whoever was sending
+    /// Adds the answer of a place, by its number, that could not be sent to. It is not the last: the request's sender
     /// is.
     #[cold]
     pub(super) fn add_lost(&self, place: usize) {

@@ -215,7 +215,7 @@ impl TableIo {
         places: &[Place],
         fill: impl Fn(*mut sys::buf, Place) -> Result<(), Errno>,
     ) {
-        // One more for whoever is sending.
+        // One more for this sender.
         cell.answers.begin(places.len().saturating_add(1));
         for (at, place) in places.iter().enumerate() {
             let device = self.device(place.component);
@@ -233,7 +233,7 @@ impl TableIo {
             }
         }
         if cell.answers.add(0, Ok(())) {
-            // The lane looks when this returns; nobody has to have it polled.
+            // The lane looks when this returns; it need not be woken.
             cell.state.store(DONE, Ordering::Release);
         }
     }
@@ -298,7 +298,7 @@ fn small(length: Sector) -> Option<u32> {
 unsafe extern "C" fn lane_done(buf: *mut sys::buf) {
     // SAFETY: the buffer is the first field of an `Inner`, whose table stays while its lanes have
     // requests: the threads that poll them keep it. Once the last place is done they may end, and
-    // whoever ends them waits for the slot's count, which stays.
+    // the table's end waits for the slot's count, which stays.
     unsafe {
         let inner = buf.cast::<Inner>();
         let outcome = buf::nested_result(buf).map_err(|(_, errno)| errno);

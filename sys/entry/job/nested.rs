@@ -54,7 +54,7 @@ impl Nested {
     }
 
     pub(super) fn belong_to(&self, table: *const TableIo) {
-        // SAFETY: nobody uses the buffer before its table is complete.
+        // SAFETY: the buffer is not used before its table is complete.
         unsafe { (*self.0.get()).table = table };
     }
 }

@@ -196,7 +196,7 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Counts a background lane in, if the engine runs. The answer tells this run from others.
+    /// Counts a background lane in, if the engine runs. The answer tells this run from later ones.
     pub(crate) fn run_begins(&self, line: usize) -> Option<u32> {
         let line = self.lines.get(line)?;
         // Before the look: a suspend that comes in between is another's run.

@@ -19,7 +19,8 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
-use super::pieces::{Child, Journey, Parent, Split};
+use super::journey::Journey;
+use super::pieces::{Child, Parent, Split};
 use super::slot::Slot;
 use super::split::sector_at;
 use crate::netbsd::buf::{self, Io};

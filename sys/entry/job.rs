@@ -28,7 +28,8 @@ use dm_core::target::ComponentIndex;
 use dm_core::units::{DEV_BSIZE, Minor, Sector};
 
 use super::component::Disk;
-use super::pieces::{Journey, Split};
+use super::journey::Journey;
+use super::pieces::Split;
 use super::slot::Slot;
 use crate::entry::io::parker::Parker;
 use crate::netbsd::buf::Io;

@@ -15,7 +15,7 @@ use dm_core::units::{Dev, Sector};
 
 use super::global;
 use super::io::Door;
-use super::pieces::Journey;
+use super::journey::Journey;
 use super::slot::Slot;
 use crate::netbsd::buf::Io;
 use crate::netbsd::disk::{Disk, default_label};

@@ -5,7 +5,7 @@
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
 //! module(9), `ioctl.rs` the ioctls of a disk and of the control node, `label.rs` the device's own
 //! label; `strategy.rs` is the I/O path down, `split.rs` that of an I/O in several pieces, `completion.rs` the way back, `pieces.rs` what I/O is made
-//! of meanwhile, `slot.rs` a device's part in it, `minors.rs` all of these by minor, `io/` the gate and
+//! of meanwhile, `journey.rs` what it carries from the gate to its end, `slot.rs` a device's part in it, `minors.rs` all of these by minor, `io/` the gate and
 //! the reserve, `job.rs` and `job/` I/O that targets serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits
 //! for this kernel, `component.rs` is an opened component.
 
@@ -16,6 +16,7 @@ pub mod devsw;
 pub mod io;
 pub mod ioctl;
 pub mod job;
+mod journey;
 pub mod kernel;
 mod label;
 mod minors;

@@ -8,21 +8,21 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use dm_core::Errno;
 use dm_core::tracker::Tracker;
 use dm_core::units::Sector;
 
+#[cfg(doc)]
 use super::completion::{done, track_done};
-use super::io::Pass;
 use super::io::queue::{Ordered, Queue};
-use super::job::{self, job_done};
+use super::journey::Journey;
 use super::slot::{Local, Slot};
 use super::{Global, global, in_use};
 use crate::netbsd::buf::{self, Io, IoQueue};
 use crate::netbsd::pool_cache::Pooled;
-use crate::netbsd::{cpu, sys};
+use crate::netbsd::sys;
 
 /// A nested buffer with what its completion needs. Constructed once, by the pool: the buffer's own lock and
 /// condition variables stay initialised from one I/O to the next.
@@ -61,103 +61,6 @@ pub(super) enum Parent {
     Whole(Io, Journey),
     /// A piece of one that is split, and where in it the piece begins, in bytes.
     Piece(NonNull<Split>, u32),
-}
-
-/// An I/O's state from the gate to its completion, which may be in another thread and on another CPU than it
-/// began.
-///
-/// # Invariants
-/// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
-/// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
-pub(crate) struct Journey {
-    /// The I/O's reference to what is behind the gate: the table, and the components it has open.
-    pub(super) pass: Pass<'static, Local>,
-    /// When the I/O came, in ticks.
-    pub(super) came: i32,
-    /// `true` once it has failed, and was mapped again as targets say that have something else to try.
-    pub(super) again: bool,
-    /// AT_SENDER → LET_GO ([`Journey::leaves_sender`]), or IMPATIENT from the start. Written by the I/O's sender, or a
-    /// split's, only.
-    manner: AtomicU8,
-}
-
-/// The I/O is with its sender, in whose thread targets may compute.
-const AT_SENDER: u8 = 0;
-/// Another context than its sender's has let the I/O go on.
-const LET_GO: u8 = 1;
-/// The I/O is not to wait at a gate, here or below, but fails with EAGAIN there; no target computes for it in its
-/// sender's thread.
-const IMPATIENT: u8 = 2;
-
-impl Journey {
-    /// The journey of an I/O that has just entered with this pass.
-    #[inline]
-    pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
-        Journey { pass, came: cpu::ticks(), again: false, manner: AtomicU8::new(AT_SENDER) }
-    }
-
-    /// The journey of an I/O that does not wait at a gate.
-    pub(crate) fn impatient(pass: Pass<'static, Local>) -> Journey {
-        Journey { manner: AtomicU8::new(IMPATIENT), ..Journey::new(pass) }
-    }
-
-    /// Has targets compute nothing in the calling thread or soft interrupt, which lets I/O of other threads go on: it would
-    /// compute for as long as they send more.
-    pub(crate) fn leaves_sender(&self) {
-        if self.is_at_sender() {
-            self.manner.store(LET_GO, Ordering::Relaxed);
-        }
-    }
-
-    /// `true` while the I/O is with its sender.
-    #[inline]
-    pub(super) fn is_at_sender(&self) -> bool {
-        self.manner.load(Ordering::Relaxed) == AT_SENDER
-    }
-
-    /// `true` if the I/O is not to wait at a gate.
-    pub(super) fn is_impatient(&self) -> bool {
-        self.manner.load(Ordering::Relaxed) == IMPATIENT
-    }
-}
-
-/// The minor of the device that an impatient I/O came to, when `io` is a part of it, perhaps through
-/// several of our devices; `None` for a part of any other. Another driver's device in between hides
-/// it.
-#[cold]
-pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
-    above(io).find(|(_, journey)| journey.is_impatient()).map(|(io, _)| io.dev().minor())
-}
-
-/// `true` unless `io` is a part of one, perhaps through several of our devices, that another context than its sender's
-/// lets go on. What a lane sends is at its sender: the lane.
-#[inline(never)]
-pub(super) fn is_at_sender(io: &Io) -> bool {
-    above(io).all(|(_, journey)| journey.is_at_sender())
-}
-
-/// The I/Os of our devices that `io` is a part of, the nearest first, with their journeys. They end at what another
-/// driver sends, or a lane.
-fn above(io: &Io) -> impl Iterator<Item = (&Io, &Journey)> {
-    // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
-    // followed here stays, and is not written to, but for a journey's atomic: b_iodone and `parent`, or a job's record,
-    // were set before the buffer was sent, and a split's `whole` is taken by the last of its pieces.
-    let whole = |io: &Io| unsafe {
-        let buf: *const sys::buf = io.as_ptr();
-        let iodone = (*buf).b_iodone?;
-        let is = |other: buf::Done| ptr::fn_addr_eq(iodone, other);
-        if is(done) || is(track_done) {
-            match (*buf.cast::<Child>()).parent.assume_init_ref() {
-                Parent::Whole(io, journey) => Some((io, journey)),
-                Parent::Piece(split, _) => whole_of(*split),
-            }
-        } else if is(job_done) {
-            job::whole_of(buf)
-        } else {
-            None
-        }
-    };
-    core::iter::successors(whole(io), move |(io, _)| whole(io))
 }
 
 /// The I/O that is split, and its journey.

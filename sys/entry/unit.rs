@@ -15,8 +15,8 @@ use dm_core::kernel::{self, Geometry, LiveTable};
 use dm_core::units::{Minor, Sector};
 
 use super::io::Door;
+use super::journey::Journey;
 use super::kernel::NetBsd;
-use super::pieces::Journey;
 use super::slot::{Current, Slot};
 use super::{dm_device_count, global, in_use};
 use crate::netbsd::disk::Disk;

@@ -11,7 +11,8 @@ use dm_core::job::{JobInfo, Place};
 
 use super::nested::Inner;
 use super::{JobCell, JobParent, TableIo};
-use crate::entry::pieces::{self, Journey};
+use crate::entry::journey::Journey;
+use crate::entry::pieces;
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::sys;
 

@@ -21,7 +21,7 @@ use dm_core::units::{Minor, Sector, SectorRange};
 use super::TableIo;
 use super::parent::{GIVEN_BACK, JobParent};
 use crate::entry::io::parker::Parker;
-use crate::entry::{dm_background_share, pieces};
+use crate::entry::{dm_background_share, journey};
 use crate::netbsd::cpu::Text;
 use crate::netbsd::kthread::Thread;
 use crate::netbsd::{cpu, sys};
@@ -166,7 +166,7 @@ impl Host for TableIo {
     fn may_compute(&self, job: usize) -> bool {
         // SAFETY: the caller has the job, so that its cell is the caller's.
         let part = unsafe { (*self.job(job).parent.get()).part() };
-        cpu::in_thread() && part.is_none_or(|(io, ..)| pieces::is_at_sender(io))
+        cpu::in_thread() && part.is_none_or(|(io, ..)| journey::is_at_sender(io))
     }
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {

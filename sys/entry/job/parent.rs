@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use dm_core::{Errno, errno};
 
 use super::TableIo;
-use crate::entry::pieces::{self, Journey, Split};
+use crate::entry::journey::Journey;
+use crate::entry::pieces::{self, Split};
 use crate::netbsd::buf::Io;
 
 /// The I/O, or the thread, that a job stands for.

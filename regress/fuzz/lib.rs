@@ -9,6 +9,7 @@ pub mod dictionaries;
 pub mod hosted;
 pub mod luks;
 pub mod sequences;
+pub mod stores;
 pub mod table;
 
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("requests", hosted::requests),
     ("sequences", sequences::run),
     ("luks", luks::run),
+    ("stores", stores::run),
 ];

@@ -100,6 +100,11 @@ fn sequences() {
 }
 
 #[test]
+fn stores() {
+    run("stores", SLOW);
+}
+
+#[test]
 fn luks() {
     run("luks", QUICK);
 }

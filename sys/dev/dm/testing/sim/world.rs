@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::TypeId;
@@ -220,6 +220,16 @@ impl World {
         self.with(|state| state.devices[device].may_fail = may);
     }
 
+    /// Nobody knows any more what a device shows, and which of its I/O fails.
+    pub fn promise_nothing(&self, device: usize) {
+        self.with(|state| {
+            let device = &mut state.devices[device];
+            device.model.lost = true;
+            device.may_fail = true;
+            device.failing.clear();
+        });
+    }
+
     /// Writes and discards on the device must fail, and reads that fail give nothing wrong either.
     pub fn read_only(&self, device: usize) {
         self.with(|state| state.devices[device].read_only = true);
@@ -278,6 +288,14 @@ impl World {
     /// # Panics
     /// When there is anything wrong with it.
     pub fn load(&self, device: usize, text: &str) -> Loaded {
+        self.try_load(device, text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// [`World::load`] of a table that may be refused.
+    ///
+    /// # Errors
+    /// What the driver says of it.
+    pub fn try_load(&self, device: usize, text: &str) -> Result<Loaded, String> {
         self.tell(|| format!("table for device {device}: {}", text.trim().replace('\n', "; ")));
         let opener = Disks(self);
         let mut builder = Builder::with_types(&opener, self.types);
@@ -287,13 +305,11 @@ impl World {
             let (start, length) = (word().parse(), word().parse());
             let (start, length) = (start.expect("a start"), length.expect("a length"));
             let (kind, params) = (word(), word());
-            if let Err(error) = builder.line(start, length, kind, params) {
-                panic!("{line}: {error}");
-            }
+            builder.line(start, length, kind, params).map_err(|error| error.to_string())?;
         }
-        let mut table = builder.build().unwrap_or_else(|error| panic!("{text}: {error}"));
+        let mut table = builder.build().map_err(|error| error.to_string())?;
         if table.serving().is_empty() {
-            return Loaded { table: Arc::new(table), host: None };
+            return Ok(Loaded { table: Arc::new(table), host: None });
         }
         let plan = executor::plan(table.serving()).expect("a plan");
         let ready = Arc::new(Ready::new(&plan.runners, plan.threads));
@@ -312,7 +328,7 @@ impl World {
         let (engine, runners) = Executor::new(host.clone(), ready, serving, raise);
         crate::host::Host::run(host.clone(), runners).expect("threads");
         table.set_engine(engine);
-        Loaded { table: Arc::new(table), host: Some(host.number) }
+        Ok(Loaded { table: Arc::new(table), host: Some(host.number) })
     }
 
     /// Has a device hold new I/O and waits until what is under way has ended; stops its table.
@@ -397,27 +413,11 @@ impl World {
     /// # Panics
     /// When it does not start though no disk has failed.
     pub fn swap(&self, device: usize, new: Loaded) -> Result<(), Errno> {
-        self.tell(|| format!("device {device} is resumed with the new table"));
-        match self.start(&new) {
-            Ok(()) => {
-                let size = new.table.size().0;
-                let old = self.with(|state| {
-                    let now = state.tick();
-                    let device = &mut state.devices[device];
-                    if device.model.sectors() != size {
-                        device.model.resize(size, now);
-                    }
-                    device.table.replace(new.table)
-                });
-                drop(old);
-                self.shared.release(device);
-                Ok(())
-            }
+        match self.try_swap(device, new) {
+            Ok(()) => Ok(()),
             Err(errno) => {
-                self.tell(|| format!("it does not start: {errno:?}"));
                 let excused = self.is_off() || self.has_failed();
                 assert!(excused, "a table does not start ({errno:?}), though no disk failed");
-                drop(new);
                 if self.resume(device).is_err() && !self.is_off() && self.choose(|r| r.chance(1, 2))
                 {
                     // As the driver does, when it had not been suspended before.
@@ -426,6 +426,30 @@ impl World {
                 Err(errno)
             }
         }
+    }
+
+    /// [`World::swap`] to a table that may not start: what is on a disk may not be for it. The device stays suspended then.
+    ///
+    /// # Errors
+    /// Why it did not start.
+    pub fn try_swap(&self, device: usize, new: Loaded) -> Result<(), Errno> {
+        self.tell(|| format!("device {device} is resumed with the new table"));
+        if let Err(errno) = self.start(&new) {
+            self.tell(|| format!("it does not start: {errno:?}"));
+            return Err(errno);
+        }
+        let size = new.table.size().0;
+        let old = self.with(|state| {
+            let now = state.tick();
+            let device = &mut state.devices[device];
+            if device.model.sectors() != size {
+                device.model.resize(size, now);
+            }
+            device.table.replace(new.table)
+        });
+        drop(old);
+        self.shared.release(device);
+        Ok(())
     }
 
     /// Resumes a device that is suspended, with the table it has.

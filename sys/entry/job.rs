@@ -96,7 +96,7 @@ pub struct TableIo {
     ending: AtomicBool,
     /// The lock under which [`Host::wait`] asks whether it is over.
     control: SpinMutex<()>,
-    /// What a thread in [`Host::wait`] waits for may have come. With `control`.
+    /// Broadcast when what a thread in [`Host::wait`] waits for may have come. With `control`.
     told: Condvar,
 }
 

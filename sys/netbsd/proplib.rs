@@ -132,7 +132,7 @@ impl Dictionary {
 struct Contents {
     iterator: NonNull<sys::_prop_object_iterator>,
     container: NonNull<c_void>,
-    /// It gives the keys of a dictionary, not what they name.
+    /// The iterator gives the keys of a dictionary, not what they name.
     keys: bool,
 }
 

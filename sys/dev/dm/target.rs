@@ -74,7 +74,7 @@ impl IoRange {
 /// range's; whatever is left is asked for again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mapping<'t> {
-    /// They are `length` sectors of a component, from `start` on.
+    /// The sectors are `length` sectors of a component, from `start` on.
     Send {
         /// The component.
         component: ComponentIndex,
@@ -83,7 +83,7 @@ pub enum Mapping<'t> {
         /// The number of sectors.
         length: Sector,
     },
-    /// They are sectors of a component, as with `Send`. A tracker of the target's has counted the I/O in, and counts it
+    /// The sectors are those of a component, as with `Send`. A tracker of the target's has counted the I/O in, and counts it
     /// out when it is over; if the tracker says so, the target is asked then, with [`Target::untrack`]. Reads only.
     Track {
         /// The component.
@@ -95,19 +95,19 @@ pub enum Mapping<'t> {
         /// The count, which is that of [`Target::tracker`] for these sectors.
         tracker: &'t Tracker,
     },
-    /// They read as zeroes, and a write of them is dropped.
+    /// The sectors read as zeroes, and a write of them is dropped.
     Zero {
         /// The number of sectors.
         length: Sector,
     },
-    /// They fail.
+    /// I/O of the sectors fails.
     Fail {
         /// The number of sectors.
         length: Sector,
         /// The error.
         error: Errno,
     },
-    /// The target serves them itself, as one job: see [`Worker`].
+    /// The target serves the sectors itself, as one job: see [`Worker`].
     Take {
         /// The number of sectors.
         length: Sector,

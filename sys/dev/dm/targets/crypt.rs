@@ -81,19 +81,27 @@ const THREADS: usize = 8;
 /// Jobs at one time.
 const JOBS: usize = 64;
 
+/// A `crypt` line.
 struct Crypt {
+    /// The kernel's AES.
     aes: &'static dyn Aes,
+    /// The cipher that the table names.
     cipher: Cipher,
+    /// The features that the table names.
     features: Features,
     /// Bytes of the key.
     key_size: usize,
     /// Added to each sector's number before its IV is made; the sum wraps.
     iv_offset: u64,
+    /// The component.
     component: ComponentIndex,
+    /// The first sector there.
     offset: Sector,
+    /// The number of threads that the line asks for.
     threads: usize,
+    /// Memory that senders' threads encrypt into.
     write_buffers: WriteBuffers,
-    /// Empty after `key wipe`.
+    /// The keys; `None` after `key wipe`.
     keys: Spin<Option<Arc<Keys>>>,
     /// `true` from `start` to `stop`: the key stays as it is.
     running: AtomicBool,

@@ -50,7 +50,7 @@ use origin::Origin;
 use params::{Features, invalid, new, parse};
 use runs::{FoundRun, NOWHERE};
 
-/// What a table calls `snapshot`.
+/// The target type `snapshot`.
 pub static TYPE: TargetType = TargetType { name: "snapshot", version: [1, 16, 0], new };
 
 /// Jobs of a line, of an origin or a snapshot.

@@ -20,7 +20,7 @@ struct Unstriped {
     chunk: NonZeroU64,
     /// The number of stripes.
     count: NonZeroU64,
-    /// The one that the line shows, counted from 0.
+    /// The stripe that the line shows, counted from 0.
     index: u64,
 }
 

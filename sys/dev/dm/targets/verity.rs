@@ -56,12 +56,15 @@ const BATCH: u32 = 64 * 1024;
 
 /// A `verity` line.
 struct Verity {
+    /// The line's parameters.
     params: Params,
+    /// The shape of the tree of digests.
     tree: Tree,
     /// The digest of a block of zeroes, where such blocks are not compared.
     zeroes: Option<Digest>,
     /// A bit for each data block that was right, with `check_at_most_once`.
     seen: Option<SharedBits>,
+    /// Hash blocks that were verified.
     cache: Spin<Cache>,
     /// Raised when a hash block is not being loaded any more.
     loaded: Signal,
@@ -69,7 +72,7 @@ struct Verity {
     corrupted: AtomicBool,
     /// The number of wrong blocks that the console was told of.
     told: AtomicU32,
-    /// Threads that serve: one for each CPU, as far as there are lanes.
+    /// The number of threads that the line asks for: one for each CPU, as far as there are lanes.
     threads: usize,
 }
 

@@ -21,7 +21,7 @@ pub fn words(bits: u64) -> usize {
 pub struct Bits(pub Box<[u32]>);
 
 impl Bits {
-    /// So many bits, all clear.
+    /// A bitmap of `bits` bits, all clear.
     pub fn new(bits: u64) -> Bits {
         Bits(vec![0; words(bits)].into())
     }
@@ -73,7 +73,7 @@ impl Bits {
 pub struct SharedBits(Box<[AtomicU32]>);
 
 impl SharedBits {
-    /// So many bits, all clear.
+    /// A bitmap of `bits` bits, all clear.
     pub fn new(bits: u64) -> SharedBits {
         SharedBits((0..words(bits)).map(|_| AtomicU32::new(0)).collect())
     }

@@ -62,33 +62,34 @@ pub const BYTES: usize = size_of::<Cow>()
     + size_of::<[Tracker; READS]>()
     + limits::SNAPSHOT_BLOCKS * (size_of::<usize>() + size_of::<Share>());
 
-/// How a store is kept.
+/// The kinds of store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// On its device, in Linux's form.
+    /// The store is on its device, in Linux's form.
     Persistent {
         /// `true` if a full store fails writes of the snapshot, and not the snapshot.
         overflow: bool,
     },
-    /// In memory: only the data are on the device.
+    /// The exceptions are in memory: only the data are on the device.
     Transient,
 }
 
 /// The states of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Health {
-    /// It is what it should be.
+    /// The snapshot is what it should be.
     Good,
-    /// It is not any more, and its store does not say so yet.
+    /// The snapshot is not what it should be any more, and its store does not say so yet.
     Failing,
-    /// It is lost.
+    /// The snapshot is lost.
     Invalid,
 }
 
 /// The state that all tables on one store share.
 pub struct Cow {
+    /// What changes, behind its lock, and the part of it that is read without.
     pub state: Shared,
-    /// Reads of the origin under way, by chunk.
+    /// Trackers of the origin's reads under way, by chunk, of which several share one.
     reads: Box<[Tracker; READS]>,
 }
 

@@ -104,7 +104,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// That of chunks of so many sectors: a power of two of which there are at most 2^31 bytes.
+    /// The geometry of chunks of `chunk` sectors; `None` unless that is a power of two, with at most 2^31 bytes.
     pub fn new(chunk: u32) -> Option<Geometry> {
         let fits = chunk.is_power_of_two() && chunk <= i32::MAX as u32 / DEV_BSIZE;
         fits.then_some(Geometry { shift: chunk.trailing_zeros() })

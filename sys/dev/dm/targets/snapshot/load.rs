@@ -40,7 +40,7 @@ struct Reading {
     /// The chunk behind the highest.
     next_free: u64,
     dense: bool,
-    /// Those that are not in the tree yet.
+    /// Exceptions that are not in the tree yet.
     batch: Batch,
 }
 

@@ -22,7 +22,7 @@ use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 
-/// What a table calls `snapshot-merge`.
+/// The target type `snapshot-merge`.
 pub static TYPE: TargetType = TargetType { name: "snapshot-merge", version: [1, 5, 0], new };
 
 /// Resident lanes: those that end what was begun before merging was.
@@ -144,7 +144,8 @@ impl Target for Merge {
         self.of.extents(length, each);
     }
 
-    /// What is on the origin shows there, or will. Of the store only what was given to it is written.
+    /// Names the origin's sectors only, since what is on the origin shows in the line, or will. Of the store only chunks that were
+    /// given to it are written.
     fn locate(
         &self,
         component: ComponentIndex,

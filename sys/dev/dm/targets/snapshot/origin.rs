@@ -19,7 +19,7 @@ use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 
-/// What a table calls `snapshot-origin`.
+/// The target type `snapshot-origin`.
 pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1, 9, 0], new };
 
 /// An origin's device, as all lines see it that use it: the registry has one for each device.

@@ -55,10 +55,11 @@ const LONGEST: u64 = 1 << 16;
 pub struct Runs {
     /// The nodes. They are changed here alone.
     tree: Arc<Tree>,
-    /// Nodes that have been in use: the first of them all.
+    /// The number of nodes that have been in use: they are the first of all.
     used: usize,
-    /// Those of them that are not any more, and the number of the first.
+    /// The number of nodes that have been in use and are not any more.
     freed: usize,
+    /// The first of those, by its number.
     free: u64,
     /// Nodes in use that are branches.
     branches: usize,

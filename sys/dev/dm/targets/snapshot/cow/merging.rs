@@ -59,9 +59,9 @@ pub enum Put {
     Store(FoundRun),
     /// On the origin.
     Origin,
-    /// It must wait, and look again.
+    /// Nowhere yet: the I/O must wait, and ask again.
     Wait,
-    /// It fails.
+    /// Nowhere: the I/O fails.
     Fail,
 }
 

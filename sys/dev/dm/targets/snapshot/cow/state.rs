@@ -16,11 +16,11 @@ use crate::targets::snapshot::format::{ENTRY, Exception, Geometry};
 use crate::targets::snapshot::runs::Runs;
 use crate::units::Dev;
 
-/// Everything that changes about a snapshot.
+/// Everything that changes about a snapshot. All fields: under the lock of [`Cow::state`](super::Cow::state).
 pub struct State {
-    /// The origin's device, while a table uses this.
+    /// The origin's device, while a table uses the store.
     pub origin: Option<Dev>,
-    /// Tables that use this.
+    /// The number of tables that use the store: two while one is exchanged for the other.
     pub tables: u32,
     /// The table whose lanes do the work.
     pub keeper: Option<Keeper>,
@@ -32,41 +32,49 @@ pub struct State {
     pub loaded: bool,
     /// `true` once the keeper's table goes: no new exception is begun.
     pub closing: bool,
+    /// The kind of store.
     pub kind: Kind,
+    /// The size of chunks.
     pub geometry: Geometry,
-    /// Sectors of the snapshot, of the origin, of the store's device.
+    /// Sectors of the snapshot.
     pub length: Sector,
+    /// Sectors of the origin's device.
     pub origin_size: Sector,
+    /// Sectors of the store's device.
     pub cow_size: Sector,
-    /// While the keeper merges the snapshot into its origin: how far that is.
+    /// How far the keeper has merged the snapshot into its origin, while it does.
     pub merging: Option<Merging>,
     /// The store's size when it was found to be too small; it is asked again before a snapshot fails for that.
     pub full_at: Option<Sector>,
+    /// `true` if the lane that commits is to ask for the size of the store's device.
     pub ask_size: bool,
     /// `true` if areas may lie behind the end of the store's device: nothing is added to it.
     pub sealed: bool,
+    /// The state of the snapshot's content.
     pub health: Health,
+    /// `true` once a store of kind PO was full: writes of the snapshot fail.
     pub overflow: bool,
-    /// A lane commits, or marks the store: of the keeper's table, or of the one before, until it is done.
+    /// `true` while a lane commits, or marks the store: of the keeper's table, or of the one before.
     pub busy: bool,
-    /// An event is to be raised.
+    /// `true` if an event is to be raised.
     pub event: bool,
+    /// The exceptions that are visible.
     pub runs: Runs,
-    /// What is paid for the blocks of `runs`.
+    /// The memory that was taken for the blocks of `runs`.
     pub(super) paid: Vec<Share>,
-    /// No more memory is to be had.
+    /// `true` if no more memory is to be had.
     pub starved: bool,
     /// The next chunk of the store to be given out, if it is not below `floor`.
     pub next_free: u64,
     /// `true` if the exceptions have the store's chunks in their order, without a gap, as far as the store was read.
     pub dense: bool,
-    /// What is given out next at least: merging sets `next_free` back, as Linux shows it.
+    /// The lowest chunk that may be given out next: merging sets `next_free` back, as Linux shows it.
     pub floor: u64,
-    /// Where the next exception is written.
+    /// The place in the store where the next exception is written.
     pub tail: Tail,
-    /// In the order of their chunks of the store. It has room for [`PENDING`].
+    /// The pending exceptions, in the order of their chunks of the store. There is room for [`PENDING`].
     pub(super) pending: VecDeque<Pending>,
-    /// The number of the first of them.
+    /// The number of the first pending exception.
     pub(super) first: u64,
     /// The sector of the store's device that `tail` lies in, as it is there.
     pub unit: Box<[u8]>,

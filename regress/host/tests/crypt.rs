@@ -306,3 +306,27 @@ fn stacks_of_encrypted_devices_work() {
     same(&found, &plain[128 * SECTOR..], "through both");
     bench.end();
 }
+
+/// A mirror in one table with crypt has a thread that no cipher holds up: the table has one more than crypt alone, and a mirror
+/// alone has one, each beside the one for errands.
+#[test]
+fn a_line_that_does_not_compute_has_a_thread_of_its_own() {
+    let bench = Bench::with(Config { ncpu: 2, ..Config::default() });
+    let _disks = ["wd0", "wd1"].map(|name| bench.disk(name, 4000));
+    bench.create("d");
+    let crypt = format!("0 1000 crypt aes-xts-plain64 {KEY} 0 /dev/wd0 0");
+    let mirror = "1000 1000 mirror core 2 8 nosync 2 /dev/wd0 2000 /dev/wd1 2000";
+    let tables = [
+        (mirror.replacen("1000", "0", 1), 2),
+        (crypt.clone(), 3),
+        (format!("{crypt}\n{mirror}"), 4),
+    ];
+    for (table, threads) in tables {
+        for (call, fails) in [(threads, true), (threads + 1, false)] {
+            bench.machine.faults().fail(dm_host::fault::Site::Kthread, call);
+            assert_eq!(bench.reload("d", &table).is_err(), fails, "{threads} threads: {table}");
+            bench.machine.faults().reset();
+        }
+    }
+    bench.end();
+}

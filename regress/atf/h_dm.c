@@ -507,7 +507,7 @@ do_relabel(int argc __unused, char **argv)
 
 /*
  * label node slice sectors: writes a disklabel, and an MBR before it unless the
- * slice begins at 0, as they lie on i386 and amd64.  disklabel(8) would put it
+ * slice begins at 0, as they lie on i386, amd64 and evbarm.  disklabel(8) would put it
  * where it thinks best.
  */
 static int

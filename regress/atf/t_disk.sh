@@ -230,7 +230,7 @@ removable()
 	vnd=$(tail -n 1 dm.vnds 2>/dev/null)
 	[ -n "$vnd" ] || atf_skip "only a vnd(4) can be forced away"
 	case $(uname -m) in
-	amd64|i386) ;;
+	amd64|i386|evbarm) ;;
 	*) atf_skip "the label is elsewhere on this port" ;;
 	esac
 	$H label $RDISK2 0 20000 || atf_fail "no label written"

@@ -11,7 +11,7 @@ label_disk()
 	local slice=$1
 	dm_disk 1
 	case $(uname -m) in
-	amd64|i386) ;;
+	amd64|i386|evbarm) ;;
 	*) atf_skip "the label is elsewhere on this port" ;;
 	esac
 	$H label $RDISK1 $slice 20000 || atf_fail "no label written"

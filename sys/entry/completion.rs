@@ -19,7 +19,7 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
-use super::journey::Journey;
+use super::journey::{Journey, impatient_origin};
 use super::pieces::{Child, Parent, Split};
 use super::slot::Slot;
 use super::split::sector_at;
@@ -220,6 +220,12 @@ impl Slot {
     /// next table. All of it is sent again then, which does no harm since its sender has not been answered.
     #[cold]
     pub(super) fn hold_again(&'static self, io: Io, journey: Journey) {
+        let own = journey.is_impatient().then(|| self.minor());
+        if let Some(origin) = own.or_else(|| impatient_origin(&io)) {
+            // SAFETY: the journey began at this slot (invariant).
+            unsafe { self.leave(journey.pass) };
+            return self.turn_away(io, origin);
+        }
         match self.gate.hold(io, true) {
             // SAFETY: the journey began at this slot (invariant).
             Ok(()) => unsafe { self.leave(journey.pass) },

@@ -195,8 +195,8 @@ impl BlockDevice {
     /// ioctl's argument.
     ///
     /// # Errors
-    /// Its driver's. A disk without a cache, or one that cannot be written, has nothing to
-    /// do.
+    /// Its driver's. A disk without a cache, or one that cannot be written, has nothing to do. Drivers without one say so in several
+    /// ways: ENOTTY and ENODEV, EINVAL (md(4)'s raw partition), EOPNOTSUPP (xbd(4)).
     pub fn flush(&self, force: c_int) -> Result<(), Errno> {
         if !self.is_open_for_writing() {
             return Ok(());
@@ -204,7 +204,7 @@ impl BlockDevice {
         let mut force = force;
         // SAFETY: DIOCCACHESYNC takes an int.
         match unsafe { self.ioctl(sys::DIOCCACHESYNC as u32, &mut force) } {
-            Err(Errno::ENOTTY | Errno::ENODEV) => Ok(()),
+            Err(Errno::ENOTTY | Errno::ENODEV | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(()),
             result => result,
         }
     }

@@ -337,6 +337,10 @@ fn cache_sync_goes_to_each_component_once() {
     disks[1].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::ENOTTY));
     disks[2].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::ENODEV));
     assert_eq!(sync(), Ok(()));
+    // As the raw partition of md(4) and a disk of xbd(4) without the feature say it.
+    disks[1].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::EINVAL));
+    disks[2].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::EOPNOTSUPP));
+    assert_eq!(sync(), Ok(()));
     let reader = bench.machine.open(dm_host::Node::Character(device.rdev()), Flags::READ).unwrap();
     assert_eq!(reader.ioctl(DIOCCACHESYNC as u64, &mut 0i32), Err(Errno::EBADF));
     // Nor is one that takes no writes, to a writer who was there before.

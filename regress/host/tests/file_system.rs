@@ -186,12 +186,24 @@ fn a_target_that_holds_back_io_lets_go_what_the_file_system_waits_for() {
             second.wait().is_complete(SECTOR),
             "the thread that waits for the file system lets it go"
         );
+        // That thread does not keep a table that another one replaces: it may wait for long.
+        let closes = busy.disk.counters().closes;
+        let control = busy.bench.control.clone();
+        let replace = busy.bench.machine.spawn(move || {
+            let resume = common::Request::on("resume", "d").flags(flags::SKIP_LOCKFS);
+            send(&control, &common::reload("d", "0 1000 zero"))?;
+            send(&control, &resume).map(drop)
+        });
+        assert_eq!(replace.join(), Ok(()));
+        assert_eq!(busy.disk.counters().closes, closes + 1, "closed with its table");
         until("the signal ends the suspend", || {
             !busy.bench.machine.interrupt(lwp) || suspend.is_finished()
         });
         suspend.join()
     });
     assert_eq!(suspend, Err(Errno::EINTR));
+    busy.bench.reload("d", HOUR).unwrap();
+    busy.with("resume", flags::SKIP_LOCKFS);
     let mut third = Io::new(SECTOR);
     third.start(busy.device.dev(), Request::read(3));
     waits("1 0 0");

@@ -47,7 +47,6 @@ mod tests;
 
 pub(crate) use runner::LaneState;
 pub use runner::Runner;
-pub use states::Hastened;
 
 const STOPPED: u8 = 0;
 const RUNNING: u8 = 1;
@@ -72,7 +71,7 @@ pub struct Executor {
     suspends: AtomicU32,
     /// (c) [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
-    /// (a) [`Hastened`] values there are: threads for which jobs do not wait.
+    /// (a) Threads for which jobs do not wait: see [`Executor::hasten`].
     hastened: AtomicU32,
     /// (a) `true` once the table goes.
     ending: AtomicBool,

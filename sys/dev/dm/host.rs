@@ -145,8 +145,9 @@ pub trait Host: Any + Send + Sync {
     /// [`Host::end`].
     fn give_back(&self, job: usize);
 
-    /// Sends a job to a component, whose answer is the job's. On completion the host takes the job's record, calls
-    /// [`Executor::forwarded`], and completes the I/O, in this order: the I/O keeps the table.
+    /// Sends a job to a component, whose answer is the job's. On completion the host takes the job's record, completes
+    /// the I/O, and calls [`Executor::forwarded`], in this order: that may let other I/O go on. Something other than the
+    /// I/O keeps the table until then.
     fn forward(&self, job: &JobInfo, to: Place);
 
     /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's

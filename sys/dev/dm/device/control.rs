@@ -2,10 +2,11 @@
 
 //! The control flag: one thread at a time changes a device's active table or removes the device.
 
+use alloc::sync::{Arc, Weak};
+
 use super::{Device, FileSystem, IoState, State};
 use crate::Errno;
-use crate::executor::{Executor, Hastened};
-use crate::kernel::{Condvar, Kernel, Mutex, Unit};
+use crate::kernel::{Condvar, Kernel, LiveTable, Mutex, Unit};
 use crate::worker::Quiesce;
 
 impl<K: Kernel> Device<K> {
@@ -26,12 +27,14 @@ impl<K: Kernel> Device<K> {
     ) -> Result<Controlled<'_, K>, Errno> {
         loop {
             let state = self.state.lock();
-            let wanted = mounted == FileSystem::Sync && state.active.is_some() && holds(&state);
+            let wanted = mounted == FileSystem::Sync && holds(&state);
+            let active = state.active.as_ref().filter(|_| wanted).map(|l| l.table.clone());
             drop(state);
-            let engine = if wanted { self.engine() } else { None };
-            let hastened = engine.map(|engine| Executor::hasten(engine, how));
+            let wanted = active.is_some();
+            let hastened = active.and_then(|table| Hastened::new(&table, how));
             let suspended = if wanted { self.unit.suspend_file_system()? } else { None };
             if suspended.is_none() {
+                drop(hastened);
                 return Ok((self.control()?, None, None));
             }
             let mut state = self.state.lock();
@@ -42,6 +45,7 @@ impl<K: Kernel> Device<K> {
             }
             drop(state);
             drop(suspended);
+            drop(hastened);
             drop(self.control()?);
         }
     }
@@ -85,7 +89,29 @@ impl<K: Kernel> Device<K> {
 /// The control flag of a device, the file system that is mounted on the device, if that is suspended, and the engine
 /// that was hastened for it.
 pub(super) type Controlled<'d, K> =
-    (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>, Option<Hastened>);
+    (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>, Option<Hastened<K>>);
+
+/// A table whose engine's jobs do not wait, from [`Executor::hasten`](crate::executor::Executor::hasten) on. It does not
+/// keep the table: another thread may put a new one in its place meanwhile, and the old one's components are closed then.
+pub(super) struct Hastened<K: Kernel>(Weak<LiveTable<K>>);
+
+impl<K: Kernel> Hastened<K> {
+    /// Hastens a table's engine, if it has one.
+    fn new(table: &Arc<LiveTable<K>>, how: Quiesce) -> Option<Hastened<K>> {
+        table.engine()?.hasten(how);
+        Some(Hastened(Arc::downgrade(table)))
+    }
+}
+
+impl<K: Kernel> Drop for Hastened<K> {
+    fn drop(&mut self) {
+        // The last reference to the table, if another thread has just dropped its own.
+        let table = self.0.upgrade();
+        if let Some(engine) = table.as_ref().and_then(|table| table.engine()) {
+            engine.hastened_is_over();
+        }
+    }
+}
 
 /// The control flag of a device: the right to change its active table or to remove it.
 #[must_use = "dropped at once, the control flag is free again"]

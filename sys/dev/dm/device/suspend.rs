@@ -109,7 +109,7 @@ impl<K: Kernel> Driver<K> {
 
 impl<K: Kernel> Device<K> {
     /// The engine of the active table, if targets of it serve I/O.
-    pub(super) fn engine(&self) -> Option<Arc<Executor>> {
+    fn engine(&self) -> Option<Arc<Executor>> {
         self.state.lock().active.as_ref()?.table.engine().cloned()
     }
 

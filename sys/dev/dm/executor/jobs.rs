@@ -149,7 +149,7 @@ impl Executor {
     }
 
     /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
-    /// the component's completion, before it answers the I/O.
+    /// the component's completion, after it has answered the I/O.
     pub fn forwarded(&self, info: &JobInfo) {
         self.free(info);
     }

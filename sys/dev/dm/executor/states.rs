@@ -3,7 +3,6 @@
 //! The states of an engine: how it is started, suspended, stopped and ended, and what its control, background and resident lanes
 //! are told of that.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::{Executor, Orders, RUNNING, STOPPED, SUSPENDING, ServingLine};
@@ -16,13 +15,12 @@ impl Executor {
         self.state.load(Ordering::Acquire) == RUNNING
     }
 
-    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and while there is a
-    /// [`Hastened`].
+    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and while jobs are hastened.
     pub(crate) fn is_suspending(&self) -> bool {
         self.state.load(Ordering::Acquire) == SUSPENDING || self.is_hastened()
     }
 
-    /// `true` while there is a [`Hastened`].
+    /// `true` from [`Executor::hasten`] until [`Executor::hastened_is_over`].
     fn is_hastened(&self) -> bool {
         self.hastened.load(Ordering::SeqCst) != 0
     }
@@ -65,14 +63,18 @@ impl Executor {
         self.tell_suspending(how);
     }
 
-    /// Has no job wait for anything but its components until the value is dropped, while new I/O still comes and the
-    /// background goes on: what is done to a job that is held back when the device is suspended is done now. From a
-    /// thread; does not sleep.
-    pub fn hasten(self: Arc<Self>, how: Quiesce) -> Hastened {
+    /// Has no job wait for anything but its components until [`Executor::hastened_is_over`], while new I/O still comes
+    /// and the background goes on: what is done to a job that is held back when the device is suspended is done now.
+    /// From a thread; does not sleep.
+    pub fn hasten(&self, how: Quiesce) {
         // First that jobs must go, then that they are looked at again.
         self.hastened.fetch_add(1, Ordering::SeqCst);
         self.tell_suspending(how);
-        Hastened(self)
+    }
+
+    /// The opposite of [`Executor::hasten`], once for each call.
+    pub fn hastened_is_over(&self) {
+        self.hastened.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Tells every line's target, and has its lanes look again.
@@ -223,15 +225,5 @@ impl Executor {
             line.busy.fetch_sub(1, Ordering::SeqCst);
         }
         self.host.announce();
-    }
-}
-
-/// An engine whose jobs do not wait, from [`Executor::hasten`] on. It may be the last reference to the engine and so to
-/// components: dropped by a thread with no lock held.
-pub struct Hastened(Arc<Executor>);
-
-impl Drop for Hastened {
-    fn drop(&mut self) {
-        self.0.hastened.fetch_sub(1, Ordering::SeqCst);
     }
 }

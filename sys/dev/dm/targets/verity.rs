@@ -207,6 +207,8 @@ impl Worker for Verity {
 
     fn answered(&self, mut job: Job, outcome: Outcome) -> Option<Job> {
         if let Err(errno) = outcome.ok() {
+            // The component may have moved some of it, which nobody has verified.
+            job.with_data(|data| data.fill(0));
             job.fail(errno);
             return None;
         }

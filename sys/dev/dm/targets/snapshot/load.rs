@@ -9,6 +9,7 @@ use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
 use super::runs::{Batch, CHAINS, Chains, Runs, SORTING};
 use super::{Snapshot, bytes};
 use crate::lane::Lane;
+use crate::limits;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
 
@@ -131,6 +132,15 @@ impl Snapshot {
                 let geometry = Geometry::new(chunk).ok_or(Errno::EINVAL)?;
                 let units = [self.unit, self.origin_unit];
                 if units.iter().any(|unit| geometry.chunk() < *unit) {
+                    return Err(Errno::EINVAL);
+                }
+                // The table's own chunks are bounded when it is loaded; these are known now.
+                let chunks = geometry.chunk_of(lane.size(self.store));
+                if chunks > limits::SNAPSHOT_CHUNKS {
+                    lane.say(format_args!(
+                        "the store has too many chunks: {chunks}, of {} at most",
+                        limits::SNAPSHOT_CHUNKS
+                    ));
                     return Err(Errno::EINVAL);
                 }
                 if !valid {

@@ -9,6 +9,9 @@ use crate::job::{Job, Place};
 use crate::lane::Lane;
 use crate::{Errno, Sector};
 
+/// Chunks that a discard looks at before it lets other lanes run.
+const LOOKED_AT: u32 = 1024;
+
 impl Snapshot {
     /// Sends a job to a sector of the store, or fails it where the store has none.
     pub(super) fn forward(&self, job: Job, sector: Option<Sector>) {
@@ -107,8 +110,13 @@ impl Snapshot {
         }
         let (start, end) = (job.start().0, job.start().0.saturating_add(job.length().0));
         let mut result = Ok(());
-        let mut at = start;
+        let (mut at, mut looked_at) = (start, 0u32);
         while at < end && result.is_ok() {
+            // Many chunks may have no exception; the runner has other lanes.
+            looked_at = looked_at.wrapping_add(1);
+            if looked_at.is_multiple_of(LOOKED_AT) {
+                lane.yield_now().await;
+            }
             let (geometry, size, good, found) = {
                 let state = self.cow.state.lock();
                 let chunk = state.geometry.chunk_of(Sector(at));

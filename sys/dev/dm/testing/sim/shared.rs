@@ -383,10 +383,8 @@ impl Shared {
             Owner::Forward { host, engine, info, .. } => {
                 let stretch = state.take_job(host, info.number());
                 drop(state);
-                engine.forwarded(&info);
-                drop(engine);
-                // Last: the I/O is what keeps the table.
                 self.lock().stretch_answered(&stretch, &transfer, result);
+                engine.forwarded(&info);
             }
         }
     }

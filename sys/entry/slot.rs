@@ -16,7 +16,7 @@ use dm_core::Errno;
 use dm_core::host::Completions;
 use dm_core::kernel::LiveTable;
 use dm_core::pdev::Pdev;
-use dm_core::units::Dev;
+use dm_core::units::{Dev, Sector};
 
 use super::io::iogate::IoGate;
 use super::io::reserve::Reserve;
@@ -51,6 +51,11 @@ pub struct Current {
 impl Current {
     /// No table.
     pub(crate) const NOTHING: Current = Current { table: None, read_only: false, host: None };
+
+    /// The size of the table; `None` without one.
+    pub(crate) fn size(&self) -> Option<Sector> {
+        self.table.as_ref().map(|table| table.size())
+    }
 }
 
 /// The part of a slot that each CPU has apart, beside its count in the gate. All of it is atomic: a thread

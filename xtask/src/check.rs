@@ -20,11 +20,12 @@ use rules::{Code, Section, Symbol};
 /// checked arithmetic and panics with their places are what Rust adds. A change that needs more
 /// room says why here.
 ///
-/// The driver of today: amd64 some 471 KiB, i386 431, aarch64 420. Until its targets could serve I/O themselves it had
+/// The driver of today: amd64 some 493 KiB and 4 more as a module, i386 466, aarch64 447. Until its targets could serve I/O themselves it had
 /// 107 KiB; six more targets, lanes (each target's futures are code of its own) and refusals that name
 /// what is wrong with their numbers are 145 KiB of the rest, mirror 50, verity with its hash functions' border 32,
-/// crypt with its ciphers' 30, snapshot-merge 36, and snapshots with the file systems below them most of what is left.
-const BUDGET: u64 = 496 * 1024;
+/// crypt with its ciphers' 30, snapshot-merge 36, and snapshots with the file systems below them most of what is left;
+/// sorting a store's exceptions, and threads that lines have for themselves, 9.
+const BUDGET: u64 = 504 * 1024;
 
 /// The largest stack frame, in bytes. i386 has two pages of stack for a whole system call.
 const FRAME: u64 = 1024;

@@ -273,6 +273,26 @@ fn several_cpus_share_a_line() {
     bench.end();
 }
 
+/// A component's d_strategy may sleep: vnd(4)'s does for some files.
+#[test]
+fn what_waits_for_a_number_is_sent_by_a_thread() {
+    let bench = bench();
+    let disks = ["wd0", "wd1"].map(|name| bench.disk(name, 8000));
+    let table = "0 8000 mirror core 2 8 nosync 2 /dev/wd0 0 /dev/wd1 0";
+    let device = bench.device("d", table);
+    disks[1].sleep_in_strategy();
+    disks[0].hold();
+    // The first have all numbers. The end of each, in a soft interrupt, lets another go on.
+    let mut ios: Vec<Io> = (0..300).map(|_| Io::new(SECTOR)).collect();
+    for (n, io) in ios.iter_mut().enumerate() {
+        io.start(device.dev(), Request::write(n as i64 * 8));
+    }
+    disks[0].release();
+    ios.iter_mut().for_each(|io| assert_eq!(io.wait().error, None));
+    drop(ios);
+    bench.end();
+}
+
 #[test]
 fn what_waits_for_a_number_goes_on_one_after_the_other() {
     const WRITES: usize = 20_000;

@@ -97,6 +97,8 @@ struct ServingLine {
     free: Numbers,
     /// (a) The right to have I/O go on that waits for a number: one context's at a time.
     going_on: InTurn,
+    /// (a) `true` if the control lane is to let I/O go on: a soft interrupt has left it to a thread.
+    left_to_lane: AtomicBool,
     /// (l) The control lane's work.
     orders: Spin<Orders>,
     /// (a) Background lanes that are in [`Worker::background`](crate::worker::Worker::background).
@@ -192,6 +194,7 @@ impl Executor {
                 queues: needs.queues.iter().map(queue).collect(),
                 free: Numbers::new(first_job, needs.jobs),
                 going_on: InTurn::default(),
+                left_to_lane: AtomicBool::new(false),
                 orders: Spin::default(),
                 busy: AtomicU32::new(0),
                 begun: AtomicBool::new(false),

@@ -176,6 +176,9 @@ pub trait Host: Any + Send + Sync {
     /// was sent is there after a flush only.
     fn keeps_fua(&self, component: ComponentIndex) -> bool;
 
+    /// `true` in a thread: not in an interrupt, hard or soft.
+    fn in_thread(&self) -> bool;
+
     /// `true` in a thread that may compute for some time, and use the FPU, for a job that is at its sender
     /// ([`JobInfo::at_sender`]): not in an interrupt, hard or soft, nor where the job is a part of I/O of another device that
     /// is not at its sender.

@@ -164,6 +164,10 @@ impl Host for TableIo {
         unsafe { (*self.job(job).changed.get()).take() }
     }
 
+    fn in_thread(&self) -> bool {
+        cpu::in_thread()
+    }
+
     fn may_compute(&self, job: usize) -> bool {
         // SAFETY: the caller has the job, so that its cell is the caller's.
         let part = unsafe { (*self.job(job).parent.get()).part() };

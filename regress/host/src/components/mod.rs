@@ -144,6 +144,12 @@ impl Disk {
         assert!(done.is_ok(), "{}: cannot write the backing store", self.0.name);
     }
 
+    /// From now on the driver's d_strategy is one that may sleep, as vnd(4)'s is for some files: the machine stops where it
+    /// is called in an interrupt, hard or soft.
+    pub fn sleep_in_strategy(&self) {
+        self.0.sleep_in_strategy();
+    }
+
     /// From now on I/O waits until [`Disk::release`].
     pub fn hold(&self) {
         self.0.hold();

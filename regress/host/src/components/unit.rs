@@ -47,6 +47,8 @@ pub(crate) struct Unit {
     me: Weak<Unit>,
     /// Something is to be looked up before an I/O can complete: faults, or a queue.
     slow: AtomicBool,
+    /// d_strategy sleeps now and then, as vnd(4)'s does.
+    sleeps: AtomicBool,
     /// Detached while it was open.
     pub(super) gone: AtomicBool,
     percpu: [PerCpu; MAXCPUS],
@@ -135,6 +137,7 @@ impl Unit {
             wlabel: AtomicBool::new(false),
             me: me.clone(),
             slow: AtomicBool::new(false),
+            sleeps: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             percpu: [const {
                 PerCpu {
@@ -251,8 +254,14 @@ impl Unit {
     }
 
     pub(super) fn update_slow(&self) {
-        let slow = self.faults.any() || !self.queue.is_inline();
+        let sleeps = self.sleeps.load(Ordering::SeqCst);
+        let slow = sleeps || self.faults.any() || !self.queue.is_inline();
         self.slow.store(slow, Ordering::SeqCst);
+    }
+
+    pub(super) fn sleep_in_strategy(&self) {
+        self.sleeps.store(true, Ordering::SeqCst);
+        self.update_slow();
     }
 
     pub(super) fn hold(&self) {
@@ -341,11 +350,18 @@ impl Unit {
                 0 => _ = percpu.low_priority.fetch_add(1, Ordering::Relaxed),
                 _ => {}
             }
-            if self.slow.load(Ordering::Relaxed)
-                && let Some(me) = self.me.upgrade()
-                && self.queue.push(&me, Pending { bp }).is_none()
-            {
-                return;
+            if self.slow.load(Ordering::Relaxed) {
+                kassert!(
+                    !self.sleeps.load(Ordering::Relaxed)
+                        || lwp::current().context() == lwp::Context::Thread,
+                    "{}: d_strategy sleeps in an interrupt",
+                    self.name
+                );
+                if let Some(me) = self.me.upgrade()
+                    && self.queue.push(&me, Pending { bp }).is_none()
+                {
+                    return;
+                }
             }
             self.finish(bp);
         }

@@ -136,16 +136,29 @@ impl Executor {
     }
 
     /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
-    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere. What goes on
-    /// may end before that returns, and have more go on: one context at a time does it.
+    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere; a soft interrupt leaves
+    /// it to the thread of the line's control lane, as a component's d_strategy may sleep, and as there may be much of
+    /// it. What goes on may end before that returns, and have more go on: one context at a time does it.
     #[cold]
     fn let_go_on(&self, at: usize) {
         let Some(line) = self.lines.get(at) else { return };
+        if !self.host.in_thread() {
+            line.left_to_lane.store(true, Ordering::SeqCst);
+            return self.wake_control(at);
+        }
         line.going_on.ask(|| {
             while line.free.any() && self.host.freed(at) {
                 line.free.waited();
             }
         });
+    }
+
+    /// Lets I/O go on where a soft interrupt has left that to the line's control lane, which calls this whenever it is
+    /// polled and has no order under way: while it has one, no I/O waits, as the device has none.
+    pub(super) fn let_go_on_if_left(&self, at: usize) {
+        if self.lines.get(at).is_some_and(|line| line.left_to_lane.swap(false, Ordering::SeqCst)) {
+            self.let_go_on(at);
+        }
     }
 
     /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in

@@ -153,8 +153,7 @@ impl Executor {
     fn order(&self, at: usize, order: Order) -> Result<(), Errno> {
         let Some(line) = self.lines.get(at) else { return Err(Errno::EIO) };
         *line.orders.lock() = Orders::Given(order);
-        // The control lane is the line's last.
-        self.wake(line.first_lane.saturating_add(self.lanes_of(at)).saturating_sub(1));
+        self.wake_control(at);
         let mut result = Err(Errno::EIO);
         self.host.wait(&mut || {
             let mut orders = line.orders.lock();
@@ -172,8 +171,17 @@ impl Executor {
         result
     }
 
-    /// Takes the order that a line's control lane has been given, if any.
+    /// Has a line's control lane polled, which is its last. From anywhere.
+    pub(super) fn wake_control(&self, at: usize) {
+        if let Some(line) = self.lines.get(at) {
+            self.wake(line.first_lane.saturating_add(self.lanes_of(at)).saturating_sub(1));
+        }
+    }
+
+    /// Takes the order that a line's control lane has been given, if any. Lets I/O go on first, if that was left to the
+    /// lane.
     pub(crate) fn take_order(&self, line: usize) -> Option<Order> {
+        self.let_go_on_if_left(line);
         let mut orders = self.lines.get(line)?.orders.lock();
         match *orders {
             Orders::Given(order) => {

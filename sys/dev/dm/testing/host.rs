@@ -114,6 +114,10 @@ impl Host for FakeHost {
         None
     }
 
+    fn in_thread(&self) -> bool {
+        true
+    }
+
     fn may_compute(&self, _: usize) -> bool {
         true
     }

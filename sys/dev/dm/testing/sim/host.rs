@@ -474,6 +474,10 @@ impl host::Host for Host {
         })
     }
 
+    fn in_thread(&self) -> bool {
+        true
+    }
+
     fn may_compute(&self, _: usize) -> bool {
         self.with(|state, _| state.rng.chance(1, 2))
     }

@@ -49,6 +49,11 @@ impl<K: Kernel> Entry<K> {
 
 /// A reference to an opened component, with its size, sectors, label and mode when the table was loaded. Dropping the
 /// last reference closes the component, and may sleep.
+///
+/// # Invariants
+/// Beside `Pdev`s only the host of the same table has the disk ([`Pdev::share`]), and the table drops its host first. Nothing
+/// that outlives a table keeps its host or its engine: jobs and lanes have ended, and a thread that has hastened the engine has a
+/// weak reference to the table (`device/control.rs`). So the last `Pdev`'s reference is the disk's last.
 pub struct Pdev<K: Kernel> {
     // Empty only while it is being dropped.
     disk: Option<Arc<K::Disk>>,

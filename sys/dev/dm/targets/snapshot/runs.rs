@@ -101,8 +101,10 @@ impl Runs {
     pub fn has_room(&self, insertions: usize) -> bool {
         let used = self.used.saturating_sub(self.freed);
         let leaves = used.saturating_sub(self.branches);
-        // Each splits a leaf at most. One that is there may be full, and what a split has made is full after some
-        // more; so with branches, of which each insertion meets one a level.
+        // A split leaves SLACK free entries at least in both halves. So a leaf is split where it was full before, which each
+        // of those there can be once, or after SLACK insertions into it since; and each insertion splits one leaf at most.
+        // A new leaf is an entry of a branch, to which the same applies: a branch that was full is split if it is on the
+        // way of an insertion, MOST of which are. The root may grow by MOST levels.
         let on_way = insertions.saturating_mul(MOST);
         let leaves = insertions.min(leaves.saturating_add(insertions / SLACK));
         let branches = self.branches.min(on_way).saturating_add(leaves / SLACK);

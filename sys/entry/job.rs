@@ -11,6 +11,18 @@
 //! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an
 //! I/O. This file has the records, and how a job comes; `job/host.rs` is the engine's host, `job/forward.rs` has jobs that go to
 //! components without a lane, `job/lane.rs` lanes' requests, `job/parent.rs` what a job answers.
+//!
+//! A job's I/O keeps its table, by the pass in its journey, until it is answered. That may be in the middle of a function here;
+//! what keeps the table until the function has returned depends on how it was entered:
+//!
+//! | entered by | kept until it returns by |
+//! |---|---|
+//! | the sender of a whole I/O: `Slot::hand_over` | a second pass of its own |
+//! | the sender of a split: `Slot::advance` | its count of the split, whose I/O has the pass |
+//! | the completion of a nested buffer that is not the last | the places that have not answered: the job is not over |
+//! | the completion of the last: `last_done`, `lane_done` | the slot's `completing`, which [`Host::end_threads`] drains |
+//! | a runner, or a thread that does errands | the thread, which [`Host::end_threads`] joins |
+//! | a thread that flushes or discards: `TableIo::barrier` | the caller's reference to the table |
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

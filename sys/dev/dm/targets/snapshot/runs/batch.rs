@@ -9,7 +9,8 @@
 //! is that of their chunks of the store.
 //!
 //! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the tree's do, and go
-//! back there one by one while they are inserted, so that a batch takes no more memory than the tree that it becomes.
+//! back there one by one while they are inserted, so that a batch takes no more memory than the tree that it becomes, unless chunks are
+//! there twice, which a damaged store may have: that may be refused for lack of memory where its tree alone would fit.
 
 use alloc::boxed::Box;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What tables find on their disks when they start: stores of snapshots, and logs of mirrors, as a hostile disk may have
-//! them. In the simulation, where each event follows from the bytes.
+//! Stores of snapshots and logs of mirrors as a hostile disk may have them, and the tables that find them there when they
+//! start. In the simulation, where each event follows from the bytes.
 //!
-//! What a store says is read a second time here, slowly, and what a device shows at first is compared with that. After that
+//! A store is read a second time here, slowly, and the content that a device shows at first is compared with that. After that
 //! the device is used, merged, suspended, exchanged for another and cut off from its power: it may fail, but not hang or panic.
 
 use std::collections::BTreeSet;
@@ -166,7 +166,7 @@ fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// What a store means, as it lies on its disk.
+/// The meaning of a store, as it lies on its disk.
 enum Meaning {
     /// No table takes it.
     Refused,

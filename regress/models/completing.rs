@@ -7,12 +7,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use crate::completing::Completions;
-
-fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(f);
-}
+use crate::model;
 
 /// The count, and what a wrong one is like.
 trait Count: Send + Sync + Default + 'static {
@@ -130,6 +125,8 @@ fn a_drain_does_not_wait_for_newcomers() {
 
 /// Counts with bugs, which the model must find.
 mod wrong {
+    use std::marker::PhantomData;
+
     use super::*;
 
     /// Counts, one or two.
@@ -162,11 +159,15 @@ mod wrong {
         }
     }
 
-    /// Does not look at the count that late contexts of before are in.
+    /// A count that drains as `D` does.
     #[derive(Default)]
-    struct LooksAtOne(Parts);
+    struct Wrong<D>(Parts, PhantomData<D>);
 
-    impl Count for LooksAtOne {
+    trait Drain: Default + Send + Sync + 'static {
+        fn drain(parts: &Parts, pause: &mut dyn FnMut());
+    }
+
+    impl<D: Drain> Count for Wrong<D> {
         type Entered<'c> = Entered<'c>;
 
         fn enter(&self) -> Entered<'_> {
@@ -174,61 +175,59 @@ mod wrong {
         }
 
         fn drain(&self, pause: &mut dyn FnMut()) {
-            let now = self.0.current.load(Ordering::SeqCst);
-            self.0.current.store(1 - now, Ordering::SeqCst);
-            self.0.wait(now, pause);
+            D::drain(&self.0, pause);
+        }
+    }
+
+    /// Does not look at the count that late contexts of before are in.
+    #[derive(Default)]
+    struct LooksAtOne;
+
+    impl Drain for LooksAtOne {
+        fn drain(parts: &Parts, pause: &mut dyn FnMut()) {
+            let now = parts.current.load(Ordering::SeqCst);
+            parts.current.store(1 - now, Ordering::SeqCst);
+            parts.wait(now, pause);
         }
     }
 
     #[test]
     #[should_panic(expected = "used after its end")]
     fn one_that_forgets_late_contexts_is_found() {
-        two_tables_end::<LooksAtOne>();
+        two_tables_end::<Wrong<LooksAtOne>>();
     }
 
     /// Waits before it moves newcomers on, and not after.
     #[derive(Default)]
-    struct WaitsOnce(Parts);
+    struct WaitsOnce;
 
-    impl Count for WaitsOnce {
-        type Entered<'c> = Entered<'c>;
-
-        fn enter(&self) -> Entered<'_> {
-            self.0.enter()
-        }
-
-        fn drain(&self, pause: &mut dyn FnMut()) {
-            let now = self.0.current.load(Ordering::SeqCst);
-            self.0.wait(1 - now, pause);
-            self.0.current.store(1 - now, Ordering::SeqCst);
+    impl Drain for WaitsOnce {
+        fn drain(parts: &Parts, pause: &mut dyn FnMut()) {
+            let now = parts.current.load(Ordering::SeqCst);
+            parts.wait(1 - now, pause);
+            parts.current.store(1 - now, Ordering::SeqCst);
         }
     }
 
     #[test]
     #[should_panic(expected = "used after its end")]
     fn one_that_does_not_wait_is_found() {
-        two_tables_end::<WaitsOnce>();
+        two_tables_end::<Wrong<WaitsOnce>>();
     }
 
     /// Has one count, which other tables' contexts may keep from being 0.
     #[derive(Default)]
-    struct Samples(Parts);
+    struct Samples;
 
-    impl Count for Samples {
-        type Entered<'c> = Entered<'c>;
-
-        fn enter(&self) -> Entered<'_> {
-            self.0.enter()
-        }
-
-        fn drain(&self, pause: &mut dyn FnMut()) {
-            self.0.wait(0, pause);
+    impl Drain for Samples {
+        fn drain(parts: &Parts, pause: &mut dyn FnMut()) {
+            parts.wait(0, pause);
         }
     }
 
     #[test]
     #[should_panic(expected = "waits for newcomers")]
     fn one_that_samples_is_found() {
-        newcomers::<Samples>();
+        newcomers::<Wrong<Samples>>();
     }
 }

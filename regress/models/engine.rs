@@ -12,15 +12,10 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use crate::model;
 use crate::numbers::{InTurn, Numbers};
 use crate::parker::Parker;
 use crate::ready::Ready;
-
-fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(f);
-}
 
 /// What the engine asks of a parker.
 trait Park: Send + Sync + 'static {

@@ -131,3 +131,11 @@ mod engine;
 mod tests;
 #[cfg(test)]
 mod tracked;
+
+/// Runs `f` in every interleaving of its threads with at most so many preemptions.
+#[cfg(test)]
+fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(f);
+}

@@ -10,14 +10,9 @@ use loom::thread;
 
 use crate::gate::Pass;
 use crate::iogate::{IoGate, NotQueued};
+use crate::model;
 use crate::queue::{Ordered, Queue};
 use crate::reserve::{Next, Reserve};
-
-fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(f);
-}
 
 /// I/O that waits.
 #[derive(Default)]

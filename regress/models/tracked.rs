@@ -7,6 +7,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use crate::model;
 use crate::tracker::Tracker;
 use crate::version::Version;
 
@@ -112,12 +113,6 @@ impl Snapshot {
         // SAFETY: loom checks that nobody reads.
         self.origin.with_mut(|content| unsafe { *content = 1 });
     }
-}
-
-fn model(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(f);
 }
 
 /// A read of the origin is over before the origin is written, and the write does not wait for ever. Three preemptions.

@@ -6,9 +6,9 @@
 //! interrupt, with no lock held. Nothing here sleeps, asks the general heap for memory, or takes an adaptive
 //! mutex; spin mutexes at IPL_BIO are held for a few instructions, none across biodone(9).
 //!
-//! A completion also lets other I/O go on, that waited for the child or the split that comes
-//! back here. (For what waits for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.) So it calls VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does,
-//! whose b_iodone starts what its queue holds.
+//! A completion also lets other I/O go on, that waited for the child or the split that comes back here. So it calls
+//! VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does, whose b_iodone starts what
+//! its queue holds. For I/O that waits for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;

@@ -223,11 +223,18 @@ impl Slot {
     /// `true` if this device is suspended, or one of ours below it. Context: thread.
     pub(crate) fn is_suspended(&self) -> bool {
         let Some(table) = self.peek(|current| current.table.clone()) else { return true };
-        let disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
-        let below = |dev: Dev| super::global().and_then(|global| global.slots.get(dev.minor()));
-        let mut own =
-            disks.map(|disk| disk.device().dev()).filter(|dev| dev.major() == self.dev().major());
-        own.any(|dev| below(dev).is_some_and(Slot::is_suspended))
+        let mut disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
+        disks.any(|disk| self.below(disk.device().dev()).is_some_and(Slot::is_suspended))
+    }
+
+    /// `true` if a component is a device of ours.
+    fn is_own(&self, component: Dev) -> bool {
+        component.major() == self.dev().major()
+    }
+
+    /// The slot of a component that is a device of ours; `None` for another driver's, and for one of ours that is gone.
+    pub(crate) fn below(&self, component: Dev) -> Option<&'static Slot> {
+        super::global().filter(|_| self.is_own(component))?.slots.get(component.minor())
     }
 
     /// Flushes the caches of the components if anything was written since this was last done, as wd(4) and
@@ -246,11 +253,10 @@ impl Slot {
         let mut done = true;
         for disk in table.components().iter().filter_map(Pdev::disk) {
             let device = disk.device();
-            let own = super::global().filter(|_| device.dev().major() == self.dev().major());
-            match own.map(|global| global.slots.get(device.dev().minor())) {
-                Some(below) => done &= below.is_some_and(Slot::flush_after_close),
-                None => done &= device.flush(0).is_ok(),
-            }
+            done &= match self.is_own(device.dev()) {
+                true => self.below(device.dev()).is_some_and(Slot::flush_after_close),
+                false => device.flush(0).is_ok(),
+            };
         }
         if done {
             self.flushed.store(written, Ordering::Relaxed);

@@ -150,14 +150,17 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
     assert_eq!(computed(&mut io, device, fua), 0, "with FUA");
     assert!(io.wait().is_complete(128 * SECTOR));
     // Whoever resumes the device does not compute for those that have waited: it would, as long as they send more.
-    bench.on("suspend", "d").unwrap();
     let mut other = Io::new(64 * SECTOR);
-    io.start(device.dev(), Request::write(400));
-    other.start(device.dev(), Request::read(0));
-    let before = bytes_of_thread();
-    bench.on("resume", "d").unwrap();
-    assert_eq!(bytes_of_thread(), before, "by whoever resumes");
-    assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
+    let mut resume = |io: &mut Io, name: &str, device: Mapped| {
+        bench.on("suspend", name).unwrap();
+        io.start(device.dev(), Request::write(400));
+        other.start(device.dev(), Request::read(0));
+        let before = bytes_of_thread();
+        bench.on("resume", name).unwrap();
+        assert_eq!(bytes_of_thread(), before, "by the thread that resumes {name}");
+        assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
+    };
+    resume(&mut io, "d", device);
     // The same for a device above that is resumed: the sender of what it lets go on is another thread.
     let above = bench.device("above", &format!("0 800 linear 169:{} 0", device.minor));
     assert_eq!(
@@ -166,13 +169,7 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
         "through two devices"
     );
     assert!(io.wait().is_complete(128 * SECTOR));
-    bench.on("suspend", "above").unwrap();
-    io.start(above.dev(), Request::write(400));
-    other.start(above.dev(), Request::read(0));
-    let before = bytes_of_thread();
-    bench.on("resume", "above").unwrap();
-    assert_eq!(bytes_of_thread(), before, "by the thread that resumes the device above");
-    assert!(io.wait().is_complete(128 * SECTOR) && other.wait().is_complete(64 * SECTOR));
+    resume(&mut io, "above", above);
     bench.on("remove", "above").unwrap();
     // One that fails has its buffer back, too.
     disk.fail_range(OFFSET + 600..OFFSET + 601, Errno::EIO);

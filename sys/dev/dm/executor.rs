@@ -9,7 +9,7 @@
 //! polls the lanes that are ready; a thread of the host's has it to itself, so that no lock is held while a
 //! lane runs.
 //!
-//! What a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
+//! Everything that a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
 //! a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So waking
 //! needs no memory and no lock, and a lane that is woken while it runs is polled again.
 //!

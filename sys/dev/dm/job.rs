@@ -264,7 +264,7 @@ impl Job {
         // is, so that it is not the last one: a soft interrupt may not free memory.
         let _using = executor.host().completing().enter();
         let executor = executor.clone();
-        executor.resubmit(core::iter::once(self));
+        executor.resubmit(self);
     }
 
     /// [`Lane::suspending`](crate::lane::Lane::suspending).

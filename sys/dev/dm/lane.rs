@@ -75,6 +75,11 @@ impl Outcome {
     }
 }
 
+/// Waits until `look`, which is asked whenever the lane is polled, gives something.
+fn until_some<T>(mut look: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
+    poll_fn(move |_| look().map_or(Poll::Pending, Poll::Ready))
+}
+
 impl Lane {
     pub(crate) fn new(
         executor: Arc<Executor>,
@@ -180,11 +185,7 @@ impl Lane {
             Box::new(Some(T::default()))
         }
         self.executor.host().begin(self.number, Request::Make(boxed::<T>), &[]);
-        let answer = poll_fn(|_| match self.executor.host().answer(self.number) {
-            Some(answer) => Poll::Ready(answer),
-            None => Poll::Pending,
-        });
-        let made = answer.await.made?;
+        let made = until_some(|| self.executor.host().answer(self.number)).await.made?;
         made.downcast::<Option<T>>().ok().and_then(|made| *made)
     }
 
@@ -206,11 +207,7 @@ impl Lane {
     /// Waits until the lane is polled again.
     pub(crate) async fn wait(&self) {
         let mut polled = false;
-        poll_fn(|_| match core::mem::replace(&mut polled, true) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        until_some(|| core::mem::replace(&mut polled, true).then_some(())).await;
     }
 
     /// Lets other lanes that are ready run first.
@@ -226,31 +223,19 @@ impl Lane {
 
     /// Waits until the engine runs. The answer is for [`Lane::run_ends`].
     pub(crate) async fn run_begins(&self) -> u32 {
-        poll_fn(|_| match self.executor.run_begins(self.line) {
-            Some(run) => Poll::Ready(run),
-            None => Poll::Pending,
-        })
-        .await
+        until_some(|| self.executor.run_begins(self.line)).await
     }
 
     /// Waits, when [`Worker::background`](crate::worker::Worker::background) has returned, until the run that it
     /// was called for is over.
     pub(crate) async fn run_ends(&self, run: u32) {
         self.executor.run_over(self.line);
-        poll_fn(|_| match self.executor.run_is_over(run) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        until_some(|| self.executor.run_is_over(run).then_some(())).await;
     }
 
     /// Waits for an order: the control lane does.
     pub(crate) async fn next_order(&self) -> Order {
-        poll_fn(|_| match self.executor.take_order(self.line) {
-            Some(order) => Poll::Ready(order),
-            None => Poll::Pending,
-        })
-        .await
+        until_some(|| self.executor.take_order(self.line)).await
     }
 
     /// Reports the result of an order.
@@ -260,11 +245,7 @@ impl Lane {
 
     /// Waits until a resident lane may begin.
     pub(crate) async fn residence_begins(&self) {
-        poll_fn(|_| match self.executor.residence_begins(self.line) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
+        until_some(|| self.executor.residence_begins(self.line).then_some(())).await;
     }
 
     /// Counts this resident lane out, which has returned.

@@ -290,6 +290,23 @@ impl<'a> Words<'a> {
             .map_err(|_| Mistake::new(Errno::EINVAL, wrong).about(format_args!("{number}")))
     }
 
+    /// The words at the end of a line that say which features it has: their number, and each; nothing where no word is
+    /// left. `set` is `false` for a word that is no feature.
+    ///
+    /// # Errors
+    /// EINVAL when there are fewer than the number says, or for one that is none.
+    pub fn features(&mut self, mut set: impl FnMut(&str) -> bool) -> Result<(), Mistake> {
+        if self.left() == 0 {
+            return Ok(());
+        }
+        for _ in 0..self.number("the number of features is no number")? {
+            if !set(self.word("a feature is missing")?) {
+                return Err(Mistake::new(Errno::EINVAL, "no such feature"));
+            }
+        }
+        Ok(())
+    }
+
     /// The number of words that are left.
     pub fn left(&self) -> usize {
         self.rest.clone().count()

@@ -21,8 +21,8 @@ use dm_core::units::{Minor, Sector, SectorRange};
 use super::TableIo;
 use super::parent::{GIVEN_BACK, JobParent};
 use crate::entry::io::parker::Parker;
-use crate::entry::slot::{Current, Slot};
-use crate::entry::{dm_background_share, global, journey};
+use crate::entry::slot::Current;
+use crate::entry::{dm_background_share, journey};
 use crate::netbsd::cpu::Text;
 use crate::netbsd::kthread::Thread;
 use crate::netbsd::{cpu, sys};
@@ -221,10 +221,8 @@ impl Host for TableIo {
     fn size(&self, component: ComponentIndex) -> Sector {
         let Some(device) = self.device(component) else { return Sector::ZERO };
         // A device of ours is not asked by ioctl, which takes locks whose owners may wait for memory.
-        let dev = device.dev();
-        let is_own = |slot: &&Slot| slot.serves(dev) && dev.major() == slot.dev().major();
-        let slot = global().and_then(|global| global.slots.get(dev.minor())).filter(is_own);
-        let own = slot.and_then(|slot| slot.peek(Current::size)).flatten();
+        let below = self.slot.below(device.dev()).filter(|slot| slot.serves(device.dev()));
+        let own = below.and_then(|slot| slot.peek(Current::size)).flatten();
         own.or_else(|| Some(device.size().ok()?.0)).unwrap_or(Sector::ZERO)
     }
 

@@ -149,7 +149,7 @@ impl TableIo {
         let cell = self.job(job.number());
         // SAFETY: the caller's promise.
         let (io, offset, all) = unsafe { (*cell.parent.get()).part()? };
-        if part.length == job.length {
+        if part == (SectorRange { start: Sector::ZERO, length: job.length }) {
             return Some((io, offset, all));
         }
         let (skip, bytes) = (small(part.start)?, small(part.length)?);

@@ -3,6 +3,7 @@
 //! The way of a job: its number, its line's queue, the lane that takes it. Context of everything here: a thread or a soft
 //! interrupt; nothing sleeps, but for what [`Worker::at_once`](crate::worker::Worker::at_once) sends.
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -74,7 +75,19 @@ impl Executor {
     }
 
     /// Puts a job at the end of its queue, and has a lane take it.
-    fn queue(&self, line: &ServingLine, mut job: Job) {
+    fn queue(&self, line: &ServingLine, job: Job) {
+        self.put(line, job, VecDeque::push_back);
+    }
+
+    /// Puts a job that was set aside at the front of its queue again, and has a lane take it.
+    pub(crate) fn resubmit(&self, job: Job) {
+        let Some(line) = self.lines.get(job.info.line()) else { return job.fail(Errno::EIO) };
+        self.put(line, job, VecDeque::push_front);
+    }
+
+    /// Puts a job at one end of its queue, and has a lane take the first.
+    #[inline]
+    fn put(&self, line: &ServingLine, mut job: Job, push: impl FnOnce(&mut VecDeque<Job>, Job)) {
         job.info.at_sender = false;
         let Some(queue) = line.queues.get(usize::from(job.info.queue)) else {
             // A target that names a queue it does not have is a bug; the I/O fails.
@@ -83,7 +96,7 @@ impl Executor {
         };
         let mut queue = queue.lock();
         debug_assert!(queue.jobs.len() < queue.jobs.capacity());
-        queue.jobs.push_back(job);
+        push(&mut queue.jobs, job);
         let idle = queue.idle;
         queue.idle &= idle.wrapping_sub(1);
         drop(queue);
@@ -92,29 +105,10 @@ impl Executor {
         }
     }
 
-    /// Puts jobs that were set aside at the front of their queue again, in their order.
-    pub(crate) fn resubmit(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        for mut job in jobs.rev() {
-            job.info.at_sender = false;
-            let queue = self
-                .lines
-                .get(job.info.line())
-                .and_then(|l| l.queues.get(usize::from(job.info.queue)));
-            let Some(queue) = queue else { continue };
-            let line = job.info.line();
-            let mut queue = queue.lock();
-            queue.jobs.push_front(job);
-            let idle = queue.idle;
-            queue.idle &= idle.wrapping_sub(1);
-            drop(queue);
-            self.wake_all(line, idle & idle.wrapping_neg());
-        }
-    }
-
     /// Puts all jobs that were set aside in one place at the front of their queues again, in their order.
     pub(crate) fn resubmit_all(&self, jobs: &Aside) {
         while let Some(job) = jobs.pop_last() {
-            self.resubmit(core::iter::once(job));
+            self.resubmit(job);
         }
     }
 

@@ -69,7 +69,7 @@ impl Lane {
             };
             drop(list);
             if let Some(job) = job {
-                self.executor.resubmit(core::iter::once(job));
+                self.executor.resubmit(job);
             }
         }
     }

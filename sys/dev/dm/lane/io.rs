@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a lane asks of its components: reads and writes of its buffer and of a job's data, flushes, discards.
+//! A lane's requests to its components: reads and writes of its buffer and of a job's data, flushes, discards.
 
 use alloc::boxed::Box;
-use core::future::poll_fn;
 use core::ops::Range;
-use core::task::Poll;
 
-use super::{Lane, Outcome};
+use super::{Lane, Outcome, until_some};
 use crate::Errno;
 use crate::host::{Answer, Request};
 use crate::job::{Job, Place};
@@ -123,18 +121,10 @@ impl Lane {
             self.executor.host().send(self.number, &job.info, part, to);
         }
         let lane = &*self;
-        poll_fn(move |_| match part.is_empty() {
-            true => Poll::Ready(Outcome::OK),
-            false => lane.outcome(),
+        until_some(move || match part.is_empty() {
+            true => Some(Outcome::OK),
+            false => lane.executor.host().outcome(lane.number),
         })
-    }
-
-    /// The outcome of the lane's request, which has no data of the lane's, once it is over.
-    fn outcome(&self) -> Poll<Outcome> {
-        match self.executor.host().outcome(self.number) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
-        }
     }
 
     /// Has each component put what was written to it on stable storage.
@@ -183,11 +173,8 @@ impl Lane {
             let moved = moved.get(..count).unwrap_or(&[]);
             self.executor.host().begin(self.number, request, moved);
         }
-        let answer = poll_fn(|_| match self.executor.host().answer(self.number) {
-            Some(answer) => Poll::Ready(answer),
-            None => Poll::Pending,
-        });
-        let Answer { failed, errno, data, .. } = answer.await;
+        let answer = until_some(|| self.executor.host().answer(self.number)).await;
+        let Answer { failed, errno, data, .. } = answer;
         if let Some(data) = data {
             self.buffer = data;
         }

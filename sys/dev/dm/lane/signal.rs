@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a lane waits for beside its own requests: a condition, which other lanes, senders or completions change.
+//! Signals: conditions that a lane waits for beside its own requests, and that other lanes, senders or completions change.
 
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Poll;
 
-use super::Lane;
+use super::{Lane, until_some};
 use crate::executor::Executor;
 
 /// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
@@ -57,11 +57,7 @@ impl Lane {
         signal: &Signal,
         mut condition: impl FnMut() -> Option<T>,
     ) -> T {
-        poll_fn(|_| match self.look(signal, &mut condition) {
-            Some(found) => Poll::Ready(found),
-            None => Poll::Pending,
-        })
-        .await
+        until_some(|| self.look(signal, &mut condition)).await
     }
 
     /// Waits as [`Lane::until`] does; `None` when the device is being suspended first.
@@ -70,10 +66,9 @@ impl Lane {
         signal: &Signal,
         mut condition: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        poll_fn(|_| match self.look(signal, &mut condition) {
-            Some(found) => Poll::Ready(Some(found)),
-            None if self.stopping() => Poll::Ready(None),
-            None => Poll::Pending,
+        until_some(|| match self.look(signal, &mut condition) {
+            None if self.stopping() => Some(None),
+            found => found.map(Some),
         })
         .await
     }

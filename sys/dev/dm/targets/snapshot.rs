@@ -104,7 +104,7 @@ struct Snapshot {
     chunk: u32,
     /// Sectors in a chunk as the table has them; 0 for the store's own.
     named: u32,
-    /// What the table asks for.
+    /// The features that the table asks for.
     features: Features,
     /// `true` for a line of `snapshot-merge`.
     merges: bool,

@@ -178,16 +178,14 @@ fn new_legs(line: &mut LineSpec<'_>, region: u64) -> Result<Box<[Leg]>, Mistake>
 impl Features {
     /// Adds those that the table names at its end.
     fn add(&mut self, line: &mut LineSpec<'_>) -> Result<(), Mistake> {
-        if line.params.left() == 0 {
-            return Ok(());
-        }
-        for _ in 0..line.params.number("the number of features is no number")? {
-            match line.params.word("a feature is missing")? {
+        line.params.features(|word| {
+            match word {
                 "handle_errors" => self.handle_errors = true,
                 "keep_log" => self.keep_log = true,
-                _ => return Err(invalid("no such feature")),
+                _ => return false,
             }
-        }
+            true
+        })?;
         if self.keep_log && !self.handle_errors {
             return Err(invalid("keep_log is of use with handle_errors only"));
         }

@@ -87,7 +87,7 @@ pub enum Health {
 
 /// The state that all tables on one store share.
 pub struct Cow {
-    /// What changes, behind its lock, and the part of it that is read without.
+    /// The state that changes, behind its lock, and the part of it that is read without.
     pub state: Shared,
     /// Trackers of the origin's reads under way, by chunk, of which several share one.
     reads: Box<[Tracker; READS]>,

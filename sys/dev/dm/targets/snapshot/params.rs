@@ -129,16 +129,14 @@ fn new_kind(word: &str) -> Result<Kind, Mistake> {
 
 fn new_features(line: &mut LineSpec<'_>) -> Result<Features, Mistake> {
     let mut features = Features::default();
-    if line.params.left() == 0 {
-        return Ok(features);
-    }
-    for _ in 0..line.params.number("the number of features is no number")? {
-        match line.params.word("a feature is missing")? {
+    line.params.features(|word| {
+        match word {
             "discard_zeroes_cow" => features.zeroes = true,
             "discard_passdown_origin" => features.passes = true,
-            _ => return Err(invalid("no such feature")),
+            _ => return false,
         }
-    }
+        true
+    })?;
     if features.passes && !features.zeroes {
         return Err(invalid("discard_passdown_origin is of use with discard_zeroes_cow only"));
     }

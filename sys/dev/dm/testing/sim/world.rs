@@ -294,7 +294,7 @@ impl World {
     /// [`World::load`] of a table that may be refused.
     ///
     /// # Errors
-    /// What the driver says of it.
+    /// The driver's, in words.
     pub fn try_load(&self, device: usize, text: &str) -> Result<Loaded, String> {
         self.tell(|| format!("table for device {device}: {}", text.trim().replace('\n', "; ")));
         let opener = Disks(self);

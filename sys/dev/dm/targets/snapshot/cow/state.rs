@@ -42,7 +42,7 @@ pub struct State {
     pub origin_size: Sector,
     /// Sectors of the store's device.
     pub cow_size: Sector,
-    /// How far the keeper has merged the snapshot into its origin, while it does.
+    /// The progress of the keeper's merge of the snapshot into its origin; `None` while it does not merge.
     pub merging: Option<Merging>,
     /// The store's size when it was found to be too small; it is asked again before a snapshot fails for that.
     pub full_at: Option<Sector>,

@@ -60,7 +60,8 @@ impl Node {
         Ok(Node { id, size: AtomicU64::new(size), file, jobs: Mutex::new(Some(sender)) })
     }
 
-    /// Closes the node when what is under way has ended. No I/O comes after it.
+    /// Closes the node when what is under way has ended. No I/O comes after it. Of two threads that
+    /// close it, neither returns before it is closed.
     pub fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.file.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -136,11 +137,14 @@ impl Nodes {
         self.all().insert(minor, Arc::new(node));
     }
 
-    /// Forgets a device's node, and closes it.
+    /// Closes a device's node, and forgets it then: when this returns, the node is closed, even if
+    /// another thread had begun to close it.
     pub fn take(&self, minor: u32) {
-        let node = self.all().remove(&minor);
-        if let Some(node) = node {
-            node.close();
+        let Some(node) = self.get(minor) else { return };
+        node.close();
+        let mut all = self.all();
+        if all.get(&minor).is_some_and(|known| known.id == node.id) {
+            all.remove(&minor);
         }
     }
 }
@@ -299,5 +303,34 @@ impl Filesystem for Devices {
             let _full = reply.add(INodeNo(1), 1, FileType::Directory, ".");
         }
         reply.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that finds no node takes the device for closed: the driver would refuse to remove
+    /// one that another thread has yet to close.
+    #[test]
+    fn a_node_is_known_until_it_is_closed() {
+        let file = Arc::new(RwLock::new(None));
+        let (sender, _jobs) = mpsc::channel();
+        let node =
+            Node { id: 1, size: 0.into(), file: file.clone(), jobs: Mutex::new(Some(sender)) };
+        let nodes = Nodes::default();
+        nodes.put(7, node);
+        let node = nodes.get(7).expect("it is known");
+        let under_way = file.read().expect("nobody panicked");
+        thread::scope(|scope| {
+            scope.spawn(|| nodes.take(7));
+            // From then on, the other thread waits for what is under way.
+            while node.jobs.lock().expect("nobody panicked").is_some() {
+                thread::yield_now();
+            }
+            assert!(nodes.get(7).is_some());
+            drop(under_way);
+        });
+        assert!(nodes.get(7).is_none());
     }
 }

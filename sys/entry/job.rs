@@ -89,9 +89,7 @@ pub struct TableIo {
     /// is.
     engine: Handed<Option<Arc<Executor>>>,
     /// (-) The components, by [`ComponentIndex`].
-    disks: Box<[Arc<Disk>]>,
-    /// (-) For each component, `true` if its driver does what B_MEDIA_FUA asks for, whatever happens to it.
-    keeps_fua: Box<[bool]>,
+    components: Box<[Opened]>,
     /// (j) Each job's record, by its number.
     jobs: Box<[JobCell]>,
     /// (r) Each lane's record, by its number.
@@ -148,15 +146,23 @@ struct JobCell {
     nested: Box<[Nested]>,
 }
 
+/// A component of a table, and what was known of it when the table was loaded.
+pub(crate) struct Opened {
+    pub(crate) disk: Arc<Disk>,
+    /// The component's size.
+    pub(crate) size: Sector,
+    /// `true` if the component's driver does what B_MEDIA_FUA asks for, whatever happens to it.
+    pub(crate) keeps_fua: bool,
+}
+
 impl TableIo {
-    /// Takes what a plan names, for a table with these components, and what is known of each of them.
+    /// Takes what a plan names, for a table with these components.
     pub(crate) fn new(
         slot: &'static Slot,
         minor: Minor,
         plan: &Plan,
         ready: Arc<Ready>,
-        disks: Box<[Arc<Disk>]>,
-        keeps_fua: Box<[bool]>,
+        components: Box<[Opened]>,
     ) -> Arc<TableIo> {
         let job = |(number, fan): (usize, &usize)| JobCell {
             parent: Handed::new(JobParent::Nothing),
@@ -177,8 +183,7 @@ impl TableIo {
             minor,
             ready,
             engine: Handed::new(None),
-            disks,
-            keeps_fua,
+            components,
             jobs: plan.jobs.iter().enumerate().map(job).collect(),
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
             waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
@@ -220,8 +225,12 @@ impl TableIo {
         cell
     }
 
+    fn component(&self, component: ComponentIndex) -> Option<&Opened> {
+        self.components.get(component.0 as usize)
+    }
+
     fn device(&self, component: ComponentIndex) -> Option<&BlockDevice> {
-        self.disks.get(component.0 as usize).map(|disk| disk.device())
+        self.component(component).map(|opened| opened.disk.device())
     }
 
     /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight, with the description

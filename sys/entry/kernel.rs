@@ -2,7 +2,6 @@
 
 //! dm-core's [`Kernel`] for NetBSD.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -12,12 +11,12 @@ use dm_core::hash::Hash;
 use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
 use dm_core::pdev::Pdev;
-use dm_core::table::Clock;
+use dm_core::table::{Clock, Component};
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 
 use super::component::{Disk, guarded};
-use super::job::{self, TableIo};
+use super::job::{self, Opened, TableIo};
 use super::unit::Unit;
 use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::netbsd::condvar::Condvar;
@@ -73,15 +72,17 @@ impl Kernel for NetBsd {
         components: &[Pdev<NetBsd>],
     ) -> Result<Arc<dyn Host>, Errno> {
         let slot = global().and_then(|global| global.slots.get(minor.get()));
-        let disks = components.iter().map(Pdev::share).collect::<Option<Box<[_]>>>();
-        let (slot, disks) = slot.zip(disks).ok_or(Errno::ENXIO)?;
         // A device of ours may be suspended, and answer only when it no longer is; and its next table
         // may answer otherwise. So it is flushed after a write.
         let own = self.block_major();
-        let keeps_fua =
-            |disk: &Arc<Disk>| disk.device().dev().major() != own && disk.device().keeps_fua();
-        let keeps_fua = disks.iter().map(keeps_fua).collect();
-        Ok(TableIo::new(slot, minor, plan, ready, disks, keeps_fua))
+        let opened = |pdev: &Pdev<NetBsd>| {
+            let disk = pdev.share()?;
+            let keeps_fua = disk.device().dev().major() != own && disk.device().keeps_fua();
+            Some(Opened { size: pdev.size(), disk, keeps_fua })
+        };
+        let components = components.iter().map(opened).collect::<Option<_>>();
+        let (slot, components) = slot.zip(components).ok_or(Errno::ENXIO)?;
+        Ok(TableIo::new(slot, minor, plan, ready, components))
     }
 
     fn attach(&self, minor: Minor) -> Result<Unit, Errno> {

@@ -9,6 +9,7 @@ use common::data::{
 };
 use common::{Bench, Mapped, lines};
 use dm_core::testing::Request as Command;
+use dm_host::netbsd::{DIOCGPARTINFO, DIOCGWEDGEINFO};
 use dm_host::{Disk, Errno, Io, Request};
 
 /// Sectors of the origin, and of a store with room for all of it.
@@ -301,6 +302,21 @@ fn a_store_grows_while_it_is_used() {
     it.bench.reload("c", &format!("0 {ROOM} linear /dev/wd1 0")).unwrap();
     it.bench.on("resume", "c").unwrap();
     it.write_all(&(8..100).map(|n| n * 8).collect::<Vec<u64>>(), 8);
+    assert!(it.status().contains(&format!("816/{ROOM} 16")), "{}", it.status());
+    it.shows_its_moment();
+    it.bench.end();
+}
+
+/// A resume asks another driver's device nothing: neither its errors nor what its ioctl waits for are met then.
+#[test]
+fn a_store_that_does_not_tell_its_size_any_more_is_used_as_it_was() {
+    let it = Snapshots::new(ROOM, "P 8");
+    for ioctl in [DIOCGPARTINFO, DIOCGWEDGEINFO as _] {
+        it.store.fail_ioctl(ioctl as u64, Some(Errno::EIO));
+    }
+    it.bench.on("suspend", "s").unwrap();
+    it.bench.on("resume", "s").unwrap();
+    it.write_all(&(0..100).map(|n| n * 8).collect::<Vec<u64>>(), 8);
     assert!(it.status().contains(&format!("816/{ROOM} 16")), "{}", it.status());
     it.shows_its_moment();
     it.bench.end();

@@ -175,7 +175,7 @@ impl Host for TableIo {
     }
 
     fn keeps_fua(&self, component: ComponentIndex) -> bool {
-        self.keeps_fua.get(component.0 as usize).is_some_and(|keeps| *keeps)
+        self.component(component).is_some_and(|opened| opened.keeps_fua)
     }
 
     fn completing(&self) -> &'static Completions {
@@ -219,11 +219,11 @@ impl Host for TableIo {
     }
 
     fn size(&self, component: ComponentIndex) -> Sector {
-        let Some(device) = self.device(component) else { return Sector::ZERO };
-        // A device of ours is not asked by ioctl, which takes locks whose owners may wait for memory.
-        let below = self.slot.below(device.dev()).filter(|slot| slot.serves(device.dev()));
-        let own = below.and_then(|slot| slot.peek(Current::size)).flatten();
-        own.or_else(|| Some(device.size().ok()?.0)).unwrap_or(Sector::ZERO)
+        let Some(opened) = self.component(component) else { return Sector::ZERO };
+        // Another driver's device is not asked again: the ioctl takes locks whose owners may wait for memory.
+        let dev = opened.disk.device().dev();
+        let below = self.slot.below(dev).filter(|slot| slot.serves(dev));
+        below.and_then(|slot| slot.peek(Current::size)).flatten().unwrap_or(opened.size)
     }
 
     fn wait(&self, done: &mut dyn FnMut() -> bool) {

@@ -142,15 +142,15 @@ impl Slot {
     /// try.
     #[cold]
     pub(super) fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
-        if journey.again || !self.may_map_again(&io, &journey, io.sector()) {
+        if journey.retried || !self.may_retry(&io, &journey, io.sector()) {
             return self.fail(io, journey, done, errno);
         }
-        journey.again = true;
-        self.send_again(io, journey);
+        journey.retried = true;
+        self.retry(io, journey);
     }
 
     /// `true` if the target at a sector has something else to try for a read that has failed.
-    fn may_map_again(&self, io: &Io, journey: &Journey, sector: Sector) -> bool {
+    fn may_retry(&self, io: &Io, journey: &Journey, sector: Sector) -> bool {
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
         let asked = table.filter(|table| !io.is_write() && !table.serving().is_empty());
@@ -159,26 +159,26 @@ impl Slot {
         })
     }
 
-    /// Sends all of a split again, of which a piece has failed at byte `at`, if the target there has
-    /// something else to try.
+    /// Retries a split of which a piece has failed at byte `at`, with all its pieces, if the target there has something
+    /// else to try. `true` if so.
     ///
     /// # Safety
     /// The caller has dropped the last count of the split.
     #[cold]
     unsafe fn split_failed(&'static self, split: NonNull<Split>, at: u32) -> bool {
         // SAFETY: the split is the caller's alone.
-        let again = unsafe {
+        let retried = unsafe {
             let raw = split.as_ptr();
             let sector = sector_at((*raw).start, at);
             match &mut (*raw).whole {
-                Some((io, journey)) if !journey.again => {
-                    journey.again = self.may_map_again(io, journey, sector);
-                    journey.again
+                Some((io, journey)) if !journey.retried => {
+                    journey.retried = self.may_retry(io, journey, sector);
+                    journey.retried
                 }
                 _ => false,
             }
         };
-        if again {
+        if retried {
             // SAFETY: as above; `advance` sends its pieces as it did at first.
             unsafe {
                 let raw = split.as_ptr();
@@ -188,19 +188,19 @@ impl Slot {
             }
             self.go_on(split);
         }
-        again
+        retried
     }
 
     /// Drops one count of a split: a piece's, or the sender's. The last completes the I/O.
     pub(super) fn release(&'static self, split: NonNull<Split>) {
         // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
-        let (whole, again, result) = unsafe {
+        let (whole, given_back, result) = unsafe {
             let raw = split.as_ptr();
             if (*raw).pending.fetch_sub(1, Ordering::AcqRel) != 1 {
                 return;
             }
             let failed = (*raw).failed.load(Ordering::Relaxed);
-            let given_back = (*raw).again.load(Ordering::Relaxed);
+            let given_back = (*raw).given_back.load(Ordering::Relaxed);
             if failed && !given_back && self.split_failed(split, (*raw).bad.0) {
                 return;
             }
@@ -210,16 +210,16 @@ impl Slot {
         let Some((io, journey)) = whole else { panic!("dm: a split without its I/O") };
         self.put_split(journey.pass.local(), split);
         match result {
-            Ok(()) if again => self.hold_again(io, journey),
+            Ok(()) if given_back => self.hold_given_back(io, journey),
             Ok(()) => self.finish(io, journey),
             Err((done, errno)) => self.fail(io, journey, done, errno),
         }
     }
 
-    /// Holds an I/O of which a target gave a piece back, in front of all that is held, to be mapped by the
-    /// next table. All of it is sent again then, which does no harm since its sender has not been answered.
+    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next table maps all of it, also the
+    /// pieces that were done, which does no harm since its sender has not been answered.
     #[cold]
-    pub(super) fn hold_again(&'static self, io: Io, journey: Journey) {
+    pub(super) fn hold_given_back(&'static self, io: Io, journey: Journey) {
         let own = journey.is_impatient().then(|| self.minor());
         if let Some(origin) = own.or_else(|| impatient_origin(&io)) {
             // SAFETY: the journey began at this slot (invariant).

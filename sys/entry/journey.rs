@@ -26,8 +26,8 @@ pub(crate) struct Journey {
     pub(super) pass: Pass<'static, Local>,
     /// When the I/O came, in ticks.
     pub(super) came: i32,
-    /// `true` once it has failed, and was mapped again as targets say that have something else to try.
-    pub(super) again: bool,
+    /// `true` once the I/O is retried: it has failed, and its target had something else to try (`Target::map_failed`).
+    pub(super) retried: bool,
     /// AT_SENDER → LET_GO ([`Journey::leaves_sender`]), or IMPATIENT from the start. Written by the I/O's sender, or a
     /// split's, only.
     manner: AtomicU8,
@@ -45,7 +45,7 @@ impl Journey {
     /// The journey of an I/O that has just entered with this pass.
     #[inline]
     pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
-        Journey { pass, came: cpu::ticks(), again: false, manner: AtomicU8::new(AT_SENDER) }
+        Journey { pass, came: cpu::ticks(), retried: false, manner: AtomicU8::new(AT_SENDER) }
     }
 
     /// The journey of an I/O that does not wait at a gate.

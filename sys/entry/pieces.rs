@@ -156,8 +156,8 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
 /// that drops the last count of `pending` has all of it, completes the I/O and gives the split back.
 ///
 /// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
-/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `start`, `pending`, `failed`, `again` and
-/// `bad`, and no more: no reference may be made to all of a split that is in flight.
+/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `start`, `pending`, `failed`,
+/// `given_back` and `bad`, and no more: no reference may be made to all of a split that is in flight.
 pub struct Split {
     /// (-) The I/O. `None` in a split that is not in use.
     pub(super) whole: Option<(Io, Journey)>,
@@ -173,9 +173,9 @@ pub struct Split {
     pub(super) failed: AtomicBool,
     /// (f) The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
-    /// (a) `true` if a piece was given back: the whole I/O is to be mapped again, when its other pieces
-    /// are done, unless one of them has failed.
-    pub(super) again: AtomicBool,
+    /// (a) `true` if a piece was given back ([`Job::give_back`](dm_core::job::Job::give_back)): the next table maps the whole
+    /// I/O when its other pieces are done, unless one of them has failed.
+    pub(super) given_back: AtomicBool,
     /// (-) `true` if the split goes back to the device's reserve.
     pub(super) reserved: bool,
     /// (s) The next split in a queue that this one waits in.
@@ -195,7 +195,7 @@ unsafe impl Pooled for Split {
                 pending: AtomicUsize::new(0),
                 failed: AtomicBool::new(false),
                 bad: (0, Errno::EIO),
-                again: AtomicBool::new(false),
+                given_back: AtomicBool::new(false),
                 reserved: false,
                 next: None,
             });

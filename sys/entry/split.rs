@@ -21,7 +21,7 @@ use super::journey::Journey;
 use super::kernel::NetBsd;
 use super::pieces::{Child, Parent, Split, whole_of};
 use super::slot::Slot;
-use super::strategy::{map_again, serving};
+use super::strategy::{map_retry, serving};
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::vnode::Vnode;
 
@@ -90,7 +90,7 @@ impl Slot {
             pending: AtomicUsize::new(1),
             failed: AtomicBool::new(false),
             bad: (bytes, Errno::EIO),
-            again: AtomicBool::new(false),
+            given_back: AtomicBool::new(false),
             reserved,
             next: None,
         };
@@ -115,7 +115,7 @@ impl Slot {
     #[inline]
     fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Destination, Sector)>) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
-        // `release`; no other context touches `sent`. Pieces under way write `pending`, `failed`, `again` and
+        // `release`; no other context touches `sent`. Pieces in flight write `pending`, `failed`, `given_back` and
         // `bad` only.
         unsafe {
             let raw = split.as_ptr();
@@ -128,8 +128,8 @@ impl Slot {
                 let (destination, found) = next.take().unwrap_or_else(|| {
                     let start = sector_at((*raw).start, offset);
                     let range = SectorRange { start, length: Sector(u64::from(left / DEV_BSIZE)) };
-                    let piece = match journey.again {
-                        true => map_again(table, range),
+                    let piece = match journey.retried {
+                        true => map_retry(table, range),
                         false => table.map(range, Op::rw(write)),
                     };
                     piece.map_or((Destination::Fail(Errno::EIO), range.length), Destination::of)
@@ -148,7 +148,7 @@ impl Slot {
                     }
                     Destination::Track(vnode, sector, tracker) => {
                         let Some(child) = local.child.take().or_else(|| self.child()) else {
-                            // Mapped again, when a child is there.
+                            // It is mapped once more when a child is there.
                             self.unsent(journey, sector_at((*raw).start, offset), bytes, tracker);
                             let Some(child) = self.child_or_wait(split) else { return };
                             self.put_child(local, child);

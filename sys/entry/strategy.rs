@@ -173,7 +173,7 @@ impl Slot {
     }
 
     /// Counts out `bytes` bytes from `start` on that their target tracks, since they were not sent for lack of memory.
-    /// They will be mapped again.
+    /// Their sender maps them once more.
     #[cold]
     pub(super) fn unsent(
         &self,
@@ -193,7 +193,7 @@ impl Slot {
     #[inline(never)]
     fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
-        let kept = self.gate.again(&journey.pass);
+        let kept = self.gate.enter_also(&journey.pass);
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
         let current = unsafe { self.gate.value(&kept) };
         match serving(current, taken) {
@@ -217,13 +217,13 @@ impl Slot {
         unsafe { self.leave(kept) };
     }
 
-    /// Sends a read that has failed again, to where its target says that there is something else to try.
+    /// Retries a read that has failed: sends it as its target says, which has something else to try.
     #[cold]
-    pub(super) fn send_again(&'static self, io: Io, journey: Journey) {
+    pub(super) fn retry(&'static self, io: Io, journey: Journey) {
         let range = sectors_of(&io);
         // SAFETY: the journey began at this slot (invariant).
         let table = unsafe { self.gate.value(&journey.pass) }.table.as_deref();
-        let piece = table.and_then(|table| map_again(table, range));
+        let piece = table.and_then(|table| map_retry(table, range));
         let (first, found) =
             piece.map_or((Destination::Fail(Errno::EIO), range.length), Destination::of);
         journey.leaves_sender();
@@ -279,9 +279,9 @@ pub(super) fn serving(
     Some((current.host.as_ref()?, engine, engine.serving(taken.line)?))
 }
 
-/// Maps a read that has failed: as its target says, or as before where that has nothing else to try.
+/// Maps a read that is retried: as its target says, or as before where that has nothing else to try.
 #[cold]
-pub(super) fn map_again(
+pub(super) fn map_retry(
     table: &LiveTable<NetBsd>,
     range: SectorRange,
 ) -> Option<Piece<'_, Pdev<NetBsd>>> {

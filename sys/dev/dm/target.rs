@@ -157,7 +157,7 @@ pub trait Target: Send + Sync {
     /// Maps the first sectors of `io`.
     fn map(&self, io: &IoRange) -> Mapping<'_>;
 
-    /// Maps I/O that [`Target::map`] had sent and that has failed: `None` if the failure is
+    /// Maps a read that [`Target::map`] had sent and that has failed, to retry it: `None` if the failure is
     /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
     /// in the line, those that have not failed among them.
     fn map_failed(&self, _io: &IoRange) -> Option<Mapping<'_>> {
@@ -170,7 +170,7 @@ pub trait Target: Send + Sync {
     }
 
     /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is over, or
-    /// was not sent after all and will be mapped again. Called from anywhere, soft interrupts included: must not
+    /// was not sent for lack of memory and will be mapped once more. Called from anywhere, soft interrupts included: must not
     /// sleep. The answer is the read's result.
     fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
         result

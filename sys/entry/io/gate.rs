@@ -120,9 +120,9 @@ impl<T, L: Default, const CELLS: usize> Gate<T, L, CELLS> {
         Pass(cell)
     }
 
-    /// Counts the holder of a pass in again, whatever the door is like.
+    /// Gives the holder of a pass another one, whatever the door's state.
     #[inline]
-    pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
+    pub fn enter_also<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
         debug_assert!(self.gave(inside));
         inside.0.inside.fetch_add(1, Ordering::SeqCst);
         Pass(inside.0)

@@ -68,10 +68,10 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         pass
     }
 
-    /// Counts the holder of a pass in once more, whatever the door is. Context: any.
+    /// Gives the holder of a pass another one, whatever the door's state. Context: any.
     #[inline]
-    pub fn again<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
-        self.gate.again(inside)
+    pub fn enter_also<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
+        self.gate.enter_also(inside)
     }
 
     /// Leaves. Context: as for [`IoGate::enter`]; on any CPU, in any thread.

@@ -136,10 +136,10 @@ impl Host for TableIo {
 
     fn give_back(&self, job: usize) {
         match self.take_parent(job) {
-            JobParent::Whole(io, journey) => self.slot.hold_again(io, journey),
+            JobParent::Whole(io, journey) => self.slot.hold_given_back(io, journey),
             JobParent::Piece(split, ..) => {
                 // SAFETY: the piece keeps the split; the flag is looked at by the last to leave.
-                unsafe { &(*split.as_ptr()).again }.store(true, Ordering::Relaxed);
+                unsafe { &(*split.as_ptr()).given_back }.store(true, Ordering::Relaxed);
                 self.slot.release(split);
             }
             JobParent::Thread(answer) => self.answer_thread(answer, GIVEN_BACK),

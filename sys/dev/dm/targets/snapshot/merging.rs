@@ -89,51 +89,26 @@ impl Snapshot {
         }
     }
 
-    /// The exceptions at the end of the store, as many as are one run.
+    /// Reads the end of the store: its last exceptions, as many as are one run.
+    ///
+    /// # Errors
+    /// EINVAL if the store does not have there what memory has, EIO if the run lies beyond a device's end, or those of the
+    /// read.
     async fn last_run(&self, window: &mut Window, lane: &mut Lane) -> Result<Run, Errno> {
         let (geometry, tail, size) = {
             let state = self.cow.state.lock();
             (state.geometry, state.tail, state.cow_size)
         };
-        let before = match (tail.entry.checked_sub(1), tail.area.checked_sub(1)) {
+        let last = match (tail.entry.checked_sub(1), tail.area.checked_sub(1)) {
             (Some(entry), _) => Tail { entry, ..tail },
             (None, Some(area)) => Tail { area, entry: geometry.entries().wrapping_sub(1) },
             (None, None) => return Err(Errno::EINVAL),
         };
-        self.look(window, before, lane).await?;
-        let most = RUN.wrapping_shr(9).wrapping_shr(geometry.shift).clamp(1, MERGED);
-        let count = before.entry.wrapping_sub(window.first).saturating_add(1);
+        self.look(window, last, lane).await?;
+        let count = last.entry.wrapping_sub(window.first).saturating_add(1);
         let count = usize::try_from(count).unwrap_or(0);
         let entries = lane.buffer().as_chunks::<ENTRY>().0.get(..count).unwrap_or(&[]);
-        let mut run: Option<Run> = None;
-        let state = self.cow.state.lock();
-        for (bytes, entry) in entries.iter().rev().zip((0..=before.entry).rev()) {
-            let Some(Exception { old, new }) = Exception::read_all(bytes).next() else { break };
-            let at = Tail { entry, ..before };
-            let next = match run {
-                None => Run { old, new, chunks: 1, at },
-                Some(run)
-                    if run.chunks < most
-                        && old.checked_add(1) == Some(run.old)
-                        && new.checked_add(1) == Some(run.new) =>
-                {
-                    Run { old, new, chunks: run.chunks.wrapping_add(1), at }
-                }
-                Some(_) => break,
-            };
-            // What is in memory is what the device shows: a store that another program has changed, or where a chunk is twice, is
-            // not to be trusted. The last exception of a store ends its run in memory.
-            let found = state.runs.find(old).filter(|found| found.new == new);
-            if found.is_none_or(|found| run.is_none() && found.left > 1) {
-                if run.is_none() {
-                    return Err(Errno::EINVAL);
-                }
-                break;
-            }
-            run = Some(next);
-        }
-        drop(state);
-        let run = run.ok_or(Errno::EINVAL)?;
+        let run = self.run_that_ends_at(last, entries)?;
         // The store has the run, and the origin at least a part of the last chunk.
         let end = run.new.checked_add(run.chunks).and_then(|end| geometry.sector(end));
         let last = run.old.checked_add(run.chunks.wrapping_sub(1));
@@ -143,6 +118,38 @@ impl Snapshot {
             true => Ok(run),
             false => Err(Errno::EIO),
         }
+    }
+
+    /// The longest run that may be merged at once and ends with the exception at `last`. `entries` are that exception's
+    /// and those before it in its area, as the store has them.
+    ///
+    /// A store that another program has changed, or that has a chunk twice, is not to be trusted: only what is in memory too is
+    /// merged, since the device shows that.
+    ///
+    /// # Errors
+    /// EINVAL if the exception at `last` is not in memory, or does not end its run there.
+    fn run_that_ends_at(&self, last: Tail, entries: &[[u8; ENTRY]]) -> Result<Run, Errno> {
+        let state = self.cow.state.lock();
+        let find = |exception: Exception| {
+            state.runs.find(exception.old).filter(|found| found.new == exception.new)
+        };
+        let places = (0..=last.entry).rev().map(|entry| Tail { entry, ..last });
+        let mut exceptions =
+            entries.iter().rev().flat_map(|bytes| Exception::read_all(bytes)).zip(places);
+
+        let (Exception { old, new }, at) = exceptions.next().ok_or(Errno::EINVAL)?;
+        if find(Exception { old, new }).is_none_or(|found| found.left > 1) {
+            return Err(Errno::EINVAL);
+        }
+        let mut run = Run { old, new, chunks: 1, at };
+        let most = RUN.wrapping_shr(9).wrapping_shr(state.geometry.shift).clamp(1, MERGED);
+        for (chunks, (exception, at)) in (2..=most).zip(exceptions) {
+            if !run.follows(exception) || find(exception).is_none() {
+                break;
+            }
+            run = Run { old: exception.old, new: exception.new, chunks, at };
+        }
+        Ok(run)
     }
 
     /// Reads a part of an area that ends with the sector of an exception, unless it is there.

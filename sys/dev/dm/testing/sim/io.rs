@@ -132,8 +132,8 @@ pub(super) struct Stretch {
     length: u64,
     /// For a flush that waits for a job: of this one among the lines that serve.
     line: Option<usize>,
-    /// `true` once it has failed where the table had it sent, and was mapped again.
-    again: bool,
+    /// `true` once the stretch is retried: it has failed where the table had it sent.
+    retried: bool,
     /// `true` for a read that its target tracks.
     pub tracked: bool,
 }
@@ -198,19 +198,19 @@ impl State {
         (self.devices[io.device].table.clone(), start..start + stretch.length)
     }
 
-    /// The table and the range of a stretch that a table had sent and that may be tried once more.
-    pub fn may_try_again(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
+    /// The table and the range of a stretch that may be retried: a read that was not yet.
+    pub fn may_retry(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
         let io = self.ios.get(&stretch.io).expect("an I/O under way");
-        let may = !stretch.again && io.op == Op::Read;
+        let may = !stretch.retried && io.op == Op::Read;
         let (table, range) = self.range_of(stretch);
         table.filter(|_| may).map(|table| (table, range))
     }
 
-    /// Has a stretch that has failed mapped once more.
-    pub fn try_again(&mut self, stretch: Stretch) {
+    /// Retries a stretch that has failed, as its target says.
+    pub fn retry(&mut self, stretch: Stretch) {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
         self.tell(|| format!("  {stretch} is tried again"));
-        self.todo.push(Todo::Again(device, Stretch { again: true, ..stretch }));
+        self.todo.push(Todo::Map(device, Stretch { retried: true, ..stretch }));
     }
 
     /// The bytes of a stretch's I/O; none for a flush or a discard.
@@ -261,13 +261,13 @@ impl State {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
         let (number, device) = (device, &mut self.devices[device]);
         // A flush begins anew: the next table's lines are others.
-        let stretch = Stretch { line: None, again: false, tracked: false, ..stretch };
+        let stretch = Stretch { line: None, retried: false, tracked: false, ..stretch };
         if device.held {
             device.active -= 1;
             device.queue.push_back(stretch);
         } else {
             assert!(device.quiescing, "I/O is given back to a device that is not suspended");
-            self.todo.push(Todo::Again(number, stretch));
+            self.todo.push(Todo::Map(number, stretch));
         }
     }
 
@@ -376,7 +376,7 @@ impl Shared {
             here.model.begin(start, length, from, value);
         }
         let stretch =
-            Stretch { io: number, skip: 0, length, line: None, again: false, tracked: false };
+            Stretch { io: number, skip: 0, length, line: None, retried: false, tracked: false };
         let held = here.held;
         match held {
             true => here.queue.push_back(stretch.clone()),
@@ -450,7 +450,7 @@ impl Shared {
             let (at, left) = (start + done, stretch.length - done);
             // The target's code: no lock is held.
             let range = SectorRange { start: Sector(at), length: Sector(left) };
-            let failed = stretch.again.then(|| table.map_failed(range, op)).flatten();
+            let failed = stretch.retried.then(|| table.map_failed(range, op)).flatten();
             let piece = failed.or_else(|| table.map(range, op));
             let length = piece.as_ref().map_or(left, |piece| piece.length().0);
             assert!((1..=left).contains(&length), "{length} of {left} sectors mapped");

@@ -189,8 +189,8 @@ impl State {
 pub(super) enum Todo {
     /// The number of a job of a line was freed while I/O waited for one.
     Freed(usize, usize),
-    /// Something was given back before the device held I/O: it is mapped again.
-    Again(usize, Stretch),
+    /// A stretch is to be mapped: it is retried, or was given back before the device held I/O.
+    Map(usize, Stretch),
 }
 
 /// What happens next.
@@ -240,7 +240,7 @@ impl Shared {
                 drop(state);
                 match todo {
                     Todo::Freed(device, line) => self.route_waiting(device, line),
-                    Todo::Again(device, stretch) => self.route(device, stretch),
+                    Todo::Map(device, stretch) => self.route(device, stretch),
                 }
             }
             Event::Time => {
@@ -347,16 +347,16 @@ impl Shared {
                 self.lock().stretch_over(&stretch, result);
             }
             Owner::Stretch(stretch) => {
-                let again = state.may_try_again(&stretch).filter(|_| result.is_err());
+                let retry = state.may_retry(&stretch).filter(|_| result.is_err());
                 drop(state);
                 // The target's code: no lock is held.
-                let again = again.is_some_and(|(table, range)| {
+                let retry = retry.is_some_and(|(table, range)| {
                     let range = SectorRange::between(Sector(range.start), Sector(range.end));
                     table.map_failed(range, Op::Read).is_some()
                 });
                 let mut state = self.lock();
-                match again {
-                    true => state.try_again(stretch),
+                match retry {
+                    true => state.retry(stretch),
                     false => state.stretch_answered(&stretch, &transfer, result),
                 }
             }

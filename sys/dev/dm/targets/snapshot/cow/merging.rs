@@ -17,7 +17,7 @@
 
 use super::{Cow, Health, State, Tail};
 use crate::Sector;
-use crate::targets::snapshot::format::Geometry;
+use crate::targets::snapshot::format::{Exception, Geometry};
 use crate::targets::snapshot::runs::FoundRun;
 
 /// Chunks in a run, at most: each has its own bucket of writes that are under way.
@@ -47,6 +47,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// `true` if the run goes on where `exception` ends, in the origin and in the store.
+    pub fn follows(self, exception: Exception) -> bool {
+        exception.old.checked_add(1) == Some(self.old)
+            && exception.new.checked_add(1) == Some(self.new)
+    }
+
     fn has(&self, chunk: u64) -> bool {
         chunk.checked_sub(self.old).is_some_and(|on| on < self.chunks)
     }

@@ -67,7 +67,7 @@ pub struct Local {
     pub(crate) child: CpuCache<Child>,
     /// The CPU's cached split.
     pub(crate) split: CpuCache<Split>,
-    /// What this CPU has counted for statistics.
+    /// The CPU's counts for statistics.
     pub(crate) tallies: Tallies,
 }
 

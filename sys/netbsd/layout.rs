@@ -75,7 +75,7 @@ fn structures() -> BTreeMap<&'static str, Asserted> {
     all
 }
 
-/// What clang says of a file.
+/// The messages of clang about a file.
 fn compile(c: &str) -> String {
     let mut clang = Command::new("clang")
         .args(["-x", "c", "-std=gnu99", "-fsyntax-only", "-w", "-ferror-limit=0"])
@@ -254,7 +254,7 @@ fn each_prototype_that_differs_is_noticed() {
     }
 }
 
-/// What was once forgotten.
+/// Fields whose assertions were once forgotten.
 #[test]
 fn what_the_driver_reaches_is_asserted() {
     for field in [

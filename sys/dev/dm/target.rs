@@ -47,7 +47,7 @@ impl Made {
     }
 }
 
-/// Which of its table's components a target means.
+/// The index of a component in its table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ComponentIndex(pub u32);
 

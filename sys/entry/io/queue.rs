@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the queues of waiting I/O have in common.
+//! The interface that queues of waiting I/O share.
 
 /// Things that wait. Which of them is the next is the implementor's to say.
 pub trait Queue: Default {

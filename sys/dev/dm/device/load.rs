@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a table is loaded: lines from userland, the components they name, the inactive slot.
+//! The load of a table: lines from userland, the components they name, the inactive slot.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -92,8 +92,8 @@ impl<K: Kernel> Driver<K> {
     /// answer is a warning about a table that is loaded all the same, if there is one.
     ///
     /// # Errors
-    /// What is wrong with the table; both slots are as they were then, and lines that the same
-    /// process has sent before are dropped.
+    /// The mistake in the table. Both slots are as they were then, and lines that the same process has sent before
+    /// are dropped.
     pub fn reload(
         &self,
         device: &Arc<Device<K>>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How devices lie on one another: no loops, and not too many layers.
+//! Devices that lie on one another: there must be no loop, and not too many layers.
 
 use alloc::vec::Vec;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is not to be seen through a command: minors that run out, labels, components that are
-//! shared, what happens at once.
+//! Behaviour that a single command does not show: minors that run out, labels, components that are shared, concurrent
+//! commands.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -147,8 +147,8 @@ fn a_failed_open_does_not_keep_the_next_from_trying() {
 
 #[test]
 fn a_device_that_is_being_made_is_not_found_but_its_name_is_taken() {
-    // A fake kernel attaches at once, so this looks from within attach's failure: the name and the
-    // minor were taken and are free again.
+    // A fake kernel attaches at once, so that this looks from within attach's failure: the name and the minor were
+    // taken and are free now.
     let bench = Bench::new();
     bench.kernel.fail_attach(Some(Errno::ENOMEM));
     bench.refused(&Request::on("create", "d"), Errno::ENOMEM);
@@ -166,7 +166,7 @@ fn a_remove_waits_for_io_that_is_in_flight() {
     let driver = bench.driver.clone();
     let thread = spawn(move || send(&driver, &Request::on("remove", "d")).map(|_| ()));
     while unit.begin_io() {
-        // Refused once the device is being taken away.
+        // Opens are refused once the device is being detached.
         unit.end_io();
         std::thread::yield_now();
     }
@@ -204,7 +204,7 @@ fn is_read_only_answers_for_devices_and_for_none() {
     assert_eq!([1, 2, 3].map(answer), [true, false, false]);
 }
 
-/// Two devices with tables; a resume of `a` onto `b` that waits for I/O.
+/// A bench with two devices that have tables; a resume of `a` onto `b` that waits for I/O.
 #[test]
 fn a_table_that_waits_to_become_active_is_seen_by_the_search_for_loops() {
     let bench = Bench::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The engine under the simulation's host, where a target of the tests' own says what it has seen.
+//! The engine under the simulation's host, with a target of the tests' own that records its calls.
 
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -14,7 +14,7 @@ use crate::testing::sim::{Disk, World};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};
 
-/// `pulse DEV`: its background counts, every 10 milliseconds, and flushes when it is stopped.
+/// `pulse DEV`: a target whose background lane counts every 10 milliseconds, and flushes when it is stopped.
 struct Pulse {
     component: ComponentIndex,
     beats: AtomicU32,
@@ -83,7 +83,7 @@ impl Worker for Pulse {
             assert!(found.is_none());
             self.beats.fetch_add(u32::from(!lane.stopping()), Ordering::Relaxed);
         }
-        // It does not return in the poll in which it sees that it must.
+        // The lane does not return in the poll in which it sees that it must.
         let _ = lane.flush(&[self.component]).await;
     }
 
@@ -101,7 +101,7 @@ fn count(world: &World, what: &str) -> u32 {
     world.message(0, 0, what).unwrap().parse().unwrap()
 }
 
-/// Lets so many milliseconds pass, with all that happens in each.
+/// Lets `milliseconds` milliseconds pass, with all events in each.
 fn pass(world: &World, milliseconds: u32) {
     for _ in 0..milliseconds {
         world.pass(1);
@@ -119,7 +119,7 @@ fn the_background_runs_from_start_to_stop() {
         world.swap(0, table).unwrap();
         pass(&world, 100);
         let beats = count(&world, "beats");
-        // With nothing else to do the clock goes to the next beat by itself.
+        // Without another event the clock goes to the next beat by itself.
         assert!(beats >= 10, "{beats} beats in 100 milliseconds and some");
         world.suspend(0, Quiesce::Flush);
         let beats = count(&world, "beats");
@@ -196,7 +196,7 @@ fn io_beyond_the_number_of_jobs_waits_for_one() {
     }
 }
 
-/// The plan of lines that need this.
+/// The plan of lines with these needs.
 fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, Errno> {
     struct Wants(Needs);
     impl crate::worker::Lanes for Wants {
@@ -211,7 +211,8 @@ fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, 
     super::plan(&lines.map(|needs| (0, alloc::sync::Arc::new(Wants(needs)) as _)))
 }
 
-/// Lines that compute, and a line that does not, have threads of their own, and a line's lanes no more of them than it asks for.
+/// Lines that compute share no thread with a line that does not, and a line's lanes are on no more threads than the
+/// line asks for.
 #[test]
 fn lines_that_ask_for_one_thread_share_none_with_those_that_compute() {
     let with = |threads| Needs { queues: vec![3], threads, ..Needs::default() };

@@ -54,7 +54,7 @@ fn lanes_are_taken_lowest_first_or_as_a_scheduler_chooses() {
     assert_eq!(taken(&ready, 1), all.map(|lane| lane / 2));
     assert_eq!(ready.take_one(1, 0), None);
     all.iter().for_each(|lane| assert!(ready.set(*lane).is_some()));
-    // The choice is counted round.
+    // The choice is taken modulo the number of lanes that are ready.
     assert_eq!(ready.take_one(1, 6), Some(131 / 2));
     assert_eq!(ready.take_one(1, 2), Some(139 / 2));
     assert_eq!(ready.take_one(1, 1), Some(9 / 2));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables against a slow, obvious model: where each sector goes, one by one.
+//! Tables against a slow, obvious model that maps sector by sector.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -21,7 +21,7 @@ use crate::target::ComponentIndex;
 use crate::testing::{Disk, aes, hash, range};
 use crate::{Dev, Errno, Sector, SectorRange, limits};
 
-/// Disks that a table can be built on, by `major:minor` or as `/dev/N`.
+/// Disks that a table can be built on, named by `major:minor` or as `/dev/N`.
 struct Disks(Vec<Disk>);
 
 impl Opener for Disks {
@@ -56,7 +56,7 @@ fn disks() -> Disks {
     Disks(vec![disk(3, 512), disk(19, 512), disk(35, 2048), disk(51, 4096)])
 }
 
-/// Where a sector goes.
+/// The destination of a sector.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Goes {
     Zero,
@@ -64,7 +64,7 @@ enum Goes {
     At(Dev, u64),
 }
 
-/// A line, and where its sectors go.
+/// A line, and the destination of each of its sectors.
 #[derive(Clone, Debug)]
 struct DrawnLine {
     start: u64,
@@ -74,7 +74,7 @@ struct DrawnLine {
     places: Vec<Goes>,
 }
 
-/// A line of a kind, `unit` sectors being the least that any component takes.
+/// A line of some kind, on disks whose sectors are at most `unit` sectors of 512 bytes.
 fn line(unit: u64) -> impl Strategy<Value = DrawnLine> {
     let usable = match unit {
         1 => 2usize,
@@ -146,7 +146,7 @@ fn build(disks: &Disks, lines: &[DrawnLine]) -> Result<Table<Disk>, TableError> 
     builder.build()
 }
 
-/// Where the pieces of an I/O go, sector by sector.
+/// The destinations of an I/O's sectors, as the table maps its pieces.
 fn mapped(table: &Table<Disk>, start: u64, length: u64, write: bool) -> Vec<Goes> {
     let (mut at, mut left, mut places) = (start, length, Vec::new());
     while left > 0 {
@@ -202,7 +202,7 @@ proptest! {
         for (start, length) in ios {
             let start = start.index(model.len());
             let end = model.len().min(start + length as usize);
-            // What lies beyond the end is for who asks to cut off.
+            // The caller has cut off sectors beyond the end.
             prop_assert_eq!(mapped(&table, start as u64, length, true), &model[start..end]);
         }
         prop_assert_eq!(mapped(&table, 0, u64::MAX, false), model);
@@ -265,7 +265,7 @@ proptest! {
         match later {
             true => moved.start += by,
             false if moved.start >= by => moved.start -= by,
-            // The line before cannot make room.
+            // The line before cannot make room for the gap.
             false => return Err(TestCaseError::reject("nowhere to move it")),
         }
         let end = lines.iter().map(|line| line.start + line.length).max();

@@ -12,14 +12,15 @@
 //! of it were given out. A write, of the origin or the snapshot, goes on when its exception is on stable storage: the
 //! data, then the entry, one write for all that are ready. With `N` the store is in memory, and begins anew with each table.
 //!
-//! What tables share: a [`Cow`] for each store's device, an [`Origin`] for each origin's. A table that is loaded over another with
-//! the same store takes over the [`Cow`] when it is started, which it is when the other's device is suspended; the store
-//! is not read again. The work is done by *resident* lanes of the table that was started last (`keep.rs`), also while its
-//! device is suspended: the origin's writes wait for them. States and what follows from them: `cow.rs`.
+//! Tables share a [`Cow`] for each store's device, and an [`Origin`] for each origin's. A table that is loaded over
+//! another with the same store takes over the [`Cow`] when it is started, which it is when the other's device is
+//! suspended; the store is not read again. The work is done by *resident* lanes of the table that was started last
+//! (`keep.rs`), also while its device is suspended: the origin's writes wait for them. `cow.rs` has the states and
+//! their consequences.
 //!
 //! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs have a
-//! lock that is taken alone. None is held over an `await`. I/O that is only sent on takes none (`cow/view.rs`), but an origin's
-//! writes the members'.
+//! lock that is taken alone. None is held over an `await`. I/O that is only mapped takes none of them (`cow/view.rs`); only
+//! writes of an origin take the members'.
 
 use alloc::sync::Arc;
 use core::fmt;

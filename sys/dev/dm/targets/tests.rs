@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What holds for every target. [`TARGETS`] enrols them: one without a sample here fails.
+//! Promises that every target keeps. [`TARGETS`] enrols them: a target without a sample here fails.
 
 use alloc::format;
 use alloc::string::String;
@@ -16,18 +16,18 @@ use crate::target::{Extent, IoRange, Mapping, Target};
 use crate::testing::{Disk, aes, hash};
 use crate::{Errno, Sector};
 
-/// A line that is right.
+/// A right line, and what is expected of it.
 struct Sample {
     kind: &'static str,
     length: u64,
     params: &'static str,
-    /// As `table` prints them.
+    /// The parameters as `table` prints them.
     table: &'static str,
-    /// As `status` prints its state, by the book.
+    /// The line's state as `status` prints it.
     status: &'static str,
     /// `true` if words that are left over are ignored, as Linux does for this target.
     takes_more: bool,
-    /// How many words it takes at least, where some may be left out.
+    /// The fewest words, where some may be left out.
     least: Option<usize>,
 }
 
@@ -42,13 +42,13 @@ const fn sample(
 }
 
 impl Sample {
-    /// A sample of a target that ignores words behind its own.
-    /// A sample of a target where words behind so many may be left out.
+    /// The sample, of a target where words behind the first `words` may be left out.
     const fn least(mut self, words: usize) -> Sample {
         self.least = Some(words);
         self
     }
 
+    /// The sample, of a target that ignores words behind its own.
     const fn takes_more(mut self) -> Sample {
         self.takes_more = true;
         self
@@ -236,7 +236,7 @@ fn names_are_single_words_and_each_finds_its_target() {
     for kind in TARGETS {
         assert!(core::ptr::eq(lookup(kind.name).unwrap(), *kind), "{} twice", kind.name);
         assert!(!kind.name.is_empty() && kind.name.bytes().all(|b| b.is_ascii_graphic()));
-        // What libdevmapper has room for.
+        // libdevmapper has room for so many.
         assert!(kind.name.len() < 16);
     }
     for nobody in ["", "Linear", "linear ", "lin", "linear2"] {
@@ -276,7 +276,7 @@ fn table_output_makes_the_same_target_again() {
     }
 }
 
-/// I/Os at all the places where something could be cut: long and short, reads and writes.
+/// I/Os that cross every place at which a target could cut: long and short, reads and writes.
 fn ios(length: u64) -> Vec<IoRange> {
     let starts = (0..length.min(200)).chain([length / 2, length - 1]);
     let lengths =
@@ -343,7 +343,7 @@ fn one_word_too_many_is_einval() {
 fn words_that_are_ignored_are_not_kept() {
     for sample in SAMPLES.iter().filter(|sample| sample.takes_more) {
         if sample.least == Some(sample.params.split_whitespace().count()) {
-            // The next word would be the target's.
+            // The next word would belong to the target.
             continue;
         }
         let params = format!("{} /dev/nosuch x 0", sample.params);

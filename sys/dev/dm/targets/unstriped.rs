@@ -124,7 +124,7 @@ mod tests {
         builder.build().map_err(|e| e.mistake.errno)
     }
 
-    /// Where each sector of a table lies.
+    /// The sector of the component that each sector of a table lies at.
     fn places(table: &Table<Disk>) -> Vec<u64> {
         let place = |at| match table.map(range(at, 1), Op::Read) {
             Some(Piece::Send(_, to)) => to.start.0,

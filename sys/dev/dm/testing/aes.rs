@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! AES for tests, on RustCrypto. The key stands where a kernel has its round keys.
+//! AES for tests, on RustCrypto. `RoundKeys` holds the key itself, where a kernel has its round keys.
 
 use dm_ciphers::{cbc, ecb, xts};
 
 use crate::aes::{Aes, BLOCK, Data, RoundKeys, Way};
 
-/// RustCrypto's AES.
+/// AES, as RustCrypto has it.
 pub struct Rust;
 
-/// The one value of it.
+/// The `Rust` that tests hand to the driver.
 pub static RUST: Rust = Rust;
 
-/// The key that `set_key` has put away, in a place of its own.
+/// The key that `set_key` has stored in `keys`, padded with zeroes, and its length in bytes.
 fn key(keys: &RoundKeys) -> ([u8; 32], usize) {
     let mut key = [0; 32];
     for (bytes, word) in key.chunks_mut(8).zip(keys.memory.iter()) {
@@ -28,7 +28,7 @@ fn way(keys: &RoundKeys) -> dm_ciphers::Way {
     }
 }
 
-/// Runs a cipher on data that is in the place where the result goes.
+/// Runs a cipher in place, on a copy where `data` has source and destination apart.
 fn run(keys: &RoundKeys, data: Data<'_>, run: impl FnOnce(&[u8], &mut [u8])) {
     let (bytes, (key, length)) = (data.len(), key(keys));
     let data = match data {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A driver with a few disks, ready to be tried.
+//! A driver on a fake kernel with a few disks.
 
 use alloc::sync::Arc;
 
@@ -12,10 +12,9 @@ use super::unit::FakeUnit;
 use crate::device::Driver;
 use crate::{Dev, Errno};
 
-/// The bench. Its disks: `/dev/a`, `/dev/b` and `/dev/c` of 1,000,000 sectors (19:3, 19:19 and
-/// 19:35); `/dev/cd` of 1,000 with sectors of 2,048 bytes (19:51), `/dev/af` of 8,000 with sectors
-/// of 4,096 bytes (19:67); `/dev/ro`, which takes no writes (19:83). `/dev/char` is no block
-/// device.
+/// A driver on a fake kernel with these disks: `/dev/a`, `/dev/b` and `/dev/c` of 1,000,000 sectors (19:3, 19:19 and
+/// 19:35); `/dev/cd` of 1,000 with sectors of 2,048 bytes (19:51), `/dev/af` of 8,000 with sectors of 4,096 bytes
+/// (19:67); `/dev/ro`, which takes no writes (19:83). `/dev/char` is no block device.
 pub struct Bench {
     /// The kernel.
     pub kernel: Fake,
@@ -30,7 +29,7 @@ impl Default for Bench {
 }
 
 impl Bench {
-    /// Sets one up.
+    /// Makes the kernel, its disks and the driver.
     pub fn new() -> Bench {
         let kernel = Fake::new();
         for (path, minor) in [("/dev/a", 3), ("/dev/b", 19), ("/dev/c", 35)] {
@@ -61,10 +60,10 @@ impl Bench {
         reply.unwrap_or_else(|errno| panic!("{errno:?} from {:?}", request.dict()))
     }
 
-    /// Sends a request that must fail and change nothing.
+    /// Sends a request that must fail with `errno` and change nothing.
     ///
     /// # Panics
-    /// When it does not, or does.
+    /// When it does not fail so, or changes something.
     pub fn refused(&self, request: &Request, errno: Errno) {
         let before = self.picture();
         let reply = self.send(request);
@@ -73,7 +72,7 @@ impl Bench {
         check(&self.driver);
     }
 
-    /// Gives a command about a device.
+    /// Gives a command about the device called `name`.
     ///
     /// # Panics
     /// When it fails.
@@ -81,7 +80,7 @@ impl Bench {
         self.done(&Request::on(command, name))
     }
 
-    /// Makes a device with a table, and resumes it; its minor.
+    /// Creates a device with a table, resumes it, and returns its minor.
     ///
     /// # Panics
     /// When it fails.
@@ -95,7 +94,7 @@ impl Bench {
         minor
     }
 
-    /// A device's flags.
+    /// The flags that `info` tells of a device.
     pub fn flags(&self, name: &str) -> u32 {
         let flags = self.on("info", name).number("flags");
         flags.and_then(|flags| u32::try_from(flags).ok()).expect("flags")
@@ -110,7 +109,7 @@ impl Bench {
         minor.and_then(|minor| self.kernel.unit(minor)).expect("a device")
     }
 
-    /// All there is to see.
+    /// A picture of the driver and its kernel, which are checked first.
     pub fn picture(&self) -> Picture {
         picture(&self.driver)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Hash functions for where there is no kernel to give them.
+//! Hash functions for tests, from RustCrypto's crates.
 
 use core::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use sha2::{Sha224, Sha256, Sha384, Sha512};
 
 use crate::hash::{Digest, Hash};
 
-/// A hash function of a crate's.
+/// A hash function of RustCrypto's, with the name that a table gives it.
 struct Of<D>(&'static str, PhantomData<fn() -> D>);
 
 impl<D: sha2::Digest> Hash for Of<D> {

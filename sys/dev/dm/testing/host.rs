@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The fake kernel's part of tables whose targets serve I/O: lanes run when somebody waits for
-//! them, and requests are done at once. No data moves.
+//! The fake kernel's [`Host`]: the thread that waits for a lane runs the lanes, and requests are done at once. No
+//! data moves.
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -22,14 +22,14 @@ use crate::table::Component;
 use crate::target::ComponentIndex;
 use crate::units::{Sector, SectorRange};
 
-/// The part of one table.
+/// The fake kernel's [`Host`] of one table.
 pub struct FakeHost {
     ready: Arc<Ready>,
     sizes: Vec<Sector>,
     answers: Vec<Mutex<Option<Answer>>>,
     runners: Mutex<Vec<Runner>>,
     engine: Mutex<Weak<Executor>>,
-    /// The clock moves on a little each time that it is asked, so that nobody sleeps for ever.
+    /// Milliseconds, one more each time that the clock is read, so that no lane sleeps for ever.
     now: AtomicU32,
 }
 
@@ -38,7 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FakeHost {
-    /// The part of a table with these components.
+    /// The host of a table with these components.
     pub fn new(plan: &Plan, ready: Arc<Ready>, components: &[Pdev<Fake>]) -> Arc<FakeHost> {
         Arc::new(FakeHost {
             ready,
@@ -159,7 +159,7 @@ impl Host for FakeHost {
 
     fn wait(&self, done: &mut dyn FnMut() -> bool) {
         while !done() {
-            // Only whoever waits runs lanes, and one at a time.
+            // The thread that waits runs the lanes, under a lock: one at a time.
             for runner in lock(&self.runners).iter_mut() {
                 runner.run();
             }

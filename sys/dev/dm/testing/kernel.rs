@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A kernel that is not there: disks with a name, a number and a size, and nothing on them.
+//! A fake kernel: disks with a name, a number and a size, and no data.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -27,26 +27,26 @@ use crate::pdev::Pdev;
 use crate::table::{Clock, Component};
 use crate::{Dev, Errno, Minor, Sector};
 
-/// The major number of the driver's own block devices, as NetBSD has it.
+/// The major number of the driver's own block devices, which is NetBSD's.
 pub const BLOCK_MAJOR: u32 = 169;
 
 /// A block device, as a test describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Disk {
-    /// Its number.
+    /// The disk's device number.
     pub dev: Dev,
-    /// Its size.
+    /// The disk's size.
     pub size: Sector,
-    /// Bytes in its sectors.
+    /// Bytes in one of the disk's sectors.
     pub sector_size: u32,
-    /// Whether it takes writes.
+    /// `true` if the disk takes writes.
     pub writable: bool,
-    /// Its label.
+    /// The sectors of the disk's label, which are guarded.
     pub guard: Option<GuardedSectors>,
 }
 
 impl Disk {
-    /// One of 512-byte sectors that takes writes.
+    /// A disk of 512-byte sectors that takes writes.
     ///
     /// # Panics
     /// When there is no such device number.
@@ -78,16 +78,16 @@ impl Component for Disk {
     }
 }
 
-/// What is open, what failed and what is to fail.
+/// The fake kernel's state: disks, openings, and the calls that are to fail.
 #[derive(Default)]
 pub(super) struct World {
     disks: BTreeMap<Dev, Disk>,
     paths: BTreeMap<String, Result<Dev, Errno>>,
-    /// How many openings there are, dead ones too.
+    /// The number of openings of each device, revoked ones too.
     open: BTreeMap<Dev, usize>,
-    /// Devices with an opening that is not dead: there is one at most.
+    /// Devices with an opening that was not revoked: each has one at most.
     live: BTreeSet<Dev>,
-    /// How often a disk was taken away.
+    /// The number of times that each disk was revoked.
     revoked: BTreeMap<Dev, usize>,
     elsewhere: BTreeSet<Dev>,
     fail_open: BTreeMap<Dev, Errno>,
@@ -108,12 +108,12 @@ pub(super) struct World {
 
 type LastClose = Arc<dyn Fn(Minor) + Send + Sync>;
 
-/// The kernel. Clones are the same one.
+/// A fake kernel, by reference: a clone is the same kernel.
 #[derive(Clone, Default)]
 pub struct Fake(Arc<std::sync::Mutex<World>>);
 
 impl Fake {
-    /// One without disks, where everything is allowed.
+    /// A kernel without disks, where everything is allowed.
     pub fn new() -> Fake {
         Fake::default()
     }
@@ -131,19 +131,19 @@ impl Fake {
         self
     }
 
-    /// Makes a path to what is a device already, or that fails.
+    /// Makes a path that leads to a device number, or fails.
     pub fn path(&self, path: &str, found: Result<Dev, Errno>) -> &Self {
         self.world().paths.insert(path.to_owned(), found);
         self
     }
 
-    /// Takes a path away.
+    /// Removes a path.
     pub fn unlink(&self, path: &str) {
         self.world().paths.remove(path);
     }
 
-    /// Takes a disk away from who has it open, as a forced detach does. It is back at once, under its
-    /// number and its path.
+    /// Revokes all openings of a disk, as a forced detach does. The disk is there again at once, under its number and
+    /// its path.
     pub fn revoke(&self, dev: Dev) {
         let mut world = self.world();
         if world.live.remove(&dev) {
@@ -151,7 +151,7 @@ impl Fake {
         }
     }
 
-    /// Has somebody else open a device, or close it: a block device can be open only once.
+    /// Has another user of the kernel open a device, or close it: a block device can be open only once.
     pub fn open_elsewhere(&self, dev: Dev, open: bool) {
         match open {
             true => self.world().elsewhere.insert(dev),
@@ -159,7 +159,7 @@ impl Fake {
         };
     }
 
-    /// Has every open of a device fail, or succeed again.
+    /// Has every open of a device fail with `errno`, or with `None` succeed again.
     pub fn fail_open(&self, dev: Dev, errno: Option<Errno>) {
         match errno {
             Some(errno) => self.world().fail_open.insert(dev, errno),
@@ -167,12 +167,12 @@ impl Fake {
         };
     }
 
-    /// Has attaching a device fail, or succeed again.
+    /// Has attaching a device fail with `errno`, or with `None` succeed again.
     pub fn fail_attach(&self, errno: Option<Errno>) {
         self.world().fail_attach = errno;
     }
 
-    /// Has waiting for I/O fail, or succeed again.
+    /// Has waiting for I/O fail with `errno`, or with `None` succeed again.
     pub fn fail_quiesce(&self, errno: Option<Errno>) {
         self.world().fail_quiesce = errno;
     }
@@ -182,12 +182,12 @@ impl Fake {
         self.world().fail_detach = errno;
     }
 
-    /// Takes KAUTH_SYSTEM_DEVMAPPER away from who asks, or gives it back.
+    /// Grants KAUTH_SYSTEM_DEVMAPPER to who asks, or denies it.
     pub fn privileged(&self, privileged: bool) {
         self.world().unprivileged = !privileged;
     }
 
-    /// Takes the kernel's AES away.
+    /// Has the kernel lack AES.
     pub fn without_aes(&self) {
         self.world().lacks_aes = true;
     }
@@ -197,12 +197,12 @@ impl Fake {
         self.world().legacy_errors = legacy;
     }
 
-    /// Has requests come from this process from now on; at first they come from 0.
+    /// Has requests come from process number `process` from now on; at first they come from 0.
     pub fn become_process(&self, process: u64) {
         self.world().process = process;
     }
 
-    /// Lets a second pass.
+    /// Advances the clock by a second.
     pub fn pass_second(&self) {
         self.world().seconds += 1;
     }
@@ -212,7 +212,7 @@ impl Fake {
         self.world().label_guard = Some(guard);
     }
 
-    /// What to call when the last open node of a device was closed: the driver.
+    /// Sets the function that is called when the last open node of a device was closed: the driver's.
     pub fn on_last_close(&self, call: impl Fn(Minor) + Send + Sync + 'static) {
         self.world().last_close = Some(Arc::new(call));
     }
@@ -222,22 +222,22 @@ impl Fake {
         self.world().open.keys().copied().collect()
     }
 
-    /// How many opens there were so far, failed ones included.
+    /// The number of opens so far, failed ones included.
     pub fn opens(&self) -> usize {
         self.world().opens
     }
 
-    /// What the driver told the console.
+    /// The messages that the driver has sent to the console.
     pub fn said(&self) -> Vec<String> {
         self.world().said.clone()
     }
 
-    /// The device with this minor, as the system sees it, while it is attached.
+    /// The unit with this minor, while it is attached.
     pub fn unit(&self, minor: u32) -> Option<FakeUnit> {
         self.world().units.get(&Minor::new(u64::from(minor))?).cloned()
     }
 
-    /// All attached devices.
+    /// All attached units.
     pub fn units(&self) -> Vec<FakeUnit> {
         self.world().units.values().cloned().collect()
     }
@@ -379,12 +379,12 @@ impl Kernel for Fake {
     }
 }
 
-/// An opened disk, or device of the driver's own.
+/// An open disk, or an open device of the driver's own.
 pub struct OpenDisk {
     dev: Dev,
     unit: Option<FakeUnit>,
     kernel: Fake,
-    /// How often the disk had been taken away when it was opened.
+    /// The number of times that the disk had been revoked when it was opened.
     revoked: usize,
 }
 
@@ -406,15 +406,15 @@ impl Drop for OpenDisk {
         if let Some(unit) = &self.unit {
             unit.close_node();
         }
-        // A second panic while one is under way would end the process without a word.
+        // A second panic while a thread unwinds would abort the process without a message.
         assert!(was_open || std::thread::panicking(), "{} was closed twice", self.dev);
     }
 }
 
-/// A lock.
+/// A mutex(9) of the fake kernel.
 pub struct FakeMutex<T>(std::sync::Mutex<T>);
 
-/// What holds it. Empty only while it sleeps.
+/// The guard of a [`FakeMutex`]. `None` only while its holder sleeps on a [`FakeCondvar`].
 pub struct FakeGuard<'a, T>(Option<std::sync::MutexGuard<'a, T>>);
 
 impl<T: Send> Mutex<T> for FakeMutex<T> {
@@ -446,7 +446,7 @@ impl<T> DerefMut for FakeGuard<'_, T> {
     }
 }
 
-/// Something to sleep on.
+/// A condvar(9) of the fake kernel.
 pub struct FakeCondvar(Arc<std::sync::Condvar>);
 
 impl FakeCondvar {

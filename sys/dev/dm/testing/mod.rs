@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What tests and fuzz targets need to run the device mapper without a kernel.
+//! Support for tests and fuzz targets that run the device mapper without a kernel.
 //!
-//! [`kernel::Fake`] is a kernel with disks that exist in name only, [`plist`] has property lists
-//! with proplib's own XML, [`request`] makes requests as the tools do, [`picture`] shows all there
-//! is to see of a driver, to compare before and after, [`model`] is a slow, obvious model of all
-//! its control state, and [`replay`] plays recorded traffic.
+//! [`kernel::Fake`] is a kernel whose disks have no data, [`plist`] has property lists with proplib's own XML,
+//! [`request`] makes requests as the tools do, [`picture`] holds the visible state of a driver, to compare before and
+//! after, [`model`] is a slow, obvious model of all control state, and [`replay`] plays recorded traffic.
 //!
-//! Nothing here goes into a kernel: the module is there under test, or with the feature
-//! `testing`.
+//! Nothing here goes into a kernel: the module is compiled for tests, or with the feature `testing`.
 
 pub mod aes;
 pub mod bench;
@@ -36,12 +34,12 @@ pub use request::Request;
 use crate::device::Driver;
 use crate::{Errno, Sector, SectorRange};
 
-/// A range of sectors, by numbers.
+/// The range of `length` sectors from `start` on.
 pub fn range(start: u64, length: u64) -> SectorRange {
     SectorRange { start: Sector(start), length: Sector(length) }
 }
 
-/// The commands that do not wait for anything: all but `waitevent`.
+/// The commands that do not sleep: all but `waitevent`.
 pub const COMMANDS: [&str; 18] = [
     "version",
     "targets",

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! All there is to see of a driver, as one value: what must be the same before and after a
-//! command that failed.
+//! The visible state of a driver, as one value: it must be the same before and after a command that failed.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,46 +10,46 @@ use crate::Dev;
 use crate::device::{Driver, Selector, lines};
 use crate::kernel::{LiveTable, Unit};
 
-/// A driver and its kernel at one moment.
+/// The visible state of a driver and its kernel at one moment.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Picture {
-    /// How many devices, those that are coming or going among them.
+    /// The number of devices, with those that are being created or removed.
     pub count: usize,
     /// The devices, by minor.
     pub devices: Vec<Device>,
-    /// What the driver has open.
+    /// The devices that the driver has open.
     pub open: Vec<Dev>,
-    /// The minors that are attached, whether I/O to them is held, and their size.
+    /// The minors that are attached, `true` if I/O to them is held, and their size.
     pub units: Vec<(u32, bool, Option<u64>)>,
 }
 
-/// A line: start, length, target, parameters.
+/// A table line: start, length, target, parameters.
 pub type Line = (u64, u64, String, String);
 
-/// A device at one moment.
+/// The visible state of a device at one moment.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Device {
-    /// Its minor.
+    /// The device's minor.
     pub minor: u32,
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Its uuid, if it has one.
+    /// The device's uuid.
     pub uuid: Option<String>,
     /// The active table.
     pub active: Option<Vec<Line>>,
-    /// The inactive one.
+    /// The inactive table.
     pub inactive: Option<Vec<Line>>,
-    /// Whether it takes no writes.
+    /// `true` if the device takes no writes.
     pub read_only: bool,
-    /// Whether it is suspended.
+    /// `true` if the device is suspended.
     pub suspended: bool,
-    /// Which slot is active.
+    /// The slot that is active, of the two.
     pub slot: bool,
-    /// Events so far.
+    /// The number of events so far.
     pub event_nr: u32,
-    /// Open nodes.
+    /// The number of open nodes.
     pub open_count: u32,
-    /// Whether it goes at its last close.
+    /// `true` if the device is removed at its last close.
     pub remove_at_close: bool,
 }
 
@@ -61,7 +60,7 @@ fn table(table: &LiveTable<Fake>) -> Vec<Line> {
         .collect()
 }
 
-/// Takes one.
+/// Takes a picture of a driver and its kernel.
 pub fn picture(driver: &Driver<Fake>) -> Picture {
     let found = driver.names().into_iter().filter_map(|(_, m)| driver.find(&Selector::Minor(m)));
     let devices = found.map(|found| {

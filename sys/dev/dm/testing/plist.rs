@@ -2,8 +2,8 @@
 
 //! Property lists as plain values, and their XML form, as proplib(3) writes it.
 //!
-//! The parser takes what proplib itself externalizes and little more: it is strict so that a test
-//! notices a reply that is not proplib's.
+//! The parser takes the XML that proplib itself externalizes and little more: it is strict so that a test notices a
+//! reply that is not proplib's.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -16,8 +16,8 @@ use core::fmt::{self, Write};
 use crate::Errno;
 use crate::proplib::{self, Value};
 
-/// Any value. That a number is signed or unsigned is part of it: proplib writes the one in
-/// decimal and the other in hexadecimal, and tools can tell.
+/// A property list's value. A signed and an unsigned number are different values: proplib writes the one in decimal
+/// and the other in hexadecimal, and tools can tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
     /// A number that was made from an unsigned one, or read from hexadecimal.
@@ -28,7 +28,7 @@ pub enum Object {
     String(String),
     /// A boolean.
     Bool(bool),
-    /// Data, as the base64 text that it is written as.
+    /// Data, in base64.
     Data(String),
     /// An array.
     Array(Array),
@@ -66,7 +66,7 @@ fn allocate() -> Result<(), Errno> {
 }
 
 impl Object {
-    /// As the driver sees it.
+    /// The dictionary as the driver's [`Value`].
     pub fn value(&self) -> Value<'_, Dict> {
         match self {
             Object::Unsigned(n) => Value::Unsigned(*n),
@@ -78,7 +78,7 @@ impl Object {
         }
     }
 
-    /// The number, whatever its sign was said to be, if it is one of 0 or more.
+    /// The number, signed or unsigned, unless it is negative.
     pub fn number(&self) -> Option<u64> {
         match self.value() {
             Value::Unsigned(n) => Some(n),
@@ -176,14 +176,14 @@ const HEADER: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plis
                       version=\"1.0\">\n";
 const FOOTER: &str = "</plist>\n";
 
-/// How deep containers may stand in each other.
+/// The most containers that may be nested.
 const DEPTH: usize = 32;
 
 impl Dict {
     /// Reads a document.
     ///
     /// # Errors
-    /// What is not as proplib writes it.
+    /// A message about the first thing that proplib does not write so.
     pub fn parse(xml: &str) -> Result<Dict, &'static str> {
         let body = xml.strip_prefix(HEADER).ok_or("not a property list's beginning")?;
         let body = body.strip_suffix(FOOTER).ok_or("not a property list's end")?;
@@ -204,12 +204,12 @@ impl Dict {
         out
     }
 
-    /// What `key` holds.
+    /// The value at `key`.
     pub fn at(&self, key: &str) -> Option<&Object> {
         self.0.get(key)
     }
 
-    /// Sets `key`.
+    /// Sets the value at `key`.
     pub fn put(&mut self, key: &str, value: impl Into<Object>) {
         self.0.insert(key.to_owned(), value.into());
     }

@@ -6,23 +6,23 @@ use alloc::vec::Vec;
 
 use super::plist::{Dict, Object};
 
-/// A request that is being made.
+/// A request that is being built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request(Dict);
 
 impl Request {
-    /// A command, with the version of the protocol that dmctl(8) sends.
+    /// A request for `command`, with the version of the protocol that dmctl(8) sends.
     pub fn new(command: &str) -> Request {
         let version = [4, 0, 0].map(Object::Signed).to_vec();
         Request(Dict::default()).with("command", command).with("version", version)
     }
 
-    /// A command about the device of this name.
+    /// A request for `command` about the device called `name`.
     pub fn on(command: &str, name: &str) -> Request {
         Request::new(command).with("name", name)
     }
 
-    /// `reload`, with lines of start, length, target and parameters.
+    /// A `reload` request, with lines of start, length, target and parameters.
     pub fn reload(name: &str, lines: &[(u64, u64, &str, &str)]) -> Request {
         Request::on("reload", name).lines(lines)
     }
@@ -33,24 +33,24 @@ impl Request {
         self.with("cmd_data", lines)
     }
 
-    /// With a key more, or another value of it.
+    /// The request with another key, or another value of a key.
     pub fn with(mut self, key: &str, value: impl Into<Object>) -> Request {
         self.0.put(key, value);
         self
     }
 
-    /// Without a key.
+    /// The request without a key.
     pub fn without(mut self, key: &str) -> Request {
         self.0.0.remove(key);
         self
     }
 
-    /// With flags.
+    /// The request with these flags.
     pub fn flags(self, flags: u32) -> Request {
         self.with("flags", u64::from(flags))
     }
 
-    /// The dictionary.
+    /// The request's dictionary.
     pub fn dict(&self) -> &Dict {
         &self.0
     }

@@ -19,7 +19,7 @@ fn text(run: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The report of a run, which is played once however many tests ask.
+/// The report of a run. The run is played once, by the first test that asks.
 fn play(run: &'static str) -> &'static Report {
     static REPORTS: [OnceLock<Report>; 2] = [const { OnceLock::new() }; 2];
     let report = REPORTS[usize::from(run == "sB")].get_or_init(|| {
@@ -42,7 +42,7 @@ fn recorded_dmctl_and_dmsetup_get_the_recorded_replies() {
 fn a_recorded_life_of_lvm_gets_the_recorded_replies() {
     let report = play("sB");
     assert_eq!(report.played, 1311);
-    // Most of it are questions, and those are answered to the letter.
+    // Most requests are questions, whose replies are the recorded ones.
     assert!(report.identical > 900, "only {}", report.identical);
 }
 
@@ -95,7 +95,7 @@ fn strings_survive_printing() {
     }
 }
 
-/// Plays on the fake kernel, but for one key of every reply to one command.
+/// A player on the fake kernel that alters one key of every reply to one command.
 struct Liar {
     player: FakePlayer,
     command: &'static str,

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What a thread is at.
+/// The state of a thread, for those who watch it.
 #[derive(Default)]
 struct Watch {
     state: Mutex<State>,
@@ -17,7 +17,7 @@ struct Watch {
 
 #[derive(Default)]
 struct State {
-    /// What it sleeps on.
+    /// The condition variable that the thread sleeps on.
     asleep: Option<Arc<Condvar>>,
     signalled: bool,
     over: bool,
@@ -45,7 +45,7 @@ pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Th
     let theirs = watch.clone();
     let body: Box<dyn FnOnce() -> T + Send> = Box::new(body);
     let handle = std::thread::spawn(move || {
-        /// Says that the thread is over even when it panics.
+        /// Marks the thread as over when it is dropped, also by a panic.
         struct Over(Arc<Watch>);
         impl Drop for Over {
             fn drop(&mut self) {
@@ -61,8 +61,8 @@ pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Th
 }
 
 impl<T> Thread<T> {
-    /// Waits until the thread sleeps on one of the driver's condition variables; `false` if it
-    /// ended instead.
+    /// Waits until the thread sleeps on one of the driver's condition variables. `false` if the thread has ended
+    /// instead.
     pub fn asleep(&self) -> bool {
         let mut state = self.watch.lock();
         while state.asleep.is_none() && !state.over {
@@ -71,7 +71,7 @@ impl<T> Thread<T> {
         !state.over
     }
 
-    /// Sends a signal, which ends a sleep that signals can end. To a thread that is asleep.
+    /// Sends a signal to a thread that is asleep, which ends a sleep that signals can end.
     pub fn signal(&self) {
         self.watch.lock().signalled = true;
         loop {
@@ -79,8 +79,8 @@ impl<T> Thread<T> {
             if !state.signalled || state.over {
                 return;
             }
-            // It may be between saying that it sleeps and sleeping, so that one call is not
-            // enough; it lets go of its lock when it really sleeps.
+            // The thread may have said that it sleeps, and not sleep yet, so that one call is not enough. It lets go
+            // of its lock when it really sleeps.
             if let Some(condvar) = &state.asleep {
                 condvar.notify_all();
             }
@@ -89,7 +89,7 @@ impl<T> Thread<T> {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the thread's end, and returns its result.
     ///
     /// # Panics
     /// When the thread did.
@@ -101,7 +101,7 @@ impl<T> Thread<T> {
     }
 }
 
-/// Says that the calling thread goes to sleep on `condvar`.
+/// Records that the calling thread goes to sleep on `condvar`.
 pub(super) fn falls_asleep(condvar: &Arc<Condvar>) {
     CURRENT.with_borrow(|current| {
         if let Some(watch) = current {
@@ -111,7 +111,7 @@ pub(super) fn falls_asleep(condvar: &Arc<Condvar>) {
     });
 }
 
-/// Says that it is awake again.
+/// Records that the calling thread is awake again.
 pub(super) fn wakes() {
     CURRENT.with_borrow(|current| {
         if let Some(watch) = current {
@@ -120,7 +120,7 @@ pub(super) fn wakes() {
     });
 }
 
-/// Whether a signal has come for the calling thread; it is taken then.
+/// `true` if a signal has come for the calling thread. The signal is taken.
 pub(super) fn take_signal() -> bool {
     CURRENT.with_borrow(|current| {
         current.as_ref().is_some_and(|watch| core::mem::take(&mut watch.lock().signalled))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A device as a system that is not there sees it: it counts I/O that a test says is in flight,
-//! keeps the table, and writes down what it was told.
+//! The fake kernel's view of a device: a unit that counts the I/O that a test begins, keeps the table, and records
+//! the driver's calls.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,24 +12,24 @@ use crate::kernel::{Geometry, LiveTable, Unit};
 use crate::units::DEV_BSIZE;
 use crate::{Dev, Errno, Minor, Sector};
 
-/// What the driver told a unit.
+/// A call of the driver's to a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
-    /// To suspend the file system that is mounted on it.
+    /// Suspend the file system that is mounted on the device.
     SuspendFileSystem,
-    /// To let that go on.
+    /// Resume that file system.
     ResumeFileSystem,
-    /// To hold I/O.
+    /// Hold I/O, and wait for I/O in flight.
     Quiesce,
-    /// To let it go.
+    /// Release the I/O that is held.
     Release,
-    /// To take a table of so many sectors, read-only or not.
+    /// Take a table of so many sectors; `true` if it takes no writes.
     SetTable(u64, bool),
-    /// To refuse opens.
+    /// Refuse opens from now on.
     BeginDetach,
-    /// To fail all I/O.
+    /// Fail all I/O from now on.
     Kill,
-    /// To go.
+    /// Detach.
     Detach,
 }
 
@@ -48,7 +48,7 @@ struct State {
     mounted: bool,
 }
 
-/// The unit. Clones are the same one.
+/// A device's unit, by reference: a clone is the same unit.
 #[derive(Clone)]
 pub struct FakeUnit {
     minor: Minor,
@@ -65,32 +65,32 @@ impl FakeUnit {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its minor.
+    /// The unit's minor.
     pub fn minor(&self) -> Minor {
         self.minor
     }
 
-    /// What it was told so far; forgotten with this.
+    /// The calls so far. They are forgotten.
     pub fn calls(&self) -> Vec<Call> {
         core::mem::take(&mut self.state().calls)
     }
 
-    /// Whether I/O is held.
+    /// `true` if I/O is held.
     pub fn held(&self) -> bool {
         self.state().held
     }
 
-    /// The geometry that it was given.
+    /// The geometry that the driver has set.
     pub fn geometry(&self) -> Option<Geometry> {
         self.state().geometry
     }
 
-    /// The size of its table.
+    /// The size of the unit's table.
     pub fn size(&self) -> Option<Sector> {
         self.state().table.as_ref().map(|table| table.size())
     }
 
-    /// Whether its table takes no writes.
+    /// `true` if the unit's table takes no writes.
     pub fn read_only(&self) -> bool {
         self.state().read_only
     }
@@ -98,7 +98,7 @@ impl FakeUnit {
     /// Opens a node, as a user would.
     ///
     /// # Errors
-    /// ENXIO once it is being detached.
+    /// ENXIO once the unit is being detached.
     pub fn open_node(&self) -> Result<(), Errno> {
         let mut state = self.state();
         if state.detaching {
@@ -108,7 +108,7 @@ impl FakeUnit {
         Ok(())
     }
 
-    /// Closes a node; the driver is told of the last.
+    /// Closes a node. The driver is told of the last close.
     pub fn close_node(&self) {
         let mut state = self.state();
         assert!(state.opens > 0 || std::thread::panicking(), "a close without an open");
@@ -120,7 +120,7 @@ impl FakeUnit {
         }
     }
 
-    /// Begins an I/O; `false` if it is held or refused.
+    /// Begins an I/O. `false` if it is held or refused.
     pub fn begin_io(&self) -> bool {
         let mut state = self.state();
         let goes = !state.held && !state.dead && state.table.is_some();
@@ -128,19 +128,19 @@ impl FakeUnit {
         goes
     }
 
-    /// Mounts a file system on it.
+    /// Mounts a file system on the device.
     pub fn mount(&self) {
         self.state().mounted = true;
     }
 
-    /// Ends one.
+    /// Ends an I/O that [`FakeUnit::begin_io`] began.
     pub fn end_io(&self) {
         let mut state = self.state();
         state.in_flight = state.in_flight.checked_sub(1).expect("an I/O in flight");
         self.shared.1.notify_all();
     }
 
-    /// What it is as a component of another device: one of no sectors without a table.
+    /// The unit as a disk, for a device above. A unit without a table has no sectors.
     pub(super) fn as_disk(&self, dev: Dev) -> Result<Disk, Errno> {
         let state = self.state();
         if state.detaching {
@@ -152,7 +152,7 @@ impl FakeUnit {
     }
 }
 
-/// The file system on a unit, suspended.
+/// The file system on a unit, while it is suspended.
 pub struct Suspended(FakeUnit);
 
 impl Drop for Suspended {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::hash;
 use crate::hash::LARGEST;
 
-/// The shape of a tree, as a table names it.
+/// The parameters of a tree, as a table has them.
 #[derive(Clone, Debug)]
 pub struct Format {
     /// The type: 0 or 1.
@@ -20,19 +20,19 @@ pub struct Format {
     pub hash_bytes: usize,
     /// The hash function's name.
     pub hash: &'static str,
-    /// Bytes that each block is hashed with.
+    /// The salt of every digest.
     pub salt: Vec<u8>,
 }
 
 /// A tree over some data.
 pub struct Built {
-    /// Its blocks, from the top down; none over a single data block.
+    /// The tree's blocks, from the top down; none over a single data block.
     pub tree: Vec<u8>,
-    /// The digest of the first, in hexadecimal.
+    /// The digest of the top block, in hexadecimal.
     pub root: String,
 }
 
-/// Bytes in hexadecimal.
+/// The bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -55,7 +55,7 @@ impl Format {
             data.chunks(self.data_bytes).map(|block| self.digest(block)).collect();
         let mut tree = Vec::new();
         while digests.len() > 1 {
-            // A power of two of them in a block, type 1 with room up to the next power of two.
+            // A block has a power of two of digests. Those of type 1 are padded to a power of two of bytes.
             let size = digests[0].len();
             let mut per_block = 1;
             while per_block * 2 * size <= self.hash_bytes {

@@ -106,7 +106,7 @@ fn create_with_a_persistent_minor_gets_that_minor_or_ebusy() {
     assert_eq!(bench.done(&persistent("last", 65_535)).number("minor"), Some(65_535));
     bench.refused(&persistent("e", 65_536), Errno::EINVAL);
     bench.refused(&persistent("e", u64::MAX), Errno::EINVAL);
-    // 0 is not given.
+    // 0 asks for any minor, and is none itself.
     assert_eq!(bench.done(&persistent("any", 0)).number("minor"), Some(1));
 }
 
@@ -169,7 +169,7 @@ fn rename_with_the_uuid_flag_sets_a_first_uuid() {
     let reply = bench.done(&to("u"));
     assert_eq!((reply.string("name"), reply.string("uuid")), (Some("d"), Some("u")));
     assert_eq!(bench.done(&Request::new("info").with("uuid", "u")).string("name"), Some("d"));
-    // Only a first one.
+    // Only the first uuid of a device is taken.
     bench.refused(&to("v"), Errno::EINVAL);
     bench.done(&to("u"));
     bench.on("create", "e");
@@ -184,7 +184,7 @@ fn message_goes_to_the_target_that_holds_the_sector() {
     let say = |sector: u64, text: &str| {
         Request::on("message", "d").with("sector", sector).with("message", text)
     };
-    // None of today's targets takes one; a sector beyond them is as wrong.
+    // No target of this table takes one; a sector beyond the table is as wrong.
     for sector in [0, 8, 15, 16, u64::MAX] {
         bench.refused(&say(sector, "hello"), Errno::EINVAL);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Who may do what, questions about what is not there, and sysctl hw.dm.legacy_errors.
+//! Privileges, questions about devices that do not exist, and sysctl hw.dm.legacy_errors.
 
 use alloc::vec;
 

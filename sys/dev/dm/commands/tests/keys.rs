@@ -250,7 +250,7 @@ fn a_name_of_127_bytes_works_and_one_of_128_is_einval() {
     }
     let rename = Request::on("rename", &long);
     bench.refused(&rename.with("cmd_data", vec![longer.as_str().into()]), Errno::EINVAL);
-    // Bytes, not letters.
+    // The limit is in bytes, not letters.
     bench.refused(&Request::on("create", &"ä".repeat(64)), Errno::EINVAL);
 }
 

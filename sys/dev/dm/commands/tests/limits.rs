@@ -38,7 +38,7 @@ fn reload_more_counts_towards_the_limit() {
     bench.done(&more(0, limits::LINES / 2));
     bench.done(&more(half, limits::LINES / 2));
     bench.refused(&more(2 * half, 1), Errno::E2BIG);
-    // What had been gathered went with the refusal.
+    // The refusal dropped the lines that had been gathered.
     bench.done(&Request::reload("d", &zeroes(0, 1)));
 }
 
@@ -55,7 +55,7 @@ fn reload_more_counts_bytes_too() {
 #[test]
 fn all_tables_together_have_a_limit() {
     let bench = Bench::new();
-    // Parameters are what is long here: each table takes a part of the whole.
+    // Here the parameters are long: each table takes a part of the whole.
     let blanks = " ".repeat(limits::PARAMS);
     let lines: Vec<_> = (0..200).map(|at| (at, 1, "zero", &blanks[..])).collect();
     let one = lines.len() * (64 + 8 * (limits::PARAMS + "zero".len()));
@@ -69,7 +69,7 @@ fn all_tables_together_have_a_limit() {
         bench.done(&load(&format!("d{n}")));
     }
     bench.refused(&load("more"), Errno::ENOMEM);
-    // Lines that wait for more count, wherever they wait.
+    // Lines that wait for the rest of their table count, wherever they wait.
     let kept = load("kept").flags(flags::RELOAD_MORE);
     bench.refused(&kept, Errno::ENOMEM);
     // A table that is replaced, cleared or removed makes room, whichever slot it was in.
@@ -159,7 +159,7 @@ fn as_many_devices_as_the_limit_and_no_more() {
     bench.send(&Request::on("create", "one more")).unwrap();
 }
 
-/// `depth` devices, each on the one before.
+/// Creates `depth` devices, each on the one before.
 fn tower(bench: &Bench, depth: usize) {
     bench.device("d0", &[(0, 8, "linear", "/dev/a 0")]);
     for n in 1..depth {
@@ -192,7 +192,7 @@ fn a_stack_does_not_grow_too_deep_from_below_either() {
 
 #[test]
 fn the_paths_through_a_stack_are_not_counted() {
-    // Each device of a layer on all of the one below: 40^4 paths, of which each would be a step.
+    // Each device of a layer lies on all of the one below: 40^4 paths, of which each would be a step.
     const WIDTH: u64 = 40;
     let bench = Bench::new();
     for layer in 0..=limits::DEPTH {

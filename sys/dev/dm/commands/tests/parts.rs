@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables in several requests: the lines that are kept are their sender's.
+//! Tables in several requests: the lines that are kept belong to their sender.
 
 use super::one;
 use crate::Errno;
@@ -27,7 +27,7 @@ fn another_process_neither_adds_to_them_nor_loads_them() {
     bench.kernel.become_process(1);
     bench.done(&last(0));
     assert_eq!(lines(&bench), 1);
-    // The first one's are gone: who comes later, wins.
+    // The first sender's lines are gone: the later sender wins.
     bench.kernel.become_process(0);
     bench.refused(&last(8), Errno::EINVAL);
 }
@@ -68,7 +68,7 @@ fn when_nobody_has_the_control_node_open_they_go() {
     assert_eq!(lines(&bench), 1);
 }
 
-/// Lines that were given up are not paid for twice.
+/// Lines that were dropped are not charged to the next table.
 #[test]
 fn given_up_lines_make_room_for_the_next() {
     let bench = one();

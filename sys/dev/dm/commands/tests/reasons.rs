@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Reasons: what a request with the key `reasons` is told in the reply.
+//! Reasons in the reply to a request with the key `reasons`.
 
 use std::string::String;
 
@@ -12,7 +12,7 @@ use crate::testing::plist::Dict;
 use crate::testing::{Bench, Disk, Request};
 use crate::units::{Sector, SectorRange};
 
-/// Sends a request that wants reasons.
+/// Sends a request with the key `reasons`.
 fn ask(bench: &Bench, request: &Request) -> Dict {
     bench.done(&request.clone().with("reasons", 1u64))
 }
@@ -96,7 +96,7 @@ fn whoever_does_not_ask_for_reasons_gets_errors() {
     let bench = super::one();
     bench.refused(&Request::on("remove", "none"), Errno::ENXIO);
     bench.refused(&Request::on("remove", "none").with("reasons", 0u64), Errno::ENXIO);
-    // Of a wrong type, it counts as not there.
+    // A key of a wrong type counts as absent.
     bench.refused(&Request::on("remove", "none").with("reasons", "yes"), Errno::ENXIO);
     let reply = bench.done(&Request::on("info", "d"));
     assert_eq!(reply.number("errno"), None);
@@ -112,7 +112,7 @@ fn legacy_errors_hide_the_error_and_leave_the_reason() {
     bench.done(&Request::on("remove", "none"));
 }
 
-/// The console says so much in a second and no more; reasons do not go that way.
+/// The console takes a few messages a second; reasons in replies are not among them.
 #[test]
 fn a_silent_console_takes_no_reason_away() {
     let bench = super::one();

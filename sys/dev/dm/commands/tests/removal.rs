@@ -9,7 +9,7 @@ use crate::testing::unit::Call;
 use crate::testing::{Bench, Request};
 use crate::{Errno, Minor};
 
-/// `top` on `mid` on `low`, `other` beside them.
+/// A bench with the devices `top` on `mid` on `low`, and `other` beside them.
 fn stack() -> Bench {
     let bench = Bench::new();
     bench.device("low", &[(0, 100, "linear", "/dev/a 0")]);
@@ -177,7 +177,7 @@ fn autoconf_may_take_a_device_away_unless_it_is_open() {
     assert_eq!((bench.driver.count(), bench.kernel.open_now()), (0, [].into()));
     assert!(!unit.begin_io());
     unit.detach().unwrap();
-    // One that is gone, or never was.
+    // A device that is gone, or never was.
     assert_eq!(bench.driver.detach(minor, false), Ok(()));
 }
 

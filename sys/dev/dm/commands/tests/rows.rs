@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the C driver got wrong: everything about control that was seen to panic it, to lie or to
-//! lose something, one test each.
+//! Faults of the C driver: every control request that was seen to panic it, to be answered wrong or to lose
+//! something, one test each.
 
 use alloc::format;
 use alloc::string::String;
@@ -111,7 +111,7 @@ fn zero_and_error_work() {
     bench.device("d", &[(0, 1024, "zero", ""), (1024, 8, "error", "")]);
     assert_eq!(bench.on("info", "d").number("target_count"), Some(2));
     bench.refused(&Request::reload("d", &[(0, 8, "zero", "x")]), Errno::EINVAL);
-    // Whoever changes a line's target to `error` may leave the parameters.
+    // A tool that changes a line's target to `error` may leave the parameters.
     bench.done(&Request::reload("d", &[(0, 8, "error", "/dev/nosuch 0")]));
 }
 
@@ -354,7 +354,7 @@ fn table_output_loads_again() {
     assert_eq!(bench.kernel.open_now(), [crate::Dev::new(19, 3).unwrap()]);
 }
 
-/// Has threads give commands all at once; each may fail, none may break anything.
+/// Runs threads that give commands at the same time. Each command may fail, and none may break anything.
 fn together(bench: &Bench, threads: usize, commands: impl Fn(usize, usize) -> Request + Sync) {
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Random sequences of commands on several devices, with failures of what can fail, against a
-//! slow, obvious model.
+//! Random sequences of commands on several devices, with calls that fail, against a slow, obvious model.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -24,7 +23,7 @@ proptest! {
     }
 }
 
-/// The same games in every run, so that it can be asked what they met.
+/// The same games in every run, so that the test can demand that they meet everything.
 #[test]
 fn games_that_never_change_meet_every_command_and_error() {
     let mut met = BTreeMap::new();

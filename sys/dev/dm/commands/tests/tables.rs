@@ -83,7 +83,7 @@ fn suspend_returns_when_no_io_is_in_flight() {
     let thread = crate::testing::thread::spawn(move || {
         crate::testing::send(&driver, &Request::on("suspend", "d")).map(|_| ())
     });
-    // Held before it is drained, so that the wait is not for ever.
+    // I/O is held before it is drained, so that the wait ends.
     while !unit.held() {
         std::thread::yield_now();
     }
@@ -110,7 +110,7 @@ fn a_file_system_is_written_before_io_is_held_and_goes_on_when_it_is() {
     unit.calls();
     bench.on("suspend", "d");
     assert_eq!(unit.calls(), [SuspendFileSystem, Quiesce, ResumeFileSystem]);
-    // Its I/O would wait for the resume.
+    // The device's I/O would wait for the resume.
     bench.on("suspend", "d");
     bench.done(&Request::reload("d", OTHER));
     bench.on("resume", "d");
@@ -148,7 +148,7 @@ fn a_file_system_goes_on_while_another_thread_has_the_device() {
     while !unit.held() {
         std::thread::yield_now();
     }
-    // The first one waits for the I/O, with the file system suspended.
+    // The first resume waits for the I/O, with the file system suspended.
     let second = suspend();
     unit.end_io();
     assert_eq!((first.join(), second.join()), (Ok(()), Ok(())));
@@ -338,7 +338,7 @@ fn a_write_table_on_a_read_only_component_is_erofs_without_readonly() {
     bench.done(&table.flags(flags::READONLY));
 }
 
-/// lvm(8) makes a volume on others writable again like this.
+/// lvm(8) makes a volume that lies on others writable again in this order.
 #[test]
 fn a_component_with_a_table_to_come_that_takes_writes_will_take_them() {
     let bench = Bench::new();
@@ -367,15 +367,15 @@ fn a_snapshot_only_reads_its_origin() {
     for params in ["/dev/ro /dev/a P 8", "/dev/ro /dev/a P 8 1 discard_zeroes_cow"] {
         bench.done(&Request::reload("d", &[(0, 8, "snapshot", params)]));
     }
-    // Unless discards are to reach it. The store is written.
+    // The origin is written if discards reach it, and the store always.
     refused("/dev/ro /dev/a P 8 2 discard_zeroes_cow discard_passdown_origin");
     refused("/dev/a /dev/ro P 8");
-    // Merging writes it.
+    // Merging writes the origin.
     bench.refused(
         &Request::reload("d", &[(0, 8, "snapshot-merge", "/dev/ro /dev/a P 8")]),
         Errno::EROFS,
     );
-    // One that another line has opened to read it only.
+    // An origin that another line has open for reading only.
     let table = [(0, 8, "snapshot", "/dev/ro /dev/a P 8"), (8, 8, "linear", "/dev/ro 0")];
     bench.refused(&Request::reload("d", &table), Errno::EROFS);
 }

@@ -22,7 +22,7 @@ fn wait(driver: &Arc<Driver<Fake>>, event_nr: u64) -> Waiter {
     spawn(move || send(&driver, &request))
 }
 
-/// What `one` makes, under another name and back: two events.
+/// Renames the device of `one`, and back: two events.
 fn renamed_twice() -> Bench {
     let bench = one();
     rename(&bench.driver, "d", "e");
@@ -42,7 +42,7 @@ fn waitevent_returns_at_once_when_the_event_has_been() {
         assert_eq!(reply.number("event_nr"), Some(2));
         assert_eq!(params(&reply), [""], "then as status");
     }
-    // Without a number: 0.
+    // Without a number it is 0.
     assert_eq!(bench.on("waitevent", "d").number("event_nr"), Some(2));
 }
 
@@ -65,7 +65,7 @@ fn waitevent_sleeps_until_a_device_has_a_uuid() {
     let uuid = Request::on("rename", "d").flags(flags::UUID).with("cmd_data", vec!["u".into()]);
     bench.done(&uuid);
     assert_eq!(waiter.join().unwrap().number("event_nr"), Some(1));
-    // It has that already.
+    // The device has that number already.
     assert_eq!(bench.done(&uuid).number("event_nr"), Some(1));
 }
 
@@ -78,12 +78,12 @@ fn waitevent_sleeps_until_a_target_raises_an_event() {
     assert_eq!(waiter.join().unwrap().number("event_nr"), Some(1));
 }
 
-/// An event of device 1, as a target's.
+/// Raises an event of device 1, as a target does.
 fn raise(driver: &Driver<Fake>) {
     driver.find(&Selector::Minor(Minor::new(1).unwrap())).unwrap().device.raise_event();
 }
 
-/// As in Linux: a change of the table is none, nor anything of a device that has no table.
+/// A change of the table is no event, as in Linux; a device without a table has none.
 #[test]
 fn what_is_no_event_wakes_nobody() {
     let bench = one();

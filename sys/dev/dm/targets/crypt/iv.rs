@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How the sectors of a crypt line are told apart: the IV of each.
+//! The IVs (initialization vectors) of a crypt line's sectors, which make equal sectors differ.
 
 use super::keys::Part;
 use super::words::Chain;

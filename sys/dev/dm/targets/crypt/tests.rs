@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is not data: words, keys, IVs. Data is compared with Linux's (regress/linux), and with published
-//! vectors in the hosted kernel.
+//! Parameters, keys and IVs of crypt lines. Encrypted data is compared with Linux's (regress/linux), and with
+//! published vectors in the hosted kernel.
 
 use alloc::format;
 use alloc::string::String;
@@ -28,7 +28,7 @@ fn errno(length: u64, params: &str) -> Result<(), Errno> {
     table(length, params).map(drop).map_err(|error| error.mistake.errno)
 }
 
-/// What `table` prints of a line.
+/// The parameters that `table` prints of a line.
 fn printed(params: &str) -> String {
     let table = table(96, params).unwrap();
     table.secrets(table.target(Sector::ZERO).unwrap())
@@ -176,7 +176,7 @@ fn large_sectors_are_the_devices_and_nothing_is_cut() {
 /// The IV of a sector.
 fn iv(name: &str, key: &str, sector: u64, sector_size: u32) -> [u8; BLOCK] {
     let mut found = None;
-    // A line is what has hashes to ask for.
+    // Only a line can be asked for hash functions.
     static TYPES: &[&TargetType] = &[&TargetType { name: "asks", version: [0; 3], new: asks }];
     fn asks(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         let cipher = Cipher::new(line.params.word("")?, line)?;
@@ -224,7 +224,7 @@ fn bench(line: &str) -> Bench {
     bench
 }
 
-/// What `table` prints for who has opened the control node for writing or not.
+/// The parameters that `table` prints for a caller whose control node is open for writing, or not.
 fn shown(bench: &Bench, writable: bool) -> String {
     let mut dict = Request::on("table", "d").flags(flags::STATUS_TABLE).dict().clone();
     commands::execute(&bench.driver, &mut dict, writable).unwrap();
@@ -260,7 +260,7 @@ fn no_refusal_and_no_line_on_the_console_shows_a_key() {
             for end in 0..=words.len() {
                 let lines = [(0, 96, "crypt", &*line[..end].join(" "))];
                 let reply = bench.send(&Request::reload("d", &lines).with("reasons", 1u64));
-                // A line more than there should be, or a key behind them, is no better.
+                // A line too many, or a key behind the words, is no better.
                 let reply = reply.unwrap();
                 refused += usize::from(reply.number("errno") != Some(0));
                 let reason = reply.string("reason").unwrap_or_default();
@@ -300,7 +300,7 @@ fn keys_change_while_the_device_is_suspended() {
     assert_eq!(shown(&bench, true), line(&other));
     bench.on("resume", "d");
     assert!(!bench.unit("d").held());
-    // A table that comes without its key wiped does not ask for it.
+    // A table that is loaded with its key needs no message.
     bench.on("suspend", "d");
     assert_eq!(message(&bench, "key wipe"), Ok(()));
     bench.done(&Request::reload("d", &[(0, 96, "crypt", &line(KEY))]));

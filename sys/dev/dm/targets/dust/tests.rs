@@ -24,7 +24,7 @@ fn list(table: &Table<Disk>) -> Vec<u64> {
     tell(table, "listbadblocks").unwrap().lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// Sends an I/O, and returns how many of its sectors in each piece are sent (`true`) or fail.
+/// Sends an I/O, and returns its pieces: `true` if they are sent, `false` if they fail, and their sectors.
 fn pieces(table: &Table<Disk>, op: Op, start: u64, length: u64) -> Vec<(bool, u64)> {
     let (mut at, mut pieces) = (start, Vec::new());
     while at < start + length {
@@ -49,7 +49,7 @@ fn bad_blocks_fail_reads_until_they_are_written() {
     for block in [0, 3, 4, 12] {
         assert_eq!(tell(&table, &alloc::format!("addbadblock {block}")).as_deref(), Ok(""));
     }
-    // Not yet: all I/O goes through, and heals nothing.
+    // The bad blocks are not in effect yet: all I/O goes through, and heals nothing.
     assert_eq!(pieces(&table, Op::Read, 0, 100), [(true, 100)]);
     assert_eq!(pieces(&table, Op::Write, 0, 100), [(true, 100)]);
     assert_eq!(list(&table), [0, 3, 4, 12]);
@@ -90,7 +90,7 @@ fn blocks_count_from_the_components_start() {
     assert_eq!(pieces(&table, Op::Read, 0, 64), [(true, 8), (false, 8), (true, 48)]);
 }
 
-/// The answers as the kernel's public page about the target has them.
+/// The answers are those in the kernel's public page about the target.
 #[test]
 fn messages_answer_as_on_linux() {
     let table = table(64, "/dev/a 0 512").unwrap();
@@ -143,7 +143,7 @@ fn wrong_messages_are_einval_and_change_nothing() {
         assert_eq!(tell(&table, wrong), Err(Errno::EINVAL), "{wrong}");
     }
     assert_eq!(list(&table), [5]);
-    // 1000 sectors are 125 blocks, counted from 0; Linux takes one more for a last one in part.
+    // 1,000 sectors are 125 blocks, counted from 0; Linux takes one more, for a last block in part.
     assert_eq!(tell(&table, "addbadblock 125").as_deref(), Ok(""));
 }
 

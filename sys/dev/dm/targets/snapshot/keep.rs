@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What resident lanes do: copy chunks, commit exceptions, get memory. They go on while the snapshot's device is
-//! suspended, since the origin waits for them.
+//! A snapshot's resident lanes: they copy chunks, commit exceptions and get memory. They go on while the snapshot's
+//! device is suspended, since the origin waits for them.
 
 use super::cow::{Health, Kind, Task};
 use super::format::{ENTRY, Header};

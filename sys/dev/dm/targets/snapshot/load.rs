@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a snapshot comes: a store that is read, a new one that is made, or one that another table has been using.
+//! The start of a snapshot's table: its store is read, made anew, or taken over from another table.
 
 use core::sync::atomic::Ordering;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the background lane of `snapshot-merge` does: it brings exceptions back into the origin, from the last one of
-//! the store backwards, a run at a time.
+//! Merging: the background lane of `snapshot-merge` brings exceptions back into the origin, from the last one of the
+//! store backwards, a run at a time.
 //!
 //! In this order, so that whenever it stops each chunk has its content where the store says: the other snapshots of the origin get
 //! exceptions of the chunks; writes of the chunks are held, and those under way waited for; the content is copied to the

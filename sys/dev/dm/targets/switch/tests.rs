@@ -14,7 +14,7 @@ fn table(length: u64, params: &str) -> Result<Table<Disk>, Errno> {
     builder.build().map_err(|e| e.mistake.errno)
 }
 
-/// Sixteen regions of 8 sectors and three paths, which can be told apart by where they begin.
+/// A table of sixteen regions of 8 sectors and three paths, which begin at different sectors.
 fn three_paths() -> Table<Disk> {
     table(128, "3 8 0 /dev/a 0 /dev/b 0 /dev/a 500").unwrap()
 }
@@ -38,7 +38,7 @@ fn tell(table: &Table<Disk>, text: &str) -> Result<(), Errno> {
     result
 }
 
-/// A game that was played on Linux 6.1 first, which read the regions like this after each message.
+/// A sequence of messages that was sent to Linux 6.1 first. It showed these paths of the regions after each.
 #[test]
 fn messages_change_regions_as_they_do_on_linux() {
     let table = three_paths();
@@ -60,7 +60,7 @@ fn messages_change_regions_as_they_do_on_linux() {
         ("F:0", true, "ABCBBCBCBCBCABCA"),
         (":1", true, "ABCBBCBCBCBCABCA"),
         ("0:0 10:1", false, "ABCBBCBCBCBCABCA"),
-        // What stands before a mistake is done.
+        // The changes before a mistake are made.
         ("0:1 1:x", false, "BBCBBCBCBCBCABCA"),
         ("2", false, "BBCBBCBCBCBCABCA"),
         ("", true, "BBCBBCBCBCBCABCA"),

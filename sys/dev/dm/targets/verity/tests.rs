@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Lines that are refused, and what is kept of those that are not.
+//! Verity lines that are refused, and the memory of those that are not.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -19,7 +19,7 @@ const ROOT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccdd
 /// Disks of 1,000 and 100,000 sectors, and one of sectors of 4 KiB.
 struct Disks {
     read_only: bool,
-    /// Bytes that targets may keep.
+    /// Bytes that the tables' targets may keep.
     room: usize,
 }
 
@@ -134,7 +134,7 @@ fn a_table_that_takes_writes_is_refused() {
     assert!(error.errno == Errno::EINVAL && error.why.contains("read-only"));
 }
 
-/// What a line asks for is asked before it is taken.
+/// A line's memory is charged before it is allocated.
 #[test]
 fn memory_is_paid_for() {
     let once = format!("1 a big 512 512 1000 1 sha256 {ROOT} - 1 check_at_most_once");

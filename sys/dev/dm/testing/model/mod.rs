@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A slow, obvious model of all the control state: names, uuids, minors, slots, flags, events,
-//! what is open. [`play`] turns bytes into commands, gives each to the model and to a driver on the
-//! fake kernel, and compares what they answer and all there is afterwards. It is the body of a
-//! property test and of a fuzz target.
+//! A slow, obvious model of all control state: names, uuids, minors, slots, flags, events, open devices.
+//!
+//! [`play`] turns bytes into commands, gives each to the model and to a driver on the fake kernel, and compares their
+//! answers and their pictures. It is the body of a property test and of a fuzz target.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -21,7 +21,7 @@ use super::picture::{check, picture};
 use super::{Bench, Request};
 use crate::{Dev, Errno, Sector};
 
-/// The disks of the game, small so that lines go beyond their ends: the path, and the disk.
+/// The disks of a game, by path. They are small, so that lines go beyond their ends.
 pub fn disks() -> [(&'static str, Disk); 4] {
     [
         ("/dev/m0", Disk::new(30, 0, 64)),
@@ -31,13 +31,13 @@ pub fn disks() -> [(&'static str, Disk); 4] {
     ]
 }
 
-/// How often each command was answered how: 0 for done.
+/// The number of times that each command was answered with each errno: 0 for success.
 pub type Tally = BTreeMap<(&'static str, i32), usize>;
 
 /// Plays one game.
 ///
 /// # Panics
-/// When the driver does not do what the model does.
+/// When the driver does something other than the model.
 pub fn play(bytes: &[u8]) -> Tally {
     let bench = Bench::new();
     for (path, disk) in disks() {
@@ -119,7 +119,7 @@ fn uuid(number: u8) -> String {
     format!("uuid-{number}")
 }
 
-/// The device that a table means with this number: disks first, then our own, then none.
+/// The component with this number, its path and device number: disks first, then our own devices, then none.
 fn component(number: u8) -> (String, Result<Dev, Errno>) {
     let disks = disks();
     match (disks.get(usize::from(number)), number) {
@@ -190,5 +190,5 @@ pub fn request(op: &Op) -> Request {
     }
 }
 
-/// The size of a component, in sectors, and of its sectors, in bytes, and whether it takes writes.
+/// A component's size, its sectors' size in bytes, and `true` if it takes writes.
 type Shape = (Sector, u32, bool);

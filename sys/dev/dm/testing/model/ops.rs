@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Commands, made from bytes.
+//! Commands of a game, made from bytes.
 
 use alloc::vec::Vec;
 
 use crate::Errno;
 use crate::commands::flags;
 
-/// Which device.
+/// The device that a command is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// By the number of a name.
+    /// The device with the name of this number.
     Name(u8),
-    /// By the number of a uuid.
+    /// The device with the uuid of this number.
     Uuid(u8),
-    /// By minor.
+    /// The device with this minor.
     Minor(u32),
 }
 
-/// A line of a table. One without stripes is zero or, of an odd length, error.
+/// A line of a table. One without stripes is zero or, if its length is odd, error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
     /// The first sector.
     pub start: u64,
-    /// How many.
+    /// The number of sectors.
     pub length: u64,
-    /// The numbers of its components, and the offsets there.
+    /// The numbers of the line's components, and the offsets there.
     pub stripes: Vec<(u8, u64)>,
-    /// The chunk, of a striped line.
+    /// The chunk of a striped line.
     pub chunk: Option<u64>,
 }
 
 impl Line {
-    /// Its target.
+    /// The name of the line's target.
     pub fn kind(&self) -> &'static str {
         match (self.stripes.is_empty(), self.chunk) {
             (true, _) if self.length.is_multiple_of(2) => "zero",
@@ -43,7 +43,7 @@ impl Line {
     }
 }
 
-/// Something to do.
+/// A command, or something else that happens in a game.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "they are the commands")]
 pub enum Op {
@@ -76,17 +76,17 @@ pub enum Op {
     FailOpen(usize, Option<Errno>),
     FailAttach(Option<Errno>),
     FailQuiesce(Option<Errno>),
-    /// A disk has another size, or takes writes or none, from now on.
+    /// Gives a disk another size, and has it take writes or none, from now on.
     Change {
         disk: usize,
         sectors: u64,
         writable: bool,
     },
-    /// A disk is taken away from who has it open, and is back.
+    /// Revokes a disk, which is there again at once.
     Revoke(usize),
 }
 
-/// Where bytes come from.
+/// The bytes that a game is made from.
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Bytes<'_> {
@@ -114,7 +114,7 @@ impl Bytes<'_> {
         })
     }
 
-    /// Lines that mostly make a table.
+    /// Lines that mostly make a table without gaps.
     fn lines(&mut self) -> Option<Vec<Line>> {
         let (count, mut end, mut lines) = (self.below(4)?, 0u64, Vec::new());
         for _ in 0..=count {
@@ -143,7 +143,7 @@ impl Bytes<'_> {
 }
 
 impl Op {
-    /// The next, or `None` when the bytes are used up.
+    /// The next command, or `None` when the bytes are used up.
     pub fn read(bytes: &mut Bytes<'_>) -> Option<Op> {
         Some(match bytes.below(32)? {
             0..=5 => Op::Create {
@@ -191,7 +191,7 @@ impl Op {
         })
     }
 
-    /// The command and its flags.
+    /// The command's name and its flags.
     pub fn command(&self) -> (&'static str, u32) {
         let when = |set: &bool, flag: u32| if *set { flag } else { 0 };
         match self {
@@ -224,7 +224,7 @@ impl Op {
         }
     }
 
-    /// The device that it is about.
+    /// The device that the command is about.
     pub fn who(&self) -> Option<&Who> {
         match self {
             Op::Reload { who, .. } => Some(who),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The model itself.
+//! The model's state, and the commands on it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -13,19 +13,19 @@ use crate::testing::picture::{self, Picture};
 use crate::testing::plist::{Dict, Object};
 use crate::{Dev, Errno, Sector, limits};
 
-/// A table.
+/// A table, as the model keeps it.
 #[derive(Clone)]
 struct Table {
     lines: Vec<picture::Line>,
     devs: Vec<Dev>,
-    /// Which openings it uses.
+    /// The openings of the table's components.
     openings: BTreeSet<Opening>,
     size: u64,
     sector_size: u32,
     read_only: bool,
 }
 
-/// An opening of a device, and how often it had been taken away before.
+/// An opening of a device: its number, and how often it had been revoked before.
 type Opening = (Dev, u32);
 
 struct Device {
@@ -43,25 +43,25 @@ struct Device {
     deferred: bool,
 }
 
-/// All there is.
+/// The model: all devices and disks.
 #[derive(Default)]
 pub struct Model {
     devices: BTreeMap<u32, Device>,
     last_minor: u32,
-    /// What is open, dead or not.
+    /// All openings, revoked ones too.
     open: BTreeSet<Opening>,
-    /// What disks are like that are not as [`disks`] has them.
+    /// Disks that are not any more as [`disks`] has them.
     changed: BTreeMap<Dev, Shape>,
-    /// How often a disk was taken away from who had it open.
+    /// The number of times that each disk was revoked.
     revoked: BTreeMap<Dev, u32>,
     fail_open: BTreeMap<Dev, Errno>,
-    /// What attaching a device fails with.
+    /// The errno that attaching a device fails with.
     pub fail_attach: Option<Errno>,
-    /// What waiting for I/O fails with.
+    /// The errno that waiting for I/O fails with.
     pub fail_quiesce: Option<Errno>,
 }
 
-/// Keys of a reply, and what they must hold.
+/// Keys of a reply, with the values that they must have; `None` for none.
 type Keys = Vec<(&'static str, Option<Object>)>;
 
 impl Model {
@@ -79,13 +79,13 @@ impl Model {
         self.devices.get(&minor).map_or(0, |device| device.user_opens) + u32::from(below)
     }
 
-    /// A user opens a device; whether that works.
+    /// Opens a device as a user. `true` if that works.
     pub fn open(&mut self, minor: u32) -> bool {
         let device = self.devices.get_mut(&minor);
         device.map(|device| device.user_opens += 1).is_some()
     }
 
-    /// A user closes a device; whether it was open by one.
+    /// Closes a device as a user. `true` if it was open by one.
     pub fn close(&mut self, minor: u32) -> bool {
         let Some(device) = self.devices.get_mut(&minor).filter(|d| d.user_opens > 0) else {
             return false;
@@ -95,14 +95,14 @@ impl Model {
         true
     }
 
-    /// Has a disk fail to open, or not.
+    /// Has a disk fail to open with `errno`, or with `None` succeed again.
     pub fn fail_open(&mut self, dev: Dev, errno: Option<Errno>) {
         self.fail_open.remove(&dev);
         self.fail_open.extend(errno.map(|errno| (dev, errno)));
     }
 
-    /// Closes what no table needs any more, and takes away devices that waited for that. `closed`
-    /// are those whose node was closed by a user.
+    /// Closes devices that no table needs any more, and removes those that waited for their last close. `closed` are
+    /// the minors that a user has closed.
     fn settle(&mut self, mut closed: BTreeSet<u32>) {
         loop {
             let tables = self.devices.values().flat_map(|d| d.active.iter().chain(&d.inactive));
@@ -125,8 +125,8 @@ impl Model {
     /// Carries out a command.
     ///
     /// # Errors
-    /// What the driver must answer; nothing has changed then but that lines kept for a table that
-    /// is refused are dropped.
+    /// The errno that the driver must answer. Nothing has changed then, but that lines kept for a table that is
+    /// refused are dropped.
     pub fn apply(&mut self, op: &Op) -> Result<Keys, Errno> {
         match op {
             Op::Create { name, uuid, minor, read_only } => {
@@ -216,8 +216,7 @@ impl Model {
             Some(minor) if self.devices.contains_key(&minor) => return Err(Errno::EBUSY),
             Some(minor) => minor,
             None => {
-                // A game is too short to use up all minors. One that could not be attached is
-                // passed over, too.
+                // A game is too short to use up all minors. A minor that could not be attached is passed over, too.
                 self.last_minor += 1;
                 while self.devices.contains_key(&self.last_minor) {
                     self.last_minor += 1;
@@ -293,12 +292,12 @@ impl Model {
         Ok(())
     }
 
-    /// Has a disk be another from now on: the next table finds it so, whoever has it open.
+    /// Gives a disk another size. The next table finds it so, whoever has the disk open.
     pub fn change(&mut self, disk: &crate::testing::Disk) {
         self.changed.insert(disk.dev, (disk.size, disk.sector_size, disk.writable));
     }
 
-    /// Takes a disk away from who has it open.
+    /// Revokes a disk's openings.
     pub fn revoke(&mut self, dev: Dev) {
         let opening = self.opening(dev);
         if self.open.contains(&opening) {
@@ -306,12 +305,12 @@ impl Model {
         }
     }
 
-    /// The opening that a table gets now.
+    /// The opening that a table gets if it is loaded now.
     fn opening(&self, dev: Dev) -> Opening {
         (dev, self.revoked.get(&dev).copied().unwrap_or(0))
     }
 
-    /// What a component is like, by opening it if nobody has.
+    /// The size of a component, which is opened if nobody has it open.
     fn shape(&self, dev: Dev, open: &mut BTreeSet<Opening>) -> Result<Shape, Errno> {
         if open.insert(self.opening(dev))
             && let Some(errno) = self.fail_open.get(&dev)
@@ -325,10 +324,10 @@ impl Model {
             Some((_, disk)) => (disk.size, disk.sector_size, disk.writable),
             None => {
                 let device = self.devices.get(&dev.minor()).ok_or(Errno::ENXIO)?;
-                // By the table that is to be its first, if it has none yet.
+                // Without an active table, by the one that is to be the first.
                 let table = device.active.as_ref().or(device.inactive.as_ref());
                 let table = table.ok_or(Errno::EINVAL)?;
-                // One that takes no writes may have a table that will.
+                // A device that takes no writes may have an inactive table that will.
                 let writable = |table: &Table| !table.read_only;
                 let writes = writable(table) || device.inactive.as_ref().is_some_and(writable);
                 (Sector(table.size), table.sector_size, writes)
@@ -403,14 +402,14 @@ impl Model {
         Ok(Table { lines, devs, openings, size, sector_size, read_only })
     }
 
-    /// What stands directly on a device's tables.
+    /// The minors of our devices that a device's tables map to directly.
     fn below(&self, minor: u32) -> BTreeSet<u32> {
         let device = self.devices.get(&minor);
         let tables = device.into_iter().flat_map(|d| d.active.iter().chain(&d.inactive));
         own(tables.flat_map(|table| &table.devs))
     }
 
-    /// That no device would stand on itself, and no stack with the new table would be too deep.
+    /// Checks that no device would stand on itself, and that no stack with the new table would be too deep.
     fn check_stack(&self, minor: u32, devs: &[Dev]) -> Result<(), Errno> {
         let new = own(devs.iter());
         if new.is_empty() {
@@ -455,7 +454,7 @@ impl Model {
         [("cmd_data", Some(list.collect::<Vec<_>>().into()))].into()
     }
 
-    /// What a reply tells about a device.
+    /// The keys of a reply that tell about a device.
     fn told(&self, minor: u32, op: &Op) -> Keys {
         let Some(device) = self.devices.get(&minor) else { return Vec::new() };
         let sent = op.command().1;
@@ -511,7 +510,7 @@ impl Model {
         Some(self.devices.get(&minor)?.active.as_ref()?.sector_size)
     }
 
-    /// All that there must be to see.
+    /// The picture that the driver must show.
     pub fn picture(&self) -> Picture {
         let devices = self.devices.iter().map(|(minor, device)| picture::Device {
             minor: *minor,
@@ -544,7 +543,7 @@ impl Model {
     }
 }
 
-/// The minors of our own devices among these.
+/// The minors of our own devices among `devs`.
 fn own<'d>(devs: impl Iterator<Item = &'d Dev>) -> BTreeSet<u32> {
     devs.filter(|dev| dev.major() == BLOCK_MAJOR).map(|dev| dev.minor()).collect()
 }

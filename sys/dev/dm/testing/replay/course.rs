@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What there is in the course of a run: the devices that the C driver had, and those that there
-//! must be in ours, by the contract.
+//! The devices in the course of a run: those that the C driver had, and those that our driver must have by the
+//! contract.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -20,61 +20,61 @@ use crate::{Dev, Errno};
 pub struct Line {
     /// The first sector.
     pub start: u64,
-    /// How many.
+    /// The number of sectors.
     pub length: u64,
     /// The target.
     pub kind: String,
-    /// Its parameters.
+    /// The target's parameters.
     pub params: String,
 }
 
-/// A table.
+/// A table as it was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// Its lines as they were sent.
+    /// The table's lines.
     pub lines: Vec<Line>,
-    /// Whether it was sent with READONLY.
+    /// `true` if the table was sent with READONLY.
     pub read_only: bool,
-    /// Whether the C driver still had lines of a table that it had refused, and took them in.
+    /// `true` if the C driver still had lines of a table that it had refused, and took them in.
     pub leftovers: bool,
 }
 
-/// What one of the drivers has of a device.
+/// A device's state in one of the two drivers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Side {
-    /// Whether it has the device at all.
+    /// `true` if the driver has the device.
     pub exists: bool,
     /// The active table.
     pub active: Option<Table>,
-    /// The inactive one.
+    /// The inactive table.
     pub inactive: Option<Table>,
-    /// Which slot is active.
+    /// The slot that is active, of the two.
     pub slot: bool,
-    /// Whether it is suspended.
+    /// `true` if the device is suspended.
     pub suspended: bool,
     leftovers: bool,
 }
 
-/// A device.
+/// A device of the run.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Its uuid.
+    /// The device's uuid.
     pub uuid: String,
-    /// The minor that was recorded.
+    /// The recorded minor.
     pub minor: u64,
-    /// Events, by the contract.
+    /// The number of events, by the contract.
     pub event_nr: u32,
-    /// Whether it was created with READONLY.
+    /// `true` if the device was created with READONLY.
     pub read_only: bool,
-    /// What we must have.
+    /// The state that our driver must have.
     pub ours: Side,
-    /// What the C driver had.
+    /// The state that the C driver had.
     pub theirs: Side,
 }
 
-/// All of it.
+/// The state of a run: its devices and disks.
 #[derive(Clone)]
 pub struct Course {
     devices: Vec<Device>,
@@ -82,17 +82,17 @@ pub struct Course {
 }
 
 impl Course {
-    /// Without devices.
+    /// A run without devices yet.
     pub fn new(disks: Vec<RunDisk>) -> Course {
         Course { devices: Vec::new(), disks }
     }
 
-    /// The devices that are in ours.
+    /// The devices that our driver has.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.iter().filter(|device| device.ours.exists)
     }
 
-    /// The device that a request is about, if either driver has one: by minor, by name, by uuid.
+    /// The device that a request is about, if either driver has one: found by minor, by name, or by uuid.
     pub fn find(&self, request: &Dict) -> Option<&Device> {
         let at = self.position(request)?;
         self.devices.get(at)
@@ -135,8 +135,8 @@ impl Course {
         Dev::new(BLOCK_MAJOR, u32::try_from(device.minor).ok()?)
     }
 
-    /// What the contract says to a request that changes something, for those errors that a run
-    /// can tell: of the components it knows only whether they are there.
+    /// The result that the contract demands of a request that changes something, as far as a run can tell: of the
+    /// components it knows only whether they are there.
     pub fn verdict(&self, exchange: &Exchange) -> Result<(), Errno> {
         let request = &exchange.request;
         let device = self.find(request).filter(|device| device.ours.exists);
@@ -192,7 +192,7 @@ impl Course {
         covered.filter(|end| *end > 0).map(|_| ()).ok_or(Errno::EINVAL)
     }
 
-    /// Takes account of an exchange.
+    /// Applies an exchange to both sides.
     pub fn step(&mut self, exchange: &Exchange) {
         let request = &exchange.request;
         let ours = self.verdict(exchange).is_ok();
@@ -247,7 +247,7 @@ impl Device {
                     our.slot = !our.slot;
                 }
                 if theirs {
-                    // Without an inactive table, the active one is lost.
+                    // Without an inactive table, the active one is lost in the C driver.
                     their.active = their.inactive.take();
                     their.slot = !their.slot;
                     their.leftovers = false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where our reply is not the C driver's, and why. The list is the whole of it: a reply that
+//! The differences between our replies and the C driver's, with a reason each. The list is complete: a reply that
 //! differs in any other way is an error.
 
 use alloc::format;
@@ -15,28 +15,28 @@ use crate::commands::flags;
 use crate::targets::TARGETS;
 use crate::testing::plist::{Dict, Object};
 
-/// A way in which our reply is another.
+/// A difference between our replies and the C driver's.
 pub struct Difference {
-    /// What a report calls it.
+    /// The name of the difference in a report.
     pub name: &'static str,
-    /// Why it is right.
+    /// The reason why our reply is right.
     pub reason: &'static str,
-    /// Changes the recorded reply into the right one, where the difference applies.
+    /// Changes the recorded reply into the right one, if the difference applies.
     apply: fn(&mut Case<'_>),
 }
 
-/// An exchange that is being looked at, and the reply that is expected.
+/// An exchange, and the reply that is expected of us.
 struct Case<'a> {
     exchange: &'a Exchange,
     request: &'a Dict,
-    /// Before the exchange.
+    /// The state before the exchange.
     course: &'a Course,
-    /// The device that it is about, as ours has it after the exchange.
+    /// The device that the exchange is about, as our driver has it afterwards.
     device: Option<Device>,
     reply: Result<Dict, Errno>,
 }
 
-/// What [`expect`] makes of an exchange.
+/// The reply to an exchange that is expected of us.
 pub struct Expected {
     /// The reply that we must give.
     pub reply: Result<Dict, Errno>,
@@ -144,11 +144,11 @@ pub const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// The reply that we must give to an exchange; `course` is what there was before it, `request`
-/// what was really sent.
+/// The reply that we must give to an exchange. `course` is the state before it, `request` the request that was sent
+/// to our driver.
 pub fn expect(exchange: &Exchange, request: &Dict, course: &Course) -> Expected {
     let mut after = course.clone();
-    // A device that was renamed or is new is found by what it is called afterwards.
+    // A device that was renamed or created is found by its new name.
     let device = match exchange.command.as_str() {
         "version" | "names" | "targets" | "remove_all" => None,
         "create" => {
@@ -161,7 +161,7 @@ pub fn expect(exchange: &Exchange, request: &Dict, course: &Course) -> Expected 
             let minor = before.map(|device| device.minor);
             after.step(exchange);
             let there = after.devices().find(|device| Some(device.minor) == minor);
-            // Its last reply tells of a device that is gone what it was.
+            // The last reply about a device that is gone tells its state before.
             there.or(before).cloned()
         }
     };
@@ -221,7 +221,7 @@ fn errors(case: &mut Case<'_>) {
     }
 }
 
-/// The reply to a request about nothing in particular: itself.
+/// The reply to a request about no device: the request itself.
 fn echo(case: &Case<'_>) -> Dict {
     let mut reply = case.request.clone();
     let version = crate::commands::VERSION.map(|n| Object::Unsigned(u64::from(n)));
@@ -282,7 +282,7 @@ fn names(case: &mut Case<'_>) {
         case.course.devices().any(|d| Some(d.name.as_str()) == name && Some(d.minor) == dev)
     };
     let mut list: Vec<_> = list.iter().filter(|entry| known(entry)).cloned().collect();
-    // A minor that is used again later would stand elsewhere; no run has that many devices.
+    // A minor that is used once more later would stand elsewhere; no run has that many devices.
     list.sort_by_key(|entry| entry.dict().and_then(|entry| entry.number("dev")));
     case.put("cmd_data", list);
 }
@@ -326,7 +326,7 @@ fn lost_table(case: &mut Case<'_>) {
     if ours != theirs && !gone {
         case.put("target_count", ours.map_or(0, |table| table.lines.len()) as u64);
     }
-    // A device that the C driver refused to look for has nothing to tell either.
+    // A device that the C driver refused to look up tells nothing either.
     let lost = ours != theirs || case.exchange.driver_return != 0;
     if case.tables() && (lost || device.ours.slot != device.theirs.slot) {
         let list = ours.map_or(&[][..], |table| &table.lines).iter().map(|line| {
@@ -383,7 +383,7 @@ fn status_params(case: &mut Case<'_>) {
     if !case.tables() || case.sent() & flags::STATUS_TABLE != 0 {
         return;
     }
-    // The recorded lines have none: they are those of the table.
+    // The recorded lines have the table's parameters, and no status.
     let Some(device) = case.device.clone() else { return };
     let table = case.chosen(&device.ours).cloned();
     edit_lines(case, |course, line| {
@@ -414,7 +414,7 @@ fn deps_once(case: &mut Case<'_>) {
     case.put("cmd_data", once);
 }
 
-/// What flags tell of a device.
+/// The flags that tell a device's state.
 const TOLD: u32 = flags::EXISTS
     | flags::SUSPEND
     | flags::READONLY
@@ -431,7 +431,7 @@ fn sent_flags(case: &mut Case<'_>) {
     }
 }
 
-/// Whether a reply is about one device.
+/// `true` if the command is about one device.
 fn about_device(case: &Case<'_>) -> bool {
     !matches!(case.command(), "version" | "names" | "targets" | "remove_all")
 }
@@ -443,7 +443,8 @@ fn exists(case: &mut Case<'_>) {
     }
 }
 
-/// Whether the C driver tells here what [`TOLD`] says, so that its word must be ours.
+/// `true` if the C driver's reply to the command has right values in the flags of [`TOLD`], which ours must then
+/// equal.
 fn tells(case: &Case<'_>) -> bool {
     case.exchange.driver_return == 0
         && matches!(case.command(), "info" | "mknodes" | "table" | "status" | "suspend")
@@ -463,7 +464,7 @@ fn present(case: &mut Case<'_>) {
         let (ours, theirs) = (&device.ours, &device.theirs);
         (&ours.active, &ours.inactive) == (&theirs.active, &theirs.inactive)
     };
-    // Of a device with both, the C driver's table tells the active one only.
+    // Where a device has both tables, the C driver's `table` tells of the active one only.
     let half = |device: &Device| case.tables() && device.ours.inactive.is_some();
     let told = |device: &Device| same(device) && !half(device);
     if about_device(case) && !(tells(case) && case.device.as_ref().is_some_and(told)) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Which disks a run needs: the paths in the tables that were taken, the numbers that `deps` then
-//! told.
+//! The disks that a run needs: the paths in the tables that were accepted, and the numbers that `deps` told of them.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -14,15 +13,15 @@ use crate::{Dev, Sector};
 /// A disk of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunDisk {
-    /// Its block node.
+    /// The path of the disk's block node.
     pub path: String,
-    /// Its number.
+    /// The disk's device number.
     pub dev: Dev,
-    /// Its size, at least.
+    /// The disk's size, at least.
     pub size: Sector,
 }
 
-/// The major number for disks whose number no answer tells.
+/// The major number of disks whose number no answer tells.
 const UNTOLD: u32 = 19;
 
 pub(super) fn disks(run: &Run) -> Vec<RunDisk> {
@@ -50,7 +49,8 @@ pub(super) fn disks(run: &Run) -> Vec<RunDisk> {
                 let paths = table.flat_map(|table| &table.lines).flat_map(components);
                 let told = exchange.reply.array("cmd_data").unwrap_or(&[]);
                 let paths: Vec<_> = paths.collect();
-                // One number a component, or each number once: both tell when they are as many.
+                // `deps` tells a number for each component, or each number once. Where there are as many as
+                // components, they are in the same order.
                 if paths.len() == told.len() {
                     for (path, dev) in paths.iter().zip(told) {
                         let dev = dev.number().map(Dev);
@@ -69,7 +69,7 @@ pub(super) fn disks(run: &Run) -> Vec<RunDisk> {
     disks.collect()
 }
 
-/// Each component of a line, and where the line ends on it.
+/// The components of a line, and the sector on each where the line ends.
 fn ends(line: &Line) -> Vec<(&str, u64)> {
     let words: Vec<_> = line.params.split_ascii_whitespace().collect();
     let (skip, stripes) = match line.kind.as_str() {

@@ -2,14 +2,13 @@
 
 //! Plays recorded traffic of the real tools, and compares our replies with the recorded ones.
 //!
-//! A *run* is a file of JSON lines, each an *exchange*: a request as a tool sent it, and what
-//! NetBSD's C driver made of it. [`replay`] sends the requests in order to a [`Player`], which is
-//! a driver on some kernel, and demands of each reply that it be the recorded one, key by key,
-//! type by type, but for the [`differences::DIFFERENCES`], each of which says exactly what the
-//! reply must be instead, and why. [`course`] keeps account of what either driver then has.
+//! A *run* is a file of JSON lines, each an *exchange*: a request as a tool sent it, and the reply of NetBSD's C
+//! driver. [`replay`] sends the requests in order to a [`Player`], which is a driver on some kernel, and demands of
+//! each reply that it be the recorded one, key by key, type by type, but for the [`differences::DIFFERENCES`], each
+//! of which says exactly what the reply must be instead, and why. [`course`] keeps the devices of both drivers.
 //!
-//! Minors are translated: the C driver uses some up for devices that it then refuses. Minors in
-//! the report are the recorded ones.
+//! Minors are translated: the C driver uses some up for devices that it then refuses. Minors in the report are the
+//! recorded ones.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -32,23 +31,23 @@ pub use fake::FakePlayer;
 /// A request and the C driver's answer.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// Its number in the run.
+    /// The number of the exchange in its run.
     pub n: u64,
-    /// What a person typed.
+    /// The command line that a person typed.
     pub cmdline: String,
     /// The command in the request.
     pub command: String,
-    /// What the C driver's own function returned, whatever the ioctl did.
+    /// The C driver's return value, which the ioctl did not always return.
     pub driver_return: i32,
-    /// What was sent.
+    /// The request as the tool sent it.
     pub request: Dict,
-    /// What came back.
+    /// The C driver's reply.
     pub reply: Dict,
 }
 
 /// A recorded run.
 pub struct Run {
-    /// Its exchanges, in order.
+    /// The run's exchanges, in order.
     pub exchanges: Vec<Exchange>,
 }
 
@@ -56,7 +55,7 @@ impl Run {
     /// Reads a run.
     ///
     /// # Errors
-    /// What is wrong with it, with the line.
+    /// A message with the line that is wrong.
     pub fn parse(text: &str) -> Result<Run, String> {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
         let exchanges = lines
@@ -65,7 +64,7 @@ impl Run {
         Ok(Run { exchanges: exchanges.collect::<Result<_, _>>()? })
     }
 
-    /// The disks that it needs, as far as it tells: a disk is as large as the run's tables need.
+    /// The disks that the run needs. A disk is as large as the run's tables need.
     pub fn disks(&self) -> Vec<RunDisk> {
         disks::disks(self)
     }
@@ -77,7 +76,7 @@ fn exchange(line: &str) -> Result<Exchange, String> {
         let value = json.get(key).and_then(|v| v.as_str()).map(ToOwned::to_owned);
         value.ok_or_else(|| format!("no {key}"))
     };
-    // Numbers stand there as numbers or as strings.
+    // The recordings have numbers as numbers or as strings.
     let number = |key: &str| {
         let value = json.get(key).and_then(|v| match v {
             serde_json::Value::String(text) => text.parse::<i64>().ok(),
@@ -101,36 +100,36 @@ pub trait Player {
     /// Attaches a disk under a path, before the run.
     fn disk(&mut self, disk: &RunDisk);
 
-    /// Makes the node of a device, as the tools do after `create`, or takes it away.
+    /// Makes the node of a device, as the tools do after `create`; with `None` removes it.
     fn node(&mut self, path: &str, dev: Option<Dev>);
 
-    /// Has so many nodes of a device open.
+    /// Brings the number of a device's open nodes to `count`.
     fn open(&mut self, minor: u32, count: u32);
 
     /// Sends a request to the control node.
     ///
     /// # Errors
-    /// What the ioctl returned.
+    /// The errno that the ioctl returned.
     fn ioctl(&mut self, request: &Dict) -> Result<Dict, Errno>;
 }
 
-/// How a run went.
+/// The result of a run.
 #[derive(Default, Debug)]
 pub struct Report {
-    /// How many exchanges were played.
+    /// The number of exchanges that were played.
     pub played: usize,
-    /// How many replies were the recorded ones to the letter.
+    /// The number of replies that were exactly the recorded ones.
     pub identical: usize,
-    /// How often each difference was met, by its name.
+    /// The number of times that each difference was met, by its name.
     pub met: BTreeMap<&'static str, usize>,
-    /// What should not be.
+    /// The replies that are wrong, in words.
     pub wrong: Vec<String>,
 }
 
 /// The major number of the driver's block devices in the recordings.
 const BLOCK_MAJOR: u32 = 169;
 
-/// Plays a run on a driver without devices.
+/// Plays a run on a driver that has no devices yet.
 pub fn replay(run: &Run, player: &mut dyn Player) -> Report {
     let disks = run.disks();
     disks.iter().for_each(|disk| player.disk(disk));
@@ -140,7 +139,7 @@ pub fn replay(run: &Run, player: &mut dyn Player) -> Report {
     for exchange in &run.exchanges {
         let mut request = exchange.request.clone();
         if exchange.command == "waitevent" {
-            // One that has happened: the recorded one would sleep for ever.
+            // An event number that has passed: with the recorded one the request would sleep for ever.
             request.put("event_nr", u64::from(u32::MAX));
         }
         let sent = minors.request(&request);
@@ -179,7 +178,7 @@ pub fn replay(run: &Run, player: &mut dyn Player) -> Report {
     report
 }
 
-/// What is not as expected.
+/// The keys in which a reply differs from the expected one, in words; `None` if it does not.
 fn compare(expected: &Result<Dict, Errno>, reply: &Result<Dict, Errno>) -> Option<String> {
     let (expected, reply) = match (expected, reply) {
         (Ok(expected), Ok(reply)) => (expected, reply),
@@ -200,11 +199,11 @@ fn compare(expected: &Result<Dict, Errno>, reply: &Result<Dict, Errno>) -> Optio
     (!wrong.is_empty()).then_some(wrong)
 }
 
-/// Which of our minors plays which recorded one.
+/// The minors of our driver by the recorded ones.
 #[derive(Default)]
 struct Minors(BTreeMap<u64, u64>);
 
-/// A minor that no device has, for those that only the C driver had.
+/// A minor that no device has, sent for devices that only the C driver had.
 const NOBODY: u64 = 65_535;
 
 impl Minors {
@@ -220,7 +219,7 @@ impl Minors {
 
     fn recorded(&self, ours: u64) -> u64 {
         let known = self.0.iter().rev().find(|(_, minor)| **minor == ours);
-        // Far from all that was recorded, so that a wrong minor cannot look right.
+        // Far from every recorded minor, so that a wrong one cannot look right.
         known.map_or(ours.saturating_add(1 << 32), |(recorded, _)| *recorded)
     }
 
@@ -232,7 +231,7 @@ impl Minors {
         request
     }
 
-    /// Our reply, as if our minors were the recorded ones.
+    /// Our reply, with recorded minors in place of ours.
     fn reply(&self, reply: &Dict, sent: &Dict, request: &Dict) -> Dict {
         let mut reply = reply.clone();
         if let Some(Object::Unsigned(minor)) = reply.at("minor").cloned() {

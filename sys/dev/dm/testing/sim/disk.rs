@@ -12,60 +12,59 @@ use crate::Errno;
 /// Bytes in a sector.
 pub const SECTOR: usize = 512;
 
-/// What a disk is asked to do.
+/// The kind of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Read sectors.
     Read,
-    /// Write sectors; with `fua` onto the medium itself.
+    /// Write sectors.
     Write {
-        /// `true` if what is written is to be on the medium before the answer.
+        /// `true` if the sectors must be on the medium before the answer (FUA).
         fua: bool,
     },
-    /// Bring onto the medium what was written before.
+    /// Bring onto the medium all writes that were answered before.
     Flush,
-    /// Forget what sectors hold.
+    /// Discard sectors.
     Discard,
 }
 
-/// A command under way. Its effect falls at some moment between [`Disk::begin`] and
-/// [`Disk::finish`].
+/// A command in flight. It takes effect at some moment between [`Disk::begin`] and [`Disk::finish`].
 #[derive(Debug)]
 pub struct Transfer {
-    /// What is to be done.
+    /// The kind of the command.
     pub command: Command,
     /// The first sector.
     pub sector: u64,
-    /// How many sectors.
+    /// The number of sectors.
     pub length: u64,
-    /// What is to be written, or what was read.
+    /// The data to be written, or that was read.
     pub data: Vec<u8>,
-    /// The effect has fallen already.
+    /// `true` if the command has taken effect already.
     early: bool,
-    /// A flush covers the writes up to this one.
+    /// For a flush, the number of the last write that it covers.
     covers: u64,
 }
 
-/// What goes wrong with a disk, by chance or for good.
+/// The faults of a disk, by chance or for good.
 #[derive(Clone, Default, Debug)]
 pub struct Faults {
-    /// Of 1,000 reads, how many fail.
+    /// Reads of 1,000 that fail.
     pub read: u64,
-    /// Of 1,000 writes, how many fail; some of their sectors may be written then.
+    /// Writes of 1,000 that fail; some of their sectors may be written all the same.
     pub write: u64,
-    /// Of 1,000 flushes, how many fail.
+    /// Flushes of 1,000 that fail.
     pub flush: u64,
-    /// `true` if discards are not taken (EOPNOTSUPP).
+    /// `true` if discards are refused (EOPNOTSUPP).
     pub no_discard: bool,
     /// Sectors whose reads fail.
     pub bad: BTreeSet<u64>,
-    /// `true` if nothing works any more.
+    /// `true` if every command fails.
     pub dead: bool,
-    /// `true` if a flush is acknowledged without being done: what a check of ours must find.
+    /// `true` if flushes are acknowledged without being done: a bug that the game's checks must find.
     pub lies: bool,
 }
 
-/// How many commands a disk has seen.
+/// The number of commands that a disk was given, by kind.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counts {
     /// Reads.
@@ -83,12 +82,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All commands.
+    /// The number of all commands.
     pub fn all(&self) -> u64 {
         self.reads + self.writes + self.flushes + self.discards
     }
 
-    /// Adds another's.
+    /// Adds the counts of another disk.
     pub fn add(&mut self, other: &Counts) {
         self.reads += other.reads;
         self.writes += other.writes;
@@ -99,7 +98,7 @@ impl Counts {
     }
 }
 
-/// A write that is in the cache, and not known to be on the medium.
+/// A write that is in the disk's cache, and not known to be on the medium.
 #[derive(Clone, Debug)]
 struct Cached {
     number: u64,
@@ -110,35 +109,35 @@ struct Cached {
 /// A disk.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// Bytes that are written together or not at all: 512 or 4096.
+    /// Bytes of a physical sector, which is written wholly or not at all: 512 or 4,096.
     pub sector_size: u32,
-    /// `true` if a write with FUA is on the medium when it is answered.
+    /// `true` if a write with FUA is on the medium when it is answered, as it must be.
     pub keeps_fua: bool,
-    /// What goes wrong.
+    /// The disk's faults.
     pub faults: Faults,
-    /// What was done.
+    /// The commands so far.
     pub counts: Counts,
-    /// `true` after the power was cut, until it comes up again: nothing works.
+    /// `true` from a power cut to [`Disk::power_up`]: no command works.
     pub(super) off: bool,
-    /// What a read gives.
+    /// The content that reads give.
     seen: Vec<u8>,
-    /// What is on the medium for certain.
+    /// The content that is on the medium for certain.
     medium: Vec<u8>,
-    /// For each sector, the last write that is on the medium.
+    /// For each sector, the number of the last write that is on the medium.
     on_medium: Vec<u64>,
-    /// Writes that have taken effect, by number.
+    /// Writes that have taken effect and are not known to be on the medium, by number.
     cached: Vec<Cached>,
-    /// The last write's number.
+    /// The number of the last write.
     last: u64,
 }
 
 impl Disk {
-    /// A disk of so many sectors, all zeroes.
+    /// A disk of `sectors` sectors that hold zeroes.
     pub fn new(sectors: u64) -> Disk {
         Disk::with(vec![0; sectors as usize * SECTOR])
     }
 
-    /// A disk that holds this.
+    /// A disk that holds `content`.
     pub fn with(content: Vec<u8>) -> Disk {
         let sectors = content.len() / SECTOR;
         Disk {
@@ -155,11 +154,11 @@ impl Disk {
         }
     }
 
-    /// A disk that holds something that nobody wrote: each sector something else.
+    /// A disk of `sectors` sectors with random content that no write of the game has.
     pub fn junk(sectors: u64, rng: &mut Rng) -> Disk {
         let mut disk = Disk::new(sectors);
         for sector in disk.seen.chunks_exact_mut(SECTOR) {
-            // Not the value of any write: see `Value`.
+            // No write of the game has this value: see `Value`.
             let word = (rng.bits() | 1 << 63).to_le_bytes();
             sector.as_chunks_mut::<8>().0.fill(word);
         }
@@ -167,17 +166,17 @@ impl Disk {
         disk
     }
 
-    /// How many sectors it has.
+    /// The number of sectors.
     pub fn sectors(&self) -> u64 {
         self.on_medium.len() as u64
     }
 
-    /// What a read of these sectors gives now.
+    /// The content that a read of these sectors gives now.
     pub fn content(&self, sector: u64, length: u64) -> &[u8] {
         &self.seen[range(sector, length)]
     }
 
-    /// Puts content on the medium, past all commands, as a game does that plants damage.
+    /// Puts content on the medium directly, for a game that plants damage.
     pub fn set(&mut self, sector: u64, content: &[u8]) {
         let length = (content.len() / SECTOR) as u64;
         self.last += 1;
@@ -186,14 +185,14 @@ impl Disk {
         self.on_medium[sector as usize..(sector + length) as usize].fill(self.last);
     }
 
-    /// `true` if the sectors are on the disk and whole ones of its own.
+    /// `true` if the sectors are on the disk, and whole physical sectors.
     pub fn takes(&self, sector: u64, length: u64) -> bool {
         let own = u64::from(self.sector_size) / SECTOR as u64;
         let end = sector.checked_add(length);
         end.is_some_and(|end| end <= self.sectors()) && (sector | length).is_multiple_of(own)
     }
 
-    /// Begins a command. A write's data comes with it.
+    /// Begins a command. `data` is a write's.
     pub fn begin(
         &mut self,
         command: Command,
@@ -224,7 +223,7 @@ impl Disk {
     /// Ends a command.
     ///
     /// # Errors
-    /// As [`Faults`] say.
+    /// EIO, or EOPNOTSUPP for a discard, as [`Faults`] say.
     pub fn finish(&mut self, transfer: &mut Transfer, rng: &mut Rng) -> Result<(), Errno> {
         if let Some(errno) = self.fails(transfer, rng) {
             self.counts.failed += u64::from(!self.off);
@@ -279,10 +278,10 @@ impl Disk {
             Command::Read => transfer.data = self.seen[range].to_vec(),
             Command::Write { .. } => {
                 let number = self.write(transfer.sector, transfer.data.clone());
-                // A write with FUA covers just itself.
+                // A write with FUA covers only itself.
                 transfer.covers = number;
             }
-            // Nothing, zeroes, or whatever was there before somebody wrote.
+            // A discarded sector reads as zeroes or as before, or as older content.
             Command::Discard => {
                 let data = match rng.below(3) {
                     0 => return,
@@ -295,7 +294,7 @@ impl Disk {
         }
     }
 
-    /// Some of a failed command's sectors may have changed.
+    /// Writes some of the sectors of a command that fails.
     fn take_part_effect(&mut self, transfer: &Transfer, rng: &mut Rng) {
         let own = self.sector_size as usize;
         let all = rng.chance(1, 4);
@@ -314,7 +313,7 @@ impl Disk {
         self.last
     }
 
-    /// Brings writes onto the medium.
+    /// Brings the cached writes that `which` names onto the medium.
     fn bring(&mut self, which: impl Fn(&Cached) -> bool) {
         for cached in &self.cached {
             if !which(cached) {
@@ -331,8 +330,8 @@ impl Disk {
         self.cached.retain(|cached| !which(cached));
     }
 
-    /// Cuts the power: what the medium holds afterwards. Each write that is not known to be there,
-    /// those under way included, may have reached it, in whole or in part, in any order of sectors.
+    /// The content of the medium after a power cut. Each write that is not known to be there, those in flight
+    /// included, may have reached it, in whole or in part, in any order of sectors.
     pub fn after_power_cut<'a>(
         &self,
         under_way: impl Iterator<Item = &'a Transfer>,
@@ -345,7 +344,7 @@ impl Disk {
         let begun = begun.map(|transfer| (u64::MAX, transfer.sector, &transfer.data));
         let cached = self.cached.iter().map(|c| (c.number, c.sector, &c.data));
         let own = self.sector_size as usize;
-        // Of 8 pieces, how many get there: none at all, every one, or some.
+        // Of the 8 pieces of a write, none, all or some arrive.
         let kind = rng.below(4);
         for (number, sector, data) in cached.chain(begun) {
             let keeps = match kind {
@@ -366,7 +365,7 @@ impl Disk {
         medium
     }
 
-    /// Comes up again with this on the medium and nothing in the cache.
+    /// Brings the disk up again, with `medium` as its content and an empty cache.
     pub fn power_up(&mut self, medium: Vec<u8>) {
         self.seen.clone_from(&medium);
         self.medium = medium;

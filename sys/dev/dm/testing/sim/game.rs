@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Games: what is played on a target, and how one is played from its seed.
+//! Games: the trait of a game, and a player that plays one from its seed.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,10 +16,10 @@ use crate::target::TargetType;
 use crate::targets::TARGETS;
 use crate::worker::Quiesce;
 
-/// A kind of game: its disks and tables, and what its target promises beyond keeping what was
-/// written. A game is made anew for each seed. Functions of a game panic where a promise is broken.
+/// A kind of game: its disks and tables, and the promises of its target beyond keeping what was written. A game is
+/// made anew for each seed. Functions of a game panic where a promise is broken.
 pub trait Game {
-    /// The targets that its tables may name.
+    /// The targets that the game's tables may name.
     fn types(&self) -> &'static [&'static TargetType] {
         TARGETS
     }
@@ -27,34 +27,32 @@ pub trait Game {
     /// The disks at the start.
     fn disks(&mut self, rng: &mut Rng) -> Vec<Disk>;
 
-    /// Bytes of the largest sectors that its devices may have, beside those of the disks.
+    /// Bytes of the largest sectors of the game's devices, if larger than those of the disks.
     fn largest_sector(&self) -> usize {
         SECTOR
     }
 
-    /// How many devices there are on them.
+    /// The number of devices.
     fn devices(&self) -> usize {
         1
     }
 
-    /// A table for a device: lines of `START LENGTH TARGET PARAMETERS`. It is asked for at each boot
-    /// and each reload, and may answer otherwise each time as long as the device's content is the
-    /// same.
+    /// A table for a device: lines of `START LENGTH TARGET PARAMETERS`. Called at each boot and each reload. The
+    /// answer may differ each time as long as the device's content is the same.
     fn table(&mut self, device: usize, rng: &mut Rng) -> String;
 
     /// Says what a model of the devices should know ([`World::model`], [`World::must_fail`], …).
     /// Called once, after the first tables were loaded.
     fn begin(&mut self, _world: &World) {}
 
-    /// Does something of its own, from time to time: sends a message, damages a disk.
+    /// Does something particular to the game, from time to time: sends a message, damages a disk.
     fn act(&mut self, _world: &World) {}
 
-    /// Called when the disks are made to work: whatever the game has damaged must work too from
-    /// now on. The devices may be suspended.
+    /// Called when the disks are made to work: everything that the game has damaged must work from now on, too. The
+    /// devices may be suspended.
     fn heal(&mut self, _world: &World) {}
 
-    /// `true` if I/O that a failed disk has spoilt may wait until the disks work and the device has been
-    /// given its table anew.
+    /// `true` if I/O that a failed disk has spoilt may wait until the disks work and the device's table was reloaded.
     fn heals_by_reload(&self) -> bool {
         false
     }
@@ -65,11 +63,10 @@ pub trait Game {
     /// Called after each boot, when the devices are running and before there is I/O on them.
     fn booted(&mut self, _world: &World) {}
 
-    /// Called when a device is suspended, so that nothing is under way and its disks can be looked
-    /// at.
+    /// Called when a device is suspended: no I/O is in flight, and its disks can be examined.
     fn stopped(&mut self, _world: &World, _device: usize) {}
 
-    /// Called at the end of a game, when each device was read and all I/O has been answered.
+    /// Called at the end of a game, when each device was read and all I/O was answered.
     fn end(&mut self, _world: &World) {}
 
     /// `true` if in some games the disks may fail commands by chance.
@@ -83,7 +80,7 @@ pub trait Game {
     }
 }
 
-/// Makes a game.
+/// A function that makes a game.
 pub type Make = fn() -> Box<dyn Game>;
 
 /// A game that was lost: a promise was broken.
@@ -91,11 +88,11 @@ pub type Make = fn() -> Box<dyn Game>;
 pub struct Lost {
     /// The game's seed.
     pub seed: u64,
-    /// How many steps it was to have.
+    /// The number of steps that the game was to have.
     pub steps: u64,
-    /// What is wrong.
+    /// The promise that was broken, in words.
     pub why: String,
-    /// What happened before.
+    /// The story: the events before that.
     pub story: Vec<String>,
 }
 
@@ -111,7 +108,7 @@ impl core::fmt::Display for Lost {
 /// Plays one game of so many steps.
 ///
 /// # Errors
-/// When a promise is broken; with the story, for which the game was played again.
+/// The game is lost: a promise was broken. The game was then played a second time, for its story.
 pub fn play(make: Make, seed: u64, steps: u64) -> Result<Totals, Box<Lost>> {
     match play_once(make, seed, steps, false) {
         Ok((totals, _)) => Ok(totals),
@@ -126,13 +123,13 @@ pub fn play(make: Make, seed: u64, steps: u64) -> Result<Totals, Box<Lost>> {
     }
 }
 
-/// The shortest of the games with this seed that is lost: one of fewer steps ends before.
+/// The shortest of the games with this seed that is lost. A game of fewer steps ends earlier.
 pub fn shorten(make: Make, lost: Lost, steps: u64) -> Lost {
-    // Not every longer one need be lost, so that halving would miss some.
+    // A longer game need not be lost where a shorter one is, so that halving would miss some.
     (0..steps).find_map(|steps| play(make, lost.seed, steps).err()).map_or(lost, |lost| *lost)
 }
 
-/// What happens in a game, won or lost.
+/// The story of a game: its events, whether it is won or lost.
 pub fn story(make: Make, seed: u64, steps: u64) -> Vec<String> {
     match play_once(make, seed, steps, true) {
         Ok((_, story)) | Err((_, story)) => story,
@@ -158,14 +155,14 @@ fn play_once(
             let why = panic.downcast_ref::<String>().cloned();
             let why = why.or(panic.downcast_ref::<&str>().map(ToString::to_string));
             let story = world.story();
-            // Its futures hold jobs that nobody will end.
+            // The world's futures hold jobs that nobody will end.
             core::mem::forget(world);
             Err((why.unwrap_or("a panic without words".to_string()), story))
         }
     }
 }
 
-/// What happens in a step of a game, by how often.
+/// A step of a game.
 #[derive(Clone, Copy)]
 enum Step {
     Io,
@@ -199,9 +196,9 @@ struct Player<'g> {
     game: &'g mut dyn Game,
     world: &'g World,
     rng: Rng,
-    /// Where most of the I/O goes: a part of each device is enough for I/O to meet.
+    /// The part of each device that most of the I/O goes to, so that I/O meets.
     hot: Option<(u64, u64)>,
-    /// How many things happen after a step, at most.
+    /// The most events after a step.
     pace: u64,
     faulty: bool,
 }
@@ -229,14 +226,14 @@ impl<'g> Player<'g> {
             self.world.run(events);
         }
         self.end();
-        // A last crash, with nothing under way.
+        // A last power cut, with no I/O in flight.
         self.world.cut_after(0);
         self.world.run(1);
         self.end();
         self.world.take_down(Quiesce::Remove);
     }
 
-    /// Brings all up after a crash, or at first.
+    /// Brings the devices up after a power cut, or at first.
     fn boot(&mut self, first: bool) {
         let world = self.world;
         let devices = world.devices();
@@ -247,7 +244,7 @@ impl<'g> Player<'g> {
         for (device, loaded) in loaded.into_iter().enumerate() {
             let _ = world.swap(device, loaded);
             while world.table(device).is_none() && !world.is_off() {
-                // A disk failed while it was started. It will not for ever.
+                // A disk failed while its table was started. It fails by chance, and not for ever.
                 self.heal();
                 let loaded = world.load(device, &texts[device]);
                 let _ = world.swap(device, loaded);
@@ -268,13 +265,13 @@ impl<'g> Player<'g> {
         }
     }
 
-    /// After a power cut, until all is up again.
+    /// Brings the disks and devices up after a power cut.
     fn reboot(&mut self, last: bool) {
         while self.world.is_off() {
             self.world.take_down(Quiesce::Remove);
             self.world.power_up();
             self.game.powered(self.world);
-            // It may be cut again while all comes up.
+            // The power may be cut once more while they come up.
             let again = self.rng.chance(1, 4).then(|| self.rng.below(100));
             if let Some(events) = again.filter(|_| !last) {
                 self.world.cut_after(events);
@@ -298,7 +295,7 @@ impl<'g> Player<'g> {
         }
     }
 
-    /// Reads all there is, when everything works.
+    /// Reads all devices, when all disks work.
     fn end(&mut self) {
         self.world.cut_never();
         self.reboot(true);
@@ -335,7 +332,7 @@ impl<'g> Player<'g> {
             Step::Settle => self.settle(device),
             Step::Pass => self.world.pass(*self.rng.clone().pick(&[1, 7, 50, 1000])),
             Step::Suspend | Step::Interrupt | Step::Reload if suspended => {
-                // One that does not start goes on waiting.
+                // A device whose table does not start stays suspended.
                 let _ = self.world.resume(device);
             }
             Step::Suspend => {
@@ -362,7 +359,7 @@ impl<'g> Player<'g> {
             }
             Step::Act => self.game.act(self.world),
         }
-        // So that what comes next is not the same again.
+        // So that the next table differs.
         self.rng.bits();
     }
 
@@ -377,7 +374,7 @@ impl<'g> Player<'g> {
         }
     }
 
-    /// Waits until all I/O on a device has been answered.
+    /// Waits until all I/O on a device was answered.
     fn settle(&mut self, device: usize) {
         if !self.game.heals_by_reload() {
             return self.world.settle(device);
@@ -425,7 +422,7 @@ impl<'g> Player<'g> {
         });
     }
 
-    /// Some I/O.
+    /// Begins an I/O.
     fn io(&mut self, device: usize) {
         let Some(table) = self.world.table(device) else { return };
         let (size, unit) = (table.size().0, u64::from(table.sector_size()) / SECTOR as u64);

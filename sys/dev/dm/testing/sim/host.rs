@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The engine's host: lanes' requests become commands of disks, and the scheduler is its threads.
+//! The engine's host: lanes' requests become commands of disks, and the scheduler stands for its threads.
 //!
-//! It is strict where a kernel would not notice: a lane that has two requests, I/O beyond a disk's
-//! end or before the table was started, a thread that nobody woke, a write's data that is changed.
+//! The host is stricter than a kernel: it panics when a lane has two requests, when I/O goes beyond a disk's end or
+//! comes before the table was started, and when a write's data is changed; a runner that nobody woke is not polled.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -29,17 +29,17 @@ use crate::{Errno, Sector};
 /// The host of one table.
 pub(super) struct Host {
     pub shared: Arc<Shared>,
-    /// Its number among the game's hosts.
+    /// The host's number in its game.
     pub number: usize,
     pub device: usize,
-    /// The table's components, as disks.
+    /// The disks that are the table's components, in order.
     pub disks: Vec<usize>,
     pub ready: Arc<Ready>,
-    /// Each is away while it polls a lane.
+    /// The runners. Each is taken out while it polls a lane.
     runners: Mutex<Vec<Option<Runner>>>,
 }
 
-/// What changes about a host.
+/// A host's changing state.
 pub(super) struct HostState {
     pub host: Arc<Host>,
     pub executor: Weak<Executor>,
@@ -55,15 +55,15 @@ pub(super) struct HostState {
     announced: bool,
 }
 
-/// A lane's request.
+/// The state of a lane's request, or of a job's places.
 #[derive(Default)]
 struct LaneState {
-    /// To how many places at most.
+    /// The most places of a request.
     width: usize,
-    /// Under way: how many places have not answered.
+    /// Places that have not answered.
     left: usize,
     failed: u32,
-    /// Why each that failed did so, by place.
+    /// The first place that failed, and its errno.
     first: Option<(usize, Errno)>,
     data: Option<Box<[u8]>>,
     made: Option<Box<dyn Any + Send>>,
@@ -83,7 +83,7 @@ impl LaneState {
 }
 
 impl Host {
-    /// The engine, which runs.
+    /// The table's engine, which exists while the host is in use.
     fn engine(&self) -> Arc<Executor> {
         let engine = self.with(|state, number| state.host(number).executor.upgrade());
         engine.expect("an engine whose jobs are forwarded")
@@ -121,9 +121,9 @@ impl Host {
         host
     }
 
-    /// Polls a lane of a runner that is ready.
+    /// Polls one of the ready lanes of a runner.
     pub fn poll(&self, runner: usize, choice: usize) {
-        /// Puts the runner back even when a lane panics: dropping it would drop its jobs.
+        /// Puts the runner back when it is dropped, even by a panic: dropping the runner would drop its jobs.
         struct Away<'a>(&'a Host, usize, Option<Runner>);
         impl Drop for Away<'_> {
             fn drop(&mut self) {
@@ -140,8 +140,7 @@ impl Host {
         }
     }
 
-    /// Has those lanes polled whose moment has come. The answer is in how many milliseconds the
-    /// next one's does.
+    /// Wakes the lanes whose time has come. The answer is the number of milliseconds to the next one's.
     pub fn wake_sleepers(&self) -> Option<u32> {
         let mut next = None;
         for at in 0..self.ready.runners() {
@@ -172,7 +171,7 @@ impl State {
         self.hosts[number].as_mut().expect("the host of a table that is alive")
     }
 
-    /// The I/O of a job that is over.
+    /// Takes the stretch of a job that is over.
     pub fn take_job(&mut self, host: usize, number: usize) -> Stretch {
         self.host(host).jobs[number].take().expect("a job in use")
     }
@@ -196,13 +195,13 @@ impl HostState {
         awake.nth(choice).map_or(0, |(runner, _)| runner)
     }
 
-    /// The I/O of a job that begins.
+    /// Records the stretch of a job that begins.
     pub fn put_job(&mut self, number: usize, stretch: Stretch) {
         let before = self.jobs[number].replace(stretch);
         assert!(before.is_none(), "the number of a job was given out twice");
     }
 
-    /// A disk has answered to a lane's request.
+    /// Records a disk's answer to a lane's request.
     pub fn answered(
         &mut self,
         lane: usize,
@@ -215,7 +214,7 @@ impl HostState {
         }
     }
 
-    /// A disk has answered to a job that was forwarded to several; the outcome when all have.
+    /// Records a disk's answer to a job that was forwarded to several places. The outcome, when all have answered.
     pub fn job_answered(
         &mut self,
         job: usize,
@@ -230,7 +229,7 @@ impl HostState {
         Some(Outcome { failed: answer.failed, errno: answer.errno })
     }
 
-    /// Has some lane polled, which is allowed at any time.
+    /// Marks some lane as ready, which is allowed at any time.
     pub fn poll_for_nothing(&mut self, rng: &mut Rng) {
         let lane = rng.index(self.lanes.len());
         self.wake(lane);
@@ -242,7 +241,7 @@ impl HostState {
         }
     }
 
-    /// Nothing of the table is under way but what goes on while the device is suspended.
+    /// `true` if nothing of the table's is in flight but what goes on while the device is suspended.
     pub fn idle(&self) -> bool {
         let idle = |lane: &LaneState| lane.left == 0 || lane.resident;
         self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(idle)
@@ -250,7 +249,7 @@ impl HostState {
 }
 
 impl LaneState {
-    /// A place has answered. `true` if it is the last.
+    /// Records a place's answer. `true` if it is the last.
     fn answered(&mut self, place: usize, transfer: &Transfer, result: Result<(), Errno>) -> bool {
         let state = self;
         match result {
@@ -506,7 +505,7 @@ impl host::Host for Host {
 
     fn freed(&self, line: usize) -> bool {
         self.with(|state, _| state.line_freed(self.device, line));
-        // Whoever waits goes on when the scheduler has it go on.
+        // The thread that waits goes on when the scheduler has it go on.
         false
     }
 
@@ -542,8 +541,8 @@ impl host::Host for Host {
 }
 
 impl Host {
-    /// Sends a lane's request to its places: `prepare` gives the command, the number of sectors, the data that is
-    /// written, and the stretch that is read into where that is a job's.
+    /// Sends a lane's request to its places: `prepare` gives the command, the number of sectors, the data to be
+    /// written, and, where a job's data is read into, its stretch.
     fn launch(
         &self,
         lane: usize,
@@ -578,7 +577,7 @@ impl Host {
         self.finish_from(first);
     }
 
-    /// Some commands are over before the call returns that began them: those from this one on.
+    /// Ends the commands that are over before the call that began them returns: of those from `first` on.
     fn finish_from(&self, first: Option<usize>) {
         self.shared.finish_from(first);
     }

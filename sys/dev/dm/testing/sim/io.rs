@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! I/O on devices: split by a table as the kernel's strategy routine does, and put together again.
+//! I/O on devices: split by a table as the kernel's strategy routine does, and completed as one.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -20,10 +20,10 @@ use crate::table::{Component, Piece, Table};
 use crate::units::Dev;
 use crate::{Errno, Sector, SectorRange, guard};
 
-/// A disk, as a table has it open.
+/// A disk that a table has open.
 #[derive(Clone, Debug)]
 pub struct Attached {
-    /// Its number in the game.
+    /// The disk's number in the game.
     pub disk: usize,
     pub(super) size: u64,
     pub(super) sector_size: u32,
@@ -51,31 +51,31 @@ impl Component for Attached {
     }
 }
 
-/// The bytes of a read that has given nothing.
+/// A byte that stands in a read's buffer before its data.
 const UNREAD: u8 = 0xa5;
 
 /// A device of the game.
 pub(super) struct Device {
-    /// None only before the first boot and while the power is off.
+    /// The active table. `None` only before the first boot and while the power is off.
     pub table: Option<Arc<Table<Attached>>>,
-    /// `true` while it is suspended, or being so.
+    /// `true` while the device is suspended, or being suspended.
     pub held: bool,
-    /// `true` from when its targets are told that it is being suspended until it goes on.
+    /// `true` from when the targets are told that the device is being suspended until it is resumed.
     pub quiescing: bool,
-    /// What waits for a resume, in the order it came.
+    /// Stretches that wait for a resume, in the order they came.
     pub queue: Waiting,
-    /// Stretches under way.
+    /// The number of stretches in flight.
     pub active: usize,
-    /// What waits for a job, by line.
+    /// Stretches that wait for a job's number, by line.
     pub waiting: BTreeMap<usize, Waiting>,
     pub model: Model,
-    /// I/O that touches these sectors must fail.
+    /// Sectors that I/O must fail on.
     pub failing: Vec<Range<u64>>,
-    /// `true` if I/O may fail though no disk has.
+    /// `true` if I/O may fail though no disk has failed.
     pub may_fail: bool,
-    /// `true` if writes and discards must fail, and a read gives nothing that it may not, not even one that fails.
+    /// `true` if writes and discards must fail, and reads, even those that fail, give no wrong data.
     pub read_only: bool,
-    /// Events that targets raised.
+    /// The number of events that targets raised.
     pub raised: u64,
 }
 
@@ -96,7 +96,7 @@ impl Device {
         }
     }
 
-    /// Nothing is under way, and nothing waits.
+    /// `true` if no stretch is in flight or waits.
     pub fn is_idle(&self) -> bool {
         self.active == 0 && self.queue.is_empty()
     }
@@ -110,9 +110,9 @@ pub(super) struct Io {
     pub length: u64,
     pub fua: bool,
     pub data: Vec<u8>,
-    /// When it was begun.
+    /// The moment at which the I/O was begun.
     pub from: Moment,
-    /// Stretches of it that are not over.
+    /// The I/O's stretches that are not over.
     left: usize,
     error: Option<Errno>,
 }
@@ -123,14 +123,14 @@ impl Io {
     }
 }
 
-/// Some of an I/O's sectors, on their own way. It is over once, by [`State::stretch_over`].
+/// A part of an I/O's sectors that is sent by itself. It ends once, by [`State::stretch_over`].
 #[derive(Clone, Debug)]
 pub(super) struct Stretch {
     pub io: usize,
-    /// The I/O's sectors before its first.
+    /// The number of the I/O's sectors before the stretch.
     skip: u64,
     length: u64,
-    /// For a flush that waits for a job: of this one among the lines that serve.
+    /// For a flush that waits for a job: the line, counted among those that serve.
     line: Option<usize>,
     /// `true` once the stretch is retried: it has failed where the table had it sent.
     retried: bool,
@@ -139,7 +139,7 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
-    /// Some of its sectors, counted from its first.
+    /// A part of the stretch, counted from its first sector.
     pub fn part(&self, skip: u64, length: u64) -> Stretch {
         Stretch { skip: self.skip + skip, length, ..self.clone() }
     }
@@ -155,12 +155,12 @@ impl fmt::Display for Stretch {
     }
 }
 
-/// Who sent a command to a disk.
+/// The sender of a command to a disk.
 #[derive(Clone)]
 pub(super) enum Owner {
     /// The table, for a stretch that it maps.
     Stretch(Stretch),
-    /// A lane; with the I/O, where its data is to be read.
+    /// A lane; with the stretch that is read into, if there is one.
     Lane { host: usize, lane: usize, place: usize, job: Option<Stretch> },
     /// A target, for a job that it forwarded to several places.
     Each { host: usize, engine: Arc<Executor>, info: JobInfo, place: usize, stretch: Stretch },
@@ -198,7 +198,7 @@ impl State {
         (self.devices[io.device].table.clone(), start..start + stretch.length)
     }
 
-    /// The table and the range of a stretch that may be retried: a read that was not yet.
+    /// The table and the range of a stretch that may be retried: a read that was not retried yet.
     pub fn may_retry(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
         let io = self.ios.get(&stretch.io).expect("an I/O under way");
         let may = !stretch.retried && io.op == Op::Read;
@@ -222,14 +222,14 @@ impl State {
         }
     }
 
-    /// What was read for a stretch.
+    /// Copies the data that was read for a stretch to its I/O.
     pub fn take_data(&mut self, stretch: &Stretch, transfer: &Transfer) {
         if transfer.command == Command::Read {
             self.data_of(stretch).copy_from_slice(&transfer.data);
         }
     }
 
-    /// A disk has answered for a stretch.
+    /// Ends a stretch with a disk's answer.
     pub fn stretch_answered(
         &mut self,
         stretch: &Stretch,
@@ -242,7 +242,7 @@ impl State {
         self.stretch_over(stretch, result);
     }
 
-    /// A stretch that was under way is over.
+    /// Ends a stretch that was in flight.
     pub fn stretch_over(&mut self, stretch: &Stretch, result: Result<(), Errno>) {
         let io = self.ios.get_mut(&stretch.io).expect("an I/O under way");
         io.left -= 1;
@@ -256,11 +256,11 @@ impl State {
         }
     }
 
-    /// A stretch that was under way waits for a resume.
+    /// Has a stretch that was in flight wait for a resume.
     pub fn hold(&mut self, stretch: Stretch) {
         let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
         let (number, device) = (device, &mut self.devices[device]);
-        // A flush begins anew: the next table's lines are others.
+        // A flush begins anew: the next table has other lines.
         let stretch = Stretch { line: None, retried: false, tracked: false, ..stretch };
         if device.held {
             device.active -= 1;
@@ -271,7 +271,7 @@ impl State {
         }
     }
 
-    /// An I/O is answered: checks what it says.
+    /// Completes an I/O, and checks its answer.
     fn complete(&mut self, number: usize) {
         let io = self.ios.remove(&number).expect("an I/O under way");
         let now = self.tick();
@@ -289,7 +289,7 @@ impl State {
                 && device.failing.iter().any(|f| f.start < range.end && range.start < f.end);
         match result {
             Err(errno) if failed == 0 && !must_fail && !device.may_fail => {
-                // Some disks take no discards.
+                // Some disks refuse discards.
                 let allowed = io.op == Op::Discard;
                 assert!(allowed, "#{number} failed with {errno:?}, though no disk did");
             }
@@ -309,7 +309,7 @@ impl State {
             }
             (Op::Read, Err(_)) if device.read_only => {
                 for (at, sector) in (io.start..).zip(io.data.chunks_exact(SECTOR)) {
-                    // As it was before, or cleared; else it must be right.
+                    // The buffer is as it was before, or zeroed; else its data must be right.
                     let all = |byte| sector.iter().all(|found| *found == byte);
                     if !all(UNREAD)
                         && !all(0)
@@ -324,7 +324,7 @@ impl State {
         }
     }
 
-    /// The number of a job was freed.
+    /// Lets stretches go on that wait for a job's number on a line, where one was freed.
     pub fn line_freed(&mut self, device: usize, line: usize) {
         let waiting = self.devices[device].waiting.get(&line);
         if waiting.is_some_and(|waiting| !waiting.is_empty()) {
@@ -332,14 +332,14 @@ impl State {
         }
     }
 
-    /// Flights from this one on, if they are to be over at once.
+    /// The first of the flights from `first` on, if they are to be over at once.
     pub fn at_once(&mut self, first: usize) -> Option<usize> {
         self.rng.chance(self.temper.at_once, 8).then_some(first)
     }
 }
 
 impl Shared {
-    /// Begins an I/O. The answer is its number.
+    /// Begins an I/O, and returns its number.
     pub fn submit(
         self: &Arc<Self>,
         device: usize,
@@ -391,7 +391,7 @@ impl Shared {
         number
     }
 
-    /// Sends what waited for a resume.
+    /// Sends the stretches that waited for a resume.
     pub fn release(self: &Arc<Self>, device: usize) {
         let queue = {
             let mut state = self.lock();
@@ -405,7 +405,7 @@ impl Shared {
         }
     }
 
-    /// Sends a stretch, which counts as under way, where the table says.
+    /// Sends a stretch, which counts as in flight, where the table says.
     pub fn route(self: &Arc<Self>, device: usize, stretch: Stretch) {
         if let Some(rest) = self.route_some(device, &stretch) {
             let mut state = self.lock();
@@ -414,7 +414,7 @@ impl Shared {
         }
     }
 
-    /// A job's number was freed: what waited for one goes on.
+    /// Sends stretches that wait for a job's number on a line, as one was freed.
     pub fn route_waiting(self: &Arc<Self>, device: usize, line: usize) {
         loop {
             let mut state = self.lock();
@@ -434,7 +434,7 @@ impl Shared {
         }
     }
 
-    /// Sends as much of a stretch as can go. What is left waits for a job of `line`.
+    /// Sends as much of a stretch as can go. The answer is the rest, which waits for a job of `line`.
     fn route_some(self: &Arc<Self>, device: usize, stretch: &Stretch) -> Option<Stretch> {
         let state = self.lock();
         let io = &state.ios[&stretch.io];
@@ -486,7 +486,7 @@ impl Shared {
                     let range = (taken.start, Sector(length));
                     let info = |number| JobInfo {
                         fua,
-                        // Wherever it is: the host says by turns that there may be computed.
+                        // The host says by turns that there may be computed, wherever the job is.
                         at_sender: true,
                         ..JobInfo::new(number, (line, taken.queue), op, range)
                     };
@@ -502,7 +502,7 @@ impl Shared {
         None
     }
 
-    /// Makes a job of a stretch, if one is to be had and nobody else waits for it.
+    /// Makes a job of a stretch, if a number is free and no other stretch waits for one.
     fn make_job(
         &self,
         device: usize,
@@ -533,7 +533,7 @@ impl Shared {
         stretch: &Stretch,
     ) -> Option<Stretch> {
         let lines = table.engine().map_or(0, |engine| engine.lines());
-        // One that has waited for a job goes on with the line it waited for.
+        // A stretch that has waited for a job goes on with the line it waited for.
         if stretch.line.is_none() {
             for disk in mapped_disks(table) {
                 let mut state = self.lock();
@@ -559,7 +559,7 @@ impl Shared {
         None
     }
 
-    /// Sends a stretch that the table only maps.
+    /// Sends a stretch to the component that the table maps it to.
     fn send_stretch(
         &self,
         device: usize,
@@ -584,7 +584,7 @@ impl Shared {
         self.finish_from(first);
     }
 
-    /// Has the commands end that were begun from this one on.
+    /// Ends the commands that are over before the call that began them returns: of those from `first` on.
     pub fn finish_from(&self, first: Option<usize>) {
         let Some(first) = first else { return };
         loop {
@@ -600,9 +600,9 @@ impl Shared {
         }
     }
 
-    /// Runs until something is so; `false` if it never is.
+    /// Runs until `is` is `true`. `false` if it never is.
     pub fn runs_until(self: &Arc<Self>, mut is: impl FnMut(&mut State) -> bool) -> bool {
-        // Enough for every lane to finish what it has, many times over.
+        // Enough for every lane to finish its work many times over.
         const EVENTS: u64 = 200_000;
         for _ in 0..EVENTS {
             if is(&mut self.lock()) {
@@ -615,7 +615,7 @@ impl Shared {
         false
     }
 
-    /// Runs until something is so.
+    /// Runs until `is` is `true`.
     ///
     /// # Panics
     /// When it never is.
@@ -630,14 +630,14 @@ impl Shared {
 }
 
 impl State {
-    /// A stretch goes its own way beside the one that it is a part of.
+    /// Records that a part of a stretch is sent by itself.
     fn branch(&mut self, device: usize, part: &Stretch) {
         self.ios.get_mut(&part.io).expect("an I/O under way").left += 1;
         self.devices[device].active += 1;
     }
 }
 
-/// The disks of lines that only map, each once.
+/// The disks of the lines that only map, each once.
 fn mapped_disks(table: &Table<Attached>) -> Vec<usize> {
     let mut disks = Vec::new();
     for (line, (range, target)) in table.lines().enumerate() {

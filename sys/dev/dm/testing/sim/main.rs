@@ -11,14 +11,14 @@ const USAGE: &str = "usage: cargo xtask simulate [--seconds N | --games N] [--ta
                      [--seed N] [--steps N] [--story LINES]";
 
 struct Options {
-    /// For how long; without it a minute, or just the game of the seed.
+    /// The time to play for, in seconds; without it a minute, or one game if a seed is given.
     seconds: Option<u64>,
-    /// How many games of each kind at most.
+    /// The most games of each kind.
     games: Option<u64>,
     target: Option<String>,
     seed: Option<u64>,
     steps: u64,
-    /// How many lines of a lost game's story, from its end.
+    /// The most lines of a lost game's story, from its end.
     story: usize,
 }
 
@@ -62,10 +62,10 @@ fn run() -> Result<(), String> {
             return Err(format!("no game is called {target}: there are {}", names.join(", ")));
         }
     }
-    // A lost game is told as one.
+    // The panic is reported as a lost game.
     std::panic::set_hook(Box::new(|_| {}));
     let start = Instant::now();
-    // A seed alone is one game.
+    // A seed alone asks for one game.
     let one = options.seed.is_some() && options.seconds.is_none();
     let most = options.games.unwrap_or(if one { 1 } else { u64::MAX });
     let time = Duration::from_secs(options.seconds.unwrap_or(60));

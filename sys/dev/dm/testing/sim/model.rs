@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a device may show: slow and obvious.
+//! A slow, obvious model of the contents that a device may show.
 //!
-//! For each sector the model keeps *versions*: contents that somebody wrote, with the moments at
+//! For each sector the model keeps *versions*: contents that were written, with the moments at
 //! which the write was begun and answered. A version is *superseded* by one whose write was begun
-//! after its own was answered, and succeeded. From that follows all there is to check:
+//! after its own was answered, and succeeded. The checks follow from that:
 //!
 //! - a read gives a version that was not superseded, before the read began, by a write that was
 //!   answered by then;
-//! - a crash leaves a version that is not superseded by a *durable* one: one whose write was
+//! - a power cut leaves a version that is not superseded by a *durable* one: one whose write was
 //!   answered before a flush began that succeeded, or that was written with FUA.
 
 use alloc::format;
@@ -19,23 +19,23 @@ use core::ops::Range;
 
 use super::disk::SECTOR;
 
-/// A sector's content. Those that the game writes hold one number, again and again, which tells the
-/// write and the sector; of others it is a hash.
+/// A sector's content. A sector that the game writes holds one number, repeated, which tells the write and the
+/// sector; of other content this is a hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Value(u64);
 
 impl Value {
-    /// Anything: nobody knows what the sector holds.
+    /// Unknown content.
     pub const ANY: Value = Value(u64::MAX);
     /// Zeroes.
     pub const ZERO: Value = Value(0);
 
-    /// What write number `write` puts in a sector.
+    /// The content that write number `write` puts in a sector.
     pub const fn of(write: u64, sector: u64) -> Value {
         Value((write + 1) << 24 | sector)
     }
 
-    /// The value of these 512 bytes.
+    /// The content of these 512 bytes.
     pub fn read(sector: &[u8]) -> Value {
         let words = sector.as_chunks::<8>().0;
         let first = words.first().map_or(0, |word| u64::from_le_bytes(*word));
@@ -48,7 +48,7 @@ impl Value {
         Value(words.iter().fold(first, mix) | 1 << 63)
     }
 
-    /// Fills 512 bytes.
+    /// Fills 512 bytes with the content.
     pub fn fill(self, sector: &mut [u8]) {
         sector.as_chunks_mut::<8>().0.fill(self.0.to_le_bytes());
     }
@@ -67,48 +67,48 @@ impl core::fmt::Display for Value {
     }
 }
 
-/// A moment: they are counted.
+/// A moment of a game: the count of events.
 pub type Moment = u64;
 
-/// Not yet.
+/// The moment of what has not happened yet.
 const NEVER: Moment = Moment::MAX;
 
-/// What there is to know of one write to one sector.
+/// One write to one sector.
 #[derive(Clone, Debug)]
 struct Version {
     value: Value,
-    /// When its write was begun.
+    /// The moment at which the write was begun.
     from: Moment,
-    /// When it was answered.
+    /// The moment at which the write was answered.
     end: Moment,
-    /// It succeeded. A failed one may be there, until another supersedes it.
+    /// `true` if the write succeeded. A failed one may be there, until another supersedes it.
     ok: bool,
     durable: bool,
-    /// One of those that a crash may have left, or that were there at first: as soon as one was
-    /// read, it is that one.
+    /// `true` for one of the contents that a power cut may have left, or that were there at first. Once a read has
+    /// given it, the sector holds it.
     left: bool,
 }
 
-/// What one device may show.
+/// The contents that one device may show.
 #[derive(Clone, Debug)]
 pub struct Model {
     cells: Vec<Vec<Version>>,
     /// Sectors that read as zeroes, whatever is written.
     zeroes: Vec<Range<u64>>,
-    /// `true` if a sector whose content was uncertain after a crash stays what it was read as.
+    /// `true` if a sector whose content was uncertain after a power cut keeps the content that the first read gave.
     pub settles: bool,
-    /// `true` if nobody knows any more what the device holds, and never will.
+    /// `true` if the device's content is unknown for good.
     pub lost: bool,
 }
 
 impl Model {
-    /// A device of so many sectors that holds nobody knows what.
+    /// A device of `sectors` sectors of unknown content.
     pub fn new(sectors: u64) -> Model {
         let cells = vec![vec![Version::left(Value::ANY, 0)]; sectors as usize];
         Model { cells, zeroes: Vec::new(), settles: true, lost: false }
     }
 
-    /// These sectors read as zeroes, whatever is written.
+    /// Has these sectors read as zeroes, whatever is written.
     pub fn zeroes(&mut self, range: Range<u64>) {
         for (_, cell) in self.cells(range.start, range.end - range.start) {
             *cell = vec![Version::left(Value::ZERO, 0)];
@@ -116,7 +116,7 @@ impl Model {
         self.zeroes.push(range);
     }
 
-    /// The device holds this, from its first sector on.
+    /// Sets the device's content, from its first sector on.
     pub fn holds(&mut self, content: &[u8]) {
         let cells = self.cells.iter_mut();
         for (cell, sector) in cells.zip(content.chunks_exact(SECTOR)) {
@@ -124,17 +124,17 @@ impl Model {
         }
     }
 
-    /// How many sectors the device has.
+    /// The number of the device's sectors.
     pub fn sectors(&self) -> u64 {
         self.cells.len() as u64
     }
 
-    /// The device has another size. What is new holds nobody knows what.
+    /// Gives the device another size. New sectors have unknown content.
     pub fn resize(&mut self, sectors: u64, now: Moment) {
         self.cells.resize(sectors as usize, vec![Version::left(Value::ANY, now)]);
     }
 
-    /// Nobody knows any more what these sectors hold.
+    /// Takes the content of these sectors for unknown.
     pub fn forget(&mut self, start: u64, length: u64, now: Moment) {
         for (_, cell) in self.cells(start, length) {
             *cell = vec![Version::left(Value::ANY, now)];
@@ -142,13 +142,13 @@ impl Model {
     }
 
     fn cells(&mut self, start: u64, length: u64) -> impl Iterator<Item = (u64, &mut Vec<Version>)> {
-        // A device may have shrunk meanwhile.
+        // The device may have shrunk meanwhile.
         let end = self.sectors().min(start + length);
         let start = start.min(end);
         (start..).zip(&mut self.cells[start as usize..end as usize])
     }
 
-    /// A write is begun: `value` gives what it puts in a sector.
+    /// Begins a write: `value` gives the content of each sector.
     pub fn begin(&mut self, start: u64, length: u64, now: Moment, value: impl Fn(u64) -> Value) {
         let zeroes = core::mem::take(&mut self.zeroes);
         for (sector, cell) in self.cells(start, length) {
@@ -162,7 +162,7 @@ impl Model {
         self.zeroes = zeroes;
     }
 
-    /// The write that was begun at `from` is answered. Nobody that reads began before `oldest`.
+    /// Ends the write that was begun at `from`. No read in flight began before `oldest`.
     pub fn end(
         &mut self,
         (start, length): (u64, u64),
@@ -174,7 +174,7 @@ impl Model {
         for (_, cell) in self.cells(start, length) {
             for version in cell.iter_mut().filter(|v| v.from == from && v.end == NEVER) {
                 version.end = now;
-                // A discard that succeeded leaves anything, what was there included.
+                // A discard that succeeded leaves anything, the old content included.
                 version.ok = ok && version.value != Value::ANY;
                 version.durable = durable;
             }
@@ -182,7 +182,7 @@ impl Model {
         }
     }
 
-    /// A flush that was begun at `from` succeeded. Nobody that reads began before `oldest`.
+    /// Records a flush that was begun at `from` and succeeded. No read in flight began before `oldest`.
     pub fn flushed(&mut self, from: Moment, oldest: Moment) {
         for cell in &mut self.cells {
             for version in cell.iter_mut() {
@@ -192,10 +192,10 @@ impl Model {
         }
     }
 
-    /// Checks what a read gave that was begun at `from`.
+    /// Checks the data of a read that was begun at `from`.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// The first wrong sector, in words.
     pub fn read(&mut self, start: u64, from: Moment, data: &[u8]) -> Result<(), String> {
         if self.lost {
             return Ok(());
@@ -221,13 +221,13 @@ impl Model {
         Ok(())
     }
 
-    /// The power is cut.
+    /// Cuts the power.
     pub fn crash(&mut self, now: Moment) {
         for cell in &mut self.cells {
             let stays = |v: &&Version| !cell.iter().any(|y| y.durable && y.supersedes(v));
             let mut left: Vec<Version> = Vec::new();
             for version in cell.iter().filter(stays) {
-                // What was discarded need not read the same twice.
+                // A discarded sector need not read the same twice.
                 let settles = version.left || version.value != Value::ANY;
                 match left.iter_mut().find(|v| v.value == version.value) {
                     Some(same) => same.left &= settles,
@@ -240,7 +240,7 @@ impl Model {
         }
     }
 
-    /// `true` if a sector may hold more than one thing, for a read that begins now.
+    /// `true` if a read that begins now may give more than one content of a sector.
     pub fn uncertain(&self, sector: u64) -> bool {
         let cell = &self.cells[sector as usize];
         let may = |v: &Version| !cell.iter().any(|y| y.supersedes(v));

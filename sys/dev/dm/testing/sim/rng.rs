@@ -8,7 +8,7 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// The choices that a seed gives.
+    /// The choices that `seed` gives.
     pub const fn new(seed: u64) -> Rng {
         Rng(seed)
     }
@@ -31,7 +31,7 @@ impl Rng {
         first + self.below(last.saturating_sub(first) + 1)
     }
 
-    /// An index of something that has `len` elements, at least one.
+    /// An index of a list of `len` elements, at least one.
     pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
@@ -41,12 +41,12 @@ impl Rng {
         self.below(of) < n
     }
 
-    /// One of these, of which there is at least one.
+    /// One of the elements of `from`, which has at least one.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.index(from.len())]
     }
 
-    /// Other choices, independent of those that follow here.
+    /// Another series of choices, independent of those that follow here.
     pub fn fork(&mut self) -> Rng {
         Rng(self.bits())
     }

@@ -17,30 +17,30 @@ use super::rng::Rng;
 use crate::job::Op;
 use crate::{Errno, Sector, SectorRange};
 
-/// Stretches of I/O that wait: for a resume, or for a job.
+/// Stretches of I/O that wait for a resume or for a job's number.
 pub(super) type Waiting = VecDeque<Stretch>;
 
-/// A command on its way to a disk.
+/// A command in flight to a disk.
 pub(super) struct Flight {
     pub disk: usize,
     pub transfer: Transfer,
     pub owner: Owner,
 }
 
-/// How the scheduler prefers to choose, for one game.
+/// The scheduler's preferences in one game.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Temper {
-    /// What a lane that is ready weighs, against 2 for a disk that answers.
+    /// The weight of a lane that is ready, against 2 for a disk that answers.
     pub lanes: u64,
-    /// Of 4 answers, how many are the newest command's.
+    /// Of 4 answers, the number that are the newest command's.
     pub newest: u64,
-    /// Of 4 answers, how many are the oldest command's, if not the newest's.
+    /// Of 4 answers, the number that are the oldest command's, unless the newest's.
     pub oldest: u64,
-    /// Of 64 events, how many are that a millisecond passes.
+    /// Of 64 events, the number that are a millisecond passing.
     pub time: u64,
-    /// Of 64 events, how many are that a lane is polled for nothing.
+    /// Of 64 events, the number that are a lane polled without a reason.
     pub spurious: u64,
-    /// Of 8 commands, how many are over before the call returns that began them.
+    /// Of 8 commands, the number that are over before the call that began them returns.
     pub at_once: u64,
 }
 
@@ -57,11 +57,11 @@ impl Temper {
     }
 }
 
-/// Everything that a game is made of but the game.
+/// The state of a game, without the game's own.
 pub(super) struct State {
     pub rng: Rng,
     pub temper: Temper,
-    /// Milliseconds.
+    /// The clock, in milliseconds.
     pub now: u32,
     pub moment: Moment,
     pub disks: Vec<Disk>,
@@ -69,17 +69,18 @@ pub(super) struct State {
     pub devices: Vec<Device>,
     pub hosts: Vec<Option<HostState>>,
     pub ios: BTreeMap<usize, Io>,
-    /// The next I/O's number.
+    /// The number of the next I/O.
     pub next_io: usize,
-    /// What the kernel's side has to do.
+    /// The tasks of the kernel's side.
     pub todo: Vec<Todo>,
-    /// A disk that does not answer, as long as anything else can happen and for so many events.
+    /// A disk that does not answer, as long as another event is possible, and the number of events for which that is
+    /// so.
     pub stalled: Option<(usize, u64)>,
-    /// Events until the power is cut.
+    /// The number of events until the power is cut.
     pub cut: Option<u64>,
-    /// The disks after the power was cut, until they come up again.
+    /// The disks' contents after a power cut, until the disks come up.
     pub media: Option<Vec<Vec<u8>>>,
-    /// Commands that had failed when the disks came up.
+    /// The number of commands that had failed when the disks came up.
     pub failed_before: u64,
     pub events: u64,
     pub crashes: u64,
@@ -89,7 +90,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The next moment.
+    /// Advances to the next moment.
     pub fn tick(&mut self) -> Moment {
         self.moment += 1;
         self.moment
@@ -100,25 +101,25 @@ impl State {
         self.media.is_some()
     }
 
-    /// Writes down what happens, if anybody wants to know.
+    /// Records an event in the story, if there is one.
     pub fn tell(&mut self, what: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             story.push(format!("{:>6}  {}", self.moment, what()));
         }
     }
 
-    /// Commands that failed since the disks came up.
+    /// The number of commands that failed since the disks came up.
     pub fn failed(&self) -> u64 {
         self.disks.iter().map(|disk| disk.counts.failed).sum::<u64>() - self.failed_before
     }
 
-    /// The moment at which the oldest read began that is under way, or now.
+    /// The moment at which the oldest read in flight on a device began, or now.
     pub fn oldest_read(&self, device: usize) -> Moment {
         let reads = self.ios.values().filter(|io| io.device == device && io.is_read());
         reads.map(|io| io.from).min().unwrap_or(self.moment)
     }
 
-    /// Sends a command on its way. The answer is its place among the flights.
+    /// Sends a command to a disk. The answer is its index in the flights.
     pub fn send(
         &mut self,
         disk: usize,
@@ -132,7 +133,7 @@ impl State {
         self.flights.push(Flight { disk, transfer, owner });
     }
 
-    /// The power is cut, now.
+    /// Cuts the power now.
     fn power_cut(&mut self) {
         self.cut = None;
         self.crashes += 1;
@@ -151,8 +152,8 @@ impl State {
         }
     }
 
-    /// How many flights may be over next. Those of a disk that stalls are not among them, unless
-    /// there is nothing else to do.
+    /// The number of flights that may be over next. Those of a stalled disk are not among them, unless no other event
+    /// is possible.
     fn answers(&mut self, ready: u64) -> u64 {
         if let Some((stalled, left)) = self.stalled {
             let others = self.flights.iter().filter(|flight| flight.disk != stalled).count() as u64;
@@ -165,7 +166,7 @@ impl State {
         self.flights.len() as u64
     }
 
-    /// Which of the flights is over next.
+    /// Chooses the flight that is over next.
     fn choose_flight(&mut self, answers: u64) -> usize {
         if answers < self.flights.len() as u64 {
             let choice = self.rng.index(answers as usize);
@@ -185,7 +186,7 @@ impl State {
     }
 }
 
-/// What the kernel's side of a device has to do.
+/// A task of the kernel's side of a device.
 pub(super) enum Todo {
     /// The number of a job of a line was freed while I/O waited for one.
     Freed(usize, usize),
@@ -193,7 +194,7 @@ pub(super) enum Todo {
     Map(usize, Stretch),
 }
 
-/// What happens next.
+/// The next event.
 enum Event {
     Lane(Arc<Host>, usize, usize),
     Answer(usize),
@@ -202,7 +203,7 @@ enum Event {
     Nothing,
 }
 
-/// A game's state, as its hosts share it.
+/// A game's state, shared by its hosts.
 pub(super) struct Shared(Mutex<State>);
 
 impl Shared {
@@ -210,12 +211,12 @@ impl Shared {
         Arc::new(Shared(Mutex::new(state)))
     }
 
-    /// Not to be held while code of the driver's runs.
+    /// Locks the state. The lock must not be held while the driver's code runs.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has one thing happen. `false` if nothing can.
+    /// Has the next event happen. `false` if none is possible.
     pub fn step(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
         state.events += 1;
@@ -313,14 +314,14 @@ impl Shared {
         }
     }
 
-    /// In how many milliseconds the next lane wakes that sleeps.
+    /// The number of milliseconds until the next sleeping lane wakes.
     fn next_sleeper(&self) -> Option<u32> {
         let hosts: Vec<Arc<Host>> =
             self.lock().hosts.iter().flatten().map(|host| host.host.clone()).collect();
         hosts.iter().filter_map(|host| host.wake_sleepers()).min()
     }
 
-    /// A disk answers.
+    /// Has a disk answer.
     pub fn finish(&self, mut flight: Flight) {
         let mut state = self.lock();
         let State { disks, rng, .. } = &mut *state;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The games are played, and planted bugs are found.
+//! Games are won, and planted bugs are found.
 
 mod sharing;
 
@@ -58,7 +58,7 @@ fn every_target_has_a_game() {
     }
 }
 
-/// What games are made of does happen in them.
+/// The events that games are for do happen in them.
 #[test]
 fn games_meet_everything() {
     let mut met: BTreeMap<&str, usize> = BTreeMap::new();
@@ -103,10 +103,10 @@ fn planted_bugs_are_found() {
         let mut lost = (0..100).filter_map(|seed| play(*make, seed, 200).err());
         let found = lost.next().unwrap_or_else(|| panic!("not found: {what}"));
         std::println!("{what}: game {}: {}", found.seed, found.why);
-        // To the letter.
+        // The same seed gives the same story.
         let again = play(*make, found.seed, 200).unwrap_err();
         assert_eq!((&again.why, &again.story), (&found.why, &found.story));
-        // With fewer steps too, if it is lost with them.
+        // A shorter game with the same seed is lost too.
         let short = shorten(*make, *found, 200);
         assert!(short.steps <= 200 && play(*make, short.seed, short.steps).is_err());
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a game does to its devices: tables loaded, I/O, suspend and resume, crashes.
+//! The world of a game: its devices, with tables loaded, I/O, suspend and resume, and power cuts.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -30,47 +30,47 @@ use crate::units::Dev;
 use crate::worker::Quiesce;
 use crate::{Errno, Sector};
 
-/// A game's disks and devices.
+/// The disks and devices of a game.
 ///
-/// Everything happens in the order that the seed decides, and only while somebody waits: in
-/// [`World::run`], [`World::settle`], or while a device is suspended or resumed.
+/// Events happen in the order that the seed decides, and only in functions that wait: [`World::run`],
+/// [`World::settle`], and those that suspend or resume a device.
 pub struct World {
     shared: Arc<Shared>,
-    /// What lines of different devices share, as the driver keeps it.
+    /// The objects that lines of different devices share, as the driver keeps them.
     registry: RefCell<Registry>,
     types: &'static [&'static TargetType],
 }
 
-/// A table that is loaded: the inactive one.
+/// A table that is loaded and not active yet.
 pub struct Loaded {
     table: Arc<Table<Attached>>,
     host: Option<usize>,
 }
 
 impl Loaded {
-    /// The target that holds a sector.
+    /// The target of the line that holds a sector.
     pub fn target(&self, sector: Sector) -> Option<&dyn Target> {
         self.table.target(sector)
     }
 }
 
-/// What there is of a game, in numbers.
+/// The totals of a game, or of several.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Totals {
-    /// Games.
+    /// The number of games.
     pub games: u64,
-    /// I/O on devices.
+    /// The number of I/Os on devices.
     pub ios: u64,
-    /// Commands that disks were given.
+    /// The commands that disks were given.
     pub disks: Counts,
-    /// Times that the power was cut.
+    /// The number of power cuts.
     pub crashes: u64,
-    /// Things that happened, one after the other.
+    /// The number of events.
     pub events: u64,
 }
 
 impl Totals {
-    /// Adds another's.
+    /// Adds the totals of another game.
     pub fn add(&mut self, other: &Totals) {
         self.games += other.games;
         self.ios += other.ios;
@@ -85,7 +85,7 @@ struct Disks<'w>(&'w World);
 impl Opener for Disks<'_> {
     type Component = Attached;
 
-    /// `d0`, `d1` and so on, or as a table prints them: `19:0`.
+    /// Opens a disk by its path: `d0`, `d1` and so on, or as a table prints them, `19:0`.
     fn open(&self, path: &str) -> Result<Attached, Errno> {
         let number = path.strip_prefix('d').or_else(|| path.strip_prefix("19:"));
         let disk: usize = number.and_then(|n| n.parse().ok()).ok_or(Errno::ENOENT)?;
@@ -116,7 +116,7 @@ impl Opener for Disks<'_> {
 }
 
 impl World {
-    /// These disks, and devices without tables.
+    /// A world of these disks, with `devices` devices without tables.
     pub fn new(
         seed: u64,
         types: &'static [&'static TargetType],
@@ -163,17 +163,17 @@ impl World {
         use_it(&mut self.shared.lock())
     }
 
-    /// Writes down what the game does, if anybody wants to know.
+    /// Records an event of the game in the story, if there is one.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         self.with(|state| state.tell(what));
     }
 
-    /// What has happened, where the world was made with a story.
+    /// The story so far, if the world was made with one.
     pub fn story(&self) -> Vec<String> {
         self.with(|state| state.story.clone().unwrap_or_default())
     }
 
-    /// What has happened, in numbers.
+    /// The totals so far.
     pub fn totals(&self) -> Totals {
         self.with(|state| {
             let mut disks = Counts::default();
@@ -185,42 +185,42 @@ impl World {
         })
     }
 
-    /// Makes choices.
+    /// Makes a choice.
     pub fn choose<R>(&self, choice: impl FnOnce(&mut Rng) -> R) -> R {
         self.with(|state| choice(&mut state.rng))
     }
 
-    /// How many disks there are.
+    /// The number of disks.
     pub fn disks(&self) -> usize {
         self.with(|state| state.disks.len())
     }
 
-    /// How many devices there are.
+    /// The number of devices.
     pub fn devices(&self) -> usize {
         self.with(|state| state.devices.len())
     }
 
-    /// Looks at a disk, or does something to it.
+    /// Examines a disk, or changes it.
     pub fn disk<R>(&self, disk: usize, use_it: impl FnOnce(&mut Disk) -> R) -> R {
         self.with(|state| use_it(&mut state.disks[disk]))
     }
 
-    /// Looks at what a device may show, or changes it.
+    /// Examines the model of a device, or changes it.
     pub fn model<R>(&self, device: usize, use_it: impl FnOnce(&mut Model) -> R) -> R {
         self.with(|state| use_it(&mut state.devices[device].model))
     }
 
-    /// I/O that touches these sectors must fail from now on.
+    /// Has I/O on these sectors expected to fail from now on.
     pub fn must_fail(&self, device: usize, sectors: core::ops::Range<u64>) {
         self.with(|state| state.devices[device].failing.push(sectors));
     }
 
-    /// I/O on the device may fail though no disk has failed, or not any more.
+    /// Has I/O on the device allowed to fail though no disk has failed, or not any more.
     pub fn may_fail(&self, device: usize, may: bool) {
         self.with(|state| state.devices[device].may_fail = may);
     }
 
-    /// Nobody knows any more what a device shows, and which of its I/O fails.
+    /// Expects nothing of a device's content any more, and allows all its I/O to fail.
     pub fn promise_nothing(&self, device: usize) {
         self.with(|state| {
             let device = &mut state.devices[device];
@@ -230,7 +230,8 @@ impl World {
         });
     }
 
-    /// Writes and discards on the device must fail, and reads that fail give nothing wrong either.
+    /// Has writes and discards on the device expected to fail, and reads, even those that fail, to give no wrong
+    /// data.
     pub fn read_only(&self, device: usize) {
         self.with(|state| state.devices[device].read_only = true);
     }
@@ -240,12 +241,12 @@ impl World {
         self.with(|state| state.failed() > 0)
     }
 
-    /// How many events the targets of a device have raised.
+    /// The number of events that the targets of a device have raised.
     pub fn raised(&self, device: usize) -> u64 {
         self.with(|state| state.devices[device].raised)
     }
 
-    /// Has the largest I/O be of so many bytes at least.
+    /// Raises the largest I/O to so many bytes at least.
     pub fn take_io_of(&self, bytes: usize) {
         self.with(|state| state.max_io = state.max_io.max(bytes));
     }
@@ -255,38 +256,37 @@ impl World {
         self.with(|state| state.max_io)
     }
 
-    /// `true` from when the power was cut until [`World::power_up`]. What a game does meanwhile has
-    /// no effect; nothing that it sees then is promised.
+    /// `true` from a power cut until [`World::power_up`]. Nothing that a game does meanwhile has an effect, and
+    /// nothing that it sees is promised.
     pub fn is_off(&self) -> bool {
         self.with(|state| state.off())
     }
 
-    /// Cuts the power when so many things have happened.
+    /// Cuts the power after so many events.
     pub fn cut_after(&self, events: u64) {
         self.with(|state| state.cut = Some(events));
     }
 
-    /// A disk does not answer for so many events, unless nothing else can happen.
+    /// Has a disk not answer for so many events, unless no other event is possible.
     pub fn stall(&self, disk: usize, events: u64) {
         self.tell(|| format!("d{disk} stalls"));
         self.with(|state| state.stalled = Some((disk, events)));
     }
 
-    /// Does not cut the power after all.
+    /// Calls off the power cut of [`World::cut_after`].
     pub fn cut_never(&self) {
         self.with(|state| state.cut = None);
     }
 
-    /// The table of a device.
+    /// The active table of a device.
     pub fn table(&self, device: usize) -> Option<Arc<Table<Attached>>> {
         self.with(|state| state.devices[device].table.clone())
     }
 
-    /// Builds a table for a device: lines of `START LENGTH TARGET PARAMETERS`. It does not become
-    /// active: see [`World::swap`].
+    /// Builds a table for a device: lines of `START LENGTH TARGET PARAMETERS`. [`World::swap`] makes it active.
     ///
     /// # Panics
-    /// When there is anything wrong with it.
+    /// When the table is refused.
     pub fn load(&self, device: usize, text: &str) -> Loaded {
         self.try_load(device, text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
@@ -319,7 +319,7 @@ impl World {
         let raise = Box::new(move || {
             if let Some(shared) = shared.upgrade() {
                 let mut state = shared.lock();
-                // Nobody hears of it when the power is off.
+                // The events have no receiver while the power is off.
                 let on = !state.off();
                 state.devices[device].raised += u64::from(on);
             }
@@ -331,7 +331,7 @@ impl World {
         Ok(Loaded { table: Arc::new(table), host: Some(host.number) })
     }
 
-    /// Has a device hold new I/O and waits until what is under way has ended; stops its table.
+    /// Suspends a device: has it hold new I/O, waits for I/O in flight, and stops its table.
     pub fn suspend(&self, device: usize, how: Quiesce) {
         self.tell(|| format!("device {device} is suspended ({how:?})"));
         let Some(table) = self.begin_suspend(device, how) else { return };
@@ -340,7 +340,7 @@ impl World {
         self.stop(&table);
     }
 
-    /// Has a device hold new I/O and lets `events` things happen; goes on then.
+    /// Has a device hold new I/O, lets `events` events happen, and releases the I/O: a suspend that is interrupted.
     pub fn suspend_interrupted(&self, device: usize, how: Quiesce, events: u64) {
         self.tell(|| format!("device {device} is being suspended ({how:?})"));
         let Some(table) = self.begin_suspend(device, how) else { return };
@@ -404,14 +404,14 @@ impl World {
         result
     }
 
-    /// Makes a table active in a device that is suspended, and lets I/O go on. When it does not
-    /// start the one before does again.
+    /// Makes a table active in a device that is suspended, and resumes it. If the table does not start the device
+    /// goes on with the one before.
     ///
     /// # Errors
-    /// Why it did not start.
+    /// The errno with which the table did not start.
     ///
     /// # Panics
-    /// When it does not start though no disk has failed.
+    /// When the table does not start though no disk has failed.
     pub fn swap(&self, device: usize, new: Loaded) -> Result<(), Errno> {
         match self.try_swap(device, new) {
             Ok(()) => Ok(()),
@@ -420,7 +420,7 @@ impl World {
                 assert!(excused, "a table does not start ({errno:?}), though no disk failed");
                 if self.resume(device).is_err() && !self.is_off() && self.choose(|r| r.chance(1, 2))
                 {
-                    // As the driver does, when it had not been suspended before.
+                    // As the driver does if the device was not suspended before.
                     self.release(device);
                 }
                 Err(errno)
@@ -428,10 +428,10 @@ impl World {
         }
     }
 
-    /// [`World::swap`] to a table that may not start: what is on a disk may not be for it. The device stays suspended then.
+    /// [`World::swap`] to a table that may not start, for what is on the disks. The device stays suspended then.
     ///
     /// # Errors
-    /// Why it did not start.
+    /// The errno with which the table did not start.
     pub fn try_swap(&self, device: usize, new: Loaded) -> Result<(), Errno> {
         self.tell(|| format!("device {device} is resumed with the new table"));
         if let Err(errno) = self.start(&new) {
@@ -455,10 +455,10 @@ impl World {
     /// Resumes a device that is suspended, with the table it has.
     ///
     /// # Errors
-    /// Why that did not start again; the device stays suspended.
+    /// The errno with which the table did not start; the device stays suspended.
     ///
     /// # Panics
-    /// When it does not start though no disk has failed.
+    /// When the table does not start though no disk has failed.
     pub fn resume(&self, device: usize) -> Result<(), Errno> {
         self.tell(|| format!("device {device} is resumed"));
         let Some(table) = self.table(device) else { return Ok(()) };
@@ -478,7 +478,7 @@ impl World {
         result
     }
 
-    /// Lets I/O go on with the table a device has, started or not.
+    /// Releases a device's I/O with the table that it has, started or not.
     pub fn release(&self, device: usize) {
         self.tell(|| format!("I/O on device {device} goes on"));
         self.shared.release(device);
@@ -495,12 +495,12 @@ impl World {
         self.with(|state| state.devices[device].held)
     }
 
-    /// Begins an I/O of so many sectors. Its answer is checked when it comes.
+    /// Begins an I/O of `length` sectors. Its answer is checked when it comes.
     pub fn submit(&self, device: usize, op: Op, start: u64, length: u64, fua: bool) {
         self.shared.submit(device, op, (start, length), fua);
     }
 
-    /// Lets so many things happen.
+    /// Lets so many events happen.
     pub fn run(&self, events: u64) {
         for _ in 0..events {
             if !self.shared.step() {
@@ -509,26 +509,26 @@ impl World {
         }
     }
 
-    /// Lets time pass.
+    /// Lets `milliseconds` milliseconds pass.
     pub fn pass(&self, milliseconds: u32) {
         self.shared.pass(milliseconds);
     }
 
-    /// Waits until no I/O is under way on a device; at once when it is suspended.
+    /// Waits until no I/O is in flight on a device. Returns at once when it is suspended.
     pub fn settle(&self, device: usize) {
         self.shared.run_until("I/O", |state| {
             state.off() || state.devices[device].held || state.devices[device].is_idle()
         });
     }
 
-    /// Waits until no I/O is under way on a device; `false` when nothing more can happen and some still is.
+    /// Waits until no I/O is in flight on a device. `false` when no event is possible any more and some still is.
     pub fn settles(&self, device: usize) -> bool {
         self.shared.runs_until(|state| {
             state.off() || state.devices[device].held || state.devices[device].is_idle()
         })
     }
 
-    /// Reads all of a device, and waits for it. The content is checked as ever.
+    /// Reads all of a device, and waits for it. The content is checked as always.
     pub fn read_all(&self, device: usize) {
         let Some(table) = self.table(device) else { return };
         let most = (self.max_io() / SECTOR) as u64;
@@ -548,28 +548,28 @@ impl World {
         let table = self.table(device).ok_or(Errno::ENXIO)?;
         let mut reply = String::new();
         table.target(Sector(sector)).ok_or(Errno::EINVAL)?.message(text, &mut reply)?;
-        // As the driver does: a lane may wait for what the message changed.
+        // As the driver does: a lane may wait for something that the message changed.
         if let Some(engine) = table.engine() {
             engine.look_again();
         }
         Ok(reply)
     }
 
-    /// A line's status.
+    /// The status of the line that holds a sector.
     pub fn status(&self, device: usize, sector: u64) -> String {
         let table = self.table(device).expect("a table");
         let target = table.target(Sector(sector)).expect("a line");
         table.describe(target, false)
     }
 
-    /// Takes the tables away. With the power off this is what the old kernel's memory would do,
-    /// and shows that nothing hangs when disks have gone.
+    /// Takes the tables of all devices down. With the power off this stands for the old kernel's memory going away,
+    /// and shows that nothing hangs when disks are gone.
     pub fn take_down(&self, how: Quiesce) {
         for device in 0..self.devices() {
             if !self.is_suspended(device) {
                 self.suspend(device, how);
             }
-            // What waits for a resume that does not come fails.
+            // I/O that waits for a resume, which does not come, fails.
             let table = self.with(|state| {
                 let queue = core::mem::take(&mut state.devices[device].queue);
                 state.devices[device].active += queue.len();
@@ -584,7 +584,7 @@ impl World {
         assert!(left == 0, "{left} I/O without an answer");
     }
 
-    /// The disks come up again after the power was cut.
+    /// Brings the disks up after a power cut.
     pub fn power_up(&self) {
         // The kernel's memory is gone, whoever still holds a part of it.
         self.registry.take();

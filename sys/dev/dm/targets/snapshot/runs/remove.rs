@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How exceptions are taken away: from the end of a run. Nodes are not filled up from each other; one that is
-//! empty leaves the tree, and a root with one branch does.
+//! Removal of exceptions, from the end of a run. Nodes are not filled up from each other; a node that becomes empty
+//! leaves the tree, and so does a root with one branch.
 
 use super::{MOST, NONE, Runs, pack, unpack};
 

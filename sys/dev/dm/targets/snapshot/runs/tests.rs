@@ -53,7 +53,7 @@ fn a_tree_has_what_was_put_into_it() {
 
 #[test]
 fn the_room_is_there() {
-    // The worst order for a tree of whatever height: all in one place, backwards, by chance.
+    // The worst orders for a tree: all in one place, backwards, random.
     for order in 0..3 {
         let (mut runs, mut rng) = (Runs::new(200), Rng::new(order));
         let mut model = BTreeMap::new();
@@ -73,7 +73,8 @@ fn the_room_is_there() {
     }
 }
 
-/// As many as are certain to find room do, all at once and each where it takes most: into leaves that were filled in order.
+/// Insertions for which there is room succeed, all of them, each where it takes most: into leaves that were filled in
+/// order.
 #[test]
 fn the_room_is_there_for_the_worst_that_comes_at_once() {
     for burst in [1, 30, 128, 500] {
@@ -92,7 +93,7 @@ fn the_room_is_there_for_the_worst_that_comes_at_once() {
             room(&mut runs, 1);
             insert(&mut runs, at * 64);
         }
-        // Each of a burst goes to another leaf.
+        // Each insertion of a burst goes to another leaf.
         for round in 1..60 {
             room(&mut runs, burst);
             (0..burst as u64).for_each(|at| insert(&mut runs, at * 64 * 70 + round));
@@ -120,7 +121,7 @@ fn what_is_taken_away_is_gone() {
                 }
             }
             check(&runs, &model);
-            // From the last one backwards, as many at once as are in order; not all, but for the last time.
+            // From the last one backwards, consecutive ones at once. Some are left, but for the last time.
             let left = *rng.pick(&[0, order.len() / 2, order.len().saturating_sub(3)]);
             while order.len() > left {
                 let (last, chunk) = *order.last().unwrap();
@@ -160,7 +161,8 @@ fn what_does_not_end_its_run_stays() {
     assert_eq!(runs.remove(u64::MAX, 1), 1);
 }
 
-/// Nodes come back: a tree that is emptied and filled again and again takes no more than one that was filled once.
+/// Nodes are used once more: a tree that is emptied and filled several times takes no more than one that was filled
+/// once.
 #[test]
 fn nodes_are_free_again() {
     let mut runs = Runs::new(100);
@@ -186,7 +188,7 @@ fn nodes_are_free_again() {
         }
         assert_eq!((runs.len(), runs.used - runs.freed, runs.branches), (0, 1, 0));
     }
-    // By chance some more.
+    // Some more at random.
     assert!(runs.bytes() / BLOCK <= blocks + blocks / 10 + 1, "{blocks}: {}", runs.bytes() / BLOCK);
 }
 
@@ -229,7 +231,7 @@ fn bytes_of_an_exception() {
             while !runs.has_room(1) {
                 assert!(runs.grow(Block::default()).is_none());
             }
-            // As in a store: a chunk in 257 is an area.
+            // As in a store: one chunk in 257 is an area.
             assert!(runs.insert(Exception { old, new: 2 + at as u64 + at as u64 / 256 }));
         }
         runs.bytes() as f64 / runs.len() as f64

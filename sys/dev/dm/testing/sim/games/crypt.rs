@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `crypt`: lines of several ciphers, spelled one way or another, whose keys are taken away and
-//! given back while the device is suspended.
+//! Games of `crypt`: lines of several ciphers, spelled one way or another, whose keys are wiped and set while the
+//! device is suspended.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,7 +14,7 @@ use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 /// Sectors of a line.
 const LINE: u64 = 64;
 
-/// Ciphers, each in spellings that mean the same, and the bytes of a key.
+/// Ciphers: for each the spellings that mean the same, and the bytes of a key.
 const CIPHERS: &[(&[&str], usize)] = &[
     (&["aes-xts-plain64", "capi:xts(aes)-plain64", "aes:1-xts-plain64"], 64),
     (&["aes-xts-plain"], 32),
@@ -25,11 +25,11 @@ const CIPHERS: &[(&[&str], usize)] = &[
     (&["cipher_null-ecb", "cipher_null-ecb-null"], 0),
 ];
 
-/// The content is what it was as long as each line is given its key, however it is spelled.
+/// A game of `crypt`. The content stays as it is as long as each line has its key, however the line is spelled.
 #[derive(Default)]
 pub struct Crypt {
     lines: Vec<Line>,
-    /// Sectors in one of the disk's own.
+    /// Sectors in a physical sector of the disk.
     unit: u64,
     offset: u64,
 }
@@ -38,7 +38,7 @@ struct Line {
     cipher: usize,
     key: String,
     iv_offset: u64,
-    /// Bytes that are encrypted as one.
+    /// Bytes that are encrypted as one sector.
     sector_size: u64,
     large: bool,
 }
@@ -50,7 +50,7 @@ impl Line {
     }
 }
 
-/// A key as a table has it.
+/// A key as a table spells it.
 fn word(key: &str) -> &str {
     if key.is_empty() { "-" } else { key }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `log-writes`: the content lies on the first disk as it is, the logs on others by turns.
+//! Games of `log-writes`: the content lies on the first disk, the logs on the others by turns.
 //!
-//! What a log promises is checked by replaying it to what the device held when the log began. While a
-//! device is suspended that must give what the device may show; after a crash, what it may show then.
+//! A log is checked by replaying it to the content that the device had when the log began. While the device is
+//! suspended the replay must give what the device may show; after a power cut, what it may show then.
 
 use alloc::format;
 use alloc::string::String;
@@ -20,47 +20,47 @@ use crate::testing::sim::{Attached, Disk, Game, Rng, SECTOR, World};
 /// Sectors of the device.
 const SECTORS: u64 = 96;
 
-/// Sectors of a log: more than most tables fill.
+/// Sectors of a log's disk: more than most tables fill.
 const LOG: u64 = 1 << 10;
 
-/// The disks of logs: so many that a crash while all comes up does not overwrite the one to be looked at.
+/// The disks for logs: enough that a power cut while the devices come up does not overwrite the log to be checked.
 const LOGS: core::ops::RangeInclusive<usize> = 1..=4;
 
-/// What a log begins with.
+/// The magic number at the start of a log.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 
-/// One line of a target that logs writes, with a mark now and then. Each table begins a new log.
+/// A game of one line of a target that logs writes, with a mark now and then. Each table begins a new log.
 pub struct LogWrites {
     target: &'static str,
     types: &'static [&'static TargetType],
-    /// `true` if the logs' disks acknowledge flushes and do nothing.
+    /// `true` if the logs' disks acknowledge flushes without doing them.
     lie: bool,
-    /// The table that was seen last; it is kept from having its address used again.
+    /// The table that was seen last. The reference keeps its address from being used by another.
     seen: Weak<Table<Attached>>,
     /// The disk with that table's log.
     log: usize,
-    /// Those that other tables have been given, which may be in use by now.
+    /// The disks of logs that other tables were given, which may be in use by now.
     given: Vec<usize>,
-    /// What the device held when that log began, and the events that had been raised then.
+    /// The device's content when that log began, and the number of events then.
     base: (Vec<u8>, u64),
-    /// What the device held when it was suspended last, as in `base`.
+    /// The device's content when it was suspended last, and the number of events, as in `base`.
     last: (Vec<u8>, u64),
 }
 
 impl LogWrites {
-    /// The game of the driver's own target.
+    /// A game of the driver's own target.
     pub fn own() -> LogWrites {
         LogWrites::of("log-writes", TARGETS)
     }
 
-    /// The game of another one.
+    /// A game of another target.
     pub fn of(target: &'static str, types: &'static [&'static TargetType]) -> LogWrites {
         let (seen, nothing) = (Weak::new(), (Vec::new(), 0));
         let (base, last) = (nothing.clone(), nothing);
         LogWrites { target, types, lie: false, seen, log: 0, given: Vec::new(), base, last }
     }
 
-    /// The same with logs on disks that acknowledge flushes without doing them.
+    /// This game with logs on disks that acknowledge flushes without doing them.
     pub fn lying_log(mut self) -> LogWrites {
         self.lie = true;
         self
@@ -77,18 +77,18 @@ impl LogWrites {
         params.rsplit_once(':')?.1.parse().ok()
     }
 
-    /// The table in use has begun its log with this on the device.
+    /// Records that the table in use has begun its log, with this content on the device.
     fn begins(&mut self, world: &World, base: (Vec<u8>, u64)) {
         self.log = Self::in_use(world).unwrap_or(0);
         self.seen = world.table(0).map_or_else(Weak::new, |table| Arc::downgrade(&table));
         self.base = base;
     }
 
-    /// This is how things are. A log that is not in use is emptied, so that from now on it begins as one
-    /// only if a table has begun it.
+    /// Records the table in use and its log. A log that is not in use is emptied, so that from now on it begins as a
+    /// log only if a table has begun it.
     fn looked(&mut self, world: &World) {
         self.last = Self::now(world);
-        // The last one may be about to come into use.
+        // The last log may be about to come into use.
         let given = self.given.last().copied().filter(|log| *log != self.log);
         self.given = given.into_iter().collect();
         for log in LOGS.filter(|log| *log != self.log) {
@@ -96,7 +96,7 @@ impl LogWrites {
         }
     }
 
-    /// Replays a log, and holds the device's sectors against what they may be.
+    /// Replays a log, and checks the result against what the device may show.
     fn check(world: &World, log: usize, base: &[u8]) -> Result<(), String> {
         let (image, known) = world.disk(log, |disk| replay(disk, base))?;
         world.model(0, |model| {
@@ -116,7 +116,7 @@ fn number(sector: &[u8], at: usize) -> u64 {
     sector[at..at + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A device's sectors after all of a log, and of which of them that is known.
+/// The device's sectors after the whole log was replayed, and for each `true` if its content is known.
 fn replay(log: &Disk, base: &[u8]) -> Result<(Vec<u8>, Vec<bool>), String> {
     let (mut image, mut known) = (base.to_vec(), vec![true; SECTORS as usize]);
     let entries = match number(log.content(0, 1), 0) {
@@ -171,13 +171,13 @@ impl Game for LogWrites {
 
     fn act(&mut self, world: &World) {
         let number = world.choose(|rng| rng.below(1000));
-        // A mark may come when there is room for no more of them.
+        // A mark is possible where there is no room for another.
         let _ = world.message(0, 0, &format!("mark m{number}"));
     }
 
     fn booted(&mut self, world: &World) {
-        // The logs are as the crash left them. If a table was begun after the last one that was seen, and
-        // came into use, it is its log that counts.
+        // The logs are as the power cut left them. If a table was begun after the last one that was seen, and came
+        // into use, its log is the one to check.
         let known = !self.base.0.is_empty() && world.raised(0) == self.base.1;
         let now = Self::in_use(world);
         let newer = self.given.iter().filter(|log| Some(**log) != now);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of targets that leave content where a linear or striped line would, and of zero and error.
+//! Games of targets that map as a linear or striped line would, and of zero and error.
 
 use alloc::format;
 use alloc::string::String;
@@ -12,7 +12,7 @@ use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 /// Sectors of a line.
 const LINE: u64 = 48;
 
-/// A line: its kind, and where on the disks it is.
+/// A line: its kind, and its places on the disks.
 #[derive(Clone, Copy)]
 struct Line {
     kind: &'static str,
@@ -20,18 +20,18 @@ struct Line {
     offset: u64,
 }
 
-/// Tables of lines of some kinds. The content stays where it is when a table is reloaded, but a
-/// linear line may then be two.
+/// A game of lines of some kinds. The content stays in place when a table is reloaded, but a linear line may then be
+/// two.
 pub struct Maps {
     kinds: &'static [&'static str],
     /// The lines of each device.
     devices: Vec<Vec<Line>>,
-    /// Sectors in one of the disks' own.
+    /// Sectors in a physical sector of the disks.
     unit: u64,
 }
 
 impl Maps {
-    /// Tables of these kinds of lines.
+    /// A game of these kinds of lines.
     pub fn new(kinds: &'static [&'static str]) -> Maps {
         Maps { kinds, devices: Vec::new(), unit: 1 }
     }
@@ -104,7 +104,7 @@ impl Game for Maps {
                     let params = format!("{place} {} {place} {} {place} {}", ms(), ms(), ms());
                     text += &format!("{start} {LINE} delay {params}\n");
                 }
-                // Bad all the time, and serves what could be changed: nothing is so long.
+                // The line fails all the time, and serves what could be changed: no interval is so long.
                 "flakey" => {
                     let features = "5 corrupt_bio_byte 4000000 w 1 0";
                     let params = format!("d{disk} {offset} 0 1 {features}");
@@ -147,7 +147,7 @@ impl Game for Maps {
             }
             _ => return,
         };
-        // A block may be bad already, or not be.
+        // A block may be bad already, or good.
         let _ = world.message(device, at as u64 * LINE, &text);
     }
 
@@ -162,7 +162,7 @@ impl Game for Maps {
                     done.expect("a target that takes it");
                 }
             }
-            // What had failed has been answered then.
+            // I/O that failed has been answered by then.
             world.settle(device);
             world.may_fail(device, false);
         }

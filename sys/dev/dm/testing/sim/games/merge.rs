@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `snapshot-merge`, and of `snapshot` on the same store: whichever it is, the device shows the same.
+//! Games of `snapshot-merge`, and of `snapshot` on the same store: the device shows the same with either.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,20 +9,20 @@ use alloc::vec::Vec;
 use super::snapshot::check;
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 
-/// An origin on disk 0, a store on disk 1 that is merged by the last device, and perhaps another snapshot, with
-/// its store on disk 2, which is device 0.
+/// A game of merging: an origin on disk 0 and a store on disk 1, which the last device merges; perhaps another
+/// snapshot, as device 0, with its store on disk 2.
 pub struct Merge {
     sectors: u64,
-    /// Sectors of a sector of the disks.
+    /// Sectors in a physical sector of the disks.
     unit: u64,
     chunk: u64,
     /// The other snapshot's chunk.
     other: u64,
-    /// The store has its chunks in order, without gaps.
+    /// `true` if the store has its chunks in order, without gaps.
     dense: bool,
-    /// How often the table may be a snapshot's.
+    /// The number of times that the table may be a snapshot's.
     fills: u64,
-    /// What the origin holds at first, and what the device shows that merges.
+    /// The content of the origin at first, and of the device that merges.
     held: Vec<u8>,
     shown: Vec<u8>,
     two: bool,
@@ -68,12 +68,12 @@ impl Merge {
         usize::from(self.two)
     }
 
-    /// Chunks of a store with room for so many.
+    /// The sectors of a store with room for `chunks` chunks.
     fn room(chunk: u64, chunks: u64) -> u64 {
         chunks + chunks.div_ceil(chunk * 32) + 2
     }
 
-    /// The chunks of the origin and the store in a store's exceptions, as a snapshot would have made them.
+    /// Exceptions, as a snapshot would have made them: the chunks of the origin and of the store.
     fn exceptions(&self, rng: &mut Rng) -> Vec<(u64, u64)> {
         let chunks = self.sectors.div_ceil(self.chunk);
         let (mut old, mut olds) = (rng.below(chunks), Vec::new());
@@ -91,7 +91,7 @@ impl Merge {
         };
         let mut exceptions: Vec<(u64, u64)> = olds.into_iter().map(with_place).collect();
         if !self.dense {
-            // As an old Linux committed them: each as it was ready.
+            // As an old Linux committed them: each when it was ready.
             for at in 1..exceptions.len() {
                 if rng.chance(1, 3) {
                     exceptions.swap(at - 1, at);
@@ -111,7 +111,7 @@ impl Merge {
     fn look_for_failures(&self, world: &World) {
         let failed = |disk| world.disk(disk, |disk| disk.counts.failed > 0);
         if self.two && (0..world.disks()).any(failed) {
-            // The other snapshot may be lost, and nothing say so.
+            // The other snapshot may be lost without saying so.
             world.model(0, |model| model.lost = true);
         }
     }

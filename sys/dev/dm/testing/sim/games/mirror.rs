@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `mirror`: legs that differ at first, and a log on a disk of its own or none.
+//! Games of `mirror`: legs that differ at first, and a log on a disk of its own or none.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,10 +10,10 @@ use core::ops::Range;
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 use crate::worker::Quiesce;
 
-/// Where the log has its bitmap, in bytes.
+/// The offset of the bitmap in the log, in bytes.
 const BITMAP: usize = 1024;
 
-/// One line of `mirror`.
+/// A game of one mirror line.
 pub struct Mirror {
     legs: u64,
     sectors: u64,
@@ -22,17 +22,17 @@ pub struct Mirror {
     /// The first sector of each leg.
     offset: u64,
     disk_log: bool,
-    /// All legs are the same at first, and the table says so.
+    /// `true` if all legs are the same at first, and the table says so.
     nosync: bool,
-    /// Writes that a leg does not take wait for the next table.
+    /// `true` if writes that a leg does not take wait for the next table.
     holds: bool,
     features: &'static str,
     discards: bool,
-    /// Disks that acknowledge flushes and do nothing.
+    /// The disks that acknowledge flushes without doing them.
     lie: Lie,
 }
 
-/// The disks of a game that acknowledge flushes and do nothing.
+/// The disks of a game that acknowledge flushes without doing them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lie {
     None,
@@ -41,7 +41,7 @@ enum Lie {
 }
 
 impl Mirror {
-    /// A game on tables with a log on a disk or without.
+    /// A game with a log on a disk, or without.
     pub fn new(disk_log: bool) -> Mirror {
         Mirror {
             legs: 0,
@@ -71,7 +71,7 @@ impl Mirror {
         0..self.sectors.div_ceil(self.region)
     }
 
-    /// `true` if all legs have the same in a region.
+    /// `true` if all legs have the same content in a region.
     fn agrees(&self, world: &World, region: u64) -> bool {
         let start = region * self.region;
         let length = self.region.min(self.sectors - start);
@@ -80,9 +80,9 @@ impl Mirror {
         (1..self.legs).all(|n| leg(n) == leg(0))
     }
 
-    /// Checks that all legs have the same in the regions that the log calls clean.
+    /// Checks that all legs have the same content in the regions that the log calls clean.
     fn check_log(&self, world: &World) {
-        // What is discarded may differ.
+        // Discarded sectors may differ.
         if !self.disk_log || self.discards {
             return;
         }
@@ -138,7 +138,7 @@ impl Game for Mirror {
 
     fn table(&mut self, _device: usize, _rng: &mut Rng) -> String {
         let Mirror { legs, sectors, region, offset, features, .. } = *self;
-        // Only at first: after that what is on the disks counts.
+        // At first only: later the log on the disk counts.
         let word = if core::mem::take(&mut self.nosync) { " nosync" } else { "" };
         let count = 1 + u64::from(!word.is_empty()) + u64::from(self.disk_log);
         let log = match self.disk_log {
@@ -150,8 +150,8 @@ impl Game for Mirror {
         text + features
     }
 
-    /// Where nothing is held, a leg that is not the first may fail writes, and all of them reads: the
-    /// next table takes the first for right.
+    /// Has a disk fail by chance, unless the table holds writes that fail. Only legs behind the first fail writes and
+    /// flushes, since the next table takes the first for right; every leg fails reads.
     fn act(&mut self, world: &World) {
         if self.holds {
             return;
@@ -188,7 +188,7 @@ impl Game for Mirror {
     }
 
     fn end(&mut self, world: &World) {
-        // What could not be recovered is tried again.
+        // A region that could not be recovered is tried once more.
         world.suspend(0, Quiesce::Flush);
         let resumed = world.resume(0);
         assert!(resumed.is_ok(), "{resumed:?}");

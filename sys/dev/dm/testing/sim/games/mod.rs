@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The games, one for each kind of target: a target's file here says which tables are played on,
-//! and what is to be checked beside the content.
+//! The games, one for each kind of target. A target's file here has its tables, and the checks beside that of the
+//! content.
 
 use alloc::boxed::Box;
 
@@ -15,7 +15,7 @@ mod verity;
 
 use super::game::Make;
 
-/// The games by name: a target's, where it is one's.
+/// The games by name, which is the target's where a game is one target's.
 pub const GAMES: &[(&str, Make)] = &[
     ("linear", || Box::new(maps::Maps::new(&["linear"]))),
     ("striped", || Box::new(maps::Maps::new(&["striped"]))),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `snapshot-origin` and `snapshot`: an origin, and one or two snapshots of it.
+//! Games of `snapshot-origin` and `snapshot`: an origin, and one or two snapshots of it.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -9,20 +9,20 @@ use alloc::vec::Vec;
 
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 
-/// An origin on disk 0, which is device 0, and snapshots with their stores on the disks behind it.
+/// A game of snapshots: an origin on disk 0, as device 0, and snapshots with their stores on the disks behind it.
 pub struct Snapshots {
     sectors: u64,
     snapshots: Vec<One>,
     two: bool,
-    /// Devices are discarded from, which is refused.
+    /// `true` if devices are discarded from, which they refuse.
     discards: bool,
-    /// Stores may be too small.
+    /// `true` if stores may be too small.
     full: bool,
-    /// Disks may fail.
+    /// `true` if disks may fail.
     faults: bool,
-    /// A disk that acknowledges flushes and does nothing.
+    /// The disk that acknowledges flushes without doing them.
     lies: Option<usize>,
-    /// Nobody knows what snapshots hold: a store could not be marked.
+    /// `true` once the content of snapshots is unknown: a store could not be marked invalid.
     lost: bool,
 }
 
@@ -74,7 +74,7 @@ impl Snapshots {
         world.disk(disk, |disk| disk.content(0, disk.sectors()).to_vec())
     }
 
-    /// From now on nobody knows what snapshots hold, if a disk has failed.
+    /// If a disk has failed, takes the content of snapshots for unknown from now on.
     fn look_for_failures(&mut self, world: &World) {
         let failed = |disk| world.disk(disk, |disk| disk.counts.failed > 0);
         if self.lost || !(0..world.disks()).any(failed) {
@@ -101,7 +101,7 @@ impl One {
     }
 }
 
-/// Reads a store as its form says, and checks it: with `ordered` that its chunks are in order, too.
+/// Reads a store according to its format, and checks it; with `ordered` also that its chunks are in order.
 pub(super) fn check(world: &World, disk: usize, chunk: u64, length: u64, ordered: bool) {
     let data = Snapshots::content(world, disk);
     let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
@@ -207,7 +207,7 @@ impl Game for Snapshots {
 
     fn booted(&mut self, world: &World) {
         self.look_for_failures(world);
-        // One that is kept in memory begins anew.
+        // A store in memory begins anew.
         let content = Self::content(world, 0);
         for (device, _) in (1..).zip(&self.snapshots).filter(|(_, one)| one.kind == "N") {
             world.model(device, |model| model.holds(&content));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables of `verity`: no sector is ever read that is not the one that was hashed, whatever becomes of the disks.
+//! Games of `verity`: a read gives no sector but the one that was hashed, whatever the disks hold.
 //!
-//! The game damages the data and the tree as it goes on, and mends them. Reads may fail while there is damage;
-//! they may not when there is none, and nothing may be given that was not hashed, not even by a read that fails.
+//! The game damages the data and the tree as it goes on, and mends them. Reads may fail while there is damage, and
+//! may not when there is none. No other data may be given than what was hashed, not even by a read that fails.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,21 +17,21 @@ use crate::testing::verity::{Built, Format};
 struct Damage {
     disk: usize,
     sector: u64,
-    /// What it held before.
+    /// The sector's content before.
     content: Vec<u8>,
 }
 
-/// One verity line, over a tree of any shape.
+/// A game of one verity line, over a tree of any shape.
 #[derive(Default)]
 pub struct Verity {
     /// The line's parameters.
     params: String,
     /// Sectors in the line.
     length: u64,
-    /// What the device shows.
+    /// The content that the device shows.
     content: Vec<u8>,
     damage: Vec<Damage>,
-    /// `true` with `check_at_most_once`: what is damaged after it was read may be given.
+    /// `true` with `check_at_most_once`: a block that was damaged after its first read may be given.
     once: bool,
     /// `true` if there was damage since the table's start.
     damaged: bool,
@@ -42,7 +42,7 @@ fn junk(bytes: usize, rng: &mut Rng) -> Vec<u8> {
 }
 
 impl Verity {
-    /// Flips a bit somewhere.
+    /// Flips a bit of the data or the tree.
     fn hurt(&mut self, world: &World) {
         let disks = world.disks();
         let disk = world.choose(|rng| rng.index(disks));
@@ -62,14 +62,14 @@ impl Verity {
         world.may_fail(0, true);
     }
 
-    /// Puts back what was damaged, the last first.
+    /// Puts back the damaged sectors' content, the last first.
     fn mend(&mut self, world: &World) {
         for Damage { disk, sector, content } in self.damage.drain(..).rev() {
             world.disk(disk, |disk| disk.set(sector, &content));
         }
     }
 
-    /// Nothing is under way: what begins from now on may fail only if there is damage.
+    /// Records that no I/O is in flight: a read that begins from now on may fail only if there is damage.
     fn still(&self, world: &World) {
         world.may_fail(0, !self.damage.is_empty());
     }
@@ -102,7 +102,7 @@ impl Game for Verity {
         self.content = data.clone();
         self.length = (data.len() / SECTOR) as u64;
         if zeroes {
-            // What is to be zeroes need not be.
+            // A block of zeroes need not be read, so that its damage need not show.
             for block in data.chunks_exact_mut(format.data_bytes) {
                 if block.iter().all(|byte| *byte == 0) && rng.chance(1, 2) {
                     block.copy_from_slice(&junk(block.len(), rng));
@@ -153,7 +153,7 @@ impl Game for Verity {
 
     fn powered(&mut self, world: &World) {
         self.damaged = !self.damage.is_empty();
-        // A table is about to begin that has seen nothing.
+        // The table that is about to begin has checked no block yet.
         if world.choose(|rng| rng.chance(1, 2)) {
             self.hurt(world);
         }
@@ -171,7 +171,7 @@ impl Game for Verity {
     }
 
     fn end(&mut self, world: &World) {
-        // All was read, and all I/O is over.
+        // All was read, and all I/O was answered.
         self.still(world);
         world.read_all(0);
     }

@@ -8,7 +8,7 @@ fn sector(value: Value) -> Vec<u8> {
     data
 }
 
-/// A device of one sector that holds what write 0 left.
+/// A device of one sector that write 0 has written.
 fn written() -> Model {
     let mut model = Model::new(1);
     model.begin(0, 1, 1, |at| Value::of(0, at));

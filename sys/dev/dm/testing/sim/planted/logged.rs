@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `log-writes` with bugs: each is the driver's own target, but for what becomes of a flush.
+//! `log-writes` with planted bugs: variants of the driver's own target that treat a flush wrong.
 
 use alloc::string::String;
 use core::fmt;
@@ -13,14 +13,14 @@ use crate::targets::log_writes::{FLUSH, LogWrites};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};
 
-/// What is wrong with a variant.
+/// The bug of a variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bug {
     /// The device is not flushed.
     Unflushed,
     /// A flush is acknowledged before it is in the log.
     Early,
-    /// What was written is logged, but not the writes that the flush itself made safe.
+    /// The log has the writes before a flush, but not those that the flush itself made durable.
     Behind,
 }
 
@@ -34,7 +34,7 @@ const fn kind(
 static UNFLUSHED: TargetType = kind("log-unflushed", |line| new(line, Bug::Unflushed));
 static EARLY: TargetType = kind("log-early", |line| new(line, Bug::Early));
 static BEHIND: TargetType = kind("log-behind", |line| new(line, Bug::Behind));
-/// All of them.
+/// The types of all variants.
 pub static TYPES: &[&TargetType] = &[&UNFLUSHED, &EARLY, &BEHIND];
 
 struct Logged {

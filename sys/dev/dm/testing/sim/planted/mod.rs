@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Targets of the simulation's own, and the same with bugs planted in them: what finds no bug in
-//! these is not known to find one.
+//! Targets of the simulation's own, right and with planted bugs: a simulation that finds no bug in these is not known
+//! to find any.
 
 use alloc::boxed::Box;
 
@@ -17,13 +17,13 @@ use super::games::snapshot::Snapshots;
 use shadow::ShadowGame;
 use twin::TwinGame;
 
-/// The right ones.
+/// The right targets' games.
 pub const RIGHT: &[(&str, Make)] = &[
     ("twin", || Box::new(TwinGame::new("twin"))),
     ("shadow", || Box::new(ShadowGame::new("shadow"))),
 ];
 
-/// Wrong ones, each with what is wrong with it.
+/// The wrong targets' games, each with its bug in words.
 pub const WRONG: &[(&str, Make)] = &[
     ("marks are cleared without a flush", || Box::new(TwinGame::new("twin-unflushed"))),
     ("a write is acknowledged too early", || Box::new(TwinGame::new("twin-early"))),

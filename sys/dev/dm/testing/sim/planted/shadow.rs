@@ -23,7 +23,7 @@ use crate::{Errno, Sector};
 /// Sectors of a chunk.
 const CHUNK: u64 = 8;
 
-/// What is wrong with a variant.
+/// The bug of a variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bug {
     /// Nothing.
@@ -42,7 +42,7 @@ static UNFLUSHED: TargetType =
     TargetType { name: "shadow-unflushed", version: [1, 0, 0], new: |l| new(l, Bug::Unflushed) };
 static TYPES: &[&TargetType] = &[&TYPE, &COMMITTED, &UNFLUSHED];
 
-/// A line's target.
+/// The target of a line.
 struct Shadow {
     bug: Bug,
     map: ComponentIndex,
@@ -70,7 +70,7 @@ impl Shadow {
         Place { component: self.data, sector }
     }
 
-    /// Writes the map as it is to be.
+    /// Writes `map` to MAP.
     async fn commit(&self, map: &[u8], lane: &mut Lane) -> Result<(), Errno> {
         let at = CHUNK as usize * SECTOR;
         let sector = &mut lane.buffer()[at..at + SECTOR];
@@ -98,7 +98,7 @@ impl Shadow {
         if self.bug != Bug::Unflushed {
             lane.flush(&[self.data]).await.ok()?;
         }
-        // Should this fail, the new slot may be current after a crash: it holds what it may.
+        // If this fails, the new slot may be current after a power cut: its content is one that the device may show.
         self.commit(&map, lane).await?;
         *self.current.lock() = map;
         Ok(())
@@ -166,14 +166,14 @@ impl Worker for Shadow {
     }
 }
 
-/// The game.
+/// A game of `shadow`.
 pub struct ShadowGame {
     kind: &'static str,
     chunks: u64,
 }
 
 impl ShadowGame {
-    /// On this kind of shadow.
+    /// A game of this variant of shadow.
     pub fn new(kind: &'static str) -> ShadowGame {
         ShadowGame { kind, chunks: 0 }
     }

@@ -31,7 +31,7 @@ const MAGIC: &[u8] = b"twin log";
 /// Jobs of a line.
 const JOBS: usize = 12;
 
-/// What is wrong with a variant.
+/// The bug of a variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bug {
     /// Nothing.
@@ -68,28 +68,28 @@ static NO_FUA: TargetType =
 static TYPES: &[&TargetType] =
     &[&TYPE, &UNFLUSHED, &EARLY, &LATE_LOG, &CACHED_LOG, &HALF_FLUSH, &NO_FUA];
 
-/// A region's state.
+/// The state of a region.
 #[derive(Clone, Copy, Default)]
 struct Region {
-    /// Writes under way.
+    /// The number of writes in flight.
     writes: u32,
-    /// The log in memory says that the copies may differ.
+    /// `true` if the log in memory says that the copies may differ.
     marked: bool,
-    /// So does the log on its disk.
+    /// `true` if the log on its disk says so.
     logged: bool,
-    /// They do: a write failed. Until the next start only the first copy is right.
+    /// `true` if the copies do differ: a write failed. Until the next start only the first copy is right.
     split: bool,
-    /// The clearing of its mark is on its way.
+    /// `true` while the region's mark is being cleared.
     clearing: bool,
 }
 
-/// A line's target.
+/// The target of a line.
 pub struct Twin {
     bug: Bug,
     log: ComponentIndex,
     copies: [ComponentIndex; 2],
     regions: Spin<Vec<Region>>,
-    /// A lane writes the log.
+    /// `true` while a lane writes the log.
     logging: Spin<bool>,
     /// Jobs whose regions are being written or logged.
     waiting: Aside,
@@ -157,7 +157,7 @@ impl Twin {
         self.copies.map(|component| Place { component, sector })
     }
 
-    /// Writes the log: `true` if it is on its disk.
+    /// Writes the log. `true` if it is on its disk.
     async fn write_log(&self, lane: &mut Lane) -> bool {
         let mut marks = Vec::new();
         let buffer = lane.buffer();
@@ -171,7 +171,7 @@ impl Twin {
         let fua = self.bug != Bug::CachedLog;
         let ok = lane.write(&[place], Sector(1), fua).await.ok().is_ok();
         for (region, mark) in self.regions.lock().iter_mut().zip(marks) {
-            // A write that failed may be there all the same.
+            // A log that failed to be written may be there all the same.
             region.logged = if ok { mark } else { region.logged && mark };
         }
         ok
@@ -205,15 +205,15 @@ impl Twin {
         {
             let mut regions = self.regions.lock();
             let state = &mut regions[region];
-            // One write of a region at a time, or the copies get them in different orders. One that
-            // waits, for that or for the log, holds no lane: it comes again.
+            // One write of a region at a time, or the copies get them in different orders. A write that waits, for
+            // another or for the log, holds no lane: it is queued anew.
             if state.writes > 0 || !state.logged && *self.logging.lock() {
                 drop(regions);
                 return self.waiting.push(job);
             }
             state.writes += 1;
             state.marked = true;
-            // A flush that is under way may not cover it.
+            // A flush in flight may not cover it.
             state.clearing = false;
         }
         let places = self.places(job.start());
@@ -255,7 +255,7 @@ impl Twin {
         lane.send(job, places).await.ok()
     }
 
-    /// Wrong: answers, and writes then.
+    /// Answers a write, and then writes: the bug [`Bug::Early`].
     async fn write_early(&self, mut job: Job, region: usize, lane: &mut Lane) {
         let (places, length) = (self.places(job.start()), job.length());
         let bytes = job.with_data(|data| data.to_vec()).unwrap_or_default();
@@ -273,7 +273,7 @@ impl Twin {
         let region = (job.start().0 / REGION) as usize;
         let split = self.regions.lock()[region].split;
         let places = self.places(job.start());
-        // The commonest case needs no lane to wait.
+        // The commonest case needs no lane that waits.
         if !split && region.is_multiple_of(3) && !lane.keeps_failed() {
             return job.forward(places[0]);
         }
@@ -356,7 +356,7 @@ impl Worker for Twin {
         let log = Place { component: self.log, sector: Sector::ZERO };
         lane.read(log, Sector(1)).await?;
         let sector = &lane.buffer()[..SECTOR];
-        // Where there is no log yet nothing is known.
+        // Without a log nothing is known.
         let fresh = !sector.starts_with(MAGIC);
         let marks: Vec<bool> =
             sector[MAGIC.len()..].iter().map(|byte| fresh || *byte != 0).collect();
@@ -381,7 +381,7 @@ impl Worker for Twin {
     fn suspending(&self, _how: Quiesce) {}
 }
 
-/// The game.
+/// A game of `twin`.
 pub struct TwinGame {
     kind: &'static str,
     regions: u64,
@@ -389,12 +389,12 @@ pub struct TwinGame {
 }
 
 impl TwinGame {
-    /// On this kind of twin.
+    /// A game of this variant of twin.
     pub fn new(kind: &'static str) -> TwinGame {
         TwinGame { kind, regions: 0, lies: false }
     }
 
-    /// On disks that acknowledge flushes without doing them.
+    /// This game on disks that acknowledge flushes without doing them.
     pub fn lying(self) -> TwinGame {
         TwinGame { lies: true, ..self }
     }

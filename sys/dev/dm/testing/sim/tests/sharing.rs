@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Lines of different devices meet in what they share, as in the driver; a power cut parts them.
+//! Lines of different devices share an object, as in the driver; a power cut ends the sharing.
 
 use core::fmt;
 
@@ -14,10 +14,10 @@ use crate::{Errno, Sector};
 static TYPE: TargetType = TargetType { name: "sharer", version: [1, 0, 0], new };
 static TYPES: &[&TargetType] = &[&TYPE];
 
-/// A line that knows how many lines there were on its component before it.
+/// A line that knows how many lines on its component came before it.
 struct Sharer {
     component: ComponentIndex,
-    /// Kept, since it goes with its last user.
+    /// The shared count, which goes with its last user.
     _count: alloc::sync::Arc<Spin<u32>>,
     mine: u32,
 }
@@ -66,9 +66,9 @@ fn devices_share_what_belongs_to_a_disk() {
         world.status(device, 0)
     };
     assert_eq!([load(0, 0), load(1, 0), load(2, 1)], ["1", "2", "1"]);
-    // The table of a reload meets the old one too.
+    // The table of a reload shares with the old one, too.
     assert_eq!(load(0, 0), "3");
-    // What somebody still holds is no part of the next kernel.
+    // An object that something still holds is no part of the next kernel.
     let old = world.table(0);
     world.cut_after(0);
     world.run(1);

@@ -12,7 +12,7 @@ fn grow(runs: &mut Runs, enough: impl Fn(&Runs) -> bool) {
     }
 }
 
-/// Inserts a batch as it is done where a store is read.
+/// Inserts a batch as the load of a store does.
 fn insert(batch: &mut Batch, runs: &mut Runs) {
     if batch.digits().next().is_some() {
         grow(runs, |runs| runs.has_nodes(SORTING));
@@ -49,14 +49,14 @@ fn all(runs: &Runs) -> Vec<(u64, u64, u64)> {
     all
 }
 
-/// Nodes that lookups reach.
+/// The nodes that lookups reach.
 fn in_tree(runs: &Runs, number: usize) -> usize {
     let node = runs.node(number).unwrap();
     let below = (0..node.len()).filter_map(|at| node.entry(at)).map(|(_, below)| below as usize);
     1 + if node.is_branch() { below.map(|below| in_tree(runs, below)).sum() } else { 0 }
 }
 
-/// Runs, and chunks that are twice, are what one insertion after the other makes of them.
+/// Checks that a batch gives the tree that single insertions give, also where a chunk is there twice.
 fn check(exceptions: &[Exception]) {
     let loaded = load(exceptions);
     let mut plain = Runs::new(4096);
@@ -81,7 +81,7 @@ fn a_tree_is_the_same_however_it_is_made() {
         let mut exceptions = Vec::new();
         for _ in 0..rng.between(1, length) {
             old = if rng.chance(2, 3) { rng.below(range) } else { old.wrapping_add(1) };
-            // A gap now and then, as an area is one.
+            // A gap now and then, as an area of the store makes one.
             new += 1 + rng.below(20) / 19;
             let new = if rises { new } else { new ^ rng.below(4) };
             exceptions.push(Exception { old, new });
@@ -114,7 +114,7 @@ fn long_runs_and_chunks_that_no_store_has() {
     let mut exceptions: Vec<Exception> =
         (0..200_000).map(|at| Exception { old: 1_000_000 - 1000 + at, new: 2 + at }).collect();
     check(&exceptions);
-    // Over it, in no order.
+    // More exceptions, in no order.
     let ends = [(5, u64::MAX), (u64::MAX, 3), (1_100_000, 7), (0, 1 << 48), (0, 9)];
     exceptions.extend(ends.map(|(old, new)| Exception { old, new }));
     check(&exceptions);
@@ -127,7 +127,7 @@ fn what_a_batch_takes_becomes_the_tree() {
     let exceptions: Vec<Exception> =
         (0..count).map(|at| Exception { old: rng.below(1 << 40), new: 2 + at * 2 }).collect();
     let runs = load(&exceptions);
-    // A leaf for each 55, and what sorting took, which is free.
+    // A leaf for every 55 exceptions, and the nodes that sorting used, which are free by now.
     let most = (count as usize / 55 * 57 / 55).div_ceil(NODES) + SORTING.div_ceil(NODES) + 4;
     assert!(runs.bytes() <= most * BLOCK, "{} of {most}", runs.bytes() / BLOCK);
 }

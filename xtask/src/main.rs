@@ -30,10 +30,12 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       Everything that must hold: format, lints, tests, the kernel objects and
       their check, the manual pages. Stops at the first failure.
 
-  cargo xtask kernel [--arch amd64|i386] [--src TREE] [--out DIR] [--debug]
+  cargo xtask kernel [--arch amd64|i386|aarch64] [--src TREE] [--out DIR]
+                     [--debug]
       Make rustdm.o, which a NetBSD kernel links, and beside it all that the
-      kernel's own make needs: target/kernel/ARCH. Without --arch, both ports.
-  cargo xtask kmod [--arch amd64|i386] [--src TREE] [--out DIR] [--debug]
+      kernel's own make needs: target/kernel/ARCH. Without --arch, all ports.
+  cargo xtask kmod [--arch amd64|i386|aarch64] [--src TREE] [--out DIR]
+                   [--debug]
       Make dm.kmod for modload(8), in the same folder.
         --src TREE  a NetBSD source tree: the kernel's own, since structures
                     differ between releases (also: NETBSDSRCDIR). Without it
@@ -44,7 +46,8 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       Make librumpdev_dm for rump kernels of that tree on x86_64: target/rump.
       CPPFLAGS: what its librump was built with, such as -DRUMP_USE_CTOR.
   cargo xtask check-kernel [--arch ARCH] [--src TREE] [--out DIR]
-      Make both and look into them for what a kernel must not have.
+      Make rustdm.o and dm.kmod, and look into them for what a kernel must not
+      have.
 
   cargo xtask linux [--quick] [--verbose] [SCRIPT...]
       Run scripts of commands and I/O on Linux's device mapper, in a QEMU guest,
@@ -119,5 +122,16 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kernel::Arch;
+
+    #[test]
+    fn the_help_has_every_port() {
+        let arches = Arch::ALL.map(Arch::name).join("|");
+        assert_eq!(super::HELP.matches(&format!("--arch {arches}]")).count(), 2);
     }
 }

@@ -12,7 +12,8 @@ use dm_host::{Config, DiskSpec, File, Flags, Machine};
 
 use crate::dictionaries;
 
-/// One at a time in a process: a machine that shuts down takes any object for a leak.
+/// The lock under which one machine runs at a time: a machine that shuts down takes any object of the process for a
+/// leak.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Waits for it.
@@ -20,8 +21,7 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whatever bytes come in: proplib refuses them, or makes a dictionary whose text it reads again
-/// to the same text.
+/// Gives bytes to proplib, which refuses them, or makes a dictionary whose text it reads back to the same text.
 pub fn proplib(data: &[u8]) {
     let _turn = turn();
     let Ok(text) = core::str::from_utf8(data) else { return };
@@ -30,15 +30,14 @@ pub fn proplib(data: &[u8]) {
     assert_eq!(once, twice);
 }
 
-/// Makes a system call with a signal pending: there is nobody who would end a sleep.
+/// Makes a system call with a signal pending, since no other thread would end a sleep.
 fn interrupted<R>(machine: &Machine, call: impl FnOnce() -> R) -> R {
     assert!(machine.interrupt(dm_host::current_lwp()));
     call()
 }
 
-/// Sends the bytes to `/dev/mapper/control` as they are, then as a dictionary after requests that
-/// leave a device for it to meet. Whatever happened, everything can be taken away again, and the
-/// machine shuts down without a leak.
+/// Sends the bytes to `/dev/mapper/control` as they are, then as a dictionary after requests that leave a device for
+/// it to meet. Afterwards everything must be removable, and the machine must shut down without a leak.
 pub fn ioctl(data: &[u8]) {
     let _turn = turn();
     let machine = Machine::boot(Config::test()).expect("boots");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the fuzzers run. `fuzz/` hands these functions to cargo-fuzz, which needs a nightly
-//! compiler; the tests here run them on stable, over the committed corpus and mutations of it.
+//! The bodies of the fuzz targets. `fuzz/` hands these functions to cargo-fuzz, which needs a nightly compiler; the
+//! tests here run them on stable, over the committed corpus and mutations of it.
 //!
 //! Each takes any bytes and panics if a promise is broken.
 

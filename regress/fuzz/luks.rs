@@ -9,9 +9,9 @@ use dm_luks::{Header, Limits, SECTOR};
 const LIMITS: Limits =
     Limits { pbkdf2_rounds: 64, argon2_kib: 64, argon2_work_kib: 128, argon2_lanes: 2 };
 
-/// The first byte says what the others are: a disk, the JSON of a LUKS2 header, or bytes that are changed
-/// in a disk that is good. Whatever they are, the header is refused, or all of it can be used without
-/// harm; what is mapped lies on the disk and leaves no gap; keys are as long as their keyslots say.
+/// Reads a LUKS header. The first byte says what the others are: a disk, the JSON of a LUKS2 header, or changes to a
+/// good disk. The header must be refused, or be usable without harm: the mapped ranges lie on the disk and leave no
+/// gap, and keys are as long as their keyslots say.
 pub fn run(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let disk = match kind % 4 {

@@ -25,13 +25,13 @@ use dm_host::{Config, Disk, DiskSpec, Errno, File, Flags, IoResult, Machine, Nod
 use data::{Data, SECTOR};
 use ops::{Step, Steps};
 
-/// Steps in one game, so that it ends soon whatever the bytes are.
+/// The most steps in one game, so that it ends soon.
 const STEPS: usize = 80;
 
-/// What a reader finds where nothing was read.
+/// The byte that stands in a buffer before a read.
 const UNTOUCHED: u8 = 0xa5;
 
-/// The driver, the model of it, and what was done to both.
+/// The driver, its model, and the steps that were made on both.
 struct Game {
     control: File,
     files: BTreeMap<u32, (File, bool)>,
@@ -102,7 +102,7 @@ impl Game {
         );
     }
 
-    /// As [`Game::same`], and does not print them.
+    /// Compares data as [`Game::same`] does, and does not print them.
     fn same_data(&self, driver: &[u8], model: &[u8], what: &str) {
         let differ = |(a, b): (&[u8], &[u8])| a != b;
         let at = driver.chunks(SECTOR).zip(model.chunks(SECTOR)).position(differ);
@@ -194,7 +194,7 @@ impl Game {
         data.take(bytes).collect()
     }
 
-    /// Whether a command does not wait for I/O: there is nobody else who could let it go on.
+    /// `true` if a command does not wait for I/O. No other thread could let that I/O go on.
     fn never_waits(&self, op: &Op) -> bool {
         let picture = self.model.picture();
         if picture.devices.iter().any(|device| device.remove_at_close) {
@@ -237,7 +237,7 @@ impl Game {
         self.follow();
     }
 
-    /// Has the model of the data see what a command has done.
+    /// Applies a command's effects to the model of the data.
     fn follow(&mut self) {
         self.data.follow(&self.model);
         self.compare_io();
@@ -300,7 +300,7 @@ impl Game {
         self.same_data(&data, &transfer.data, "what was read or written");
     }
 
-    /// Looks at all I/O that was under way, at most until now.
+    /// Compares all I/O that was in flight until now at most.
     fn compare_io(&mut self) {
         for n in 0..self.ios.len() {
             let Some(io) = &mut self.ios[n] else { continue };
@@ -372,7 +372,7 @@ impl Game {
         self.same(Picture { count, devices, open, units }, model, "all there is");
     }
 
-    /// Ends it: all I/O ends, the disks hold what the model's do, and nothing is left over.
+    /// Ends the game: all I/O ends, the disks hold what the model's do, and no object is left over.
     fn end(mut self) {
         self.let_go();
         for minor in self.files.keys().copied().collect::<Vec<_>>() {

@@ -14,10 +14,10 @@ use dm_core::targets::TARGETS;
 use dm_core::testing::sim::{Disk, Rng, SECTOR, World};
 use dm_core::worker::Quiesce;
 
-/// Steps in one game, so that it ends soon whatever the bytes are.
+/// The most steps in one game, so that it ends soon.
 const STEPS: usize = 60;
 
-/// Milliseconds and events in which whatever a device does in the background is over.
+/// The milliseconds and events after which all work in the background is over.
 const END: (u32, u64) = (100, 400);
 
 /// Bytes of an exception.
@@ -58,7 +58,7 @@ fn play(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The disks that a table is about, and what the table says.
+/// The disks of a table, and its parameters.
 #[derive(Debug)]
 struct Setting {
     /// Sectors in a sector of the disks.
@@ -168,7 +168,7 @@ fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// The meaning of a store, as it lies on its disk.
 enum Meaning {
-    /// No table takes it.
+    /// No table accepts the store.
     Refused,
     /// A snapshot that is lost.
     Lost,
@@ -227,7 +227,7 @@ struct Game {
 }
 
 impl Game {
-    /// Loads a table and starts it. It does unless what it finds is refused.
+    /// Loads a table and starts it, which must work unless the store is refused.
     fn start(&mut self) {
         let Setting { sectors, words, mirror, .. } = &self.setting;
         let kind = match (mirror, self.merges) {
@@ -265,7 +265,7 @@ impl Game {
         Some(read(&store, &self.setting))
     }
 
-    /// Compares what the device shows with what its store says.
+    /// Compares the device's content with the one that its store describes.
     fn compare(&self) {
         let all = |disk: &mut Disk| disk.content(0, disk.sectors()).to_vec();
         let (mut shown, store) = (self.world.disk(0, all), self.world.disk(1, all));
@@ -366,7 +366,7 @@ impl Game {
         Ok(())
     }
 
-    /// Waits for what the device does by itself, reads it, and takes it away.
+    /// Waits for the device's work in the background, reads the device, and removes it.
     fn end(&mut self) {
         if self.on {
             for _ in 0..20 {

@@ -11,7 +11,7 @@ static DRIVER: RwLock<()> = RwLock::new(());
 /// Mutations of the corpus: as many as take seconds.
 const QUICK: usize = 8000;
 const SLOW: usize = 1600;
-/// The same, where each is a whole game.
+/// The number of mutations where each is a whole game.
 const GAMES: usize = 200;
 
 /// Marsaglia's xorshift: the same mutations in every run.

@@ -13,7 +13,7 @@ use dm_host::{Errno, IoResult};
 /// Bytes in a sector, where nothing else is said.
 pub const SECTOR: usize = 512;
 
-/// Where the first of some sectors lie.
+/// The place of consecutive sectors.
 enum Place {
     Disk(usize, u64),
     Device(u32, u64),
@@ -26,7 +26,7 @@ struct Device {
     held: bool,
     read_only: bool,
     lines: Option<Vec<Line>>,
-    /// In sectors of 512 bytes.
+    /// Bytes in a sector of the device.
     sector_size: u64,
 }
 
@@ -34,22 +34,22 @@ struct Device {
 #[derive(Clone, Copy)]
 struct Part {
     transfer: usize,
-    /// Where it stands in the whole, in sectors.
+    /// The offset in the whole I/O, in sectors.
     at: usize,
     block: i64,
     bytes: usize,
-    /// It is the whole, and comes from outside.
+    /// `true` for a whole I/O that comes from outside, not a piece of one.
     whole: bool,
 }
 
-/// An I/O.
+/// An I/O in flight, or a piece of one.
 pub struct Transfer {
     write: bool,
-    /// What is to be written, or what was read until now.
+    /// The data to be written, or the data read until now.
     pub data: Vec<u8>,
-    /// `b_bcount`: a device cuts what goes beyond its end.
+    /// `b_bcount`: the bytes that are left when the device has cut the I/O at its end.
     count: usize,
-    /// What has become of each sector.
+    /// The result of each sector, once there is one.
     fates: Vec<Option<Result<(), Errno>>>,
     /// The answer, where it is not made of fates.
     refused: Option<IoResult>,
@@ -74,7 +74,7 @@ impl Transfer {
 
 /// All data, and all I/O.
 pub struct Data {
-    /// What the disks hold.
+    /// The content of the disks.
     pub disks: Vec<Vec<u8>>,
     /// Disks on which I/O fails.
     pub failing: BTreeSet<usize>,
@@ -90,7 +90,7 @@ fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().ok().expect("the model writes numbers")
 }
 
-/// What a table says of a place: where it is, and how many sectors lie there in a row.
+/// The place of a sector by a table's lines, and the number of sectors that lie there in a row.
 fn place(lines: &[Line], sector: u64) -> (Place, u64) {
     let line = lines.iter().find(|(start, length, ..)| (*start..start + length).contains(&sector));
     let (start, length, kind, params) = line.expect("a table has no gaps");
@@ -132,8 +132,8 @@ impl Data {
         }
     }
 
-    /// Follows what a command has done: I/O to devices that are gone fails, I/O to those that are
-    /// not held any more goes on.
+    /// Applies a command's effects: I/O to devices that are gone fails, I/O to devices that are not held any more
+    /// goes on.
     pub fn follow(&mut self, model: &Model) {
         let picture = model.picture();
         let held = |minor| picture.units.iter().any(|unit| unit.0 == minor && unit.1);
@@ -153,7 +153,7 @@ impl Data {
         }
     }
 
-    /// Whether I/O to this device is held.
+    /// `true` if I/O to this device is held.
     pub fn is_held(&self, minor: u32) -> bool {
         self.devices.get(&minor).is_some_and(|device| device.held)
     }
@@ -164,7 +164,7 @@ impl Data {
         waiting.find(|(_, parts)| parts.iter().any(|part| !part.whole)).map(|(minor, _)| *minor)
     }
 
-    /// Whether I/O to this device could wait, there or below.
+    /// `true` if I/O to this device could wait, there or below.
     pub fn may_wait(&self, minor: u32) -> bool {
         self.is_held(minor) || self.below(minor).into_iter().any(|minor| self.may_wait(minor))
     }
@@ -176,7 +176,7 @@ impl Data {
         devs.map(number).collect()
     }
 
-    /// Sends an I/O to a device. `data` are what is to be written, or what is there before a read.
+    /// Sends an I/O to a device. `data` are the data to be written, or the buffer's content before a read.
     pub fn send(&mut self, minor: u32, block: i64, write: bool, data: Vec<u8>) -> usize {
         let (bytes, transfer) = (data.len(), self.transfers.len());
         let fates = vec![None; bytes / SECTOR];
@@ -330,7 +330,7 @@ impl Data {
         if able { Ok(()) } else { Err(Errno::ENODEV) }
     }
 
-    /// Dumps the system's memory to a device, which must not be suspended: nobody waits then.
+    /// Dumps the system's memory to a device. The device must not be suspended, since a dump does not wait.
     pub fn dump(&mut self, minor: u32, start: u64, data: &[u8]) -> Result<(), Errno> {
         let device = self.devices.get(&minor).filter(|device| !device.held).ok_or(Errno::ENXIO)?;
         let lines = device.lines.clone().ok_or(Errno::ENXIO)?;

@@ -4,7 +4,7 @@
 
 use dm_core::testing::model::{Bytes, Line, Op, Who};
 
-/// Something to do.
+/// A step of a game.
 #[derive(Debug)]
 pub enum Step {
     /// A command, or an open or close of the character node.
@@ -19,15 +19,15 @@ pub enum Step {
     Discard { minor: u32, sector: u64, sectors: u64 },
     /// A crash dump.
     Dump { minor: u32, sector: u64, sectors: usize },
-    /// From now on this disk fails all I/O.
+    /// Has this disk fail all I/O from now on.
     Break(usize),
-    /// No disk fails any more.
+    /// Has all disks work.
     Heal,
     /// Compare all there is to see.
     Look,
 }
 
-/// Where they come from.
+/// The bytes that steps are made from.
 pub struct Steps<'b>(pub &'b [u8]);
 
 impl Steps<'_> {
@@ -50,13 +50,13 @@ impl Steps<'_> {
         Some(u64::from(self.byte()? % 40))
     }
 
-    /// Mostly whole sectors.
+    /// A number of bytes, mostly of whole sectors.
     fn bytes(&mut self) -> Option<usize> {
         let byte = usize::from(self.byte()?);
         Some(byte % 40 * 512 + if byte >= 240 { 100 } else { 0 })
     }
 
-    /// Mostly blocks of a small device.
+    /// A block number, mostly on a small device.
     fn block(&mut self) -> Option<i64> {
         Some(match self.byte()? {
             253 => -1,
@@ -105,7 +105,7 @@ impl Iterator for Steps<'_> {
     }
 }
 
-/// What many a game begins with: n0 stripes two disks, n1 has a part of it between other lines.
+/// The start of many games: n0 stripes two disks, n1 has a part of it between other lines.
 pub fn two_layers() -> Vec<Step> {
     let create = |name| Op::Create { name, uuid: None, minor: None, read_only: false };
     let load = |name, lines| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the driver costs, as ratios within one run, and in instructions.
+//! The cost of the driver, as ratios within one run, and in instructions.
 //!
 //! `cargo xtask bench` runs it. Times are medians of interleaved rounds; instructions are counted
 //! by running this program again under callgrind, and do not depend on how busy the machine is.
@@ -112,7 +112,7 @@ impl Bed {
         self.device_with(name, lines, 0)
     }
 
-    /// The same, with flags for the last request.
+    /// Makes a device as [`Bed::device`] does, with flags for the last request.
     fn device_with(&self, name: &str, lines: &[(u64, u64, &str, &str)], flags: u32) -> Dev {
         let minor = self.send(&Plist::on("create", name)).number("minor").expect("a minor");
         // The kernel takes 64 KiB in a request, before NetBSD 11.
@@ -132,7 +132,7 @@ impl Bed {
         self.device(name, &lines)
     }
 
-    /// A machine that has what a case needs, the device to read from, and the sector.
+    /// A machine for the case of this name, the device to read from, files that stay open meanwhile, and the request.
     fn case(name: &str) -> (Bed, Dev, Vec<File>, Request) {
         let (name, kind) = name.split_once(" on ").unwrap_or((name, "null"));
         let bed = match kind {

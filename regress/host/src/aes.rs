@@ -39,7 +39,7 @@ pub fn bytes_of_thread() -> u64 {
     BYTES.get()
 }
 
-/// What is kept in the place of round keys.
+/// The content of the memory for round keys.
 #[repr(C, align(16))]
 struct Keys {
     key: [u8; 32],

@@ -102,7 +102,7 @@ pub(crate) fn start() -> JoinHandle<()> {
     }
 }
 
-/// Ends the soft interrupt's thread. Returns what is left over.
+/// Ends the soft interrupt's thread. The answer is a list of leaks.
 pub(crate) fn stop(thread: JoinHandle<()>) -> Vec<String> {
     *SOFTBIO.queue.lock().unwrap_or_else(|e| e.into_inner()) = None;
     SOFTBIO.scheduled.notify_all();

@@ -32,7 +32,7 @@ static WHEEL: Mutex<Wheel> = Mutex::new(Wheel { callouts: Vec::new(), invoking: 
 static DONE: Condvar = Condvar::new();
 
 struct Wheel {
-    /// Every initialised callout.
+    /// All initialised callouts.
     callouts: Vec<Callout>,
     /// The callout whose function runs, and the lwp that runs it.
     invoking: Option<(usize, u64)>,

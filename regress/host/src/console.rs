@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! aprint(9), printf(9), panic(9): what the kernel says. Lines are kept for tests to read.
+//! aprint(9), printf(9), panic(9): the kernel's messages. Lines are kept for tests to read.
 
 use std::backtrace::Backtrace;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Lines kept; older ones are dropped.
+/// The most lines that are kept; older ones are dropped.
 const RING: usize = 4096;
 
 static LOG: Mutex<Log> = Mutex::new(Log { lines: VecDeque::new(), partial: String::new() });
@@ -58,7 +58,7 @@ pub(crate) fn clear() {
     log.partial.clear();
 }
 
-/// Everything the kernel has said, oldest first, one string a line.
+/// The kernel's messages, oldest first, a string a line.
 pub fn lines() -> Vec<String> {
     LOG.lock().unwrap_or_else(|e| e.into_inner()).lines.iter().cloned().collect()
 }
@@ -94,8 +94,8 @@ unsafe extern "C" fn dm_host_print(text: *const c_char) {
     print(&unsafe { CStr::from_ptr(text) }.to_string_lossy());
 }
 
-/// kern_reboot: the process is the machine. Nothing is left of it, as after a panic, since the next machine is
-/// the next process.
+/// kern_reboot: ends the process, which is the machine. Nothing is cleaned up, as after a panic, since the next
+/// machine is the next process.
 #[unsafe(no_mangle)]
 extern "C" fn kern_reboot(_howto: c_int, _bootstr: *mut c_char) -> ! {
     stop("the machine restarts")

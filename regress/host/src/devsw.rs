@@ -216,7 +216,7 @@ extern "C" fn devsw_blk2name(bmajor: nb::__devmajor_t) -> *const c_char {
     }
 }
 
-/// What bdevsw_getname says: as devsw_blk2name.
+/// bdevsw_getname: the same as devsw_blk2name.
 #[unsafe(no_mangle)]
 extern "C" fn bdevsw_getname(bmajor: nb::__devmajor_t) -> *const c_char {
     devsw_blk2name(bmajor)
@@ -253,15 +253,15 @@ macro_rules! calls {
             calls!($(#[$doc])* $character, cdevsw_lookup, $entry($($arg: $type),*) else $missing);
         )*
 
-        /// How a kind of device is called.
+        /// The functions with which a kind of device is called.
         pub(crate) struct Calls {
             $(pub(crate) $field: extern "C" fn(Dev, $($type),*) -> c_int,)*
             pub(crate) kind: extern "C" fn(Dev) -> c_int,
         }
 
-        /// Block devices.
+        /// The functions for block devices.
         pub(crate) static BLOCK_CALLS: Calls = Calls { $($field: $block,)* kind: bdev_type };
-        /// Character devices.
+        /// The functions for character devices.
         pub(crate) static CHARACTER_CALLS: Calls =
             Calls { $($field: $character,)* kind: cdev_type };
     };
@@ -299,7 +299,7 @@ calls! {
         else Errno::ENODEV;
 }
 
-/// d_flag: what type of device, and what else is said of it.
+/// d_flag: a device's type, and its flags.
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident: $table:ident, $missing:expr, $mask:expr;)*) => { $(
         $(#[$doc])*
@@ -403,7 +403,7 @@ pub(crate) extern "C" fn bdev_size(d: Dev) -> c_int {
     }
 }
 
-/// Entry of a table for what a driver does not support (nodump, nodiscard, noread, nowrite, …).
+/// The entry of a table for a function that a driver does not have (nodump, nodiscard, noread, nowrite, …).
 #[unsafe(no_mangle)]
 extern "C" fn devenodev() -> c_int {
     Errno::ENODEV.0

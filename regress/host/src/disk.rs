@@ -347,7 +347,7 @@ fn set_parent(dkw: &mut nb::dkwedge_info, name: *const c_char) {
     }
 }
 
-/// disk_ioctl(9): EPASSTHROUGH for what is not a disk's business.
+/// disk_ioctl(9): EPASSTHROUGH for a command that is not for disks.
 ///
 /// # Safety
 ///

@@ -79,7 +79,7 @@ errnos! {
 }
 
 impl Errno {
-    /// What a C function's return value says: 0 is success.
+    /// The result of a C function's return value: 0 is success.
     pub fn check(error: i32) -> Result<(), Errno> {
         if error == 0 { Ok(()) } else { Err(Errno(error)) }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Fault injection: which of the kernel's fallible functions fails, and when.
+//! Fault injection: the kernel's fallible functions that fail, and the calls on which they do.
 //!
 //! A test counts the calls of an operation that succeeds, then repeats it with call 1, 2, 3 …
 //! failing: [`FaultPlan::each_failure`] does both.
@@ -48,7 +48,7 @@ pub enum Site {
     Kthread,
 }
 
-/// Every [`Site`], in the order of their declaration.
+/// All sites, in the order of their declaration.
 pub const SITES: [Site; 16] = [
     Site::Kmem,
     Site::Pool,
@@ -78,11 +78,11 @@ struct SiteState {
 
 /// The one plan of the process; [`crate::Machine::faults`] hands it out.
 pub struct FaultPlan {
-    /// Anything to count or to fail? Read on every fallible call, also on the I/O path.
+    /// `true` if there is anything to count or to fail. Read on every fallible call, also on the I/O path.
     active: AtomicBool,
     exhausted: AtomicBool,
     sites: [SiteState; SITES.len()],
-    /// As `failing`, over the calls of all sites together.
+    /// The calls that fail as in `failing`, counted over all sites together.
     any_failing: AtomicU64,
     any_calls: AtomicU64,
 }
@@ -152,26 +152,26 @@ impl FaultPlan {
         self.active.store(true, Ordering::Relaxed);
     }
 
-    /// As [`FaultPlan::fail`], with an error of the test's choice.
+    /// Has a call fail as [`FaultPlan::fail`] does, with an error of the test's choice.
     pub fn fail_with(&self, site: Site, nth: u64, error: Errno) {
         self.sites[site as usize].error.store(error.0, Ordering::Relaxed);
         self.fail(site, nth);
     }
 
-    /// Every call of the site fails until [`FaultPlan::reset`].
+    /// Has every call of the site fail until [`FaultPlan::reset`].
     pub fn fail_always(&self, site: Site) {
         self.fail(site, u64::MAX);
     }
 
-    /// The `nth` fallible call from now fails, whatever it is.
+    /// Has the `nth` fallible call from now on fail, of any site.
     pub fn fail_any(&self, nth: u64) {
         self.reset();
         self.any_failing.store(nth, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
     }
 
-    /// No memory is left: what may fail fails, except for items that a pool cache holds in
-    /// reserve; what may sleep waits for items to come back, or until memory returns.
+    /// Exhausts the memory, or ends that: a call that may fail fails, except for items that a pool cache holds in
+    /// reserve; a call that may sleep waits for items to come back, or until memory returns.
     pub fn exhaust_memory(&self, exhausted: bool) {
         self.exhausted.store(exhausted, Ordering::SeqCst);
         if !exhausted {

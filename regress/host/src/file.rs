@@ -14,7 +14,7 @@ use crate::proplib::{Reply, request};
 use crate::specfs;
 use crate::strategy::{Io, IoResult, Memory, Request, transfer};
 
-/// How a node is opened.
+/// The flags that a node is opened with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flags(pub c_int);
 
@@ -143,7 +143,7 @@ impl File {
         self.plist_ioctl_bytes(xml.as_bytes())
     }
 
-    /// As [`File::plist_ioctl`], with bytes that may be no property list at all.
+    /// Sends bytes as [`File::plist_ioctl`] does, which may be no property list at all.
     pub fn plist_ioctl_bytes(&self, bytes: &[u8]) -> Result<String, Errno> {
         let mut reference = request(bytes);
         let before = reference.pref_plist;
@@ -227,7 +227,7 @@ impl File {
         })
     }
 
-    /// One I/O through VOP_STRATEGY, as a file system on the block node would do it.
+    /// Does one I/O through VOP_STRATEGY, as a file system on the block node would.
     pub fn strategy(&self, io: &mut Io, request: Request) -> IoResult {
         assert!(self.block, "VOP_STRATEGY is for block nodes");
         // SAFETY: an open block vnode.
@@ -241,8 +241,8 @@ impl File {
         unsafe { io.start_vnode(self.vp, request) };
     }
 
-    /// Reads whole blocks of 512 bytes through VOP_STRATEGY, from `blkno` on, straight into the
-    /// caller's memory: in I/Os of MAXPHYS bytes, all under way at once.
+    /// Reads whole blocks of 512 bytes through VOP_STRATEGY, from `blkno` on, directly into the caller's memory: in
+    /// I/Os of MAXPHYS bytes, all in flight at once.
     ///
     /// # Errors
     ///

@@ -109,7 +109,7 @@ unsafe impl GlobalAlloc for Watched {
     }
 }
 
-/// What dm_shim_frugal calls.
+/// The function that dm_shim_frugal calls.
 #[unsafe(no_mangle)]
 extern "C" fn dm_host_frugal(on: bool) {
     lwp::current().set_frugal(on);

@@ -66,7 +66,7 @@ pub fn disk_stats(wanted: &str) -> Option<(u64, u64, u64, u64, i32, i64)> {
     .find_map(|(name, numbers)| (name == wanted).then_some(numbers))
 }
 
-/// How long ago a disk was attached, in microseconds.
+/// The time since a disk was attached, in microseconds.
 pub fn disk_age(wanted: &str) -> Option<i64> {
     with_all(|s| (name(s), micros(&s.io_attachtime)))
         .into_iter()

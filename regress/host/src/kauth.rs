@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! kauth(9): the hosted process is root or it is not.
+//! kauth(9): the hosted process is root, or is not.
 
 use std::ffi::{c_int, c_void};
 

@@ -37,7 +37,7 @@ static TRACE: AtomicBool = AtomicBool::new(false);
 static MEMORY: Mutex<()> = Mutex::new(());
 static RETURNED: Condvar = Condvar::new();
 
-/// What fresh memory is filled with (0: nothing), and whether each block remembers who asked.
+/// Sets the pattern that fresh memory is filled with (0 for none), and whether each block records its caller.
 pub(crate) fn configure(pattern: u32, trace: bool) {
     PATTERN.store(pattern, Ordering::Relaxed);
     TRACE.store(trace, Ordering::Relaxed);
@@ -62,7 +62,7 @@ pub(crate) fn memory_returned() {
     RETURNED.notify_all();
 }
 
-/// Fills memory that nobody has written yet with the machine's pattern.
+/// Fills memory that was not written yet with the machine's pattern.
 pub(crate) fn fill_fresh(at: *mut u8, size: usize) {
     let pattern = PATTERN.load(Ordering::Relaxed).to_ne_bytes();
     if pattern != [0; 4] {

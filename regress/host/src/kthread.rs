@@ -16,7 +16,7 @@ use crate::fault::{self, Site};
 use crate::lwp;
 use crate::netbsd as nb;
 
-/// How many priorities the scheduler's queues hold each; PRI_BIO is made of it.
+/// The number of priorities in each of the scheduler's queues; PRI_BIO is made of it.
 #[allow(non_upper_case_globals, reason = "the kernel's name")]
 #[unsafe(no_mangle)]
 static schedppq: c_int = 1;
@@ -77,7 +77,7 @@ pub(crate) unsafe fn create(
     }
 }
 
-/// kpause(9), which here lets others run and takes no time of the clock's: under a manual one nobody
+/// kpause(9), which here lets other threads run and takes no time of the clock's: under a manual clock no thread
 /// would end the pause.
 ///
 /// # Safety

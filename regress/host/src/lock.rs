@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The big lock, KERNEL_LOCK(9): recursive, given up by whoever sleeps.
+//! The big lock, KERNEL_LOCK(9): recursive, and released by a thread that sleeps.
 
 use std::ffi::c_int;
 use std::sync::{Condvar, Mutex};
@@ -12,7 +12,7 @@ use crate::lwp::{self, Lwp};
 static OWNER: Mutex<u64> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 
-/// How deep a sleeper held the big lock.
+/// The depth to which a sleeping thread held the big lock.
 #[must_use]
 pub(crate) struct Released(u32);
 

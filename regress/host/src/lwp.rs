@@ -22,7 +22,7 @@ pub const MAXCPUS: usize = 64;
 /// Lwps with a magazine of their own in each pool cache; later ones share.
 pub(crate) const MAXSLOTS: usize = 128;
 
-/// What a thread is doing, which decides what it may call.
+/// The context of a thread, which decides the functions that it may call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Context {
@@ -58,7 +58,7 @@ pub(crate) struct Lwp {
     pub(crate) inside: Cell<u32>,
     /// Depth of the big lock, lock.rs.
     pub(crate) biglock: Cell<u32>,
-    /// How often mutex_enter(9) and its kin were called, for benchmarks.
+    /// The number of calls of mutex_enter(9) and its kin, for benchmarks.
     pub(crate) mutex_entries: Cell<u64>,
     /// The condition variable slept on, or 0 (condvar.rs).
     pub(crate) wchan: AtomicUsize,
@@ -76,7 +76,7 @@ pub(crate) struct SleepState {
     pub(crate) woken: AtomicU32,
 }
 
-/// Set in `nosleep` while in a hard interrupt.
+/// The bit of `nosleep` that is set in a hard interrupt.
 pub(crate) const HARD: u32 = 1 << 31;
 
 /// Added to `nosleep` while the thread holds I/O.
@@ -232,7 +232,7 @@ impl Lwp {
         self.nosleep.get() & (FRUGAL - 1)
     }
 
-    /// Whether the thread holds I/O, so that it may not wait for memory.
+    /// `true` if the thread holds I/O, so that it may not wait for memory.
     #[inline]
     pub(crate) fn is_frugal(&self) -> bool {
         self.nosleep.get() & !HARD >= FRUGAL
@@ -322,7 +322,7 @@ pub fn bind_cpu(index: usize) {
     lwp.cpu.set(&CPUS[index % ncpu.load(Ordering::Relaxed) as usize]);
 }
 
-/// How often this thread has entered a mutex through mutex(9), for benchmarks.
+/// The number of times that this thread has entered a mutex through mutex(9), for benchmarks.
 pub fn mutex_entries() -> u64 {
     current().mutex_entries.get()
 }
@@ -403,13 +403,13 @@ unsafe extern "C" fn cpu_index(ci: *mut nb::cpu_info) -> c_uint {
     unsafe { (*ci.cast::<Cpu>()).index }
 }
 
-/// cpu_intr_p(9): in a hard interrupt?
+/// cpu_intr_p(9): `true` in a hard interrupt.
 #[unsafe(no_mangle)]
 extern "C" fn cpu_intr_p() -> bool {
     current().context() == Context::HardInterrupt
 }
 
-/// cpu_softintr_p(9): in a soft interrupt?
+/// cpu_softintr_p(9): `true` in a soft interrupt.
 #[unsafe(no_mangle)]
 extern "C" fn cpu_softintr_p() -> bool {
     current().context() == Context::SoftInterrupt

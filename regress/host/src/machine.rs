@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A machine: boot, shutdown, and what a test or a tool does with it in between.
+//! A machine: its boot and its shutdown, and the requests of tests and tools in between.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -23,26 +23,26 @@ use crate::{
 };
 use crate::{mutex, pool_cache, proplib, xcall};
 
-/// Where time comes from.
+/// The machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Clock {
-    /// Time passes.
+    /// The system's clock.
     #[default]
     Real,
     /// Time passes when a test says so: [`Machine::advance_ticks`].
     Manual,
 }
 
-/// What kind of machine to boot.
+/// The configuration that a machine is booted with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// CPUs, 1 to 64.
     pub ncpu: usize,
     /// User of the booting thread; 0 is root. See [`Machine::as_user`].
     pub uid: u32,
-    /// Where time comes from.
+    /// The clock.
     pub clock: Clock,
-    /// What fresh kernel memory is filled with, four bytes at a time; 0 for nothing.
+    /// The pattern that fresh kernel memory is filled with, four bytes at a time; 0 for none.
     pub pattern: u32,
     /// Remember who allocated each block of kmem(9), for the leak report. Slow.
     pub trace_memory: bool,
@@ -71,25 +71,25 @@ impl Default for Config {
 }
 
 impl Config {
-    /// As the default, with a manual clock: what most tests want.
+    /// The default with a manual clock, for tests.
     pub fn test() -> Config {
         Config { clock: Clock::Manual, ..Config::default() }
     }
 
-    /// As the default, without filling memory: what a benchmark wants.
+    /// The default without filling memory, for benchmarks.
     pub fn bench() -> Config {
         Config { pattern: 0, ..Config::default() }
     }
 }
 
-/// What pmf(9) asks of devices.
+/// An event that pmf(9) tells devices of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pmf {
     /// The machine goes to sleep.
     Suspend,
-    /// It wakes up.
+    /// The machine wakes up.
     Resume,
-    /// It shuts down.
+    /// The machine shuts down.
     Shutdown,
 }
 
@@ -172,7 +172,7 @@ impl Machine {
         let _ = specfs::add_name("/dev/mapper/control", control);
     }
 
-    /// Shuts the machine down; says what is left over, which should be nothing.
+    /// Shuts the machine down. The answer is a list of leaks, which should be empty.
     pub fn shutdown(mut self) -> Vec<String> {
         self.stop()
     }
@@ -257,13 +257,13 @@ impl Machine {
         components::attach(spec)
     }
 
-    /// What is allocated on a disk at a byte of `dev`, for at most `len` bytes, and whether what is
-    /// discarded there reads as zeros. `None` for what is no attached disk, and beyond its end.
+    /// The allocation of a disk at a byte of `dev`, for at most `len` bytes, and `true` if discarded sectors read as
+    /// zeros. `None` if `dev` is no attached disk, and beyond its end.
     pub fn allocation(&self, dev: Dev, offset: u64, len: u64) -> Option<(Allocation, bool)> {
         components::allocation(dev, offset, len)
     }
 
-    /// Bytes in a sector of an attached disk; `None` for what is none.
+    /// Bytes in a sector of an attached disk; `None` if `dev` is no attached disk.
     pub fn sector_size(&self, dev: Dev) -> Option<u32> {
         components::sector_size(dev)
     }
@@ -294,7 +294,7 @@ impl Machine {
         specfs::remove_name(path)
     }
 
-    /// Every name below a directory, such as `/dev/mapper`, sorted.
+    /// The names below a directory, such as `/dev/mapper`, sorted.
     pub fn names(&self, directory: &str) -> Vec<String> {
         let below = format!("{}/", directory.trim_end_matches('/'));
         specfs::names().into_iter().map(|n| n.0).filter(|n| n.starts_with(&below)).collect()
@@ -331,12 +331,12 @@ impl Machine {
         specfs::set_mounted(dev, mounted)
     }
 
-    /// How often a block device is open, over all its nodes.
+    /// The number of times that a block device is open, over all its nodes.
     pub fn block_opens(&self, dev: Dev) -> u32 {
         specfs::opens(dev, crate::NODEV).0
     }
 
-    /// How often a character device is open, over all its nodes.
+    /// The number of times that a character device is open, over all its nodes.
     pub fn character_opens(&self, dev: Dev) -> u32 {
         specfs::opens(crate::NODEV, dev).1
     }
@@ -403,12 +403,13 @@ impl Machine {
         lwp::syscall(|| autoconf::detach_by_name(name, flags))
     }
 
-    /// config_detach_all: what a shutdown does; the devices that would not detach.
+    /// config_detach_all: detaches devices as a shutdown does. The answer is the names of those that would not
+    /// detach.
     pub fn detach_all_devices(&self, flags: i32) -> Vec<String> {
         lwp::syscall(|| autoconf::detach_all(flags))
     }
 
-    /// pmf(9): the name of the first device that refuses, if one does.
+    /// pmf(9): tells all devices of an event. The error is the name of the first that refuses.
     pub fn pmf(&self, what: Pmf) -> Result<(), String> {
         lwp::syscall(|| match what {
             Pmf::Suspend => autoconf::power(false),
@@ -445,7 +446,7 @@ impl Machine {
         lwp::interrupt(lwp, Errno::EINTR.0)
     }
 
-    /// As [`Machine::interrupt`], for a signal after which the call is restarted (ERESTART).
+    /// Sends a signal as [`Machine::interrupt`] does, after which the call is restarted (ERESTART).
     pub fn interrupt_restart(&self, lwp: LwpId) -> bool {
         lwp::interrupt(lwp, Errno::ERESTART.0)
     }
@@ -457,12 +458,12 @@ impl Machine {
         callout::advance(count);
     }
 
-    /// Everything that the kernel has said, a string a line.
+    /// The kernel's messages, a string a line.
     pub fn console(&self) -> Vec<String> {
         console::lines()
     }
 
-    /// Forgets what the kernel has said.
+    /// Forgets the kernel's messages.
     pub fn clear_console(&self) {
         console::clear();
     }

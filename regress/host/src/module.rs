@@ -37,7 +37,7 @@ impl Module {
     }
 }
 
-/// Every module that is linked in.
+/// All modules that are linked in.
 pub(crate) fn builtin() -> Vec<Module> {
     // SAFETY: returns a static description.
     vec![Module(unsafe { dm_shim_modinfo() })]

@@ -65,7 +65,7 @@ impl Mount {
         Ok(Mount(new))
     }
 
-    /// How often it was suspended.
+    /// The number of times that the file system was suspended.
     pub fn suspensions(&self) -> usize {
         self.0.suspensions.load(Ordering::SeqCst)
     }

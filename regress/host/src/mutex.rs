@@ -82,7 +82,7 @@ fn take(m: *mut nb::kmutex_t, kind: u64, lwp: &Lwp) -> bool {
     taken
 }
 
-/// Leaves a mutex of this kind that the lwp holds and nobody waits for.
+/// Leaves a mutex of this kind that the lwp holds, unless another lwp waits for it. `true` if it was left.
 #[inline(always)]
 fn leave(m: *mut nb::kmutex_t, kind: u64, lwp: &Lwp) -> bool {
     let (done, failed) = (Ordering::Release, Ordering::Relaxed);

@@ -29,7 +29,7 @@ struct State {
     running: usize,
     failed: bool,
     error: c_int,
-    /// Where the failure with the lowest position left off.
+    /// The offset of the failure with the lowest position.
     end: i64,
     /// Bytes not transferred, for devices that are no disks.
     resid: usize,
@@ -168,7 +168,7 @@ unsafe extern "C" fn physio(
     error
 }
 
-/// What uvm_vslock says: is the process's memory there? Each page is asked for.
+/// `true` if the process's memory is there, as uvm_vslock finds out: each page is touched by a system call.
 fn accessible(at: *mut c_void, len: usize, write: bool) -> bool {
     let mut byte = 0u8;
     let mut address = at as usize;

@@ -26,7 +26,7 @@ use crate::kmem;
 use crate::lwp::{self, MAXSLOTS};
 use crate::netbsd as nb;
 
-/// DM_HOST_POOLS.
+/// `false` if the environment variable DM_HOST_POOLS is `none`: pools keep no items then.
 static KEEPS: LazyLock<bool> =
     LazyLock::new(|| std::env::var_os("DM_HOST_POOLS").is_none_or(|value| value != "none"));
 
@@ -40,7 +40,7 @@ struct PoolCache {
     name: String,
     size: usize,
     align: usize,
-    /// From the start of the memory to the item.
+    /// Bytes from the start of the memory to the item.
     offset: usize,
     ctor: Option<Ctor>,
     dtor: Option<Dtor>,
@@ -71,7 +71,7 @@ struct Rounds {
     items: [*mut u8; ROUNDS],
 }
 
-/// In front of each item.
+/// The header in front of each item.
 struct Header {
     pool: AtomicPtr<PoolCache>,
     state: AtomicU32,
@@ -511,7 +511,7 @@ pub(crate) fn internal(name: &CStr, size: usize) -> nb::pool_cache_t {
     pc
 }
 
-/// Destroys it; the number of items that are out, if there are any.
+/// Destroys a pool cache. The answer is the number of items that are out, if there are any.
 pub(crate) fn internal_destroy(pc: nb::pool_cache_t) -> Option<i64> {
     let out = pool(pc).out();
     if out != 0 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Reasons for clients that do not ask for them: the key `reasons` is put into their requests, and
-//! what the driver replies becomes an error and words.
+//! Reasons for clients that do not ask for them: the key `reasons` is added to their requests, and the driver's reply
+//! becomes an error and words.
 
 use crate::errno::Errno;
 
@@ -28,7 +28,7 @@ pub fn ask(xml: &str, send: impl FnOnce(&str) -> Result<String, Errno>) -> Said<
     }
 }
 
-/// What can be said of a call that failed without a reply.
+/// The error and the words for a call that failed without a reply.
 fn bare(errno: Errno, xml: &str) -> (Errno, String) {
     let why = match errno {
         Errno::E2BIG => format!(

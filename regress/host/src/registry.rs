@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Addresses of things that must be destroyed, so that what is left over at shutdown can be named.
+//! Addresses of objects that must be destroyed, so that shutdown can name the ones that are left.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,7 +15,7 @@ pub(crate) struct Registry<T> {
 
 type Shard<T> = Option<HashMap<usize, T, BuildHasherDefault<AddressHasher>>>;
 
-/// Spreads addresses; nobody chooses ours.
+/// A hasher of addresses, which no adversary chooses.
 #[derive(Default)]
 pub(crate) struct AddressHasher(u64);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Low-level I/O with a buffer of one's own: what a file system does to a disk.
+//! Low-level I/O with the caller's own buffer, as a file system does it.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -14,7 +14,7 @@ use crate::lwp;
 use crate::mutex;
 use crate::netbsd as nb;
 
-/// How an I/O ended: `b_error` and `b_resid`.
+/// The result of an I/O: `b_error` and `b_resid`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IoResult {
     /// The error, if there was one.
@@ -26,7 +26,7 @@ pub struct IoResult {
 }
 
 impl IoResult {
-    /// Everything asked for was transferred, without error?
+    /// `true` if all `len` bytes were transferred, without error.
     pub fn is_complete(&self, len: usize) -> bool {
         self.error.is_none() && self.resid == 0 && self.count == len
     }
@@ -40,14 +40,14 @@ impl IoResult {
     }
 }
 
-/// What to transfer: an I/O's place, direction and flags.
+/// A transfer that is asked for: the place, direction and flags of an I/O.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// First block, in units of DEV_BSIZE (512 bytes).
     pub blkno: i64,
     /// B_READ or a write.
     pub read: bool,
-    /// More of `b_flags`, such as `netbsd::B_MEDIA_FUA`.
+    /// Further flags of `b_flags`, such as `netbsd::B_MEDIA_FUA`.
     pub flags: u32,
     /// `b_prio`: 0, 1 (normal) or 2 (time-critical).
     pub prio: i32,
@@ -64,12 +64,12 @@ impl Request {
         Request { blkno, read: false, flags: 0, prio: 1 }
     }
 
-    /// With more flags.
+    /// The request with further flags.
     pub fn flags(self, flags: u32) -> Request {
         Request { flags, ..self }
     }
 
-    /// With a priority.
+    /// The request with a priority.
     pub fn prio(self, prio: i32) -> Request {
         Request { prio, ..self }
     }
@@ -80,15 +80,14 @@ const MAXPHYS: usize = nb::MAXPHYS as usize;
 
 /// Memory that a transfer reads into, or writes from.
 pub(crate) enum Memory<'a> {
-    /// A read's.
+    /// The memory that a read fills.
     Into(&'a mut [u8]),
-    /// A write's.
+    /// The data of a write.
     From(&'a [u8]),
 }
 
-/// Transfers memory of the caller's in buffers of MAXPHYS bytes at most, all under way at once, and
-/// waits for them. The error is that of the first buffer that has one, or EIO for one that
-/// transferred less than all.
+/// Transfers the caller's memory in buffers of MAXPHYS bytes at most, all in flight at once, and waits for them. The
+/// error is that of the first buffer that has one, or EIO for a buffer that was transferred in part.
 ///
 /// `send` sends a buffer to its driver.
 pub(crate) fn transfer(
@@ -234,7 +233,7 @@ impl Io {
         Io { inner, data: data.into_boxed_slice(), busy: false }
     }
 
-    /// The data: what was read, or what is written.
+    /// The data that were read, or that are written.
     pub fn data(&self) -> &[u8] {
         assert!(!self.busy, "the I/O is under way");
         &self.data
@@ -269,7 +268,7 @@ impl Io {
         unsafe { self.inner.prepare(dev, request, data, len) };
     }
 
-    /// Is the I/O still under way?
+    /// `true` while the I/O is in flight.
     pub fn is_busy(&self) -> bool {
         let bp = self.inner.buf.get();
         if !self.busy {

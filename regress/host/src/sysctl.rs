@@ -41,7 +41,7 @@ unsafe impl Send for Tree {}
 
 static TREE: Mutex<Tree> = Mutex::new(Tree { entries: Vec::new(), next: 1000 });
 
-/// What a sysctllog points to: the numbers of the nodes it created, in order.
+/// A sysctllog: the numbers of the nodes that it created, in order.
 struct Log(Vec<c_int>);
 
 const TOP: [(&str, c_int); 5] = [("kern", 1), ("vm", 2), ("vfs", 3), ("hw", 6), ("machdep", 7)];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How `dm-host ctl` and a served machine talk: frames on a Unix stream socket.
+//! The protocol between `dm-host ctl` and a served machine: frames on a Unix stream socket.
 //!
 //! A frame is a header of 16 bytes and a body. All numbers are big-endian.
 //!
@@ -33,7 +33,7 @@ const HEADER: usize = 16;
 const REQUEST: [u8; 4] = *b"dmhQ";
 const REPLY: [u8; 4] = *b"dmhR";
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub enum Kind {
@@ -44,30 +44,29 @@ pub enum Kind {
     /// The attached disks: no body; the answer has a line for each, its words separated by tabs:
     /// name, major:minor, sectors of 512 bytes, bytes in a sector, `rw` or `ro`, path.
     Disks = 3,
-    /// The end: no body; the answer comes before the machine goes.
+    /// Shut down: no body; the answer comes before the machine goes.
     Shutdown = 4,
-    /// What the devices have done: no body; the answer has a line for each, its words separated
-    /// by tabs: minor, reads, bytes read, writes, bytes written, I/Os that are not complete,
-    /// microseconds in which there were some, and microseconds since the device's creation.
+    /// Tell the devices' statistics: no body. The answer has a line for each device, its words separated by tabs:
+    /// minor, reads, bytes read, writes, bytes written, I/Os that are not complete, microseconds in which there were
+    /// some, and microseconds since the device's creation.
     Statistics = 5,
-    /// What is to be undone should this connection end: the body is a property list as for
-    /// [`Kind::Ioctl`], to be sent then. It takes the place of the one before, and an empty body
-    /// undoes nothing. Unless the request before was done, the answer is ECANCELED, and what was
-    /// to be undone stays as it was: so the two may be sent together.
+    /// Send a request when this connection ends: the body is a property list as for [`Kind::Ioctl`]. It replaces the
+    /// one before, and an empty body undoes nothing. Unless the request before succeeded, the answer is ECANCELED,
+    /// and the property list stays as it was: so the two requests may be sent together.
     AtEnd = 6,
     /// An ioctl of Linux's: the body is its number, four bytes big-endian, and `struct dm_ioctl`
     /// with all its data; the answer is the structure and its data again. The errno of the reply
     /// is Linux's. `dm-host linux` answers it.
     Linux = 16,
-    /// From now on a frame of [`EVENT`] comes through the connection when something has happened
-    /// after a DM_DEV_ARM_POLL on it; no body, and no answer but those.
+    /// Send a frame of [`EVENT`] through the connection, from now on, when an event has followed a DM_DEV_ARM_POLL on
+    /// it; no body, and no answer but those frames.
     LinuxEvents = 17,
 }
 
-/// Bytes of the body of a [`Kind::Linux`] request: what the kernel takes for a table, and more.
+/// Bytes of the body of a [`Kind::Linux`] request: the most that the kernel takes for a table, and more.
 pub const MAX_LINUX: usize = 32 << 20;
 
-/// The kind in the header of a reply that nobody asked for: see [`Kind::LinuxEvents`].
+/// The kind in the header of a reply without a request: see [`Kind::LinuxEvents`].
 pub const EVENT: u16 = 1;
 
 impl Kind {
@@ -86,7 +85,7 @@ impl Kind {
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// What it asks for.
+    /// The kind of the request.
     pub kind: Kind,
     /// The rest, by kind.
     pub body: Vec<u8>,
@@ -138,7 +137,7 @@ struct Header {
 }
 
 impl Request {
-    /// Sends it.
+    /// Sends the request.
     ///
     /// # Errors
     /// [`WireError::Malformed`] for a body that is too large, or those of the connection.
@@ -149,7 +148,7 @@ impl Request {
         write(to, REQUEST, self.kind as u16, 0, &self.body)
     }
 
-    /// Receives one.
+    /// Receives a request.
     ///
     /// # Errors
     /// [`WireError`]; nothing larger than [`MAX_REQUEST`] is ever kept.
@@ -168,7 +167,7 @@ impl Request {
 }
 
 impl Reply {
-    /// Sends it. A body that is too large becomes E2BIG.
+    /// Sends the reply. A body that is too large becomes E2BIG.
     ///
     /// # Errors
     /// Those of the connection.
@@ -187,7 +186,7 @@ impl Reply {
         write(to, REPLY, EVENT, 0, b"")
     }
 
-    /// Receives one.
+    /// Receives a reply.
     ///
     /// # Errors
     /// [`WireError`]; nothing larger than [`MAX_REPLY`] is ever kept.

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// What a log begins with.
+/// The magic number at the start of a log.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 
 /// The one version there is.
@@ -36,7 +36,7 @@ const CHUNK: u64 = 256 << 10;
 pub struct Flags(pub u64);
 
 impl Flags {
-    /// A flush: what was logged before it survives.
+    /// A flush: earlier entries are durable.
     pub const FLUSH: Flags = Flags(1);
     /// A write that survives by itself.
     pub const FUA: Flags = Flags(2);
@@ -69,17 +69,17 @@ impl Flags {
 /// An entry of a log. Places are in bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its number, from 1.
+    /// The number of the entry, from 1.
     pub number: u64,
     /// The first byte of the device that was written.
     pub start: u64,
-    /// How many were written or discarded.
+    /// The number of bytes that were written or discarded.
     pub length: u64,
-    /// What it is.
+    /// The kind of the entry.
     pub flags: Flags,
     /// A mark's text; empty for all others.
     pub text: Vec<u8>,
-    /// Where its data begin in the log.
+    /// The byte of the log where the entry's data begin.
     data: u64,
 }
 
@@ -104,9 +104,9 @@ impl Entry {
 /// Why a log cannot be read, or copied from.
 #[derive(Debug)]
 pub enum Wrong {
-    /// The file cannot be read, or whoever wanted the data could not take them.
+    /// The file cannot be read, or the receiver of the data failed.
     Io(io::Error),
-    /// It is not as a log is.
+    /// The log is malformed.
     Form(String),
 }
 
@@ -135,13 +135,13 @@ pub struct Log<F> {
     /// Bytes in a sector of the log.
     sector: u64,
     entries: u64,
-    /// How many entries have been read.
+    /// The number of entries that have been read.
     read: u64,
-    /// Where the next one is.
+    /// The byte where the next entry begins.
     at: u64,
 }
 
-/// The number at a place, of up to 8 bytes; all callers' places are in what they have read.
+/// The number at a place, of up to 8 bytes. The place lies in the bytes that the caller has read.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     let found = bytes.get(at..).unwrap_or_default();
@@ -181,7 +181,7 @@ impl<F: Read + Seek> Log<F> {
         Ok(Log { file, bytes, sector, entries, read: 0, at: sector })
     }
 
-    /// How many entries it counts.
+    /// The number of entries that the log counts.
     pub fn entries(&self) -> u64 {
         self.entries
     }

@@ -12,7 +12,7 @@ use crate::lwp;
 
 static BARRIERS: AtomicU64 = AtomicU64::new(0);
 
-/// How often a driver has waited for the other CPUs.
+/// The number of times that a driver has waited for the other CPUs.
 pub(crate) fn barriers() -> u64 {
     BARRIERS.load(Ordering::SeqCst)
 }

@@ -16,7 +16,7 @@ use super::{Bed, median};
 const BYTES: usize = 64 * 1024;
 const SECTORS: u64 = 32 * 1024;
 
-/// Requests of a short round: some two milliseconds, so that whatever else the machine does meets the cipher and the
+/// Requests of a short round: some two milliseconds, so that other load on the machine meets the cipher and the
 /// device alike.
 const SHORT: u64 = 32;
 const SHORT_ROUNDS: u64 = 400;
@@ -98,8 +98,8 @@ impl Alone {
     }
 }
 
-/// Prints it: for one thread the median of what short rounds give, each of the cipher, of the device, and of its
-/// disk; for two the best of long rounds beside the best of one's, which take turns.
+/// Prints the figures of crypt. For one thread they are the medians of short rounds of the cipher, of the device, and
+/// of its disk; for two the best of long rounds beside the best of one's, by turns.
 pub fn measure() {
     let bed = Bed::on(DiskSpec::memory("wd0", SECTORS));
     let key: String = (0..64).map(|n| format!("{n:02x}")).collect();

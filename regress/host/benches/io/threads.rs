@@ -16,7 +16,7 @@ const THREADS: [usize; 3] = [1, 2, 4];
 /// Devices, and components: no fewer than threads.
 const DEVICES: usize = 4;
 
-/// Reads of a round, of all its threads together: some milliseconds, so that whatever else the machine does meets the
+/// Reads of a round, by all its threads together: some milliseconds, so that other load on the machine meets the
 /// component and the devices alike.
 const READS: usize = 80_000;
 const ROUNDS: usize = 21;
@@ -80,9 +80,9 @@ impl Devices {
         Devices { components, on_one, on_each }
     }
 
-    /// A line of the table: the component's rate and the shares of it that one device and all on it give; the rate of
-    /// a component for each thread, and the share of it that a device on each gives. They take turns, and who is first
-    /// changes from round to round.
+    /// The figures of a line of the table: the component's rate, and the shares of it that one device and all on it
+    /// give; the rate of a component for each thread, and the share of it that a device on each gives. The
+    /// measurements take turns, and the first changes from round to round.
     fn line(&self, machine: &Machine, threads: usize) -> [f64; 5] {
         let subjects: [&dyn Fn(usize) -> Vec<Dev>; 5] = [
             &|_| vec![self.components[0]],

@@ -33,7 +33,7 @@ pub enum Way {
     Decrypt,
 }
 
-/// Something that turns blocks into others in place.
+/// A cipher's function on blocks, in place.
 type Blocks<'a> = &'a dyn Fn(&mut [Block]);
 
 /// Calls `then` with the block function of a key.

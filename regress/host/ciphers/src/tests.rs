@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Published vectors.
+//! Published vectors of the ciphers.
 
 use sha2::{Digest, Sha256};
 

@@ -22,8 +22,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The number of runs of each row on each server.
 const ROUNDS: usize = 9;
 
-/// A row: its name, the command, bytes of a request, requests under way on a
-/// connection, connections, and bytes altogether.
+/// A row of the table: its name, the command, bytes of a request, requests in flight on a connection, connections,
+/// and bytes altogether.
 struct Row(&'static str, u16, u32, usize, usize, u64);
 
 const KIB: u32 = 1 << 10;
@@ -167,7 +167,7 @@ fn cpu(pid: &str) -> Result<Duration> {
     Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
 }
 
-/// One run of a row: seconds, and the server's seconds of processor.
+/// Runs a row once. The answer is the seconds, and the server's seconds of processor time.
 fn run(row: &Row, uri: &Uri, pid: &str) -> Result<(f64, f64)> {
     let Row(_, _, _, _, connections, bytes) = *row;
     let mut clients = (0..connections).map(|_| Client::connect(uri)).collect::<Result<Vec<_>>>()?;

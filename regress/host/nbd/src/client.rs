@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The client: uses an export of somebody's server as a disk.
+//! The client: uses an export of another server as a disk.
 //!
 //! Requests are sent as they come and answered in the server's order, by a thread that receives.
 //! Nothing waits for ever: a request that is not answered in time, or whose connection is lost, is
@@ -28,9 +28,9 @@ pub const PAUSE: Duration = Duration::from_secs(1);
 /// The time limits of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// To connect and to agree on terms.
+    /// The time to connect and to agree on terms.
     pub connect: Duration,
-    /// From a request to its answer.
+    /// The time from a request to its answer.
     pub answer: Duration,
 }
 
@@ -56,7 +56,7 @@ impl std::error::Error for ClientError {}
 /// An export's size and abilities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Export {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// Transmission flags, `proto::can::*`.
     pub flags: u16,
@@ -83,32 +83,32 @@ impl Export {
 /// An operation that a server is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
-    /// `proto::command::*`
+    /// The command, one of `proto::command`.
     pub kind: u16,
-    /// Flags, `proto::command::*`.
+    /// The command's flags, of `proto::command`.
     pub flags: u16,
-    /// First byte.
+    /// The first byte.
     pub offset: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u32,
     /// The data of a write.
     pub payload: Vec<u8>,
 }
 
 impl Operation {
-    /// A read.
+    /// A read of `length` bytes.
     pub fn read(offset: u64, length: u32) -> Operation {
         Operation { kind: command::READ, flags: 0, offset, length, payload: Vec::new() }
     }
 
-    /// A write.
+    /// A write of `payload`.
     pub fn write(offset: u64, payload: Vec<u8>, fua: bool) -> Operation {
         let flags = if fua { command::FUA } else { 0 };
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         Operation { kind: command::WRITE, flags, offset, length, payload }
     }
 
-    /// Another command, without payload.
+    /// A command without payload.
     pub fn plain(kind: u16, flags: u16, offset: u64, length: u32) -> Operation {
         Operation { kind, flags, offset, length, payload: Vec::new() }
     }
@@ -116,14 +116,14 @@ impl Operation {
 
 /// The receiver of an operation's outcome.
 pub trait Outcome: Send {
-    /// Some of what a read reads: `at` bytes from its beginning. Comes at most once for each byte
-    /// of one attempt.
+    /// Receives a part of a read's data, `at` bytes from the read's beginning. Each byte comes at most once in one
+    /// attempt.
     fn data(&mut self, at: usize, bytes: &[u8]);
 
-    /// Some of what block status tells: length in bytes and `proto::state` of each extent.
+    /// Receives a part of the answer to a block status request: length in bytes and `proto::state` of each extent.
     fn extents(&mut self, _extents: &[(u32, u32)]) {}
 
-    /// The end; comes once.
+    /// Receives the end of the operation; called once.
     fn done(self: Box<Self>, result: Result<(), Error>);
 }
 
@@ -131,7 +131,7 @@ struct Pending {
     operation: Arc<Operation>,
     outcome: Box<dyn Outcome>,
     deadline: Instant,
-    /// It has been sent over a connection that is gone.
+    /// `true` if the operation was sent over a connection that is gone.
     tried: bool,
     /// Bytes of a read that have come.
     got: u64,
@@ -223,8 +223,8 @@ impl Client {
         self.wait_for(operation).0
     }
 
-    /// Asks what is allocated, at most from `offset` to its end: length in bytes and
-    /// `proto::state` of each extent.
+    /// The allocation of the export, at most from `offset` to its end: length in bytes and `proto::state` of each
+    /// extent.
     ///
     /// # Errors
     /// As [`Client::call`].
@@ -234,7 +234,7 @@ impl Client {
         result.map(|()| extents)
     }
 
-    /// Reads.
+    /// Reads `length` bytes from byte `offset` on.
     ///
     /// # Errors
     /// As [`Client::call`].
@@ -260,7 +260,7 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Ends the connection; what is under way ends with an error.
+    /// Ends the connection. Operations in flight end with an error.
     fn drop(&mut self) {
         let (socket, thread) = {
             let mut state = self.shared.state();
@@ -447,8 +447,8 @@ impl Shared {
         fail(all.into_values(), Error::Io);
     }
 
-    /// Connects again, and lets a thread send what is pending. `None` when that fails, or when the
-    /// export is not what it was.
+    /// Connects anew, and lets a thread send the pending operations. `None` when that fails, or when the export has
+    /// changed.
     fn reconnect(self: &Arc<Self>) -> Option<Arc<Socket>> {
         let (socket, export) = hello::connect(&self.uri, self.limits.connect).ok()?;
         if export != self.export {
@@ -608,7 +608,7 @@ impl Shared {
         Some(())
     }
 
-    /// Receives some of what a read reads.
+    /// Receives a part of a read's data.
     fn data(&self, socket: &Socket, pending: &mut Pending, at: u64, length: usize) -> Option<()> {
         pending.check(at, length as u64)?;
         let mut at = usize::try_from(at).ok()?;
@@ -654,7 +654,7 @@ impl Shared {
 }
 
 impl Pending {
-    /// Checks that data lie in what was asked for, and have not all come before.
+    /// Checks that data lie in the range that was asked for, and have not all come before.
     fn check(&mut self, at: u64, length: u64) -> Option<()> {
         let asked = u64::from(self.operation.length);
         self.got = self.got.checked_add(length)?;

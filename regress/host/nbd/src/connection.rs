@@ -13,13 +13,13 @@ use crate::reader::Reader;
 use crate::server::{Device, Exports, Threads};
 use crate::socket::Socket;
 
-/// Threads of a connection, and so requests that it has under way.
+/// Threads of a connection, and so its most requests in flight.
 pub const WORKERS: usize = 16;
 
 /// Bytes of replies that are kept at most.
 const KEPT: usize = 1024;
 
-/// What a connection's threads share.
+/// The state that a connection's threads share.
 pub(crate) struct Connection<D> {
     pub(crate) device: D,
     pub(crate) terms: Terms,
@@ -30,13 +30,13 @@ pub(crate) struct Connection<D> {
     /// Held by the one request that uses a large buffer.
     pub(crate) large: Mutex<()>,
     state: Mutex<State>,
-    /// There is a place to be taken, or the end.
+    /// Woken when the place as the reader is free, and at the end.
     wake: Condvar,
     threads: Arc<Threads>,
 }
 
 struct State {
-    /// The place as the reader, while nobody has it.
+    /// The place as the reader, while no thread has it.
     place: Option<Box<Reader>>,
     ended: bool,
     workers: usize,
@@ -124,7 +124,7 @@ impl<D: Device> Connection<D> {
         }
     }
 
-    /// Nothing more is read. Replies that are under way are still sent.
+    /// Stops reading. Replies in flight are still sent.
     pub(crate) fn end(&self) {
         self.state().ended = true;
         self.wake.notify_all();
@@ -174,7 +174,7 @@ impl<D: Device> Connection<D> {
         }
     }
 
-    /// Sends what was kept. Whoever sends meanwhile does it.
+    /// Sends the replies that were kept. A thread that sends meanwhile does it in the caller's place.
     fn send_kept(&self) {
         let Ok(mut kept) = self.sending.try_lock() else { return };
         if !kept.is_empty() {

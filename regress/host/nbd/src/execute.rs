@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Carrying out a request: what has been taken apart in `proto` is done here.
+//! Execution of requests that `proto` has parsed.
 
 use std::io;
 
@@ -24,7 +24,7 @@ const EXTENTS: usize = 1024;
 pub(crate) struct Buffer(Vec<u8>);
 
 impl Buffer {
-    /// So many bytes, with whatever is in them.
+    /// A buffer of `count` bytes of any content.
     fn bytes(&mut self, count: usize) -> &mut [u8] {
         if self.0.len() < count {
             self.0.resize(count, 0);
@@ -46,20 +46,20 @@ pub(crate) struct Job {
     offset: u64,
     length: u32,
     what: What,
-    /// Another request is there already: short replies go together.
+    /// `true` if another request has arrived already: short replies are then sent together.
     more: bool,
 }
 
 enum What {
-    /// Nothing but to tell how it went.
+    /// The result, without data.
     Told(Result<(), Error>),
     /// A write, of which so many bytes at the end are in the buffer.
     Rest(usize, bool),
     Other(Command),
 }
 
-/// Checks a request, as its reader, and receives what belongs to it. Gives back the place as the
-/// reader and what is to be done; neither, when the connection ends.
+/// Checks a request, as its reader, and receives its payload. The answer is the place as the reader and the request
+/// that is to be executed; neither, when the connection ends.
 pub(crate) fn execute<D: Device>(
     connection: &Connection<D>,
     mut reader: Box<Reader>,
@@ -257,7 +257,7 @@ impl Job {
         connection.send(&head, bytes)
     }
 
-    /// What is allocated.
+    /// Answers a block status request.
     fn status<D: Device>(&self, connection: &Connection<D>, one: bool) -> io::Result<()> {
         about_to_block();
         let count = if one { 1 } else { EXTENTS };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The server's side of the handshake: what is agreed on before the first request.
+//! The server's side of the handshake: the terms that are agreed on before the first request.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::proto::{
 use crate::server::{Description, Exports, Refusal};
 use crate::socket::Socket;
 
-/// How long a client may take for the next step of the handshake.
+/// The most time that a client may take for the next step of the handshake.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Options that a client may send; after so many it is no client.
@@ -29,7 +29,7 @@ pub fn flags(description: &Description, structured: bool) -> u16 {
     flags | if structured { can::DF } else { 0 }
 }
 
-/// What has been agreed on so far.
+/// The terms that have been agreed on so far.
 #[derive(Default)]
 struct Agreed {
     no_zeroes: bool,
@@ -38,7 +38,7 @@ struct Agreed {
     meta: Option<String>,
 }
 
-/// Haggles; gives back the export that the client chose, or nothing for a client that goes.
+/// Does the handshake. The answer is the export that the client chose; `None` for a client that goes.
 ///
 /// # Errors
 /// Those of the socket.
@@ -197,7 +197,7 @@ fn refuse(refusal: &Refusal, say: impl Fn(u32, &[u8]) -> io::Result<()>) -> io::
     say(kind, refusal.text.as_bytes())
 }
 
-/// Everything about an export, asked for or not, and that this is all.
+/// Sends all replies about an export, asked for or not, and the acknowledgement.
 fn tell(
     socket: &Socket,
     number: u32,

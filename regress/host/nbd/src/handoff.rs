@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Who reads a connection's next request.
+//! The place as the reader: the right to read a connection's next request, handed from thread to thread.
 //!
 //! A connection is served by one thread as long as nothing makes it wait: it reads a request,
 //! carries it out and answers it, with no other thread to be woken. Where it is about to wait (for
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::reader::Reader;
 
-/// Where a place as the reader can be handed to.
+/// A pool of threads that the place as the reader can be handed to.
 pub(crate) trait Successors {
     /// Lets another thread read on.
     fn take_over(self: Arc<Self>, reader: Box<Reader>);
@@ -39,7 +39,7 @@ pub fn about_to_block() {
     });
 }
 
-/// `true` in a thread that would hand its place on: whoever has a way not to wait should try it.
+/// `true` in a thread that would hand its place on. A caller that can avoid a wait should do so then.
 #[inline]
 pub fn is_reader() -> bool {
     PLACE.with(|place| place.try_borrow().is_ok_and(|place| place.is_some()))

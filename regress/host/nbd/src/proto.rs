@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The protocol's messages: numbers, and functions from bytes to meanings and back. Nothing here
-//! waits, allocates more than a message's own size, or believes what a peer says.
+//! The protocol's messages: their numbers, and functions that parse and encode them. Nothing here waits, allocates
+//! more than a message's own size, or believes what a peer says.
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +41,7 @@ pub const MAX_REQUEST: u32 = 32 << 20;
 pub mod handshake {
     /// Fixed newstyle, both ways.
     pub const FIXED_NEWSTYLE: u16 = 1;
-    /// No 124 zeroes after NBD_OPT_EXPORT_NAME, both ways.
+    /// After NBD_OPT_EXPORT_NAME no 124 zeroes follow; agreed on by both sides.
     pub const NO_ZEROES: u16 = 2;
 }
 
@@ -79,7 +79,7 @@ pub mod option_reply {
     }
 }
 
-/// What NBD_OPT_INFO and NBD_OPT_GO tell.
+/// The kinds of information in replies to NBD_OPT_INFO and NBD_OPT_GO.
 pub mod info {
     #![allow(missing_docs, reason = "the names are the protocol's own")]
     pub const EXPORT: u16 = 0;
@@ -87,7 +87,7 @@ pub mod info {
     pub const BLOCK_SIZE: u16 = 3;
 }
 
-/// Transmission flags: what an export can do.
+/// Transmission flags: the commands that an export can do.
 pub mod can {
     #![allow(missing_docs, reason = "the names are the protocol's own")]
     pub const HAS_FLAGS: u16 = 1;
@@ -139,11 +139,11 @@ pub mod chunk {
     }
 }
 
-/// What is known of a range, in the context [`BASE_ALLOCATION`].
+/// The state of a range, in the context [`BASE_ALLOCATION`].
 pub mod state {
-    /// Nothing is allocated for it.
+    /// The range is not allocated.
     pub const HOLE: u32 = 1;
-    /// It reads as zeroes.
+    /// The range reads as zeroes.
     pub const ZERO: u32 = 2;
 }
 
@@ -160,22 +160,22 @@ pub enum Error {
     Perm = 1,
     /// Reading or writing failed.
     Io = 5,
-    /// There is no memory.
+    /// Memory is short.
     NoMem = 12,
     /// The request makes no sense.
     Inval = 22,
-    /// There is no room, or a write begins or ends beyond the device.
+    /// There is no space left, or a write begins or ends beyond the device.
     NoSpc = 28,
     /// The answer would be too large for one chunk.
     Overflow = 75,
-    /// It cannot be done, or not fast.
+    /// The command is not supported, or cannot be done fast.
     NotSup = 95,
     /// The server is ending.
     Shutdown = 108,
 }
 
 impl Error {
-    /// The error of a number; what is not known is [`Error::Io`].
+    /// The error of a number; an unknown number is [`Error::Io`].
     pub fn from_number(number: u32) -> Error {
         use Error::{Inval, Io, NoMem, NoSpc, NotSup, Overflow, Perm, Shutdown};
         let all = [Perm, Io, NoMem, Inval, NoSpc, Overflow, NotSup, Shutdown];
@@ -228,16 +228,16 @@ pub fn parse_option_header(header: &[u8; OPTION]) -> Option<(u32, u32)> {
     Some((fields.u32()?, fields.u32()?))
 }
 
-/// What a client asks for before it uses an export.
+/// A client's option, sent before it uses an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientOption {
-    /// NBD_OPT_EXPORT_NAME: this export, without another word.
+    /// NBD_OPT_EXPORT_NAME: use this export, without negotiation.
     ExportName(String),
     /// NBD_OPT_ABORT
     Abort,
     /// NBD_OPT_LIST
     List,
-    /// NBD_OPT_INFO: the export, and what to tell of it.
+    /// NBD_OPT_INFO: the export, and the information that is asked for.
     Info(String, Vec<u16>),
     /// NBD_OPT_GO: as `Info`, and then to use it.
     Go(String, Vec<u16>),
@@ -249,7 +249,7 @@ pub enum ClientOption {
     SetMeta(String, Vec<String>),
     /// An option that this server does not have.
     Unknown,
-    /// One that it has, with data that make no sense.
+    /// A known option, with malformed data.
     Malformed,
 }
 
@@ -275,8 +275,8 @@ impl ClientOption {
         parsed.unwrap_or(ClientOption::Malformed)
     }
 
-    /// Its number and its data, as a client sends them. Those of [`ClientOption::Unknown`] and
-    /// [`ClientOption::Malformed`] are an abort's.
+    /// The option's number and its data, as a client sends them. [`ClientOption::Unknown`] and
+    /// [`ClientOption::Malformed`] give those of an abort.
     pub fn encode(&self) -> (u32, Vec<u8>) {
         let named = |name: &str| {
             let mut data = (name.len() as u32).to_be_bytes().to_vec();
@@ -332,15 +332,15 @@ fn parse_meta(data: &[u8]) -> Option<(String, Vec<String>)> {
 /// A request, as it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RawRequest {
-    /// Flags, `command::*`.
+    /// The command's flags, of `proto::command`.
     pub flags: u16,
     /// The command's number, `command::*`.
     pub kind: u16,
     /// The client's name for the request.
     pub cookie: u64,
-    /// First byte.
+    /// The first byte.
     pub offset: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u32,
 }
 
@@ -376,7 +376,7 @@ impl RawRequest {
     }
 }
 
-/// What a connection has agreed on, which decides what a request may be.
+/// The terms of a connection, which decide what a request may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Terms {
     /// Bytes of the device.
@@ -389,26 +389,26 @@ pub struct Terms {
     pub block_status: bool,
 }
 
-/// What is to be done, checked: the range lies in the device.
+/// A checked request: its range lies in the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the flags are the protocol's own")]
 pub enum Command {
-    /// Reads; `df`: in one piece.
+    /// Read; with `df` in one piece.
     Read { df: bool },
     /// Writes the payload.
     Write { fua: bool },
     /// Says that the client goes.
     Disconnect,
-    /// Brings to the medium what has been written.
+    /// Bring all that was written to the medium.
     Flush,
     /// Says that the range need not be kept.
     Trim { fua: bool },
     /// Says that the range will be read.
     Cache,
-    /// Writes zeroes; unless `no_hole`, by punching a hole where that gives zeroes. `fast`: only if
-    /// that is faster than writing them.
+    /// Write zeroes; unless `no_hole`, by punching a hole where that gives zeroes. With `fast` only if that is faster
+    /// than writing them.
     WriteZeroes { fua: bool, no_hole: bool, fast: bool },
-    /// Asks what is allocated; `one`: of one extent only.
+    /// Tell what is allocated; with `one` of one extent only.
     BlockStatus { one: bool },
 }
 
@@ -492,7 +492,7 @@ pub fn chunk_header(cookie: u64, kind: u16, flags: u16, length: u32) -> [u8; CHU
 pub struct ChunkHeader {
     /// `chunk::DONE` for the last of a reply.
     pub flags: u16,
-    /// `chunk::*`
+    /// The chunk's type, one of `chunk`.
     pub kind: u16,
     /// The request's name.
     pub cookie: u64,
@@ -542,19 +542,19 @@ pub fn parse_option_reply(bytes: &[u8; OPTION_REPLY]) -> Option<(u32, u32, u32)>
     Some((fields.u32()?, fields.u32()?, fields.u32()?))
 }
 
-/// What an option's reply of kind [`option_reply::INFO`] tells.
+/// The content of an option's reply of kind [`option_reply::INFO`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Info {
     /// Size in bytes and transmission flags, `can::*`.
     Export(u64, u16),
     /// Least, best and largest size of a request in bytes.
     BlockSize(u32, u32, u32),
-    /// Something else.
+    /// Information of another kind.
     Other,
 }
 
 impl Info {
-    /// Takes it apart; `None` for what is malformed.
+    /// Parses the information. `None` if it is malformed.
     pub fn parse(data: &[u8]) -> Option<Info> {
         let mut fields = Fields(data);
         Some(match fields.u16()? {
@@ -564,7 +564,7 @@ impl Info {
         })
     }
 
-    /// As a server sends it. That of [`Info::Other`] is empty.
+    /// The information as a server sends it. That of [`Info::Other`] is empty.
     pub fn encode(&self) -> Vec<u8> {
         let mut data = Vec::new();
         match self {

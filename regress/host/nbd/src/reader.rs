@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The receiving half of a connection, with what has been received too early.
+//! The receiving half of a connection, with a buffer for bytes that came early.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::socket::Socket;
 /// of a large one.
 const AHEAD: usize = 32 << 10;
 
-/// The receiving half of a connection; whoever owns it receives.
+/// The receiving half of a connection. Its owner receives.
 pub(crate) struct Reader {
     socket: Arc<Socket>,
     ahead: Box<[u8]>,
@@ -29,7 +29,7 @@ impl Reader {
         self.ahead.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// The next request; `None` at the end, and for what is no request.
+    /// The next request. `None` at the end of the connection, and for bytes that are no request.
     pub(crate) fn request(&mut self) -> io::Result<Option<RawRequest>> {
         while self.end.saturating_sub(self.start) < REQUEST {
             if self.start > 0 {

@@ -22,13 +22,13 @@ use crate::socket::Socket;
 /// Clients at a time; the connections of more are closed at once.
 pub const CLIENTS: usize = 256;
 
-/// The stack of a thread that serves: what the hosted kernel needs, and some.
+/// Bytes of stack of a thread that serves: as the hosted kernel needs, and some more.
 const STACK: usize = 1 << 20;
 
-/// What a client is told of an export.
+/// The description of an export for clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Description {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// Writes are taken.
     pub writable: bool,
@@ -41,7 +41,7 @@ pub struct Description {
 /// A range of a device in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
     /// `true` if nothing is allocated for it.
     pub hole: bool,
@@ -52,13 +52,13 @@ pub struct Extent {
 /// Why an export cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// There is none of that name; otherwise it is there, and the text says why not.
+    /// `true` if there is no export of that name; otherwise it exists, and the text says why it is refused.
     pub unknown: bool,
-    /// For the person at the client.
+    /// A text for the person at the client.
     pub text: String,
 }
 
-/// What is served.
+/// The exports of a server.
 pub trait Exports: Send + Sync + 'static {
     /// An export, as one connection uses it.
     type Device: Device;
@@ -69,7 +69,7 @@ pub trait Exports: Send + Sync + 'static {
     /// When they cannot be told now.
     fn names(&self) -> Result<Vec<String>, Refusal>;
 
-    /// What can be told of an export without opening it.
+    /// The description of an export, as far as it can be told without opening it.
     ///
     /// # Errors
     /// [`Refusal`]
@@ -81,25 +81,25 @@ pub trait Exports: Send + Sync + 'static {
     /// [`Refusal`]
     fn open(&self, name: &str) -> Result<(Self::Device, Description), Refusal>;
 
-    /// Something went wrong that no client can be told; `text` is a line without its end.
+    /// Reports an error that no client can be told; `text` is a line without its end.
     fn complain(&self, text: &str);
 }
 
 /// An open export. Ranges are within the size that it was described with, and not empty.
 pub trait Device: Send + Sync + 'static {
-    /// Reads.
+    /// Reads `buf.len()` bytes from byte `offset` on.
     ///
     /// # Errors
     /// Those of the device.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<(), Error>;
 
-    /// Writes; with `fua`, to the medium itself.
+    /// Writes `buf` from byte `offset` on; with `fua` to the medium itself.
     ///
     /// # Errors
     /// Those of the device.
     fn write(&self, buf: &[u8], offset: u64, fua: bool) -> Result<(), Error>;
 
-    /// Brings to the medium what has been written through any connection.
+    /// Brings to the medium all that was written through any connection.
     ///
     /// # Errors
     /// Those of the device.
@@ -117,8 +117,8 @@ pub trait Device: Send + Sync + 'static {
     /// [`Error::NotSup`] where zeroes must be written; those of the device.
     fn punch(&self, offset: u64, length: u64) -> Result<(), Error>;
 
-    /// What is allocated, from the range's beginning on, for at least its first byte; at most
-    /// `count` extents, and not beyond the range.
+    /// The allocation of a range, from its beginning on, for at least its first byte; at most `count` extents, and
+    /// not beyond the range.
     ///
     /// # Errors
     /// Those of the device.
@@ -224,7 +224,7 @@ impl Threads {
 }
 
 impl Server {
-    /// Serves what comes to these sockets.
+    /// Serves the clients that connect to these sockets.
     ///
     /// # Errors
     /// The system's, when there can be no threads.

@@ -74,7 +74,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Small requests shall not wait for each other (TCP), and who is gone shall be noticed.
+    /// Sets the socket's options: small requests do not wait for each other (TCP), and a peer that is gone is
+    /// noticed.
     pub(crate) fn prepare(&self) {
         // A Unix socket has no such options: then there is nothing to set.
         let _ = sockopt::set_tcp_nodelay(&self.0, true);
@@ -87,13 +88,13 @@ impl Socket {
         Ok(sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, limit)?)
     }
 
-    /// Nothing more is received; what has arrived still is.
+    /// Stops receiving. Bytes that have arrived are still received.
     pub(crate) fn stop_receiving(&self) {
         // A socket that is gone already needs no end.
         let _ = net::shutdown(&self.0, Shutdown::Read);
     }
 
-    /// Ends both directions: whoever waits at the socket stops waiting.
+    /// Ends both directions. Threads that wait at the socket stop waiting.
     pub(crate) fn cut(&self) {
         let _ = net::shutdown(&self.0, Shutdown::Both);
     }

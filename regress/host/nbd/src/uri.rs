@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The port of a server that is named without one.
 pub const PORT: u16 = 10809;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// A host's name or address, without brackets, and a port.
@@ -20,9 +20,9 @@ pub enum Place {
 /// A server and one of its exports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Uri {
-    /// Where the server is.
+    /// The address of the server.
     pub place: Place,
-    /// The export; empty is the default one.
+    /// The name of the export; the default one is empty.
     pub export: String,
 }
 

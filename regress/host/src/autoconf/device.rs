@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is asked about a device: references, look-up, what it is.
+//! References to devices, look-up of devices, and their properties.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;

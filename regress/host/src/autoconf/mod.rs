@@ -29,7 +29,7 @@ use device::{device_acquire, device_release};
 use pmf::Pmf;
 pub(crate) use pmf::{pmf_shutdown, power};
 
-/// What a device_t points to.
+/// The object that a device_t points to.
 struct Device {
     xname: CString,
     unit: c_int,
@@ -92,7 +92,7 @@ fn tables(cf: nb::cfdata_t) -> Option<(*mut nb::cfdriver, *mut nb::cfattach)> {
     Some((*driver, attach.1))
 }
 
-/// What is still registered or attached, for the leak report.
+/// Drivers, attachments and devices that are still there, for the leak report.
 pub(crate) fn leaks() -> Vec<String> {
     let mut config = config();
     let mut left = Vec::new();
@@ -131,7 +131,7 @@ pub(crate) fn detach_by_name(name: &str, flags: c_int) -> Result<(), Errno> {
     Errno::check(unsafe { config_detach_release(device.cast(), flags) })
 }
 
-/// config_detach_all: detaches what can be detached at shutdown; the names of what stays.
+/// config_detach_all: detaches the devices that can be detached at shutdown. The answer is the names of the others.
 pub(crate) fn detach_all(flags: c_int) -> Vec<String> {
     let mut names = devices();
     names.reverse();

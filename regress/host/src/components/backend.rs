@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where a disk's data are.
+//! Backends: the stores of disks' data.
 
 mod nbd;
 
@@ -11,15 +11,15 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::errno::Errno;
 
-/// Where a disk's data are.
+/// The store of a disk's data.
 pub enum Backend {
-    /// In memory, zeros at first.
+    /// Memory, of zeros at first.
     Memory,
-    /// In a file, or a block device.
+    /// A file, or a block device.
     File(File),
-    /// In an export of an NBD server.
+    /// An export of an NBD server.
     Nbd(dm_nbd::Client),
-    /// Nowhere: reads leave the buffer as it is.
+    /// No data: reads leave the buffer as it is.
     Null,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Store {
     Null,
 }
 
-/// What is allocated from a place on.
+/// The allocation of a store from a place on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allocation {
     /// Bytes for which the rest holds; at least 1.
@@ -53,8 +53,8 @@ impl Allocation {
     }
 }
 
-/// Memory, which one I/O writes at a time. What overlapping I/Os leave behind is still anybody's
-/// guess, as on a real disk: they may be in pieces.
+/// Memory, which one I/O writes at a time. Overlapping I/Os leave undefined content, as on a real disk: they may be
+/// cut into pieces.
 pub(super) struct Memory(RwLock<Box<[u8]>>);
 
 impl Memory {
@@ -195,7 +195,7 @@ impl Store {
         None
     }
 
-    /// What is allocated at `offset`, for at most `len` bytes; the range lies in the store.
+    /// The allocation at `offset`, for at most `len` bytes; the range lies in the store.
     pub(super) fn allocation(&self, offset: u64, len: u64) -> Allocation {
         match self {
             Store::File(file) => file_allocation(file, offset, len),
@@ -204,7 +204,7 @@ impl Store {
         }
     }
 
-    /// `true` if what has been discarded reads as zeros.
+    /// `true` if discarded sectors read as zeros.
     pub(super) fn discards_to_zeros(&self) -> bool {
         match self {
             Store::File(_) | Store::Memory(_) => true,
@@ -287,8 +287,8 @@ fn size(file: &File) -> Result<u64, Errno> {
 /// The file system, or the kernel, has no reads that do not wait.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// pread(2). A thread that reads for a client first tries not to wait, and hands its place on when
-/// it must.
+/// pread(2). A thread that reads for a client tries without waiting first, and hands its place as the reader on
+/// before it waits.
 ///
 /// # Safety
 ///
@@ -314,7 +314,7 @@ unsafe fn pread(file: &File, offset: u64, to: *mut u8, len: usize) -> isize {
     unsafe { libc::pread(fd, to.cast(), len, offset) }
 }
 
-/// What a file has at a place. A file that cannot tell has data.
+/// The allocation of a file at a place. A file that cannot tell has data.
 fn file_allocation(file: &File, offset: u64, len: u64) -> Allocation {
     let seek = |whence| {
         // SAFETY: a descriptor of ours, whose position nobody uses.

@@ -24,10 +24,10 @@ use crate::{Dev, major, minor};
 const UNITS: usize = 1024;
 const MAJORS: usize = 512;
 
-/// A driver: all disks whose names begin alike.
+/// A driver, of all disks whose names begin with its name.
 pub(super) struct Driver {
     name: CString,
-    /// One node for each disk, no partitions.
+    /// `true` if each disk has one node and no partitions.
     pub(super) plain: bool,
     bdevsw: nb::bdevsw,
     cdevsw: nb::cdevsw,
@@ -41,7 +41,7 @@ unsafe impl Sync for Driver {}
 // SAFETY: as above.
 unsafe impl Send for Driver {}
 
-/// Which driver has a major, as block and as character device.
+/// The driver of each block major, and of each character major.
 static BLOCK: [AtomicPtr<Driver>; MAJORS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAJORS];
 static CHARACTER: [AtomicPtr<Driver>; MAJORS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAJORS];
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -52,7 +52,7 @@ struct State {
     /// Drivers that this machine knows.
     attached: Vec<&'static Driver>,
     disks: Vec<Arc<Unit>>,
-    /// Detached disks, which somebody may still point to.
+    /// Detached disks, which may still be referred to.
     graves: Vec<Arc<Unit>>,
 }
 
@@ -128,7 +128,7 @@ unsafe extern "C" fn strategy(bp: *mut nb::buf) {
     }
 }
 
-/// As `strategy`, for physio: b_dev is the character device's.
+/// d_strategy as physio calls it: b_dev is the character device's.
 unsafe extern "C" fn raw_strategy(bp: *mut nb::buf) {
     // SAFETY: as above.
     unsafe {
@@ -206,8 +206,8 @@ unsafe extern "C" fn cdiscard(dev: Dev, pos: nb::__off_t, len: nb::__off_t) -> c
     character_unit(dev).map_or(Errno::ENXIO.0, |u| code(ioctl::discard(u, dev, pos, len)))
 }
 
-/// What is allocated on a disk at `offset`, a byte of the partition `dev`, for at most `len` bytes;
-/// and whether what is discarded there reads as zeros. `None` for what is no disk, or beyond it.
+/// The allocation of a disk at `offset`, a byte of the partition `dev`, for at most `len` bytes; and `true` if
+/// discarded sectors read as zeros. `None` if `dev` is no disk, or `offset` beyond its end.
 pub(crate) fn allocation(dev: Dev, offset: u64, len: u64) -> Option<(Allocation, bool)> {
     let unit = block_unit(dev)?;
     let (first, blocks) = unit.range(dev);
@@ -219,7 +219,7 @@ pub(crate) fn allocation(dev: Dev, offset: u64, len: u64) -> Option<(Allocation,
     Some((unit.backend.allocation(first * 512 + offset, len), zeros))
 }
 
-/// Bytes in a sector of a disk; `None` for what is none.
+/// Bytes in a sector of a disk; `None` if `dev` is no disk.
 pub(crate) fn sector_size(dev: Dev) -> Option<u32> {
     Some(block_unit(dev)?.secsize)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What goes wrong with one disk.
+//! The faults of one disk.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,11 +22,11 @@ struct State {
     ioctls: HashMap<u64, Errno>,
 }
 
-/// What becomes of an I/O.
+/// The decision about an I/O.
 pub(super) enum Verdict {
     Good,
     Fail(Errno),
-    /// So many bytes are transferred.
+    /// So many bytes are transferred, and no more.
     Short(usize),
 }
 

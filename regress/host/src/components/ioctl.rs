@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a disk answers, beside I/O: as wd(4) and ld(4) do, or dk(4) where it is a plain one.
+//! Disks beside I/O: ioctls, size, dump and discard, as wd(4) and ld(4) have them, or dk(4) for a plain disk.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::Ordering;
@@ -155,8 +155,7 @@ unsafe fn set_label(unit: &Unit, label: &nb::disklabel, to_disk: bool) -> c_int 
     }
 }
 
-/// d_psize: the size of a swap partition in blocks of 512 bytes, or of a plain disk; -1 for what
-/// is not to be swapped to.
+/// d_psize: the size of a swap partition, or of a plain disk, in blocks of 512 bytes; -1 for other partitions.
 pub(super) fn size(unit: &Unit, dev: Dev) -> c_int {
     if unit.faults.vanished() {
         return -1;

@@ -15,9 +15,9 @@ pub(super) const FS_BSDFFS: u8 = 7;
 pub struct Partition {
     /// `'a'` to `'p'`.
     pub letter: char,
-    /// First sector.
+    /// The first sector.
     pub offset: u32,
-    /// Sectors.
+    /// The number of sectors.
     pub size: u32,
     /// FS_* of disklabel(5): 1 is swap, 7 FFS.
     pub fstype: u8,
@@ -44,13 +44,13 @@ impl Label {
         self
     }
 
-    /// With a partition more: first sector and size in sectors.
+    /// The label with another partition: first sector and size in sectors.
     pub fn partition(mut self, letter: char, offset: u32, size: u32) -> Label {
         self.partitions.push(Partition { letter, offset, size, fstype: FS_BSDFFS });
         self
     }
 
-    /// With a partition for swapping.
+    /// The label with another partition, for swapping.
     pub fn swap(mut self, letter: char, offset: u32, size: u32) -> Label {
         self.partitions.push(Partition { letter, offset, size, fstype: FS_SWAP });
         self
@@ -82,7 +82,7 @@ impl Label {
         label
     }
 
-    /// What goes on the disk: sector and contents.
+    /// The sectors that the label takes on the disk, with their contents.
     pub(super) fn sectors(&self, label: &nb::disklabel, secsize: usize) -> Vec<(u64, Vec<u8>)> {
         if self.in_core {
             return Vec::new();
@@ -105,7 +105,7 @@ impl Label {
     }
 }
 
-/// What the kernel makes up for a disk without a label: the whole disk as `a` and `d`.
+/// The label that the kernel makes up for a disk without one: the whole disk as `a` and `d`.
 pub(super) fn fabricated(secsize: u32, sectors: u64) -> nb::disklabel {
     let mut label = disklabel::default_label(secsize, sectors);
     label.d_partitions[0].p_size = label.d_secperunit;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Disks: what a machine's devices are mapped to.
+//! Disks: the components that a machine's devices are mapped to.
 //!
 //! A disk has a backing store (a file, memory, or nothing), a driver that answers as NetBSD's own
 //! do, and knobs: how and when its I/O completes, and what goes wrong.
@@ -28,7 +28,7 @@ pub(crate) use driver::{allocation, attach, detach_all, release_all, sector_size
 
 use driver::Unit;
 
-/// What a disk was asked to do, since it was attached or [`Disk::reset_counters`].
+/// Counts of a disk's operations, since it was attached or [`Disk::reset_counters`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Reads that reached the disk.
@@ -47,13 +47,13 @@ pub struct Counters {
     pub time_critical: u64,
     /// Reads and writes of priority BPRIO_TIMELIMITED (the lowest).
     pub low_priority: u64,
-    /// DIOCCACHESYNC.
+    /// The number of DIOCCACHESYNC ioctls.
     pub flushes: u64,
     /// Opens that succeeded, of any partition.
     pub opens: u64,
-    /// Closes.
+    /// The number of closes.
     pub closes: u64,
-    /// Discards.
+    /// The number of discards.
     pub discards: u64,
     /// Pieces of crash dumps.
     pub dumps: u64,
@@ -115,7 +115,7 @@ impl Disk {
         self.0.secsize
     }
 
-    /// What the disk was asked to do.
+    /// The counts of the disk's operations.
     pub fn counters(&self) -> Counters {
         self.0.counters()
     }
@@ -144,13 +144,13 @@ impl Disk {
         assert!(done.is_ok(), "{}: cannot write the backing store", self.0.name);
     }
 
-    /// From now on the driver's d_strategy is one that may sleep, as vnd(4)'s is for some files: the machine stops where it
-    /// is called in an interrupt, hard or soft.
+    /// Marks the driver's d_strategy as one that may sleep, as vnd(4)'s is for some files: from now on the machine
+    /// stops where it is called in an interrupt, hard or soft.
     pub fn sleep_in_strategy(&self) {
         self.0.sleep_in_strategy();
     }
 
-    /// From now on I/O waits until [`Disk::release`].
+    /// Has I/O wait from now on, until [`Disk::release`].
     pub fn hold(&self) {
         self.0.hold();
     }
@@ -189,7 +189,7 @@ impl Disk {
         self.0.update_slow();
     }
 
-    /// Every I/O ends with an error, until [`Disk::heal`].
+    /// Has every I/O fail until [`Disk::heal`].
     pub fn fail(&self, error: Errno) {
         self.fail_range(0..u64::MAX, error);
     }
@@ -206,7 +206,7 @@ impl Disk {
         self.0.update_slow();
     }
 
-    /// Nothing fails any more.
+    /// Ends all faults.
     pub fn heal(&self) {
         self.0.faults.heal();
         self.0.update_slow();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! When and where a disk's I/O completes.
+//! Completion of a disk's I/O: its context and order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,16 +11,16 @@ use crate::frugal;
 use crate::lwp::{self, Context};
 use crate::netbsd as nb;
 
-/// When and where a disk's I/O completes.
+/// The context and order in which a disk's I/O completes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Completion {
-    /// In the thread that sends it, before d_strategy returns.
+    /// I/O completes in the thread that sends it, before d_strategy returns.
     Inline,
-    /// In another thread, in order.
+    /// I/O completes in another thread, in order.
     Thread,
-    /// In a hard interrupt; NetBSD then completes the buffer in a soft interrupt.
+    /// I/O completes in a hard interrupt; NetBSD then completes the buffer in a soft interrupt.
     Interrupt,
-    /// In a hard interrupt and out of order, as this seed says.
+    /// I/O completes in a hard interrupt and out of order, as this seed says.
     Shuffled(u64),
 }
 
@@ -41,7 +41,7 @@ struct State {
     pending: VecDeque<Pending>,
     completion: Completion,
     held: bool,
-    /// Set while a worker runs; it ends when the disk is detached.
+    /// `true` while a worker runs; it ends when the disk is detached.
     worker: bool,
     ending: bool,
     random: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a disk is to be.
+//! The specification of a disk.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use super::{Backend, Completion, Label};
 use crate::Dev;
 use crate::errno::Errno;
 
-/// What a disk is to be. Begin with [`DiskSpec::memory`], [`DiskSpec::file`] or
-/// [`DiskSpec::null`], and change what should be different.
+/// The specification of a disk. Begin with [`DiskSpec::memory`], [`DiskSpec::file`] or [`DiskSpec::null`], and change
+/// the properties that should differ.
 pub struct DiskSpec {
     pub(super) name: String,
     pub(super) backend: Backend,
@@ -61,7 +61,7 @@ impl DiskSpec {
         Ok(DiskSpec::on(name, Backend::File(file), read_only))
     }
 
-    /// A disk on a store that somebody has opened, as large as that is now.
+    /// A disk on a store that is open already, as large as the store is now.
     pub fn on(name: &str, backend: Backend, read_only: bool) -> DiskSpec {
         DiskSpec { read_only, ..DiskSpec::new(name, backend, 0) }
     }
@@ -71,7 +71,7 @@ impl DiskSpec {
         DiskSpec::new(name, Backend::Null, sectors)
     }
 
-    /// Sectors of so many bytes, a power of two from 512. The number of sectors stays what it was.
+    /// The disk with sectors of so many bytes, a power of two from 512. The number of sectors stays as it was.
     pub fn sector_size(mut self, bytes: u32) -> DiskSpec {
         self.secsize = bytes;
         self
@@ -101,7 +101,7 @@ impl DiskSpec {
         self
     }
 
-    /// How I/O completes.
+    /// The disk with another way in which I/O completes.
     pub fn completion(mut self, completion: Completion) -> DiskSpec {
         self.completion = completion;
         self
@@ -119,13 +119,13 @@ impl DiskSpec {
         self
     }
 
-    /// What DIOCGCACHE says: DKCACHE_READ (1), DKCACHE_WRITE (2), …
+    /// The disk with the answer to DIOCGCACHE: DKCACHE_READ (1), DKCACHE_WRITE (2), …
     pub fn cache(mut self, bits: i32) -> DiskSpec {
         self.cache = bits;
         self
     }
 
-    /// What DIOCGSECTORALIGN says: first aligned sector and alignment, in sectors.
+    /// The disk with the answer to DIOCGSECTORALIGN: first aligned sector and alignment, in sectors.
     pub fn align(mut self, first: u32, alignment: u32) -> DiskSpec {
         self.align = (first, alignment);
         self

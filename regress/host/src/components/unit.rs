@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! One disk: its I/O, its counts, its opens.
+//! A disk: its I/O, its counts, its opens.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CString, c_int};
@@ -24,7 +24,7 @@ use crate::{Dev, disk, makedev};
 /// FNONBLOCK apart, the flags of an open.
 const FWRITE: c_int = nb::FWRITE;
 
-/// One disk.
+/// A disk.
 pub(crate) struct Unit {
     pub(super) name: String,
     cname: CString,
@@ -45,7 +45,7 @@ pub(crate) struct Unit {
     /// DIOCWLABEL: the label's sector may be written.
     pub(super) wlabel: AtomicBool,
     me: Weak<Unit>,
-    /// Something is to be looked up before an I/O can complete: faults, or a queue.
+    /// `true` if faults or a queue must be looked up before an I/O can complete.
     slow: AtomicBool,
     /// d_strategy sleeps now and then, as vnd(4)'s does.
     sleeps: AtomicBool,
@@ -62,7 +62,7 @@ unsafe impl Sync for Unit {}
 // SAFETY: as above.
 unsafe impl Send for Unit {}
 
-/// Who has the disk open.
+/// The openings of a disk.
 #[derive(Default)]
 pub(super) struct Opens {
     /// Bits of the partitions that are open by their block nodes.
@@ -95,7 +95,7 @@ pub(super) struct Rare {
     pub(super) dumps: AtomicU64,
 }
 
-/// What a new unit is made of.
+/// The parts that a new unit is made of.
 pub(super) struct Parts {
     pub(super) name: String,
     pub(super) driver: &'static Driver,

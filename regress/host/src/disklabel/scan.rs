@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Looking for labels as NetBSD does on ports whose disks may have a master boot record: through
-//! one buffer of three sectors, whatever the label that is found says of a sector's size, and along
-//! a chain of boot records as far as the disk says that it goes.
+//! The search for labels, as NetBSD does it on ports whose disks may have a master boot record: through one buffer of
+//! three sectors, whatever sector size the label that is found names, and along a chain of boot records as far as the
+//! disk says that it goes.
 //!
 //! Stricter than NetBSD where that would run over its buffer or divide by zero: the machine stops.
 
@@ -18,7 +18,7 @@ use crate::netbsd as nb;
 const BLOCKS: u32 = 3;
 /// MAXBSIZE: bytes in the largest buffer there is.
 const MAXBSIZE: u64 = 65536;
-/// What is looked at in the end: nothing may have been read past the buffer.
+/// The content of the memory behind the buffer, which is checked in the end: nothing may have been read into it.
 const CANARY: u8 = 0xc5;
 const BEYOND: usize = 128 * 1024;
 /// Types of partitions: those that hold more, and a disk manager's.
@@ -26,11 +26,11 @@ const EXTENDED: [u8; 3] = [5, 0x0f, 0x85];
 const DISK_MANAGER: u8 = 0x54;
 /// MBR_LABELSECTOR: sectors from a partition's start to its label.
 const MBR_LABELSECTOR: u32 = 1;
-/// Where ISO 9660's descriptors begin, and how long one is.
+/// The byte where ISO 9660's descriptors begin.
 const ISO: u32 = 32 * 1024;
 const ISO_SECTOR: u32 = 2048;
 
-/// What a look at some sectors found.
+/// The result of a look at some sectors.
 enum Found {
     Nothing,
     Label,
@@ -84,7 +84,7 @@ impl<'l> Scan<'l> {
         Scan { strategy, label, write, bp, data, size, error, written, found_mbr }
     }
 
-    /// Has the driver read, or write, what the buffer now says.
+    /// Has the driver carry out the transfer that the buffer describes.
     fn transfer(&mut self) -> c_int {
         // SAFETY: the driver's routine, with a buffer of ours.
         let error = unsafe {
@@ -114,7 +114,7 @@ impl<'l> Scan<'l> {
         self.transfer()
     }
 
-    /// What was read; a device cuts what goes beyond its end.
+    /// The bytes that were read; a device cuts a transfer at its end.
     fn text(&self) -> &[u8] {
         // SAFETY: the buffer is ours.
         let count = unsafe { (*self.bp).b_bcount };

@@ -18,7 +18,7 @@ impl Dictionary {
         self.entries.binary_search_by(|(k, _)| k.key().cmp(key))
     }
 
-    /// Sets a key; false if it is too long. The old value comes back, to be dropped unlocked.
+    /// Sets a key; fails if it is too long. The answer is the old value, to be dropped without the lock.
     pub(super) fn set(&mut self, key: &[u8], value: Ref) -> Result<Option<Ref>, ()> {
         if key.len() > MAXKEY {
             return Err(());

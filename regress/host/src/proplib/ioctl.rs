@@ -30,7 +30,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Takes over what a plistref refers to after an ioctl.
+    /// Takes over the property list that a plistref refers to after an ioctl.
     ///
     /// # Safety
     ///

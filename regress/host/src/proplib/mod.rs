@@ -30,7 +30,7 @@ const DEAD: u32 = 0xdead_7072;
 
 static OBJECTS: Registry<()> = Registry::new();
 
-/// A property object: what a prop_object_t points to.
+/// A property object, which a prop_object_t points to.
 pub(crate) struct Object {
     magic: AtomicU32,
     references: AtomicU32,
@@ -238,7 +238,7 @@ fn or_null(reference: Option<Ref>) -> nb::prop_object_t {
     reference.map_or(std::ptr::null_mut(), Ref::into_raw)
 }
 
-/// What is created on behalf of a driver, unless a test has that fail.
+/// Makes an object on behalf of a driver, unless a test has that fail.
 fn fallible(make: impl FnOnce() -> Ref) -> nb::prop_object_t {
     or_null(allowed().then(make))
 }
@@ -369,7 +369,7 @@ extern "C" fn prop_object_equals(a: nb::prop_object_t, b: nb::prop_object_t) -> 
 
 macro_rules! same_as_equals {
     ($($name:ident)*) => { $(
-        /// As prop_object_equals(3).
+        /// prop_object_equals(3) for one type of object.
         #[unsafe(no_mangle)]
         extern "C" fn $name(a: nb::prop_object_t, b: nb::prop_object_t) -> bool {
             prop_object_equals(a, b)

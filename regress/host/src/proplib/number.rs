@@ -28,7 +28,7 @@ impl Number {
         }
     }
 
-    /// The 64 bits, whatever their sign.
+    /// The number's 64 bits, with or without a sign.
     fn bits(self) -> u64 {
         match self {
             Number::Signed(v) => v as u64,

@@ -177,7 +177,7 @@ struct Reader<'a> {
 /// A collection that is being read.
 enum Open {
     Array(Vec<Ref>),
-    /// What was read, and the key whose value comes next.
+    /// The entries so far, and the key whose value comes next.
     Dictionary(Dictionary, Vec<u8>),
 }
 
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         self.text[self.at..].starts_with(what)
     }
 
-    /// Goes on to the first byte that `stop` likes and returns what lies before; None at the end.
+    /// Goes on to the first byte for which `stop` is `true`, and returns the bytes before it; `None` at the end.
     fn until(&mut self, stop: impl Fn(u8) -> bool) -> Option<&'a [u8]> {
         let rest = &self.text[self.at..];
         let len = rest.iter().position(|b| stop(*b))?;
@@ -444,7 +444,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As the kernel's number: signed unless it is hexadecimal.
+    /// The kernel's number for a text: signed unless it is hexadecimal.
     fn number(&mut self) -> Number {
         if self.peek(0) == b'0' && self.peek(1) == b'x' {
             return self.unsigned();

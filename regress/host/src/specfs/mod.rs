@@ -37,18 +37,18 @@ pub(crate) use open::{VOP_OPEN, opens, set_mounted, vn_close};
 pub(crate) use ops::{VOP_FDISCARD, VOP_IOCTL, VOP_READ, VOP_STRATEGY, VOP_WRITE, fail};
 pub(crate) use revoke::vdevgone;
 
-/// What a name stands for.
+/// The object that a name stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
     Block(Dev),
     Character(Dev),
-    /// Something that is no device.
+    /// A file that is no device.
     Regular,
     Link(String),
 }
 
-/// Who knows names that come and go by themselves: given a path, the block device or (`false`)
-/// the character device that it names.
+/// A function that knows names beyond the table: the block device that a path names, or with `false` the character
+/// device.
 pub type Resolver = dyn Fn(&str) -> Option<(Dev, bool)> + Send + Sync;
 
 struct Specfs {
@@ -57,7 +57,7 @@ struct Specfs {
     resolver: Option<Arc<Resolver>>,
     /// The vnodes that a look-up finds.
     nodes: HashMap<String, *mut Node>,
-    /// Those that were revoked, and that someone has a reference to.
+    /// Revoked nodes that still have references.
     dead: Vec<*mut Node>,
     devices: HashMap<(nb::vtype, Dev), *mut Device>,
 }
@@ -145,7 +145,7 @@ pub(crate) fn remove_name(path: &str) -> Result<(), Errno> {
     specfs().names.remove(&canonical(path)).map(|_| ()).ok_or(Errno::ENOENT)
 }
 
-/// Names below a directory, sorted, with what they stand for.
+/// The names below a directory, sorted, and the objects that they stand for.
 pub(crate) fn names() -> Vec<(String, Entry)> {
     specfs().names.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()
 }

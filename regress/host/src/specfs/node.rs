@@ -28,7 +28,7 @@ static UNLOCKED: Mutex<()> = Mutex::new(());
 static UNLOCKED_CV: Condvar = Condvar::new();
 static LOCK_WAITERS: AtomicU32 = AtomicU32::new(0);
 
-/// A vnode. The C structure comes first: a `struct vnode *` is a pointer to this.
+/// A vnode. Its C structure comes first: a `struct vnode *` points to the whole.
 #[repr(C)]
 pub(super) struct Node {
     vnode: UnsafeCell<nb::vnode>,
@@ -42,11 +42,11 @@ pub(super) struct Node {
     dead: AtomicBool,
 }
 
-/// What all nodes of one device share: NetBSD's specdev.
+/// The state that all nodes of one device share: NetBSD's specdev.
 pub(super) struct Device {
     pub(super) specdev: UnsafeCell<nb::specdev>,
     pub(super) key: (nb::vtype, Dev),
-    /// Operations under way, counted where they began: sd_iocnt, without the shared line.
+    /// Operations in flight, counted where they began: sd_iocnt, without a shared cache line.
     active: [Active; MAXCPUS],
     nodes: AtomicI32,
     /// Lwp that is in the driver's d_close, or 0.
@@ -56,7 +56,7 @@ pub(super) struct Device {
 #[repr(align(64))]
 struct Active(AtomicI64);
 
-/// An operation under way: the driver is in it, or about to be.
+/// An operation in flight: the driver is called, or about to be.
 pub(super) struct Operation<'n>(&'n AtomicI64);
 
 impl Drop for Operation<'_> {
@@ -186,7 +186,7 @@ impl Node {
         self.device().specdev.get()
     }
 
-    /// How its kind of device is called.
+    /// The functions with which the node's kind of device is called.
     #[inline(always)]
     pub(super) fn calls(&self) -> &'static devsw::Calls {
         if self.kind() == VBLK { &devsw::BLOCK_CALLS } else { &devsw::CHARACTER_CALLS }
@@ -197,8 +197,8 @@ impl Node {
         if self.kind() == VBLK { nb::S_IFBLK } else { nb::S_IFCHR }
     }
 
-    /// Begins an operation; none if the node was revoked. Whoever revokes it waits for those that
-    /// have begun.
+    /// Begins an operation; `None` if the node was revoked. The thread that revokes it waits for operations that have
+    /// begun.
     #[inline(always)]
     pub(super) fn io_enter(&self) -> Option<Operation<'_>> {
         let count = &self.device().active[lwp::current().cpu_index()].0;
@@ -207,7 +207,7 @@ impl Node {
         (!self.is_dead()).then_some(operation)
     }
 
-    /// The same, of a node that the caller has open.
+    /// Begins an operation on a node that the caller has open.
     #[inline(always)]
     pub(super) fn io_enter_open(&self, what: &str) -> Option<Operation<'_>> {
         let operation = self.io_enter()?;
@@ -217,7 +217,7 @@ impl Node {
         Some(operation)
     }
 
-    /// sn_opencnt. It is changed under the table's lock, and looked at without.
+    /// sn_opencnt: the number of opens. Changed under the table's lock, and read without.
     pub(super) fn opens(&self) -> &AtomicU32 {
         // SAFETY: the count lives as long as the node, and is reached in no other way.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.spec.get()).sn_opencnt) }
@@ -244,7 +244,7 @@ impl Node {
     }
 }
 
-/// Waits until no close of the device is under way.
+/// Waits until no close of the device is in progress.
 pub(super) fn wait_for_close(mut guard: Guard, n: &Node) -> Guard {
     // SAFETY: the mark belongs to the table's lock.
     while unsafe { (*n.specdev()).sd_closing } {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a device is opened and closed through its nodes.
+//! Open and close of a device through its nodes.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -134,7 +134,7 @@ unsafe extern "C" fn VOP_CLOSE(vp: *mut nb::vnode, flags: c_int, _cred: nb::kaut
     if n.is_dead() { 0 } else { close(n, flags) }
 }
 
-/// Closes once; the driver's d_close comes with the last.
+/// Closes a node once; the last close calls the driver's d_close.
 pub(super) fn close(n: &Node, flags: c_int) -> c_int {
     let sd = n.specdev();
     let dev = n.device().key.1;
@@ -217,7 +217,7 @@ pub(crate) fn set_mounted(dev: Dev, mounted: bool) -> Result<(), Errno> {
     Ok(())
 }
 
-/// How often the device is open, over all its nodes: (block, character).
+/// The number of times that the device is open, over all its nodes: (block, character).
 pub(crate) fn opens(block: Dev, character: Dev) -> (u32, u32) {
     let specfs = specfs();
     let count = |key| {

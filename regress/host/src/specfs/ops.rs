@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is done with an open node. A revoked one answers as deadfs does.
+//! Operations on open nodes. A revoked node answers as deadfs does.
 
 use std::ffi::{c_int, c_void};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How open nodes end when their device goes: vdevgone, VOP_REVOKE, vgone.
+//! The end of open nodes when their device goes: vdevgone, VOP_REVOKE, vgone.
 
 use std::ffi::c_int;
 use std::ptr;

@@ -16,7 +16,7 @@ use crate::proto::{
 use crate::socket::Socket;
 use crate::uri::{Place, Uri};
 
-/// How often a thread that receives looks at the time.
+/// The time after which a receiving thread looks at its deadline.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Bytes that a reply to an option may have.
@@ -172,7 +172,7 @@ impl Talk<'_> {
         Ok(export)
     }
 
-    /// NBD_OPT_GO; `false` if the server does not know it.
+    /// Sends NBD_OPT_GO. `false` if the server does not know the option.
     fn go(&mut self, name: &str, export: &mut Export) -> Result<bool, ClientError> {
         let number = self.ask(&ClientOption::Go(name.into(), vec![info::BLOCK_SIZE]))?;
         loop {

@@ -12,7 +12,7 @@ use super::*;
 use crate::proto::{self, ClientOption, RawRequest, command, option, option_reply};
 use crate::{Client, Limits, Operation, Uri, about_to_block};
 
-/// Nothing takes this long, unless it hangs.
+/// A time that nothing takes unless it hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A device in memory, which can be told to wait.
@@ -157,7 +157,7 @@ impl Drop for Served {
     }
 }
 
-/// A client that says what it likes.
+/// A client that can send anything.
 struct Raw(UnixStream);
 
 impl Raw {
@@ -318,7 +318,7 @@ fn waiting_requests_hold_nobody_up() {
     assert!(order[..2].iter().all(|cookie| *cookie < 100), "{order:?}");
 }
 
-/// More requests than there are workers, all of which wait: those that can go on do so later.
+/// More requests than workers, which all wait: those that can go on do so later.
 #[test]
 fn more_waiting_requests_than_workers() {
     let served = Served::new(1 << 20);
@@ -438,7 +438,7 @@ proptest! {
         prop_assert!(served.client().read(0, 512).is_ok());
     }
 
-    /// Whatever is done comes out as if it had been done in memory, whatever the sizes.
+    /// Random operations have the same results as on memory, whatever their sizes.
     #[test]
     fn as_in_memory(operations in proptest::collection::vec((0..6u8, 0..2_000_000u64, 1..1_000_000u32, any::<u8>()), 1..20)) {
         let size = 3_000_000;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The connection to a served machine, and what can go wrong with it.
+//! The connection to a served machine, and its failures.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -25,15 +25,15 @@ use crate::table::BadLine;
 pub enum Failure {
     /// The driver said no.
     Refused {
-        /// What was asked, in words.
+        /// The request, in words.
         what: String,
         /// The error.
         errno: Errno,
         /// The table's line at fault, from 1: as it was sent, and later as the user counts.
         line: Option<usize>,
-        /// Its reason, and what else there is to say about it.
+        /// The error's reason, and notes about it.
         said: String,
-        /// What to do about it.
+        /// Advice; empty if there is none.
         hint: &'static str,
     },
     /// A question about a device that is not there.
@@ -42,7 +42,7 @@ pub enum Failure {
     Usage(String),
     /// A table's text makes no sense.
     Table {
-        /// Its mistakes.
+        /// The mistakes in the table.
         bad: Vec<BadLine>,
         /// A device was to be changed, and was not.
         kept: bool,
@@ -51,7 +51,7 @@ pub enum Failure {
     Locked(String),
     /// A disk is not open.
     Closed(String),
-    /// No server.
+    /// No server listens at this socket.
     Unreachable(PathBuf, io::Error),
     /// The server does not speak as it should.
     Broken(String),
@@ -111,7 +111,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A connection.
+/// A connection to a served machine.
 pub struct Client {
     stream: UnixStream,
     /// The signal that has come, if they are caught; 0 for none.
@@ -131,7 +131,7 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer: its body, or the error and what was said about it.
+    /// Sends a request and waits for its answer: the answer's body, or the error and what was said about it.
     ///
     /// # Errors
     /// [`Failure::Broken`].
@@ -141,8 +141,8 @@ impl Client {
         reply.map(asked).map_err(|error| self.broken(&error))
     }
 
-    /// Sends a request for the driver, and with it what the server shall send when this connection
-    /// ends before [`Kind::AtEnd`] says otherwise: also if this program dies meanwhile.
+    /// Sends a request for the driver, and another that the server carries out when this connection ends before
+    /// [`Kind::AtEnd`] says otherwise: also if this program dies meanwhile.
     ///
     /// # Errors
     /// [`Failure::Broken`].
@@ -163,7 +163,7 @@ impl Client {
         reply.map(asked).map_err(|error| self.broken(&error))
     }
 
-    /// From now on a signal ends the connection and not the program: that ends by it when the
+    /// Has a signal end the connection from now on, and not the program: the program ends by the signal when the
     /// server has undone what was begun.
     pub fn catch_signals(&mut self) {
         if self.signal.is_some() {
@@ -197,7 +197,7 @@ impl Client {
     }
 }
 
-/// An answer's body, or an error and what was said about it.
+/// An answer's body, or an error and its reason.
 pub type Asked = Result<Vec<u8>, (Errno, String)>;
 
 fn asked(reply: Reply) -> Asked {

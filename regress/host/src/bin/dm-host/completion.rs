@@ -15,7 +15,7 @@ use crate::client::Failure;
 /// The variable by which a script asks.
 const ASKED: &str = "_DM_HOST_COMPLETE";
 
-/// Answers a script's question and ends the program, if that is what it was started for.
+/// Answers a question of the shell's completion script and ends the program, if it was started for that.
 pub fn answer() {
     CompleteEnv::with_factory(Cli::command).var(ASKED).complete();
 }

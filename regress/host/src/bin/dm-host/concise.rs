@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! Devices with their tables on one line, as dmsetup(8) writes and reads them with --concise:
-//! `NAME,UUID,MINOR,FLAGS,LINE[,LINE…]`, and `;` between devices. A backslash takes away what the
-//! character behind it means.
+//! `NAME,UUID,MINOR,FLAGS,LINE[,LINE…]`, and `;` between devices. A backslash makes the next character an ordinary
+//! one.
 
 use dm_core::commands::flags;
 

@@ -28,7 +28,7 @@ use crate::{say, splitname};
 use ask::{Ask, hint};
 pub use load::parts;
 
-/// Carries out a command, and returns what it prints.
+/// Executes a command, and returns the text that it prints.
 ///
 /// # Errors
 /// [`Failure`].

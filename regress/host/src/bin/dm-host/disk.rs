@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What follows `--disk`.
+//! The argument of `--disk`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
@@ -14,32 +14,32 @@ use crate::image;
 /// A disk on the command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Disk {
-    /// It is /dev/NAME.
+    /// The disk's name: it is /dev/NAME.
     pub name: String,
-    /// Where its sectors are.
+    /// The place of the disk's sectors.
     pub from: From,
-    /// It takes no writes.
+    /// `true` if the disk takes no writes.
     pub read_only: bool,
     /// Bytes in its sectors.
     pub sector_size: u32,
-    /// The bytes in its sectors were given; otherwise they are what the disk says.
+    /// `true` if the bytes in a sector were given; otherwise the disk tells them.
     pub sector_given: bool,
-    /// It is raw, whatever it looks like.
+    /// `true` if the disk is raw, whatever it looks like.
     pub raw: bool,
-    /// Its file is not locked.
+    /// `true` if the disk's file is not locked.
     pub unlocked: bool,
-    /// How long an NBD server may take.
+    /// The time limits for an NBD server.
     pub limits: Limits,
 }
 
-/// Where a disk's sectors are.
+/// The place of a disk's sectors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum From {
-    /// In a file, or a block device.
+    /// A file, or a block device.
     File(PathBuf),
-    /// In an export of an NBD server.
+    /// An export of an NBD server.
     Nbd(Uri),
-    /// Nowhere: only how many there would be, of 512 bytes.
+    /// No data: only a number of sectors, of 512 bytes.
     Sectors(u64),
 }
 
@@ -195,8 +195,7 @@ impl Disk {
         client.map_err(|error| format!("disk {}: {uri}: {error}", self.name))
     }
 
-    /// Its size in sectors of 512 bytes; what is left of a file beyond whole sectors is not
-    /// counted.
+    /// The disk's size in sectors of 512 bytes. A last part of a sector is not counted.
     ///
     /// # Errors
     /// In words, when its file cannot be looked at or holds no sector.

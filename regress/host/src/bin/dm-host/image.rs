@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Files that disks are in: opened, locked, and looked at for what is no raw image.
+//! Disk images in files: opened, locked, and examined for formats that are not raw.
 
 mod format;
 mod lock;
@@ -18,15 +18,15 @@ use crate::disk::{Disk, From};
 
 /// A disk that is ready to be attached.
 pub struct Opened {
-    /// Where its data are.
+    /// The store of the image's data.
     pub backend: Backend,
-    /// It takes no writes.
+    /// `true` if the image takes no writes.
     pub read_only: bool,
     /// Bytes in its sectors.
     pub sector_size: u32,
-    /// Where it is, for people.
+    /// The image's place, for people.
     pub place: String,
-    /// What they should know about it, a line each.
+    /// Warnings about the image, a line each.
     pub warnings: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ fn open_file(disk: &Disk, path: &Path) -> Result<Opened, String> {
     })
 }
 
-/// Opens a raw image or a block device that is to be written, and that nobody else has in use.
+/// Opens a raw image or a block device for writing, if nobody else uses it.
 ///
 /// # Errors
 /// In words, with its name.
@@ -136,7 +136,7 @@ pub fn open_to_write(path: &Path) -> Result<File, String> {
     }
 }
 
-/// What a file is called if it is an image of a known format that is not raw.
+/// The name of a file's format, if it is a known one that is not raw.
 ///
 /// # Errors
 /// Those of reading.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host luks`: Linux's encrypted disks. `dm-luks` reads them; here is what people see of it.
+//! `dm-host luks`: Linux's encrypted disks. `dm-luks` reads them; the user's side of it is here.
 
 mod disk;
 mod dump;
@@ -19,10 +19,10 @@ use crate::cli::{Luks, LuksCommand, LuksDisk, LuksKey};
 use crate::client::Failure;
 use crate::{say, wiping};
 
-/// How often a passphrase is asked for at the terminal.
+/// The number of times that a passphrase is asked for at the terminal.
 const TRIES: usize = 3;
 
-/// Carries out a command, and returns what it prints.
+/// Executes a command, and returns the text that it prints.
 ///
 /// # Errors
 /// [`Failure::Locked`] for a wrong passphrase, else [`Failure::Usage`].
@@ -68,7 +68,7 @@ pub fn run(luks: &Luks) -> Result<String, Failure> {
     }
 }
 
-/// Prints what is secret, past all buffers.
+/// Prints a secret, without buffers.
 fn print(text: &Zeroizing<String>) -> Result<(), Failure> {
     use std::os::fd::AsFd;
     let out = io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from);
@@ -79,9 +79,9 @@ fn print(text: &Zeroizing<String>) -> Result<(), Failure> {
 /// A disk whose header was read.
 struct Opened<'a> {
     names: &'a LuksDisk,
-    /// Where the header and the keyslots are.
+    /// The disk with the header and the keyslots.
     header_disk: Source,
-    /// Where the data are, if that is elsewhere.
+    /// The disk with the data, if it is another one.
     data_disk: Option<Source>,
     header: Header,
 }

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says something on standard error, where nobody may listen: then it is not said.
+/// Prints a text on standard error. Failures are ignored: nobody may be listening.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "dm-host: {text}");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host map`: where a table sends each range, and what is wrong with it. The driver itself says
-//! so: it is loaded into a machine of its own, with disks that are there only by name and size.
+//! `dm-host map`: the ranges that a table maps to, and its mistakes. The driver itself tells: the table is loaded
+//! into a machine of its own, with disks that have only a name and a size.
 
 mod machine;
 mod svg;
@@ -130,12 +130,12 @@ impl Opener for Papers {
     }
 }
 
-/// What became of a table.
+/// The result of loading a table.
 pub struct Mapped {
     table: Table<Paper>,
     /// The numbers of the table's lines in the text, in the table's order.
     numbers: Vec<usize>,
-    /// What the driver says of it all the same.
+    /// The driver's warnings about a table that is loaded all the same.
     warnings: Vec<String>,
 }
 
@@ -153,7 +153,7 @@ impl Reach {
 }
 
 impl Mapped {
-    /// What the lines reach, by line.
+    /// The ranges that each line reaches.
     fn reaches(&self) -> Vec<Vec<Reach>> {
         let of = |(range, target): (SectorRange, &dyn target::Target)| {
             let mut all = Vec::new();

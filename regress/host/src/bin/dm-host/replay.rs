@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host replay-log`: a disk as it was at some point of a log of its writes.
+//! `dm-host replay-log`: brings a disk to its state at some point of a log of its writes.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -60,11 +60,11 @@ fn open(path: &Path) -> Result<Log<File>, String> {
 
 /// The entries that are to be replayed.
 struct Range {
-    /// They come after this one.
+    /// The number of the entry before the first.
     after: u64,
     /// The last of them.
     last: u64,
-    /// How many entries the log has.
+    /// The number of entries in the log.
     of: u64,
     /// The byte behind the last that they change.
     end: u64,
@@ -72,8 +72,7 @@ struct Range {
     sector: u64,
 }
 
-/// Reads the log up to where it is to be replayed to, so that what is wrong is found before anything is
-/// written.
+/// Reads the log up to the point of the replay, so that mistakes in it are found before anything is written.
 fn find(log: &mut Log<File>, replay: &ReplayLog) -> Result<Range, String> {
     let of = log.entries();
     let last = replay.entry.unwrap_or(of);
@@ -156,7 +155,7 @@ fn open_disk(path: &Path, log: &Path, range: &Range) -> Result<File, String> {
     Ok(file)
 }
 
-/// What is written to.
+/// The file that is written.
 struct Target {
     file: File,
     /// `true` while the file system seems to have holes.
@@ -185,7 +184,7 @@ impl Target {
     }
 }
 
-/// So many of something.
+/// A number with its noun, in the plural where it is not 1.
 fn count(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
@@ -194,7 +193,7 @@ fn entries(n: u64) -> String {
     if n == 1 { String::from("1 entry") } else { format!("{n} entries") }
 }
 
-/// What was done.
+/// The totals of a replay.
 struct Done {
     after: u64,
     last: u64,

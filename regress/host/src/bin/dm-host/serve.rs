@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host serve`: opens the disks, makes the sockets, boots the kernel, and ends it all again.
+//! `dm-host serve`: opens the disks, makes the sockets, boots the kernel, and shuts everything down.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,13 +21,13 @@ use crate::image::{self, Opened};
 use crate::server::{Boot, Server};
 use crate::{say, sockets};
 
-/// What is said at the end.
+/// The line that is printed at the end.
 pub const ENDED: &str = "flushed and ended";
 
-/// How long clients may take their last answers.
+/// The time that clients have to take their last answers.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long the end may take after that: the disks are flushed then.
+/// The time that the shutdown may take after that: the disks are flushed then.
 const LAST: Duration = Duration::from_secs(60);
 
 /// Serves until a signal, or `ctl shutdown`.

@@ -22,10 +22,10 @@ use control::Control;
 use export::Devices;
 use kernel::Kernel;
 
-/// How a machine is booted.
+/// The options that a machine is booted with.
 #[derive(Clone, Copy, Default)]
 pub struct Boot {
-    /// Requests come from someone who is not root.
+    /// `true` if requests come from a user who is not root.
     pub as_user: bool,
     /// The console is not shown.
     pub quiet: bool,
@@ -81,8 +81,8 @@ impl Server {
         self.kernel.ioctl(&control, xml)
     }
 
-    /// Takes no more clients and no more requests; what a suspended device holds is let go, since
-    /// its client waits for it.
+    /// Accepts no more clients and requests. I/O that a suspended device holds is released, since its client waits
+    /// for it.
     pub fn stop_reading(&self) {
         self.nbd.stop_reading();
         self.kernel.release_held();
@@ -107,7 +107,7 @@ impl Server {
         self.nbd.cut();
     }
 
-    /// Flushes, removes the devices and shuts the machine down; says what is left over.
+    /// Flushes, removes the devices and shuts the machine down. The answer is a list of leaks.
     pub fn shut_down(mut self) -> Vec<String> {
         self.control.stop();
         while !self.nbd.wait(Duration::from_secs(1)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the tools print: the formats of dmsetup(8) and of dmctl(8).
+//! The output of the tools: the formats of dmsetup(8) and of dmctl(8).
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub mod json;
 pub mod report;
 pub mod tree;
 
-/// What dmsetup says where there is nothing to list.
+/// The line that dmsetup prints where there is nothing to list.
 pub const NONE: &str = "No devices found\n";
 
 /// The driver's major number for block devices: sys/conf/majors.
@@ -32,7 +32,7 @@ pub fn number(answer: &Answer, key: &str) -> u64 {
     answer.number(key).unwrap_or(0)
 }
 
-/// `info`.
+/// The output of `info`.
 pub fn info(answer: &Answer) -> String {
     let state = if has(answer, flags::SUSPEND) { "SUSPENDED" } else { "ACTIVE" };
     let read_only = if has(answer, flags::READONLY) { " (READ-ONLY)" } else { "" };
@@ -111,7 +111,7 @@ pub fn dmctl_table(answer: &Answer) -> String {
     out
 }
 
-/// `deps`; `all` puts the device's name before it, and `names` has those of block devices.
+/// The output of `deps`; `all` puts the device's name before it, and `names` has those of block devices.
 pub fn deps(style: Style, answer: &Answer, all: bool, names: Option<&Tree>) -> String {
     let name = Shown(answer.text("name"));
     let devs: Vec<_> = answer.numbers("cmd_data").into_iter().map(Dev).collect();
@@ -134,7 +134,7 @@ pub fn deps(style: Style, answer: &Answer, all: bool, names: Option<&Tree>) -> S
     out
 }
 
-/// `ls`.
+/// The output of `ls`.
 pub fn names(style: Style, entries: &[Answer], how: &How) -> String {
     let mut out = String::new();
     for entry in entries {
@@ -151,7 +151,7 @@ pub fn names(style: Style, entries: &[Answer], how: &How) -> String {
     out
 }
 
-/// `targets`.
+/// The output of `targets`.
 pub fn targets(style: Style, entries: &[Answer]) -> String {
     let mut out = String::new();
     for entry in entries {
@@ -165,7 +165,7 @@ pub fn targets(style: Style, entries: &[Answer]) -> String {
     out
 }
 
-/// `version`.
+/// The output of `version`.
 pub fn version(style: Style, answer: &Answer) -> String {
     let version: Vec<_> = answer.numbers("version").iter().map(u64::to_string).collect();
     match style {

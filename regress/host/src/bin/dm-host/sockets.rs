@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where the sockets are, and how they come to be there.
+//! The sockets: their paths, and how they are made.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -16,17 +16,17 @@ pub fn folder() -> PathBuf {
     }
 }
 
-/// Where control listens, unless told otherwise.
+/// The default path of the control socket.
 pub fn default_control() -> PathBuf {
     folder().join("control.sock")
 }
 
-/// Where NBD listens, unless told otherwise.
+/// The default path of the NBD socket.
 pub fn default_nbd() -> PathBuf {
     folder().join("nbd.sock")
 }
 
-/// Where the disk that `luks open` serves by this name listens, for control and for NBD.
+/// The paths of the control and NBD sockets of the disk that `luks open` serves by this name.
 pub fn of_luks(name: &str) -> (PathBuf, PathBuf) {
     let folder = folder();
     (folder.join(format!("luks-{name}.control")), folder.join(format!("luks-{name}.nbd")))
@@ -60,7 +60,7 @@ pub fn make_folder() -> Result<(), String> {
     Ok(())
 }
 
-/// Listens at `path`. A socket that nobody answers at, left by a server that is gone, is replaced.
+/// Listens at `path`. A socket that a server left behind is replaced.
 ///
 /// # Errors
 /// In words.

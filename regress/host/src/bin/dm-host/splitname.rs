@@ -50,7 +50,7 @@ pub fn split(name: &str) -> [String; 3] {
 mod tests {
     use super::split;
 
-    /// As Debian's dmsetup 1.02.185 takes them apart.
+    /// Names are split as Debian's dmsetup 1.02.185 does.
     #[test]
     fn names_come_apart() {
         assert_eq!(split("vg-lv"), ["vg", "lv", ""]);

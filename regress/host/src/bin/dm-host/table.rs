@@ -9,24 +9,24 @@ use dm_core::refusal::Shown;
 /// A line of a table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Its number in the text, from 1.
+    /// The line's number in the text, from 1.
     pub number: usize,
     /// The first sector.
     pub start: u64,
-    /// How many sectors.
+    /// The number of sectors.
     pub length: u64,
-    /// The target.
+    /// The target's name.
     pub kind: String,
-    /// The rest.
+    /// The parameters.
     pub params: String,
 }
 
 /// A line that is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadLine {
-    /// Its number in the text, from 1; 0 for what is wrong with the whole.
+    /// The line's number in the text, from 1; 0 for a mistake of the whole table.
     pub number: usize,
-    /// What is wrong with it.
+    /// The mistake.
     pub why: String,
 }
 

@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 static WIPES: AtomicBool = AtomicBool::new(false);
 
-/// From now on this process wipes what it frees, and no crash writes its memory to a file.
+/// Has this process wipe memory that it frees from now on, and write none to a file when it crashes.
 pub fn begin() {
     WIPES.store(true, Ordering::SeqCst);
     // A system that does not know of it has no such files.

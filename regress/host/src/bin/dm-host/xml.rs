@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Property lists as proplib(3) writes them: what the ioctl takes and gives.
+//! Property lists as proplib(3) writes them: the requests and answers of the ioctl.
 //!
 //! Reading is the `plist` crate's work, which knows NetBSD's hexadecimal integers. Writing is done
 //! here, since proplib tells signed from unsigned numbers by their base, and the tools whose
@@ -101,7 +101,7 @@ fn escape(text: &str) -> String {
 pub struct Answer(plist::Dictionary);
 
 impl Answer {
-    /// Reads one.
+    /// Parses an answer.
     ///
     /// # Errors
     /// What is wrong with the text.
@@ -113,7 +113,7 @@ impl Answer {
         }
     }
 
-    /// A text; empty when there is none.
+    /// The text at `key`; empty when there is none.
     pub fn text(&self, key: &str) -> &str {
         self.0.get(key).and_then(plist::Value::as_string).unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use dm_nbd::{Client, Error, Operation, Outcome};
 use super::{Allocation, Transfer};
 use crate::errno::Errno;
 
-/// An export that somebody has connected to.
+/// An export of an NBD server, connected.
 pub struct Export(Client);
 
 /// The error as the kernel has it.
@@ -22,7 +22,7 @@ fn errno(error: Error) -> Errno {
     }
 }
 
-/// A transfer that is under way.
+/// A transfer in flight.
 struct Started<F> {
     transfer: Transfer,
     done: F,

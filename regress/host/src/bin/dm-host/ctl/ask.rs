@@ -50,7 +50,7 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// The name that errors use for what the request is about.
+    /// The name that errors use for the device or the request.
     pub fn what(&self) -> String {
         let by = |by: &By| match (&by.uuid, by.minor) {
             (Some(uuid), _) => Some(uuid.clone()),

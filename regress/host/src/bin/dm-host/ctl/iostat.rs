@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `iostat`: what devices read and write, as iostat(8) shows it of disks.
+//! `iostat`: the reads and writes of devices, as iostat(8) shows those of disks.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -207,8 +207,8 @@ impl Session {
     }
 }
 
-/// What a row's device has done since the report before, or since it was made. Minors are used
-/// again: a device that is younger than the report is another one.
+/// The difference of a row from the report before, or from the device's creation. A device that is younger than the
+/// report is another one with the same minor.
 fn since(row: &Row, before: &BTreeMap<u64, Done>) -> Row {
     let last = before.get(&row.minor).copied().filter(|last| last.age <= row.done.age);
     let done = row.done.since(last.unwrap_or_default());

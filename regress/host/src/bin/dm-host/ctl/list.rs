@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Questions: what devices there are, how they are, and what they are made of.
+//! Questions: the devices there are, their states, and their components.
 
 use std::process::Command;
 
@@ -100,7 +100,7 @@ impl Session {
         Ok(())
     }
 
-    /// All devices, what lies below each, and what disks are called.
+    /// All devices, the devices below each, and the names of disks.
     fn tree(&mut self) -> Result<Tree, Failure> {
         let names = self.names()?;
         let infos = self.all("deps", &names, 0)?;

@@ -19,8 +19,8 @@ use crate::xml::{self, Dict, Plist};
 const REQUEST: usize = 60 * 1024;
 
 impl Session {
-    /// `create`, then `reload` and `resume` if there is a table; what was done is undone when a
-    /// later step fails, and by the server when this program is interrupted.
+    /// Carries out `create`, then `reload` and `resume` if there is a table. If a later step fails the steps before
+    /// are undone; if this program is interrupted, by the server.
     pub(super) fn create(
         &mut self,
         name: &str,
@@ -55,7 +55,7 @@ impl Session {
         result
     }
 
-    /// `create --concise`: from the command line, or from standard input.
+    /// Carries out `create --concise`, of devices on the command line or on standard input.
     pub(super) fn create_concise(
         &mut self,
         text: &str,

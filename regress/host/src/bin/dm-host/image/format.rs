@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Formats of disk images that are not raw: what they begin with.
+//! Formats of disk images that are not raw, and the bytes they are known by.
 
 use std::fs::File;
 use std::io;
@@ -12,9 +12,9 @@ use crate::disk::Disk;
 /// A format that was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Format {
-    /// For people.
+    /// The format's name for people.
     name: &'static str,
-    /// What serves or unpacks it.
+    /// The way to use an image of the format.
     way: Way,
 }
 
@@ -22,11 +22,11 @@ pub struct Format {
 enum Way {
     /// qemu-nbd, which calls it so.
     Qemu(&'static str),
-    /// This program makes a raw file of it.
+    /// A program that makes a raw file of the image.
     Unpack(&'static str),
 }
 
-/// Where each begins with what.
+/// Bytes at the start: their offset, the bytes, the format.
 const FORMATS: &[(u64, &[u8], &str, Way)] = &[
     (0, b"QFI\xfb\0\0\0\x01", "a qcow image", Way::Qemu("qcow")),
     (0, b"QFI\xfb", "a qcow2 image", Way::Qemu("qcow2")),
@@ -48,15 +48,14 @@ const FORMATS: &[(u64, &[u8], &str, Way)] = &[
     (0, b"PK\x03\x04", "a ZIP archive", Way::Unpack("unzip")),
 ];
 
-/// What a file ends with.
+/// Bytes at the end: their offset from it, the bytes, the format.
 const ENDS: &[(u64, &[u8], &str, Way)] = &[
     (512, b"conectix", "a VHD image", Way::Qemu("vpc")),
     (511, b"conectix", "a VHD image", Way::Qemu("vpc")),
     (512, b"koly", "a DMG image", Way::Qemu("dmg")),
 ];
 
-/// The format of a file of so many bytes that is not raw. LUKS is raw for this: what it holds is
-/// unlocked by others.
+/// The format of a file of so many bytes, if it is not raw. LUKS is raw here: other programs unlock it.
 ///
 /// # Errors
 /// Those of reading.
@@ -78,7 +77,7 @@ pub fn find(file: &File, bytes: u64) -> io::Result<Option<Format>> {
 }
 
 impl Format {
-    /// What it is called.
+    /// The format's name.
     pub fn name(&self) -> &'static str {
         self.name
     }

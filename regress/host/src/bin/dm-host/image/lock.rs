@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Locks on images, the same ones as qemu's: whoever of both comes second is told.
+//! Locks on images, the same as qemu's: of two users, the second is told.
 //!
 //! qemu locks single bytes of an image with open file description locks, always shared ones: byte
 //! 100 + N says that somebody uses permission N, byte 200 + N that somebody does not want others
@@ -22,7 +22,7 @@ const CONSISTENT_READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
 
-/// BLKSSZGET: bytes in a logical sector.
+/// Bytes in a logical sector of a block device, by BLKSSZGET.
 pub fn logical_sector(file: &File) -> Option<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request stores an int; a descriptor of ours.
@@ -50,7 +50,7 @@ fn take(file: &File, byte: i64) -> io::Result<()> {
     }
 }
 
-/// `true` if somebody else has a lock on a byte.
+/// `true` if another process has a lock on a byte.
 fn is_taken(file: &File, byte: i64) -> bool {
     let mut lock = whole(libc::F_WRLCK, byte);
     // SAFETY: the command reads and stores a flock; a descriptor of ours.
@@ -58,14 +58,14 @@ fn is_taken(file: &File, byte: i64) -> bool {
     result == 0 && i32::from(lock.l_type) != libc::F_UNLCK
 }
 
-/// Who is in the way of a lock. Shown, it says so, without what to do about it.
+/// The holder of a lock that conflicts. Shown, it names the conflict, without advice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InTheWay {
-    /// Somebody who has a lock that is not shared.
+    /// A process that has a lock that is not shared.
     Locker,
-    /// Somebody who writes.
+    /// A process that writes.
     Writer,
-    /// Somebody who relies on its not changing.
+    /// A process that relies on the image not changing.
     Reader,
 }
 
@@ -81,8 +81,8 @@ impl fmt::Display for InTheWay {
     }
 }
 
-/// Locks an image as long as the file is open: nobody else may write it, and, unless it is only read,
-/// nobody may rely on its not changing. A file system without locks has none.
+/// Locks an image as long as the file is open: no other process may write the image, and, unless it is opened
+/// read-only, none may rely on its not changing. A file system without locks grants everything.
 ///
 /// # Errors
 /// Who is in the way.

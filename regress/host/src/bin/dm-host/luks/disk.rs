@@ -11,7 +11,7 @@ use dm_nbd::{Client, Limits, Uri};
 
 use crate::image;
 
-/// Something to read a header from. It is not locked: who reads it sees what is there now.
+/// A source to read a header from. It is not locked: a reader sees its present content.
 pub enum Source {
     /// A file, or a block device.
     File(File),
@@ -23,7 +23,7 @@ pub enum Source {
 const PIECE: usize = 1 << 20;
 
 impl Source {
-    /// Opens what a command line names.
+    /// Opens the disk that a command line names.
     ///
     /// # Errors
     /// In words, with its name.

@@ -24,11 +24,11 @@ use crate::server::{Boot, Server};
 use crate::xml::Answer;
 use crate::{image, say, sockets, wiping};
 
-/// What it says when it serves; a line.
+/// The line that the keeper prints when it serves.
 pub const READY: &str = "ready";
-/// What it says before the words of a failure that is the driver's.
+/// The word that the keeper prints before a failure of the driver's.
 pub const REFUSED: &str = "refused";
-/// The same for other failures.
+/// The word that the keeper prints before another failure.
 const FAILED: &str = "failed";
 
 /// Runs as the process of its own.
@@ -74,7 +74,7 @@ fn table() -> Result<Zeroizing<String>, String> {
     Ok(Zeroizing::new(text.to_string()))
 }
 
-/// Leaves the terminal, the folder and the standard files of whoever started it, having said that it serves.
+/// Leaves the terminal, the folder and the standard files of the parent, having told it that the disk is served.
 fn stand_apart() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     setsid()?;

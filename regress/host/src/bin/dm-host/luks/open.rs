@@ -25,17 +25,17 @@ use crate::client::{Client, Failure};
 use crate::sockets;
 use crate::xml::{self, Answer, Dict};
 
-/// What the table calls the disk.
+/// The path of the disk in the table.
 const DEVICE: &str = "/dev/wd0";
 
 /// The longest that `close` waits for the end: a server gives clients 5 seconds and its disks 60.
 const END: Duration = Duration::from_secs(70);
 
-/// How long `close` waits for connections to end, as `ctl remove --retry`: a client that has just gone may be
+/// The time that `close` waits for connections to end, as `ctl remove --retry`: a client that has just gone may be
 /// connected for a moment.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How a disk is opened.
+/// The manner in which a disk is opened.
 pub struct How<'a> {
     pub name: &'a str,
     pub readonly: bool,

@@ -23,9 +23,9 @@ const TYPED: usize = 512;
 
 /// A passphrase.
 pub struct Passphrase {
-    /// Its bytes.
+    /// The passphrase's bytes.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// Somebody has typed it, and may try again.
+    /// `true` if it was typed, so that another may be typed.
     pub typed: bool,
 }
 
@@ -124,7 +124,7 @@ fn line(from: &mut impl Read) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// Asks at the terminal, which shows nothing of what is typed.
+/// Asks at the terminal, without echo.
 fn typed(disk: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("the terminal: {error}");
     let mut terminal = unbuffered()?;
@@ -136,7 +136,7 @@ fn typed(disk: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     line
 }
 
-/// A terminal that does not show what is typed, until this is dropped or a signal ends the program.
+/// A terminal without echo, until this is dropped or a signal ends the program.
 struct Silence {
     terminal: File,
     before: Termios,

@@ -30,7 +30,7 @@ const MISTAKES: usize = 1000;
 const DEVICE: &str = "dm-host map";
 
 impl BadLine {
-    /// `true` for what is wrong between lines, and may come of another mistake.
+    /// `true` for a mistake between lines, which may follow from another.
     pub fn is_of_the_whole(&self) -> bool {
         self.number == 0 || self.why.starts_with("there is a gap")
     }
@@ -85,8 +85,7 @@ fn explain(why: &str) -> String {
     format!("{why}{help}")
 }
 
-/// Every gap and every overlap, where the driver stops at the first. Lines that are wrong by
-/// themselves still take their place.
+/// All gaps and overlaps; the driver stops at the first. Lines that are wrong by themselves still take their place.
 fn borders(lines: &[Line]) -> Vec<BadLine> {
     let mut order: Vec<_> = lines.iter().filter(|line| line.length > 0).collect();
     order.sort_by_key(|line| (line.start, line.number));
@@ -231,7 +230,7 @@ impl Booted {
         Err(Refusal { line, why: answer.text("reason").into() })
     }
 
-    /// Loads a table; returns what the driver says of it all the same.
+    /// Loads a table, and returns the driver's warnings about it.
     fn load(&self, name: &str, lines: &[Line], read_only: bool) -> Result<Vec<String>, Refusal> {
         let read_only = if read_only { flags::READONLY } else { 0 };
         let parts = ctl::parts(lines);
@@ -272,7 +271,7 @@ impl Booted {
         Ok(Mapped { table, numbers, warnings })
     }
 
-    /// A component: its size and its kind, as its node tells them.
+    /// A component's size and kind, as its node tells them.
     fn paper(&self, dev: Dev) -> Result<Paper, String> {
         let failed = |errno: dm_host::Errno| format!("{dev}: {}", errno.text());
         let node = dm_host::makedev(dev.major(), dev.minor());
@@ -287,7 +286,7 @@ impl Booted {
         Ok(Paper { name: self.name(dev)?, dev, size, sector_size, writable })
     }
 
-    /// What a component is called: as on the command line, or by its node.
+    /// A component's name: as on the command line, or that of its node.
     fn name(&self, dev: Dev) -> Result<String, String> {
         if let Some((_, name)) = self.names.iter().find(|(other, _)| *other == dev) {
             return Ok(name.clone());

@@ -10,16 +10,16 @@ use dm_core::refusal::Shown;
 use super::text::size;
 use super::{Mapped, Paper, Reach};
 
-/// The picture's least and largest width, and what it has for each line in between: a browser
-/// scrolls, and a number that stands upright is seen.
+/// The picture's least and largest width, and its width for each line in between: a browser scrolls, and a number
+/// that stands upright is seen.
 const WIDTH: (f64, f64) = (1200.0, 12_000.0);
 const EACH: f64 = 10.0;
-/// What is left free at its sides.
+/// The margin at the picture's sides.
 const MARGIN: f64 = 20.0;
-/// The height of a bar, and what lies between the device and its components.
+/// The height of a bar, and the gap between the device and its components.
 const BAR: f64 = 36.0;
 const GAP: f64 = 190.0;
-/// What a component's row takes: its name, its bar, and some room.
+/// The height of a component's row: its name, its bar, and some room.
 const ROW: f64 = 92.0;
 /// The least width at which a line is seen.
 const SEEN: f64 = 0.75;
@@ -39,7 +39,7 @@ fn escape(text: &str) -> String {
     shown.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Where sectors of something stand on its bar.
+/// The scale of a bar: the place of each sector on it.
 struct Scale {
     sectors: u64,
     width: f64,
@@ -56,7 +56,7 @@ impl Scale {
 }
 
 impl Mapped {
-    /// The picture.
+    /// The picture of a table.
     pub fn svg(&self) -> String {
         let reaches = self.reaches();
         let components = self.table.components();

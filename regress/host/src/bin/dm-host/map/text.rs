@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The listing: where each line goes, and what of each component is used.
+//! The listing: the ranges of each line, and the ranges of each component that are used.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ pub fn size(sectors: u64) -> String {
 }
 
 impl Mapped {
-    /// What stands in the listing for a line that reaches no component.
+    /// The text in the listing for a line that reaches no component.
     fn nowhere(&self, range: SectorRange) -> String {
         match self.table.map(range, Op::Read) {
             Some(Piece::Zero(_)) => "reads as zeroes; writes are dropped".into(),

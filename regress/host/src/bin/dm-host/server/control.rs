@@ -34,7 +34,7 @@ pub struct Control {
 struct Shared {
     kernel: Arc<Kernel>,
     state: Mutex<State>,
-    /// What `shutdown` does.
+    /// The function that `shutdown` calls.
     end: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -165,8 +165,8 @@ struct Connection {
     shared: Arc<Shared>,
 }
 
-/// Serves one connection until its client goes or says something malformed; then undoes what the
-/// client left undone.
+/// Serves one connection until its client goes or sends a malformed request, and then carries out the requests that
+/// undo what the client had begun.
 fn serve(connection: Connection) {
     // One request may wait while another is carried out; a client that sends more has to wait.
     let (to, from) = mpsc::sync_channel::<Request>(1);
@@ -230,8 +230,8 @@ fn plain(errno: Errno) -> (Errno, String) {
     (errno, String::new())
 }
 
-/// Takes a little of what a client still sends: closing a socket with unread data would take the
-/// answer away from it.
+/// Reads a little of the data that a client still sends: closing a socket with unread data would take the answer away
+/// from it.
 fn drain(mut stream: &UnixStream) {
     let mut rest = [0; 4096];
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
@@ -242,7 +242,7 @@ fn drain(mut stream: &UnixStream) {
     }
 }
 
-/// Carries requests out, as one process of the kernel's; returns what is to be undone.
+/// Executes requests as one process of the kernel's. The answer is the request that undoes what was begun.
 fn work(connection: &Connection, from: &Receiver<Request>) -> Option<String> {
     let shared = &connection.shared;
     // Open as long as the connection is, as a program has it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NBD's exports: dm devices, each open as long as a connection to it.
+//! NBD's exports: dm devices, each open while a connection to it exists.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,8 +11,8 @@ use super::kernel::{Kernel, Node};
 use crate::client::errno_text;
 use crate::say;
 
-/// Held for reading by whole-sector writes, and for writing by those that change part of a
-/// sector: they read it first, and nobody may write it meanwhile.
+/// The lock between writes of whole sectors, which hold it shared, and writes of a part of a sector, which hold it
+/// exclusively: they read the sector first, and it may not be written meanwhile.
 static PARTS: RwLock<()> = RwLock::new(());
 
 /// Places that are looked up for one question after holes.
@@ -153,8 +153,8 @@ impl Device for Open {
         self.0.flush().map_err(error)
     }
 
-    /// Whole sectors only: what is cut off at either end keeps its data, which trim allows. So do
-    /// components that cannot discard.
+    /// Discards whole sectors only: partial ones at either end keep their data, which trim allows. So do components
+    /// that cannot discard.
     fn trim(&self, offset: u64, length: u64) -> Result<(), Error> {
         let (start, end) = self.within(offset, length)?;
         if start == end {
@@ -167,7 +167,7 @@ impl Device for Open {
         }
     }
 
-    /// Whole sectors are discarded, where that makes zeroes of them; the rest is written.
+    /// Discards whole sectors where that makes zeroes of them, and writes zeroes over the rest.
     fn punch(&self, offset: u64, length: u64) -> Result<(), Error> {
         let (start, end) = self.within(offset, length)?;
         if start == end || !self.0.discards_to_zeroes(start, end - start).map_err(error)? {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Holes: which bytes of a device's components are behind its bytes.
+//! Holes: the bytes of a device's components that are behind its bytes.
 
 use dm_host::{Dev, makedev};
 
-/// What was found at a place.
+/// The allocation found at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Found {
     /// Bytes for which the rest holds.
@@ -20,11 +20,11 @@ pub struct Found {
 /// A device's table, as far as it can be followed.
 #[derive(Debug, Default)]
 pub struct Map {
-    /// In the order of their places, which leave no gap.
+    /// The lines, in the order of their places, without gaps.
     lines: Vec<Line>,
 }
 
-/// A line; all in bytes.
+/// A line; all numbers are bytes.
 #[derive(Debug)]
 struct Line {
     start: u64,
@@ -38,13 +38,13 @@ enum Target {
     Linear(Dev, u64),
     /// Chunks of so many bytes, in turn on these components, from these bytes on.
     Striped(u64, Vec<(Dev, u64)>),
-    /// Zeroes, whatever is written.
+    /// The line reads as zeroes, whatever is written.
     Zero,
-    /// Nothing is known of it.
+    /// Nothing is known of the line.
     Other,
 }
 
-/// What a component has at one of its bytes, for at most so many.
+/// A function that tells the allocation of a component at a byte, for at most so many bytes.
 type Ask<'a> = &'a dyn Fn(Dev, u64, u64) -> Found;
 
 impl Map {
@@ -70,7 +70,7 @@ impl Map {
         self.lines.last().map_or(0, |line| line.start.saturating_add(line.length))
     }
 
-    /// The components.
+    /// The components of the table.
     pub fn devs(&self) -> impl Iterator<Item = Dev> + '_ {
         self.lines.iter().flat_map(|line| match &line.target {
             Target::Linear(dev, _) => vec![*dev],
@@ -85,7 +85,7 @@ impl Map {
         (offset < line.start.checked_add(line.length)?).then_some(line)
     }
 
-    /// What is at a byte, for at most `length` bytes.
+    /// The allocation at a byte, for at most `length` bytes.
     pub fn first(&self, offset: u64, length: u64, ask: Ask<'_>) -> Found {
         let unknown = Found { length, ..Found::default() };
         let Some(line) = self.line(offset) else { return unknown };
@@ -122,7 +122,7 @@ impl Map {
     }
 }
 
-/// Where a byte of a striped line is: component, byte there, bytes left in its chunk.
+/// The place of a byte of a striped line: component, byte there, bytes left in its chunk.
 fn place(chunk: u64, stripes: &[(Dev, u64)], within: u64) -> Option<(Dev, u64, u64)> {
     let count = u64::try_from(stripes.len()).ok()?;
     let (number, rest) = (within.checked_div(chunk)?, within.checked_rem(chunk)?);

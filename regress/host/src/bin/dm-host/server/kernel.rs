@@ -16,10 +16,10 @@ use crate::{say, wiping};
 /// The driver's major number for block devices: sys/conf/majors.
 pub const BLOCK_MAJOR: u32 = 169;
 
-/// The same for character devices.
+/// The major number of the driver's character devices.
 const CHARACTER_MAJOR: u32 = 194;
 
-/// Whom requests come from, with `--as-user`.
+/// The user id of requests with `--as-user`.
 const SOMEBODY: u32 = 1000;
 
 /// A booted machine.
@@ -31,8 +31,8 @@ pub struct Kernel {
     /// The block nodes that connections have open. A block device can be open only once in
     /// NetBSD, so connections share.
     nodes: Mutex<HashMap<Dev, Weak<Shared>>>,
-    /// Counts what may have changed a table: what was learnt from one is good as long as this
-    /// stays. Only requests through [`Kernel::ioctl`] change tables.
+    /// Counts requests that may have changed a table: knowledge of a table is good as long as this stays. Only
+    /// requests through [`Kernel::ioctl`] change tables.
     changes: AtomicU64,
     /// The tables of devices by minor, and `changes` when they were read.
     maps: Mutex<HashMap<u32, (u64, Arc<Map>)>>,
@@ -50,8 +50,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Kernel {
-    /// A machine and its disks, which are told as the wire has them. With `user`, requests come
-    /// from somebody who is not root.
+    /// A kernel for a machine and its disks; `disks` describes them as the wire has it. With `user`, requests come
+    /// from a user who is not root.
     pub fn new(machine: Machine, disks: String, user: bool) -> Kernel {
         Kernel {
             machine: Some(machine),
@@ -63,7 +63,7 @@ impl Kernel {
         }
     }
 
-    /// Shuts the machine down; says what is left over.
+    /// Shuts the machine down. The answer is a list of leaks.
     pub fn shutdown(mut self) -> Vec<String> {
         self.machine.take().map(Machine::shutdown).unwrap_or_default()
     }
@@ -113,7 +113,7 @@ impl Kernel {
         result
     }
 
-    /// What the devices have done, as the wire has it.
+    /// The statistics of the devices, as the wire has them.
     ///
     /// # Errors
     /// The driver's.
@@ -336,8 +336,8 @@ impl Kernel {
         Ok(map)
     }
 
-    /// What a component has at a byte of it, for at most `length` bytes. Devices below devices are
-    /// followed, `depth` of them; what lies deeper is taken for data.
+    /// The allocation of a component at a byte, for at most `length` bytes. Devices below devices are followed,
+    /// `depth` of them; a deeper one is taken for data.
     fn found(&self, dev: Dev, offset: u64, length: u64, depth: u32) -> Found {
         let unknown = Found { length, ..Found::default() };
         if dm_host::major(dev) != BLOCK_MAJOR {
@@ -385,7 +385,7 @@ impl Kernel {
         }
     }
 
-    /// Brings what the disks have cached to their files.
+    /// Flushes the disks' caches to their files.
     fn flush_disks(&self) {
         for path in self.disks.lines().filter_map(|line| line.split('\t').next()) {
             let raw = path.replacen("/dev/", "/dev/r", 1);
@@ -405,7 +405,7 @@ impl Kernel {
     }
 }
 
-/// A block node, open as long as somebody has it.
+/// A block node that is open while it has users.
 struct Shared {
     file: File,
     minor: u32,
@@ -436,7 +436,7 @@ impl Node {
         self.shared.as_deref().expect("it is there until the drop")
     }
 
-    /// Bytes.
+    /// The device's size in bytes.
     ///
     /// # Errors
     /// The driver's.
@@ -486,7 +486,7 @@ impl Node {
         self.shared().file.write_blocks(buf, block(offset)?, flags)
     }
 
-    /// Brings to the medium what has been written.
+    /// Flushes the device.
     ///
     /// # Errors
     /// The driver's.
@@ -506,7 +506,7 @@ impl Node {
         self.shared().file.fdiscard(offset, length)
     }
 
-    /// What is allocated at a byte, for at most `length` bytes.
+    /// The allocation at a byte, for at most `length` bytes.
     ///
     /// # Errors
     /// The driver's.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! JSON: the form that dm-host(8) documents, and that stays.
+//! Output as JSON, in the form that dm-host(8) documents, and that stays.
 
 use dm_core::commands::flags;
 use dm_core::units::Dev;
@@ -74,7 +74,7 @@ pub fn deps(answer: &Answer) -> Value {
     })
 }
 
-/// `ls`.
+/// The answer to `ls`.
 pub fn names(entries: &[Answer]) -> Value {
     let entry = |entry: &Answer| json!({ "name": entry.text("name"), "major": BLOCK_MAJOR, "minor": minor(entry) });
     json!({ "devices": entries.iter().map(entry).collect::<Vec<_>>() })
@@ -84,14 +84,14 @@ fn version_of(answer: &Answer, key: &str) -> String {
     answer.numbers(key).iter().map(u64::to_string).collect::<Vec<_>>().join(".")
 }
 
-/// `targets`.
+/// The answer to `targets`.
 pub fn targets(entries: &[Answer]) -> Value {
     let entry =
         |entry: &Answer| json!({ "name": entry.text("name"), "version": version_of(entry, "ver") });
     json!({ "targets": entries.iter().map(entry).collect::<Vec<_>>() })
 }
 
-/// `version`.
+/// The answer to `version`.
 pub fn version(answer: &Answer) -> Value {
     json!({
         "program": env!("CARGO_PKG_VERSION"),

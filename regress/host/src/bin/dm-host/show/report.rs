@@ -16,23 +16,23 @@ use crate::cli::Report;
 use crate::splitname;
 use crate::xml::Answer;
 
-/// What `info -c` shows unless told otherwise.
+/// The default columns of `info -c`.
 pub const INFO: &str = "name,major,minor,attr,open,segments,events,uuid";
 
-/// What `splitname` shows unless told otherwise.
+/// The default columns of `splitname`.
 pub const SPLIT: &str = "vg_name,lv_name,lv_layer";
 
-/// The major and minor numbers of block devices, and what they are called.
+/// The names of block devices by their major and minor numbers.
 pub type Names = Arc<BTreeMap<u64, String>>;
 
 /// A device in a report.
 pub struct Row {
     answer: Option<Answer>,
     name: String,
-    /// What it uses, and the devices that use it.
+    /// The devices below, and those above.
     pub uses: Vec<Dev>,
     pub used_by: Vec<Dev>,
-    /// What these are called.
+    /// The names of these devices.
     pub names: Names,
 }
 
@@ -54,7 +54,7 @@ impl Row {
         }
     }
 
-    /// Its minor number.
+    /// The device's minor number.
     pub fn minor(&self) -> u64 {
         self.number("minor")
     }
@@ -90,7 +90,7 @@ fn devnos(devs: &[Dev]) -> String {
     devs.iter().map(Dev::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Which names a field may be asked with.
+/// A group of fields, by the names they may be asked with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Name,
@@ -113,7 +113,7 @@ struct Field {
     heading: &'static str,
     /// The least width of its column.
     width: usize,
-    /// It is a number: it stands at the right, and is sorted as one.
+    /// `true` for a number, which is aligned right and sorted by value.
     numeric: bool,
     about: &'static str,
     value: fn(&Row) -> String,
@@ -291,7 +291,7 @@ fn compare(field: &Field, a: &Row, b: &Row) -> Ordering {
     }
 }
 
-/// A report.
+/// A report as text.
 pub fn show(report: &Report, fields: &Fields, mut rows: Vec<Row>) -> String {
     rows.sort_by(|a, b| {
         let keys = fields.sort.iter().map(|(field, down)| {
@@ -358,7 +358,7 @@ mod tests {
         show(report, &fields(report, SPLIT).unwrap(), vec![Row::named(name)])
     }
 
-    /// As Debian's dmsetup 1.02.185 prints them.
+    /// Reports are printed as Debian's dmsetup 1.02.185 prints them.
     #[test]
     fn reports_are_dmsetups() {
         let report = Report::default();

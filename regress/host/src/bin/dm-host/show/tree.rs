@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `ls --tree`: what lies below each device, or with `inverted` above, as dmsetup draws it.
+//! `ls --tree`: the devices below each, or with `inverted` above, as dmsetup draws them.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,7 +16,7 @@ use super::report::Names;
 use super::{BLOCK_MAJOR, has, number};
 use crate::xml::Answer;
 
-/// How `ls` names devices and draws trees.
+/// The way in which `ls` names devices and draws trees.
 #[derive(Default)]
 pub struct How {
     utf: bool,
@@ -58,22 +58,22 @@ impl How {
         Ok(how)
     }
 
-    /// `true` if devices must be asked for more than what they use.
+    /// `true` if the tree shows more of a device than its `deps`.
     pub fn needs_infos(&self) -> bool {
         self.uuid || self.open || self.rw || self.active
     }
 }
 
-/// All devices, and what they use.
+/// All devices, with the devices and disks below each.
 pub struct Tree {
-    /// By minor: what the device uses.
+    /// The devices below each device, by minor.
     below: BTreeMap<u64, Vec<Dev>>,
     /// Devices and disks by number.
     names: Names,
 }
 
 impl Tree {
-    /// From the answers to `deps`, and the server's text about disks.
+    /// The tree of the answers to `deps`, with the names in the server's description of disks.
     pub fn new(answers: &[Answer], disks: &str) -> Tree {
         let mut names = BTreeMap::new();
         let mut below = BTreeMap::new();
@@ -95,22 +95,22 @@ impl Tree {
         Tree { below, names: Arc::new(names) }
     }
 
-    /// What devices and disks are called, by number.
+    /// The names of devices and disks, by number.
     pub fn names(&self) -> Names {
         self.names.clone()
     }
 
-    /// What a number is called, if it is known.
+    /// The name of a device number, if it is known.
     pub fn name(&self, dev: Dev) -> Option<&str> {
         self.names.get(&dev.0).map(String::as_str)
     }
 
-    /// What a device uses.
+    /// The devices and disks directly below a device.
     pub fn below(&self, minor: u64) -> &[Dev] {
         self.below.get(&minor).map_or(&[], Vec::as_slice)
     }
 
-    /// What uses a device.
+    /// The devices directly above a device.
     pub fn above(&self, minor: u64) -> Vec<Dev> {
         own(minor).map(|dev| self.using(dev)).unwrap_or_default()
     }
@@ -128,8 +128,8 @@ impl Tree {
         }
     }
 
-    /// Where a drawing begins: at devices that no other uses, or with `inverted` at what lies
-    /// lowest; of these only what `minors` has to do with.
+    /// The roots of a drawing: devices that no other uses, or with `inverted` the lowest ones; of these only the ones
+    /// that `minors` are connected to.
     fn roots(&self, minors: &[u64], inverted: bool) -> Vec<Dev> {
         let devices = minors.iter().filter_map(|minor| own(*minor));
         if !inverted {
@@ -154,7 +154,7 @@ impl Tree {
         lowest
     }
 
-    /// A drawing.
+    /// A drawing of the tree.
     pub fn show(&self, minors: &[u64], how: &How, infos: &[Answer]) -> String {
         if minors.is_empty() {
             return super::NONE.into();

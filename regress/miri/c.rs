@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::netbsd::sys;
 
-/// What is sent to the driver: a buffer, and whether it is done.
+/// An I/O that is sent to the driver: a buffer, and whether it is done.
 #[repr(C)]
 pub struct TestIo {
     pub buf: sys::buf,
@@ -45,7 +45,7 @@ struct Kernel {
     queue: VecDeque<(u32, Address<sys::buf>)>,
     disks: BTreeMap<u32, Vec<u8>>,
     attached: BTreeMap<c_int, Address<sys::device>>,
-    /// Every attached disk(9), by the address that disk_attach was given.
+    /// All attached disk(9)s, by the address that disk_attach was given.
     list: Vec<Address<sys::disk>>,
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The driver under Miri (`cargo xtask sanitize miri`), which checks each access to memory against
-//! the rules that the compiler relies on: who may have a reference to what, which memory is there
-//! still, which accesses race. What is C has a stand-in, `c.rs`.
+//! The driver under Miri (`cargo xtask sanitize miri`), which checks each access to memory against the rules that the
+//! compiler relies on: aliasing, lifetimes, data races. `c.rs` has stand-ins for the C parts.
 //!
 //! Miri follows one order of the threads at a time; with other seeds (`-Zmiri-many-seeds`) it
 //! follows others.

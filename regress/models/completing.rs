@@ -9,7 +9,7 @@ use loom::thread;
 use crate::completing::Completions;
 use crate::model;
 
-/// The count, and what a wrong one is like.
+/// The count's interface, which wrong variants implement too.
 trait Count: Send + Sync + Default + 'static {
     type Entered<'c>;
     fn enter(&self) -> Self::Entered<'_>;
@@ -28,7 +28,8 @@ impl Count for Completions {
     }
 }
 
-/// A table: its memory is gone when `gone` is 1. `entered` is its I/O, which keeps it until its context is counted in.
+/// A table, whose memory is gone when `gone` is 1. `entered` is its I/O, which keeps it until its context is counted
+/// in.
 struct Table {
     gone: AtomicUsize,
     entered: (Mutex<bool>, Condvar),
@@ -65,7 +66,8 @@ impl Table {
     }
 }
 
-/// Two tables end one after the other, each with a completion under way; the second's comes while the first is waited for.
+/// Two tables end one after the other, each with a completion in progress; the second's comes while the first is
+/// waited for.
 fn two_tables_end<C: Count>() {
     model(3, || {
         let count = Arc::new(C::default());
@@ -84,7 +86,8 @@ fn a_table_stays_while_its_completions_run() {
     two_tables_end::<Completions>();
 }
 
-/// Two tables end at a time, with no completion under way: one waits for the other, and a third drain finds all in order.
+/// Two tables end at the same time, with no completion in progress: one waits for the other, and a third drain finds
+/// all in order.
 #[test]
 fn two_tables_may_end_at_a_time() {
     model(2, || {

@@ -17,7 +17,7 @@ use crate::numbers::{InTurn, Numbers};
 use crate::parker::Parker;
 use crate::ready::Ready;
 
-/// What the engine asks of a parker.
+/// The parker's interface to the engine.
 trait Park: Send + Sync + 'static {
     fn new() -> Self;
     fn park(&self, work: impl FnOnce() -> bool);
@@ -93,7 +93,7 @@ impl<P: Park> Engine<P> {
         }
     }
 
-    /// `Executor::submit`.
+    /// Sends a job, as `Executor::submit` does.
     fn submit(&self, job: usize) {
         let mut queue = self.queue.lock().unwrap();
         queue.jobs.push(job);
@@ -169,7 +169,7 @@ fn the_end_wakes_a_sleeper() {
     });
 }
 
-/// Each job is served once, whoever comes while lanes go idle; then the engine stops.
+/// Each job is served once, also one that comes while lanes become idle; then the engine stops.
 #[test]
 fn jobs_are_handed_over() {
     model(2, || {
@@ -224,8 +224,8 @@ fn a_signal_is_not_lost() {
     });
 }
 
-/// I/O that finds no number for its job waits, as `TableIo::wait_for_job` has it, and goes on when one is given
-/// back, as `Executor::unclaim` does: no number lies idle while somebody waits.
+/// I/O that finds no number for its job waits, as in `TableIo::wait_for_job`, and goes on when one is freed, as in
+/// `Executor::unclaim`: no number is free while I/O waits.
 #[test]
 fn a_number_given_back_is_not_missed() {
     model(3, || {
@@ -241,8 +241,8 @@ fn a_number_given_back_is_not_missed() {
     });
 }
 
-/// Two give numbers back while three wait for one, of which the first ends as soon as it has gone on and gives its own
-/// back: nobody is left waiting, and nothing goes on inside another's going on.
+/// Two contexts free numbers while three I/Os wait for one, of which the first ends as soon as it goes on and frees
+/// its own: none waits for ever, and none goes on inside another.
 #[test]
 fn what_goes_on_does_so_one_after_the_other() {
     model(2, || {
@@ -267,7 +267,7 @@ struct Line {
     going_on: InTurn,
     waiting: Mutex<usize>,
     gone_on: AtomicUsize,
-    /// So many that go on end at once; those after them keep their numbers.
+    /// The number of I/Os that end as soon as they go on; those after them keep their numbers.
     ends: usize,
 }
 

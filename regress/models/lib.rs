@@ -60,8 +60,7 @@ mod condvar {
     #[derive(Debug)]
     pub struct Interrupted;
 
-    /// The driver's condition variable. Time does not pass here: a sleep that would end by itself
-    /// is one that nobody needs to end.
+    /// The driver's condition variable. Time does not pass here: a sleep with a timeout must be ended by a wakeup.
     pub struct Condvar {
         variable: loom::sync::Condvar,
         /// `true` until the first sleep that a signal ends.

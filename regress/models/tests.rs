@@ -62,7 +62,7 @@ impl Device {
         Arc::new(Device { gate, done: Mutex::new(Vec::new()) })
     }
 
-    /// dmstrategy: enter, or wait in line. The answer is false if the device is dead.
+    /// Sends an I/O as dmstrategy does: it enters, or waits in the queue. `false` if the device is dead.
     fn submit(&self, cpu: usize, io: usize) -> bool {
         loop {
             if let Some(pass) = self.gate.enter(cpu) {
@@ -107,9 +107,8 @@ impl Device {
     }
 }
 
-/// Two threads, on two CPUs' counts, each with one I/O, while a third suspends, changes the table
-/// and resumes: no I/O sees a table that is gone, none is lost or done twice, and nobody sleeps
-/// for ever. Three preemptions.
+/// Two threads, on two CPUs' counts, each with one I/O, while a third suspends, changes the table and resumes: no I/O
+/// sees a table that is gone, none is lost or done twice, and no thread sleeps for ever. Three preemptions.
 #[test]
 fn a_table_is_changed_under_io() {
     model(3, || {
@@ -131,8 +130,8 @@ fn a_table_is_changed_under_io() {
     });
 }
 
-/// One thread sends three I/Os in turn while another suspends and resumes: they are done in the
-/// order they were sent. Three preemptions.
+/// One thread sends three I/Os in turn while another suspends and resumes: they are done in the order they were sent.
+/// Three preemptions.
 #[test]
 fn held_io_keeps_its_order() {
     model(3, || {
@@ -251,8 +250,8 @@ impl Starving {
     }
 }
 
-/// Three threads share a reserve of one, two with whole I/O and one with a split: all is done,
-/// nobody is forgotten in line. Two preemptions.
+/// Three threads share a reserve of one, two with whole I/O and one with a split: all is done, and none is forgotten
+/// in the queue. Two preemptions.
 #[test]
 fn nobody_starves_in_line() {
     model(2, || {

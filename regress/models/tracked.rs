@@ -83,7 +83,7 @@ impl Snapshot {
         }
     }
 
-    /// `Cow::publish`.
+    /// Publishes an exception, as `Cow::publish` does.
     fn publish(&self) {
         let mut turn = self.turn.lock().unwrap();
         self.version.begin();
@@ -129,7 +129,7 @@ fn the_origin_waits_for_a_read_that_takes_no_lock() {
     });
 }
 
-/// The same with two reads. Two preemptions.
+/// The origin's write waits for two reads. Two preemptions.
 #[test]
 fn the_origin_waits_for_both_reads() {
     model(2, || {

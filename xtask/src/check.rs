@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask check-kernel`: looks into the objects for what a kernel must not have.
+//! `cargo xtask check-kernel`: examines the objects for things that a kernel must not have.
 //!
 //! This file asks binutils what is in an object; `check/rules.rs` judges it.
 
@@ -16,9 +16,8 @@ use crate::kmod;
 use crate::sh::{self, Result};
 use rules::{Code, Section, Symbol};
 
-/// How large `.text` and `.rodata` may be together, in bytes. The C driver has 25 KB; formatting,
-/// checked arithmetic and panics with their places are what Rust adds. A change that needs more
-/// room says why here.
+/// The most bytes of `.text` and `.rodata` together. The C driver has 25 KB; formatting, checked arithmetic and
+/// panics with their places are what Rust adds. A change that needs more room says why here.
 ///
 /// The driver of today: amd64 some 493 KiB and 4 more as a module, i386 466, aarch64 447. Until its targets could serve I/O themselves it had
 /// 107 KiB; six more targets, lanes (each target's futures are code of its own) and refusals that name
@@ -30,7 +29,7 @@ const BUDGET: u64 = 504 * 1024;
 /// The largest stack frame, in bytes. i386 has two pages of stack for a whole system call.
 const FRAME: u64 = 1024;
 
-/// What an object has, as binutils tells it.
+/// The contents of an object, as binutils tell them.
 struct Object {
     code: Code,
     sections: Vec<Section>,
@@ -51,7 +50,7 @@ impl Object {
         })
     }
 
-    /// Everything wrong with it, whatever it is linked with.
+    /// The faults of an object, however it is linked.
     fn judge(&self, arch: Arch) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.code.is_empty() {
@@ -93,7 +92,7 @@ pub fn main(args: &[String]) -> Result<()> {
     }
 }
 
-/// Prints what is wrong and gives back how many things that is.
+/// Prints the faults of a port's object, and returns their number.
 fn report(arch: Arch, object: &Path, shim: &Path, module: &Path) -> Result<usize> {
     let conf = sh::root().join("conf");
     let kernel = sh::list(&conf.join("kernel-symbols"))?;

@@ -20,7 +20,7 @@ use std::{env, io};
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
-/// No program of the demo takes longer, unless something is wrong.
+/// A time within which every program of the demo ends unless something is wrong.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The size of each disk image, in MiB.
@@ -37,7 +37,7 @@ const LIN_TABLE: &str = "\
 65536  65536 linear /dev/wd1 2048
 131072 65536 linear /dev/wd0 67584
 ";
-/// The same device with its third line on the other disk.
+/// The table with its third line on the other disk.
 const MOVED_TABLE: &str = "\
 0      65536 linear /dev/wd0 2048
 65536  65536 linear /dev/wd1 2048
@@ -86,9 +86,9 @@ fn run(target: &Path) -> Result<()> {
 }
 
 struct Demo {
-    /// Where everything is left.
+    /// The folder for all files.
     dir: PathBuf,
-    /// Where the sockets are: their paths must be short.
+    /// The sockets, in a folder of their own: their paths must be short.
     sockets: Sockets,
     tool: PathBuf,
 }
@@ -404,7 +404,7 @@ fn bounded(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("`{name}` failed ({status})")) }
 }
 
-/// Runs a program and gives back what it printed; shows it only if it fails.
+/// Runs a program and returns its output, which is shown only if the program fails.
 fn quiet(command: &mut Command) -> Result<String> {
     let name = sh::text(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -451,7 +451,7 @@ impl Server {
         Err(format!("dm-host serve did not start ({status}); it says why above"))
     }
 
-    /// Ctrl-C.
+    /// Ends the server with Ctrl-C.
     fn end(&mut self) -> Result<()> {
         sh::heading("Ctrl-C");
         let mut kill = Command::new("sh");
@@ -480,7 +480,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Returns when the first pass is under way.
+    /// Starts a reader, and returns when its first pass is in progress.
     fn start(mut nbdcopy: Command, uri: String, expected: PathBuf) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         nbdcopy.args([&uri, "-"]).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -506,14 +506,14 @@ impl Reader {
         Ok(Reader { stop, thread })
     }
 
-    /// Lets the pass that is under way be the last.
+    /// Lets the present pass be the last.
     fn finish(self) -> Result<u32> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().unwrap_or_else(|_| Err("the reader broke down".into()))
     }
 }
 
-/// Compares what a program prints with a file.
+/// Compares a program's output with a file.
 fn compare(child: &mut Child, expected: &Path) -> Result<()> {
     let mut out = child.stdout.take().ok_or("the reader has no output")?;
     let mut file = File::open(expected).map_err(|e| format!("{}: {e}", expected.display()))?;

@@ -47,7 +47,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
-/// Whether a file's name ends in the number of a section.
+/// `true` if a file's name ends in the number of a manual's section.
 fn is_page(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext.to_string_lossy().parse::<u8>().is_ok())
 }

@@ -27,7 +27,8 @@ pub fn plain_calls(object: &Path) -> Result<()> {
     }
 }
 
-/// How many relocations were changed; `None` if this is no ELF object, or a broken one.
+/// Rewrites relocations in place. The answer is the number of changes; `None` if this is no ELF object, or a broken
+/// one.
 fn rewrite(bytes: &mut [u8]) -> Option<usize> {
     if bytes.get(..4)? != b"\x7fELF" {
         return None;

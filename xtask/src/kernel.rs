@@ -22,7 +22,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// All of them.
+    /// All ports.
     pub const ALL: [Arch; 3] = [Arch::Amd64, Arch::I386, Arch::Aarch64];
 
     /// NetBSD's name of the port; evbarm's is that of its processor.
@@ -50,7 +50,7 @@ impl Arch {
         }
     }
 
-    /// What ld(1) calls its kind of object.
+    /// The name of the port's kind of object for ld(1).
     pub fn emulation(self) -> &'static str {
         match self {
             Arch::Amd64 => "elf_x86_64",
@@ -70,16 +70,16 @@ impl Arch {
     }
 }
 
-/// What `kernel` and `kmod` are asked for.
+/// The options of `kernel` and `kmod`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The ports.
     pub arches: Vec<Arch>,
     /// The NetBSD source tree whose kernel it is for; without one, the bundled headers' release.
     pub src: Option<PathBuf>,
-    /// Where the results go, instead of target/kernel.
+    /// The folder of the results, instead of target/kernel.
     pub out: Option<PathBuf>,
-    /// Whether line numbers are kept, for a kernel that is built with `-g`.
+    /// `true` if line numbers are kept, for a kernel that is built with `-g`.
     pub debug: bool,
 }
 
@@ -129,7 +129,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Where a port's results go.
+    /// The folder of a port's results.
     pub fn dir(&self, arch: Arch) -> PathBuf {
         self.out.clone().unwrap_or_else(|| sh::target_dir().join("kernel")).join(arch.name())
     }
@@ -158,7 +158,7 @@ fn version(param_h: &str) -> Option<String> {
     Some(if minor == 99 { format!("{major}.{minor}.{patch}") } else { format!("{major}.{minor}") })
 }
 
-/// What one build made.
+/// The results of one build.
 #[derive(Clone, Debug)]
 pub struct Made {
     /// The port.
@@ -170,7 +170,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// The object.
+    /// The path of the object.
     pub fn object(&self) -> PathBuf {
         self.dir.join("rustdm.o")
     }
@@ -194,7 +194,7 @@ pub fn main(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object of a port, and puts beside it what the kernel's own make compiles.
+/// Builds the object of a port, and puts beside it the sources that the kernel's own make compiles.
 pub fn build(arch: Arch, options: &Options) -> Result<Made> {
     setup::ensure(&[Need::Kernel])?;
     let name = arch.name();
@@ -259,7 +259,7 @@ pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     Ok((PathBuf::from(archive), PathBuf::from(out_dir)))
 }
 
-/// Whether a cargo package id is that of the root package.
+/// `true` if a cargo package id is that of the root package.
 fn is_ours(id: &str) -> bool {
     id.split(['#', ' ']).any(|part| part == "rustdm" || part.starts_with("rustdm@"))
         || id.rsplit_once('#').is_some_and(|(path, version)| {
@@ -281,7 +281,7 @@ fn string(line: &str, member: &str) -> Option<String> {
     }
 }
 
-/// Makes one object of what the entry points need, its sections folded.
+/// Links the code that the entry points need into one object, its sections folded.
 pub fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
     let conf = sh::root().join("conf");
     let mut ld = sh::command(arch.tool("ld"));
@@ -293,7 +293,8 @@ pub fn link(arch: Arch, archive: &Path, object: &Path) -> Result<()> {
     sh::run(&mut ld)
 }
 
-/// Hides every name but the exported ones and takes out what a kernel does not want.
+/// Hides all names but the exported ones, and removes sections that a kernel does not use, with the debug information
+/// unless `debug`.
 pub fn trim(arch: Arch, object: &Path, debug: bool) -> Result<()> {
     let names = object.with_extension("names");
     let exports = sh::list(&sh::root().join("conf/exports"))?;

@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
-/// Where everything about it is made.
+/// The folder of everything that the task makes.
 fn dir() -> PathBuf {
     sh::target_dir().join("linux")
 }
@@ -57,7 +57,7 @@ pub fn quick() -> Result<()> {
     }
 }
 
-/// What Linux adds to an I/O, for `cargo xtask bench --linux`.
+/// Measures the instructions that Linux adds to an I/O, for `cargo xtask bench --linux`.
 pub fn bench() -> Result<()> {
     setup::ensure(&[Need::Hosted, Need::Linux])?;
     let guest = guest::make()?;
@@ -66,7 +66,7 @@ pub fn bench() -> Result<()> {
     sh::run(&mut command)
 }
 
-/// A script: a file, or the name of one in the repository.
+/// The path of a script: a file, or the name of one in the repository.
 fn script(name: &str) -> Result<PathBuf> {
     let known = sh::root().join("regress/linux/scripts").join(format!("{name}.dm"));
     let given = PathBuf::from(name);

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
-/// How long a script may take.
+/// The time that a script may take.
 const LIMIT: Duration = Duration::from_secs(2400);
 
-/// What came of a script, or is expected.
+/// The outcome of a script, or the one that is expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
     Pass,
@@ -100,7 +100,7 @@ pub fn main(args: &[String]) -> Result<()> {
     }
 }
 
-/// Reads the list: a name, what is expected, and why.
+/// Reads the list of expected outcomes: a name, the outcome, and the reason.
 fn parse(text: &str) -> Result<BTreeMap<String, Expected>> {
     let mut all = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {

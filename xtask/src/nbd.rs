@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use crate::setup::{self, Need};
 use crate::sh::{self, Result};
 
-/// Bytes of the image: it stays in memory, so that what is measured are the servers.
+/// Bytes of the image, which stays in memory, so that the servers are measured and not a disk.
 const BYTES: u64 = 256 << 20;
 
-/// How long a server may take to listen.
+/// The time that a server may take to listen.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that ends with its owner.

@@ -72,8 +72,8 @@ fn build(src: &Path, options: &Options) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// shim.c and the component, as sys/rump/Makefile.rump compiles its own for x86; `extra` is what
-/// the rump kernel was built with besides.
+/// Compiles shim.c and the component, as sys/rump/Makefile.rump compiles its own for x86; `extra` are further options
+/// that the rump kernel was built with.
 fn compile_shim(src: &Path, out_dir: &Path, extra: &[&str], shim: &Path) -> Result<()> {
     let mut clang = sh::command("clang");
     clang.args(["-c", "-O2", "-std=gnu99", "-ffreestanding", "-nostdinc", "-fno-strict-aliasing"]);
@@ -106,7 +106,7 @@ fn rename(object: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name is prefixed: all are but rump's own, and what compilers and linkers make.
+/// `true` if a name is prefixed: all are but rump's own, and those that compilers and linkers make.
 fn is_kernels(name: &str) -> bool {
     !["rump", "RUMP", "__", "_GLOBAL_OFFSET_TABLE"].iter().any(|start| name.starts_with(start))
 }
@@ -129,8 +129,8 @@ fn check(library: &Path) -> Result<()> {
     }
 }
 
-/// What the component asks for besides the driver's functions; the last two are made by module(9)
-/// where constructors take the place of link sets.
+/// Names that the component needs besides the driver's functions; module(9) makes the last two where constructors
+/// take the place of link sets.
 const COMPONENT: &[&str] = &["do_sys_mkdir", "cold", "modinfo_boot_chain"];
 
 fn is_known(name: &str, kernel: &[String]) -> bool {

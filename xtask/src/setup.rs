@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask setup`: what a build, the demo and the tests need of the system, installed where
-//! it is missing. Each thing is looked for first, so that a second run does nothing.
+//! `cargo xtask setup`: installs the parts of the system that a build, the demo and the tests need. Each part is
+//! looked for first, so that a second run does nothing.
 
 use std::path::Path;
 use std::{env, fs};
@@ -9,7 +9,7 @@ use std::{env, fs};
 use crate::sh::{self, Result};
 use crate::toolchain;
 
-/// What somebody wants to do, and so needs things for.
+/// A purpose that needs parts of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// The driver in a process of this machine.
@@ -18,7 +18,7 @@ pub enum Need {
     Tools,
     /// A guest with Linux, to compare with.
     Linux,
-    /// Linux's own device-mapper tools, and what stands on devices.
+    /// Linux's own device-mapper tools, and programs that use their devices.
     LinuxTools,
     /// The objects for a NetBSD kernel.
     Kernel,
@@ -42,7 +42,7 @@ impl Need {
     }
 }
 
-/// How to see whether something is there.
+/// A way to find out whether a part is there.
 enum Probe {
     Program(&'static str),
     Libclang,
@@ -62,11 +62,11 @@ impl Probe {
     }
 }
 
-/// Something that is needed.
+/// A part of the system that is needed.
 struct Item {
     need: Need,
     probe: Probe,
-    /// Debian's packages.
+    /// The Debian packages that have the part.
     packages: &'static [&'static str],
     what_for: &'static str,
 }
@@ -156,7 +156,7 @@ const ITEMS: &[Item] = &[
 
 /// NetBSD's headers, as a Python package of another project carries them: netbsd-11's.
 const HEADERS: &str = "ziglang==0.17.1";
-/// That package's folders of them.
+/// The folders of headers in that package.
 const HEADER_DIRS: [&str; 4] =
     ["generic-netbsd", "x86_64-netbsd-none", "x86-netbsd-none", "aarch64-netbsd-none"];
 
@@ -183,7 +183,7 @@ pub fn main(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing for these, saying what, and gives back how many things that were.
+/// Installs the missing parts for these needs, and names them. The answer is their number.
 pub fn ensure(needs: &[Need]) -> Result<usize> {
     let mut missing = missing(needs);
     let count = missing.len() + usize::from(wants_headers(needs));
@@ -209,7 +209,7 @@ fn missing(needs: &[Need]) -> Vec<&'static Item> {
     missing
 }
 
-/// Whether rustup could give the running toolchain a missing component.
+/// `true` if rustup could give the running toolchain a missing component.
 fn rustup_adds(probe: &Probe) -> bool {
     let component = match probe {
         Probe::Cargo("fmt") => "rustfmt",
@@ -298,7 +298,7 @@ fn one_qemu(packages: &[String]) -> Option<Vec<String>> {
     Some(packages.iter().map(versioned).collect())
 }
 
-/// How to run apt-get: as we are, or through sudo.
+/// The command line of apt-get: as the present user if that is root, or through sudo.
 fn apt() -> Option<Vec<&'static str>> {
     let root = sh::output(sh::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if root {
@@ -309,7 +309,7 @@ fn apt() -> Option<Vec<&'static str>> {
     }
 }
 
-/// Where bindgen's loader looks for libclang.
+/// `true` if there is a libclang where bindgen's loader looks.
 fn has_libclang() -> bool {
     let named = env::var_os("LIBCLANG_PATH").map(|path| Path::new(&path).to_path_buf());
     let mut dirs: Vec<_> = named.into_iter().collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-/// What went wrong, in words for the person at the terminal.
+/// A result whose error is in words, for the person at the terminal.
 pub type Result<T> = std::result::Result<T, String>;
 
 /// The project's folder: what `cargo run` says, else where this program was compiled.
@@ -17,7 +17,7 @@ pub fn root() -> PathBuf {
     xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// Where everything that is made goes.
+/// The folder of everything that is made.
 pub fn target_dir() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -25,7 +25,7 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
-/// NetBSD's headers: where build.rs looks for them.
+/// NetBSD's headers, where build.rs looks for them.
 pub fn headers_dir() -> PathBuf {
     match env::var_os("DM_NETBSD_HEADERS") {
         Some(dir) => root().join(dir),
@@ -75,7 +75,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", text(command))) }
 }
 
-/// Runs a command and gives back what it printed; its errors go to our terminal.
+/// Runs a command and returns its output; its errors go to the terminal.
 pub fn output(command: &mut Command) -> Result<String> {
     let done = command.stderr(Stdio::inherit()).output().map_err(|e| not_started(command, &e))?;
     if !done.status.success() {
@@ -84,18 +84,18 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// Whether a command runs and succeeds; it prints nothing.
+/// `true` if a command runs and succeeds. Its output is not shown.
 pub fn succeeds(command: &mut Command) -> bool {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// Whether a program is on the path, or where a system keeps programs for its administrator.
+/// `true` if a program is on the path, or in a folder of programs for the administrator.
 pub fn has(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where a program is, if it is there.
+/// The path of a program, if it is there.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();

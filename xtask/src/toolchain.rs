@@ -19,7 +19,7 @@ pub struct Toolchain {
 const OLDEST: (u32, u32) = (1, 91);
 
 impl Toolchain {
-    /// Its cargo, ready to build for a target of our own.
+    /// The toolchain's cargo, ready to build for a target of our own.
     pub fn cargo(&self) -> Command {
         let mut cargo = sh::command(&self.cargo);
         // What runs us says these of its own toolchain.

@@ -193,7 +193,7 @@ impl File {
     ///
     /// # Safety
     ///
-    /// Where there is memory at the address, it is the caller's to read or write.
+    /// Memory at the address, if there is any, is the caller's to read or write.
     pub unsafe fn transfer(
         &self,
         at: *mut c_void,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the driver takes of memory and locks. What it takes of time: `benches/io.rs`.
+//! The driver's use of memory and locks. `benches/io.rs` measures its time.
 
 mod common;
 

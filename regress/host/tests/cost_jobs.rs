@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What targets that serve I/O take of memory. One test: what it counts is the whole process's.
+//! The memory of targets that serve I/O. There is one test, since it counts the memory of the whole process.
 
 mod common;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Encrypted devices in the hosted kernel: what is on the disk, who computes, what a page-out needs, keys
-//! taken away under load.
+//! Encrypted devices in the hosted kernel: the content of the disk, the threads that compute, a page-out's memory,
+//! keys taken away under load.
 
 mod common;
 
@@ -192,8 +192,8 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
     bench.end();
 }
 
-/// The disk keeps what it is given: a write has its memory until it is done, and those that find none left go by way of
-/// a lane, as far as there are lanes; then they wait.
+/// The disk keeps I/O back: a write has its memory until it is done. Writes that find no memory free go by way of a
+/// lane, as far as there are lanes; then they wait.
 #[test]
 fn writes_that_find_no_memory_free_go_on_without() {
     const WRITES: u64 = 40;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Keys do not stay behind. Every block of memory that is freed in this process is searched for them, and
-//! in the end all memory that is left; what it is freed in is told, too.
+//! Keys do not stay behind: every block of memory that is freed in this process is searched for them, and in the end
+//! all memory that is left. A report names the place where the memory was freed.
 //!
 //! Not looked at is what NetBSD's proplib and copyin(9) free, which wipe nothing, as the hosted ones do
 //! not: dm.4 says so. Nor are stacks, on which RustCrypto leaves round keys.
@@ -36,7 +36,7 @@ fn has_key(bytes: &[u8], needles: &[Vec<u8>]) -> bool {
     place_of_key(bytes, needles).is_some()
 }
 
-/// Where in some bytes the first key begins, and which it is.
+/// The place of the first key in some bytes, and its number.
 fn place_of_key(bytes: &[u8], needles: &[Vec<u8>]) -> Option<(usize, usize)> {
     let is = |at: usize, needle: &Vec<u8>| {
         let window = &bytes[at..];
@@ -111,7 +111,7 @@ fn key(bytes: usize, seed: u64) -> (Vec<u8>, String) {
     (key, digits)
 }
 
-/// Sends a request; what there is of it here goes without a trace.
+/// Sends a request, and leaves no copy of it in the test's memory.
 fn send(bench: &Bench, command: &str, rest: &str) -> Result<(), dm_host::Errno> {
     INSIDE.set(true);
     let mut text = format!(
@@ -161,7 +161,7 @@ fn lines(cipher: &str, digits: &str, iv: &str) -> String {
     )
 }
 
-/// One test: what is found is the whole process's.
+/// There is one test, since it searches the whole process.
 #[test]
 fn keys_do_not_stay_behind() {
     let bench = Bench::with(Config::test());

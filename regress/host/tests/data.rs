@@ -17,8 +17,8 @@ use dm_host::{Config, Disk, DiskSpec, Errno, Flags, Io, Label, Node, Request};
 #[global_allocator]
 static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
 
-/// Plays random reads and writes on a device, by both nodes, and compares with the model; in the
-/// end the disks must hold what was written and nothing else.
+/// Does random reads and writes on a device, by both nodes, and compares with the model. In the end the disks must
+/// hold the written data and nothing else.
 fn check_mapping(table: &str, sizes: &[u64], seed: u64) {
     let bench = Bench::new();
     let disks: Vec<Disk> =

@@ -264,7 +264,7 @@ fn the_cache_is_what_all_components_have() {
     }
 }
 
-/// As wd(4) and sd(4) do: when the last node is closed, and if something was written.
+/// The last close flushes if something was written, as with wd(4) and sd(4).
 #[test]
 fn the_last_close_flushes_the_components() {
     let bench = Bench::new();

@@ -37,7 +37,7 @@ fn guarded(label: Option<Label>, component: &str) -> Guarded {
 }
 
 impl Guarded {
-    /// Which sectors of a range of the device refuse a write of their own.
+    /// The sectors of a range of the device that refuse a write of their own.
     fn refused(&self, range: std::ops::Range<u64>) -> Vec<u64> {
         let refused = |sector: &u64| {
             let old = strategy_read(self.device.dev(), *sector, 1).1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The label of a device itself: how long a label that was set stays, what a suspended device
-//! answers, and the commands of old.
+//! The label of a device itself: the time that a label which was set stays, the answers of a suspended device, and
+//! old ioctls.
 
 mod common;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! One thing fails at a time: every fallible call of the kernel under every command. Afterwards the
-//! error is the right one, the state is as before, and nothing leaks.
+//! One failure at a time: every fallible call of the kernel under every command. Afterwards the error is the right
+//! one, the state is as before, and nothing leaks.
 
 mod common;
 

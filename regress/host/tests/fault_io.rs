@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! One thing fails at a time under every shape of I/O, and components break. Afterwards the error
-//! is the right one, what was moved is told, and nothing is stuck.
+//! One failure at a time under every shape of I/O, and components that break. Afterwards the error is the right one,
+//! the bytes moved are told, and nothing is stuck.
 
 mod common;
 
@@ -53,8 +53,8 @@ impl Shape {
         Shape { bench, disks, device, expected }
     }
 
-    /// Has the driver put back what it keeps from one I/O to the next, as it does when it looks at
-    /// its counts and finds that there was no I/O since it last did.
+    /// Has the driver put back the buffers that it caches, as it does when it adds up its counts and finds that there
+    /// was no I/O since the last time.
     fn rest(&self) {
         for _ in 0..2 {
             self.bench.machine.sysctl_text("hw.dm.counters").unwrap();

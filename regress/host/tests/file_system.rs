@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A file system that is mounted on a device, when that is suspended: what lies below then is what it has just
-//! written, and it waits for nobody who waits for it.
+//! Suspending a device with a mounted file system: the components then have all that the file system has written, and
+//! no two threads wait for each other.
 
 mod common;
 
@@ -47,7 +47,7 @@ impl Busy {
         Busy { bench, disk, device, file, mount, dirty }
     }
 
-    /// What the next synchronisation writes.
+    /// Sets the content that the next synchronisation writes.
     fn dirty(&self, content: u8) {
         self.dirty.store(content, Ordering::SeqCst);
     }
@@ -213,7 +213,7 @@ fn a_target_that_holds_back_io_lets_go_what_the_file_system_waits_for() {
     busy.end();
 }
 
-/// Only one file system of a machine is suspended at a time, and this one by one thread.
+/// One file system of a machine is suspended at a time, by one thread.
 #[test]
 fn a_signal_ends_the_wait_for_a_file_system() {
     let busy = Busy::new();
@@ -240,7 +240,7 @@ fn a_signal_ends_the_wait_for_a_file_system() {
     busy.end();
 }
 
-/// Whoever has the device may wait for the file system, which goes on until that is done.
+/// The thread that has the device may wait for the file system, which goes on until that thread is done.
 #[test]
 fn it_goes_on_while_another_thread_changes_the_device() {
     let busy = Busy::new();

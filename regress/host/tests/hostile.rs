@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What userland could send, and disks could hold, that the kernel's own functions would not survive.
+//! Requests from userland, and contents of disks, that the kernel's own functions would not survive.
 
 mod common;
 
@@ -153,7 +153,7 @@ fn record(disk: &Disk, sector: u64, kind: u8, start: u32, length: u32) {
     disk.write_at(sector * 512, &record);
 }
 
-/// A disk that sends whoever looks for a label somewhere, without an end.
+/// A disk whose content sends a search for a label from place to place without an end.
 fn lost(what: &str, write: impl FnOnce(&Disk)) {
     let bench = Bench::new();
     let disk = bench.disk("wd0", 8000);

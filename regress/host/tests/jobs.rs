@@ -44,9 +44,9 @@ fn data_pass_through_lanes() {
     bench.end();
 }
 
-/// I/O that waits for the number of a job, of which there are some dozens, goes on where another ends. What is below
-/// answers at once by then, so that the first to go on ends before the call returns that had it go on; the stack must
-/// not grow with each.
+/// I/O that waits for a job's number, of which there are some dozens, goes on when another job ends. The component
+/// answers at once by then, so that the first I/O ends before the call that let it go on returns; the stack must not
+/// grow with each.
 #[test]
 fn much_io_that_waits_goes_on_one_after_the_other() {
     const IOS: i64 = 4000;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The kernel's AES as the driver sees it, by published vectors: what lies between is the shim.
+//! The kernel's AES as the driver sees it, through the shim, by published vectors.
 
 use dm_core::aes::{Aes, BLOCK, Data, RoundKeys, Way};
 use dm_host::{Config, Machine};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Every property list that NetBSD's tools and kernel were seen to exchange is read, and what the
-//! kernel wrote is written again byte for byte.
+//! Every property list that NetBSD's tools and kernel were seen to exchange is read, and the kernel's are written
+//! byte for byte as they were.
 
 use dm_host::proplib::xml::round_trip;
 

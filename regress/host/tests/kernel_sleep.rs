@@ -31,7 +31,7 @@ impl Pair {
         }
     }
 
-    /// Waits until somebody sleeps.
+    /// Waits until a thread sleeps.
     fn wait_for_sleeper(&self) {
         loop {
             // SAFETY: initialised.

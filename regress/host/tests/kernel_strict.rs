@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the hosted kernel does not forgive: each case runs in a process of its own, which must
-//! abort and say why.
+//! Errors at which the hosted kernel stops: each case runs in a process of its own, which must abort with the right
+//! message.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn dies(case: &str) -> String {
     common::dies("KERNEL_STRICT_CASE", case)
 }
 
-/// Not a test by itself: the process that dies.
+/// The body of the process that dies; no test by itself.
 #[test]
 fn case() {
     let Ok(case) = std::env::var("KERNEL_STRICT_CASE") else { return };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a device, and the driver, ends: remove, detach, shutdown, modunload.
+//! The end of a device, and of the driver: remove, detach, shutdown, modunload.
 
 mod common;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A device's life while there is no memory: what is held must not wait for it.
+//! A device's life while there is no memory: I/O that is held must not wait for memory.
 
 mod common;
 
@@ -26,8 +26,7 @@ fn write_until_held(device: common::Mapped, disk: &Disk, ios: &mut Vec<Io>) {
     });
 }
 
-/// A page-out that comes while a table is changed, of which nobody can say yet that it is over, is
-/// what the memory comes from.
+/// I/O that a resume has held is done while there is no memory: it may be the page-out that frees some.
 #[test]
 fn io_that_a_resume_has_held_goes_while_there_is_no_memory() {
     let (bench, disks, device) = two_disks();

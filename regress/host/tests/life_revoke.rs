@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What becomes of open nodes when their device is taken away: they are revoked, as other disks'
-//! are.
+//! Open nodes of a device that is taken away: they are revoked, as other disks' are.
 
 mod common;
 
@@ -16,7 +15,7 @@ use dm_host::{Errno, File, Flags, Io, Node, Pmf, Request};
 #[global_allocator]
 static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
 
-/// That a node is dead: what deadfs answers.
+/// Checks that a node is dead: it answers as deadfs does.
 #[track_caller]
 fn dead(file: &File) {
     let mut size = 0i64;

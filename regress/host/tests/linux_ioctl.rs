@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Linux's ioctl on the driver, structures in and out: every command, what is refused and how, answers
-//! that do not fit.
+//! Linux's ioctl on the driver, structures in and out: every command, every refusal, answers that do not fit.
 
 use std::cell::RefCell;
 
@@ -17,9 +16,9 @@ struct Bench {
     machine: Machine,
     disk: String,
     changes: RefCell<Vec<Change>>,
-    /// What `let_go` says.
+    /// The answer of `let_go`.
     in_use: RefCell<Option<Fault>>,
-    /// What the driver's answer is replaced by, to show what it does not say yet.
+    /// A replacement for the driver's answer, with things that the driver does not say yet.
     answer: RefCell<Option<String>>,
 }
 
@@ -314,7 +313,7 @@ fn a_device_from_its_creation_to_its_removal() {
     bench.end();
 }
 
-/// LVM suspends what it has loaded and not resumed yet, and counts what it then finds suspended.
+/// LVM suspends a device that it has loaded and not resumed yet, and counts the devices that it then finds suspended.
 #[test]
 fn a_device_without_an_active_table_is_suspended_when_it_was_told_to_be() {
     let bench = Bench::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! log-writes in the hosted kernel: what is in the log, and in which order.
+//! log-writes in the hosted kernel: the entries of the log, and their order.
 
 mod common;
 

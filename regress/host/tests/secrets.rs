@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! No stale memory reaches a reply or a read: all memory that anybody allocates in this process
-//! is filled with a pattern first, and again when it is freed, and the pattern is looked for in
-//! everything that comes out of the kernel.
+//! No stale memory reaches a reply or a read: all memory that is allocated in this process is filled with a pattern
+//! first, and once more when it is freed, and all data that the kernel gives out are searched for the pattern.
 
 mod common;
 
@@ -22,7 +21,7 @@ use dm_host::{Config, Errno, File, Io};
 
 /// A byte that no reply has a reason to hold: it is no character of XML.
 const SECRET: u8 = 0xe7;
-/// As it stands in memory of the kernel's own allocators.
+/// The pattern in memory of the kernel's own allocators.
 const PATTERN: u32 = u32::from_ne_bytes([SECRET; 4]);
 
 struct Filling;

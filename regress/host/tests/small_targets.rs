@@ -111,7 +111,7 @@ fn a_delay_of_nothing_has_no_threads() {
     bench.end();
 }
 
-/// What a read and a write of sectors 8 to 15 say, and what is on the disk after.
+/// The results of a read and a write of sectors 8 to 15, and the content of the disk afterwards.
 fn tries(bench: &Bench, device: Mapped) -> (Option<Errno>, Option<Errno>, Result<(), Errno>) {
     let read = strategy_read(device.dev(), 8, 8).0.error;
     let write = strategy_write(device.dev(), 8, &pattern(7, 8, 8)).error;

@@ -226,7 +226,7 @@ fn what_is_no_store_is_refused() {
     bench.end();
 }
 
-/// Stores that somebody made to do harm: they are refused or lead to errors, and nothing else.
+/// Malicious stores are refused or lead to errors, and do nothing else.
 #[test]
 fn hostile_stores_do_no_harm() {
     for seed in 0..60 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Snapshots that are merged in the hosted kernel: content and disks, writes meanwhile, other snapshots, tables exchanged, disks that fail,
-//! stores that somebody made.
+//! Snapshots that are merged in the hosted kernel: content and disks, writes meanwhile, other snapshots, tables
+//! exchanged, disks that fail, malicious stores.
 
 mod common;
 
@@ -53,12 +53,12 @@ impl Merge {
         format!("0 {LENGTH} snapshot-merge /dev/wd0 /dev/wd1 {words}")
     }
 
-    /// As lvm(8) of Linux does it.
+    /// Begins to merge, in the order of Linux's lvm(8).
     fn begin(&self) {
         self.begin_when(|| ());
     }
 
-    /// The same, when the tables are loaded and `ready` was called.
+    /// Begins to merge, and calls `ready` when the tables are loaded.
     fn begin_when(&self, ready: impl FnOnce()) {
         self.bench.reload("o", &Merge::table("P 8")).unwrap();
         self.bench.reload("s", &format!("0 {LENGTH} error")).unwrap();
@@ -251,7 +251,7 @@ fn two_snapshots_of_an_origin_are_not_merged_at_once() {
     it.bench.end();
 }
 
-/// Stores that somebody made to do harm are merged as far as they make sense, and nothing panics or hangs.
+/// Malicious stores are merged as far as they make sense, and nothing panics or hangs.
 #[test]
 fn hostile_stores_do_no_harm() {
     for seed in 0..80 {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Devices on devices, and components that change: each table is checked against what its components
-//! are like when it is loaded, and nobody waits for a suspended device below who could not be told to
-//! stop.
+//! Devices on devices, and components that change: each table is checked against its components as they are when it
+//! is loaded, and no thread that cannot be interrupted waits for a suspended device below.
 
 mod common;
 
@@ -25,7 +24,7 @@ fn load(bench: &Bench, name: &str, table: &str) -> Result<(), Errno> {
     bench.load(name, table).map(drop)
 }
 
-/// The same, for a device that takes no writes.
+/// Loads a table into a device that takes no writes.
 fn load_read_only(bench: &Bench, name: &str, table: &str) -> Result<(), Errno> {
     bench.send(&reload(name, table).flags(flags::READONLY))?;
     bench.on("resume", name).map(drop)
@@ -95,7 +94,7 @@ fn what_stands_on_a_device_that_has_shrunk_must_fit() {
     bench.end();
 }
 
-/// Each table is asked, whatever the one before was told.
+/// Components are asked for each table anew.
 #[test]
 fn sectors_are_as_large_as_they_are_now() {
     let bench = Bench::new();
@@ -279,7 +278,7 @@ fn a_label_for_a_device_on_a_suspended_one_waits_and_can_be_interrupted() {
     bench.end();
 }
 
-/// Without the guard nobody reads a component to look for its label.
+/// Without the guard no component is read for its label.
 #[test]
 fn without_the_guard_components_are_not_read() {
     for (guard, reads) in [(0, false), (1, true), (2, true)] {
@@ -316,7 +315,7 @@ fn a_mirror_over_suspended_devices_is_loaded_and_started_without_waiting() {
     bench.end();
 }
 
-/// Of DIOCGCACHE's answer.
+/// A bit of DIOCGCACHE's answer.
 const DKCACHE_FUA: i32 = 0x02_0000;
 
 /// A device of ours may get a table that does not do what B_MEDIA_FUA asks for.

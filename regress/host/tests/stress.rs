@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Reload, resume, suspend, rename, remove and create from several threads, under I/O that checks
-//! its own data, with completions from other threads and out of order. All tables of a device map
-//! its sectors to the same places, cut in different ways: whatever the control threads do, what
-//! was written must be read back.
+//! Reload, resume, suspend, rename, remove and create from several threads, under I/O that checks its own data, with
+//! completions from other threads and out of order. All tables of a device map its sectors to the same places, cut in
+//! different ways, so that the written data must be read back at any time.
 //!
 //! The number of operations is bounded. The seed is printed, and `DM_SEED` sets it.
 
@@ -31,7 +30,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// The disks: each completes in its own way.
+/// The disks, each with another way of completion.
 fn disks(bench: &Bench, seed: u64) -> Vec<Disk> {
     let ways = [Completion::Shuffled(seed), Completion::Thread, Completion::Shuffled(seed ^ 7)];
     let specs = ways
@@ -41,7 +40,7 @@ fn disks(bench: &Bench, seed: u64) -> Vec<Disk> {
     specs.map(|spec| bench.attach(spec)).collect()
 }
 
-/// One of the many tables that put each third of the device on a disk of its own.
+/// A table at random, of the many that put each third of the device on a disk of its own.
 fn table(random: &mut Random) -> String {
     let mut lines = String::new();
     let mut at = 0;
@@ -69,8 +68,8 @@ fn table(random: &mut Random) -> String {
     lines
 }
 
-/// Writes, reads back and compares in a range of its own, until told to stop. I/O may fail with
-/// one of `expected`; then what is there is not known.
+/// Writes, reads back and compares in a range of its own, until told to stop. I/O may fail with one of `expected`;
+/// the content is then unknown.
 fn write_and_check(
     device: Mapped,
     range: std::ops::Range<u64>,
@@ -300,8 +299,8 @@ fn devices_come_and_go_under_io() {
     bench.end();
 }
 
-/// One of the ioctls of a disk, on a device that may come or go meanwhile. A signal is pending, so
-/// that nothing waits for a device that is suspended.
+/// Sends one of a disk's ioctls to a device that may come or go meanwhile. A signal is pending, so that the ioctl
+/// does not wait for a suspended device.
 fn ask_disk(machine: &Machine, file: &File, which: u64) {
     fn ask<T: Copy>(file: &File, command: i64) -> Result<T, Errno> {
         // SAFETY: plain numbers and characters.
@@ -333,7 +332,7 @@ fn ask_disk(machine: &Machine, file: &File, which: u64) {
     assert!(result.is_ok_or(&usual), "{which}: {result:?}");
 }
 
-/// What anyone may ask.
+/// Asks the driver one of the questions for which no privilege is needed.
 fn ask_driver(machine: &Machine, control: &File, which: u64, minor: u64) {
     let question = |command: &str| Request::new(command).with("minor", minor);
     let ask = |request: &Request, usual: &[Errno]| {

@@ -22,7 +22,7 @@ fn allocated(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// What it says when it will not serve a disk.
+/// The complaint of a server that refuses a disk.
 fn refusal(folder: &Folder, disk: &str) -> String {
     run(&mut serve(folder, &[disk], &[]), "").fails(2)
 }
@@ -297,7 +297,7 @@ fn holes_stay_holes() {
     server.end();
 }
 
-/// What is written as zeroes reads as zeroes: aligned or not, in holes or not, with neighbours.
+/// Sectors that are written as zeroes read as zeroes: aligned or not, in holes or not, with neighbours.
 #[test]
 fn zeroes_are_zeroes() {
     let server = Server::start();

@@ -51,7 +51,7 @@ fn lines_of_a_client_that_is_gone_are_mixed_with_none() {
     server.end();
 }
 
-/// What was begun is undone at the connection's end, unless it was finished.
+/// A command that was begun is undone at the connection's end, unless it was finished.
 #[test]
 fn what_a_client_began_is_undone_when_it_goes() {
     let server = Server::start();
@@ -88,7 +88,7 @@ fn start(server: &Server, args: &[&str]) -> Child {
     command.spawn().expect("the tool")
 }
 
-/// Wherever `create` and `reload` are interrupted, the next ones find nothing in their way.
+/// Wherever `create` and `reload` are interrupted, later ones work.
 #[test]
 fn interrupted_commands_leave_nothing_in_the_way() {
     let server = Server::start();
@@ -122,7 +122,7 @@ fn interrupted_commands_leave_nothing_in_the_way() {
     server.end();
 }
 
-/// As many as the driver lets wait do not keep others from the control socket.
+/// As many waiting requests as the driver allows do not keep others from the control socket.
 #[test]
 fn waiters_lock_nobody_out() {
     let server = Server::start();

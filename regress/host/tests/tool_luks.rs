@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host luks`: what it says of disks, how it is given passphrases, and what it refuses. The keys are
-//! judged by `lib/luks`'s own tests.
+//! `dm-host luks`: its output about disks, the ways to give it passphrases, and its refusals. The keys are tested by
+//! `lib/luks` itself.
 
 mod tool;
 
@@ -185,7 +185,7 @@ impl Terminal {
         Terminal { ours: File::from(pty.master), theirs: pty.slave, child, err }
     }
 
-    /// Reads what it says until it asks.
+    /// Reads the program's output until it asks for a passphrase.
     fn asked(&mut self) -> String {
         let (mut said, mut byte) = (Vec::new(), [0]);
         loop {

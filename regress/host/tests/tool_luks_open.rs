@@ -23,7 +23,7 @@ struct Bench {
 }
 
 impl Drop for Bench {
-    /// Nothing that a test has opened outlives it.
+    /// Closes the disks that a test has opened.
     fn drop(&mut self) {
         let _ = self.command(&["luks", "close", "home", "--force"]).output();
     }
@@ -37,7 +37,7 @@ impl Bench {
         Bench { folder, image, key_file }
     }
 
-    /// With an image that cryptsetup makes as these words say.
+    /// A bench with an image that cryptsetup makes with these options.
     fn of_cryptsetup(words: &str) -> Bench {
         let bench = Bench::new();
         fs::File::create(&bench.image).unwrap().set_len(20 << 20).unwrap();
@@ -63,7 +63,7 @@ impl Bench {
         self.tool(&[&open[..], more].concat())
     }
 
-    /// Opens it; gives back the URI of the data.
+    /// Opens the disk, and returns the URI of its data.
     #[track_caller]
     fn open(&self, more: &[&str]) -> String {
         let uri = self.try_open(more).ok();
@@ -87,7 +87,7 @@ impl Bench {
         check(qemu_io(&["--object", &secret, "--image-opts", &opts, "-c", command]));
     }
 
-    /// Both ways: what QEMU writes we read, and the other way round.
+    /// Checks both directions: QEMU's writes are read here, and ours by QEMU.
     #[track_caller]
     fn both_ways(&self) {
         self.qemu("write -P 0x11 0 64k");
@@ -127,7 +127,7 @@ fn through(uri: &str, command: &str) {
     check(qemu_io(&["-f", "raw", uri, "-c", command]));
 }
 
-/// The same with an export that takes no writes.
+/// Runs a command of qemu-io on an export that takes no writes.
 #[track_caller]
 fn read_only(uri: &str, command: &str) {
     check(qemu_io(&["-r", "-f", "raw", uri, "-c", command]));
@@ -274,7 +274,7 @@ fn what_cannot_be_opened_leaves_nothing_behind() {
     bench.close();
 }
 
-/// Where a text stands in another process's memory; `None` if it lets nobody look.
+/// The addresses of a text in another process's memory; `None` if its memory cannot be read.
 fn looked_for(text: &str, process: &Path) -> Option<Vec<u64>> {
     use std::os::unix::fs::FileExt;
     let memory = fs::File::open(process.join("mem")).ok()?;
@@ -357,7 +357,7 @@ fn the_keeper_has_no_secrets_that_others_see() {
     bench.close();
 }
 
-/// In the foreground it tells what to use, and ends well when it is interrupted. The disk may be somebody's export.
+/// In the foreground the program prints the URI, and ends well when it is interrupted. The disk may be an export.
 #[test]
 fn in_the_foreground_on_an_export() {
     let bench = Bench::of_cryptsetup("--type luks1");

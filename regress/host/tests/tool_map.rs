@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host map`: where a table sends each range, and all that is wrong with it.
+//! `dm-host map`: the places of a table's ranges, and all its mistakes.
 
 mod tool;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The NBD path: with libnbd's tools, and with a small client of our own for what they never do.
+//! The NBD path, with libnbd's tools, and with a small client of our own for requests that they never send.
 
 mod tool;
 
@@ -238,7 +238,7 @@ fn ctrl_c_lets_held_io_go() {
     assert_eq!(first, [1; 512]);
 }
 
-/// However early it comes, and whoever comes at the same time.
+/// Ctrl-C ends a server that has just started.
 #[test]
 fn ctrl_c_at_once() {
     for _ in 0..5 {

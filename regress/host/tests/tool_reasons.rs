@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Why a command failed: told to whom it concerns, with line, names and numbers, whatever the
-//! console has room for.
+//! The reasons of failures: told to the user who gave the command, with line, names and numbers, whether or not the
+//! console has room for them.
 
 mod tool;
 
@@ -122,7 +122,7 @@ fn hints_fit_what_went_wrong() {
     server.end();
 }
 
-/// A table that reaches a label's sectors is loaded, and whoever loads it is warned.
+/// A table that reaches a label's sectors is loaded, and the user who loads it is warned.
 #[test]
 fn warnings_reach_whoever_loads_the_table() {
     let server = Server::start();
@@ -140,7 +140,7 @@ fn warnings_reach_whoever_loads_the_table() {
     server.end();
 }
 
-/// What was sent is shown without moving anybody's cursor.
+/// Control characters that a request has are shown as numbers, and do not act on the terminal.
 #[test]
 fn control_characters_are_shown_by_number() {
     let server = Server::start();

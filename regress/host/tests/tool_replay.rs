@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `dm-host replay-log`: logs that QEMU and our own log-writes wrote, replayed to any point; what is refused.
+//! `dm-host replay-log`: logs that QEMU and our own log-writes wrote, replayed to any point; refusals.
 
 mod tool;
 
@@ -80,7 +80,7 @@ fn states(before: &[u8], listed: &str) -> Vec<Vec<u8>> {
     states
 }
 
-/// A log of QEMU's, whatever its sectors, gives each of the disk's states.
+/// A log of QEMU's, of any sector size, gives each of the disk's states.
 #[test]
 fn what_qemu_logged_comes_back() {
     for sector in [512, 4096] {

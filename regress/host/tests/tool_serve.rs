@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A server and its end: whatever its clients, its terminal and its signals do.
+//! A server and its end, with clients, terminals and signals of all kinds.
 
 mod tool;
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dm_nbd::{Client, Limits, Operation, Uri};
 use tool::{Folder, Server, program, run, serve, signal};
 
-/// Whatever waits for this waits for something that comes.
+/// A time within which every wait ends unless something hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const TABLE: &str = "0 8192 linear /dev/wd0 0";
@@ -27,7 +27,7 @@ fn data(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n / 512 % 251 + 1) as u8).collect()
 }
 
-/// Something that reads or writes a device all the time, until it is killed.
+/// Starts a program that reads or writes a device all the time, until it is killed.
 fn busy(server: &Server, number: u32) -> Child {
     let mut command = match number % 3 {
         0 => program("nbdcopy"),
@@ -207,7 +207,7 @@ fn every_signal_ends_it_and_so_does_a_client() {
     assert!(status.success() && said.contains("flushed and ended"), "{said}");
 }
 
-/// What cannot be served leaves nothing behind.
+/// A server that fails to start leaves nothing behind.
 #[test]
 fn a_failed_start_leaves_no_sockets() {
     let folder = Folder::new();

@@ -158,7 +158,7 @@ fn everything_that_is_listed_is_json_if_asked_for() {
     server.end();
 }
 
-/// What devices have done, since they were made: exact where nothing else reads or writes.
+/// The counts of devices since they were made; exact where no other program reads or writes.
 #[test]
 fn iostat_tells_what_a_device_has_done() {
     let server = Server::start();
@@ -179,7 +179,7 @@ fn iostat_tells_what_a_device_has_done() {
     server.end();
 }
 
-/// As `bash` would ask: subcommands, options, and the devices' names.
+/// Completion as `bash` asks for it: subcommands, options, and the devices' names.
 #[test]
 fn bash_completes_words_and_names() {
     let server = Server::start();
@@ -214,7 +214,7 @@ fn bash_completes_words_and_names() {
     server.end();
 }
 
-/// Help is about the command that it is asked of, and what it names is there.
+/// Help is about the command that it is asked for, and names things that exist.
 #[test]
 fn help_is_true() {
     let help = tool(&["--help"], "").ok();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! verity in the hosted kernel, on trees that veritysetup(8) has made: what is right is read, each byte that is not is
-//! found, and each hash block is read once.
+//! verity in the hosted kernel, on trees that veritysetup(8) has made: right data are read, each wrong byte is found,
+//! and each hash block is read once.
 
 mod common;
 
@@ -193,7 +193,7 @@ fn images_of_veritysetup_are_read() {
     }
 }
 
-/// Which data blocks can be read, each by itself; what is read must be right.
+/// The data blocks that can be read, each by itself. Data that are read must be right.
 fn readable(image: &Image, device: Mapped) -> BTreeSet<usize> {
     let unit = (image.format.data_bytes / SECTOR) as u64;
     let mut found = BTreeSet::new();
@@ -213,8 +213,8 @@ fn readable(image: &Image, device: Mapped) -> BTreeSet<usize> {
     found
 }
 
-/// One bit flipped in every block of data and tree, at its start, in its midst, at its end: the blocks below it cannot be
-/// read, and all others can. Both where the sender's thread verifies and where a lane does.
+/// One bit flipped in every block of data and tree, at its start, in its midst, at its end: the blocks below it
+/// cannot be read, and all others can; both where the sender's thread verifies and where a lane does.
 #[test]
 fn a_bit_that_flips_is_found_wherever_it_is() {
     flips(Completion::Inline);
@@ -419,7 +419,7 @@ fn many_readers_at_once_see_the_same() {
     bench.end();
 }
 
-/// Not a test by itself: the process that ends.
+/// The body of the process that ends; no test by itself.
 #[test]
 fn case() {
     let Ok(case) = std::env::var("VERITY_CASE") else { return };

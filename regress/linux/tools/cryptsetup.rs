@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Linux's cryptsetup on the driver, and QEMU as a judge of what it leaves.
+//! Linux's cryptsetup on the driver, with QEMU as a judge of the disks.
 
 use crate::session::{Disks, has, has_blocks, nothing_is_left};
 use crate::tool::TOOL;
@@ -101,7 +101,7 @@ fn plain_disks_have_the_words_that_cryptsetup_sends() {
     nothing_is_left(&disks.folder, "none");
 }
 
-/// What `dm-host luks` reads of a disk and what cryptsetup makes of it are the same table, to the byte.
+/// `dm-host luks` and cryptsetup make the same table of a disk, to the byte.
 #[test]
 fn dm_host_luks_has_the_same_table() {
     if !has_blocks() || !has(&["cryptsetup"]) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! dmsetup(8): all that it can do, and the forms in which it prints. Without block devices, so that
-//! anybody can run it.
+//! dmsetup(8): all commands and output formats, without block devices, so that every user can run the test.
 
 use crate::session::{Disks, has};
 
@@ -16,7 +15,7 @@ fn script(text: &str) -> String {
     done.out
 }
 
-/// As [`script`], for commands that fail: what they complain about, after their exit codes.
+/// Runs commands that fail as [`script`] does. The answer is their exit codes and complaints.
 fn refusals(commands: &[&str]) -> String {
     let text: String =
         commands.iter().map(|command| format!("{command} 2>&1 && echo taken || true\n")).collect();

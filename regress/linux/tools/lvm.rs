@@ -84,7 +84,7 @@ fn striped_volumes() {
     nothing_is_left(&disks.folder, "none");
 }
 
-/// What a volume has below it stays when the session ends, and another session finds it.
+/// The content of a volume is there in the next session, which finds the volume.
 #[test]
 fn volumes_outlive_a_session() {
     if !has_blocks() || !has(TOOLS) {

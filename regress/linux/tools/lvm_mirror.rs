@@ -6,8 +6,8 @@ use crate::session::{Disks, has, has_blocks, nothing_is_left};
 
 const TOOLS: &[&str] = &["lvm", "mkfs.ext4", "e2fsck", "resize2fs"];
 
-/// What the scripts share. A volume is mounted at `mnt` while it is changed, with a file whose sum is known, and
-/// in most of them a writer that does not stop.
+/// The common start of the scripts. A volume is mounted at `mnt` while it is changed, with a file of known checksum,
+/// and in most of them a program that writes all the time.
 const COMMON: &str = r#"
     q() { "$@" >log 2>&1 || { echo "failed: $*"; cat log; dmsetup table; dmsetup status; exit 1; }; }
     fill() { q mkfs.ext4 -q $1; mount $1 mnt; seq 300000 >mnt/numbers; sum=$(md5sum <mnt/numbers); }
@@ -35,7 +35,7 @@ const COMMON: &str = r#"
     }
 "#;
 
-/// So many disks of 96 MiB, `None` where this cannot be tried.
+/// `count` disks of 96 MiB; `None` where this cannot be tried.
 fn disks(count: usize) -> Option<Disks> {
     (has_blocks() && has(TOOLS)).then(|| Disks::several(count, 96))
 }
@@ -166,7 +166,7 @@ fn a_mirror_loses_its_log() {
     loses_a_disk(2, "0 32768 mirror 2 D D S 1 AA 3 disk D D", after);
 }
 
-/// The second half of what is moved is copied slowly, so that it can be stopped on the way.
+/// The second half of the moved data is copied slowly, so that the move can be stopped on the way.
 const SLOW: &str = "
     slow() { printf '0 18432 linear %s 0\\n18432 178176 delay %s 18432 0 %s 18432 100\\n' /dev/wd$1 /dev/wd$1 /dev/wd$1 | exchange $1; }
     start_move() {

@@ -193,7 +193,7 @@ No devices found
     nothing_is_left(&disks.folder, "none");
 }
 
-/// `lvconvert --merge` undoes what was changed since the snapshot, with the volume mounted meanwhile.
+/// `lvconvert --merge` undoes the changes since the snapshot, with the volume mounted meanwhile.
 #[test]
 fn a_volume_goes_back_to_a_snapshot_while_it_is_mounted() {
     let Some(disks) = disks() else { return };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Linux's own tools on the driver, through `dm-host linux`: what they print, what they accept and
-//! refuse, what file systems find on the devices, and what is left afterwards.
+//! Linux's own tools on the driver, through `dm-host linux`: their output, the commands that they accept and refuse,
+//! the file systems on the devices, and things left behind.
 //!
 //! A test whose tools or devices are not to be had on this machine says so and is passed.
 

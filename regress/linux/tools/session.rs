@@ -68,7 +68,7 @@ pub fn command(options: &[&str], program: &[&str]) -> Command {
 
 /// Disks wd0, wd1 and so on for sessions.
 pub struct Disks {
-    /// Where they are, and room for more.
+    /// The folder of the disks, with room for more files.
     pub folder: Folder,
     options: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Disks {
         Disks::several(2, mib)
     }
 
-    /// So many of so many MiB each.
+    /// `count` disks of `mib` MiB each.
     pub fn several(count: usize, mib: u64) -> Disks {
         let folder = Folder::new();
         let option = |nth: usize| {
@@ -118,7 +118,7 @@ pub fn loops_of(folder: &str) -> Vec<String> {
     left
 }
 
-/// Looks for what a session has left behind.
+/// Checks that a session has left nothing behind.
 #[track_caller]
 pub fn nothing_is_left(folder: &Folder, session: &str) {
     let name = folder.0.display().to_string();

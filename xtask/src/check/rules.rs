@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a kernel's object may not have, judged from what binutils print of it.
+//! The rules for a kernel's object, applied to the output of binutils.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ impl Code {
         code
     }
 
-    /// Whether there is nothing to judge.
+    /// `true` if there is nothing to judge.
     pub fn is_empty(&self) -> bool {
         self.functions.iter().all(|function| function.instructions.is_empty())
     }
@@ -134,7 +134,7 @@ fn has_vector_register(operands: &str) -> bool {
         .any(|name| ["mm", "xmm", "ymm", "zmm"].iter().any(|bank| name.starts_with(bank)))
 }
 
-/// All of the x87's instructions begin with f, and no others but those of a segment.
+/// `true` for an instruction of the x87: they begin with f, as no others do but those about a segment.
 fn is_x87(mnemonic: &str) -> bool {
     (mnemonic.starts_with('f') && mnemonic != "fs") || mnemonic == "wait"
 }
@@ -148,7 +148,7 @@ fn is_after_pentium(mnemonic: &str) -> bool {
         || ["mfence", "lfence", "sfence", "clflush", "cmpxchg16b", "endbr32"].contains(&mnemonic)
 }
 
-/// Whatever lies below the stack pointer, which an interrupt overwrites.
+/// The accesses below the stack pointer, where an interrupt overwrites memory.
 pub fn red_zone(code: &Code, arch: Arch) -> Vec<String> {
     code.each()
         .filter(|(_, i)| {
@@ -194,8 +194,8 @@ pub fn largest_frame(code: &Code, arch: Arch) -> u64 {
     code.functions.iter().filter_map(|function| frame(function, arch)).max().unwrap_or(0)
 }
 
-/// How far a function moves the stack pointer down: what it pushes and what it takes at once.
-/// `None` if it moves the pointer by a register.
+/// The bytes by which a function moves the stack pointer down: pushes and what is taken at once. `None` if it moves
+/// the pointer by a register.
 fn frame(function: &Function, arch: Arch) -> Option<u64> {
     if arch == Arch::Aarch64 {
         return frame_of_aarch64(function);
@@ -307,9 +307,9 @@ fn hexadecimal(text: &str) -> Option<i64> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     pub name: String,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// readelf's letters: A is loaded, T is for each thread.
+    /// The flags, as readelf's letters: A is loaded, T is for each thread.
     pub flags: String,
 }
 
@@ -380,13 +380,13 @@ fn is_known(name: &str) -> bool {
         || name.starts_with(".rodata.str")
 }
 
-/// The size of what the kernel keeps of code and constants, in bytes.
+/// The size of the code and constants that the kernel keeps, in bytes.
 pub fn text_size(sections: &[Section]) -> u64 {
     let counted = |s: &&Section| s.name.starts_with(".text") || s.name.starts_with(".rodata");
     sections.iter().filter(counted).map(|s| s.size).sum()
 }
 
-/// More code and constants than allowed.
+/// The fault of having more code and constants than `budget` bytes.
 pub fn size(sections: &[Section], budget: u64) -> Option<String> {
     let size = text_size(sections);
     (size > budget).then(|| format!("{size} bytes of code and constants: {budget} are allowed"))
@@ -443,17 +443,17 @@ pub fn kinds(relocations: &BTreeSet<String>, arch: Arch) -> Vec<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
     pub name: String,
-    /// nm(1)'s letter.
+    /// The kind, as nm(1)'s letter.
     pub kind: char,
 }
 
 impl Symbol {
-    /// Whether somebody else must have it.
+    /// `true` if another object must define the symbol.
     pub fn is_undefined(&self) -> bool {
         matches!(self.kind, 'U' | 'w' | 'v')
     }
 
-    /// Whether others see it.
+    /// `true` if other objects see the symbol.
     pub fn is_exported(&self) -> bool {
         !self.is_undefined() && (self.kind.is_ascii_uppercase() || self.kind == 'u')
     }
@@ -483,7 +483,7 @@ pub fn exported(given: &BTreeSet<&str>, ours: &BTreeSet<&str>) -> Vec<String> {
     given.difference(ours).map(|name| format!("exports {name}, which is not ours")).collect()
 }
 
-/// Whether a name that shim.c gives is one of the driver's: dm's tables, or shim.h's functions.
+/// `true` if a name that shim.c defines is one of the driver's: dm's tables, or shim.h's functions.
 pub fn is_shims(name: &str) -> bool {
     name.starts_with("dm_shim_") || ["dm_bdevsw", "dm_cdevsw", "dm_ca", "dm_cd"].contains(&name)
 }

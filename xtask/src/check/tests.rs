@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Each rule is shown something that breaks it, made by a real assembler and read by the real
-//! tools, and something like it that is allowed.
+//! Each rule is given an object that breaks it, made by a real assembler and read by the real tools, and a similar
+//! one that is allowed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -260,7 +260,7 @@ fn modules_declare_themselves_once() {
     }
 }
 
-/// Every name that we list is listed with the place where NetBSD has it, and once.
+/// Every listed name stands once, with the file where NetBSD has it.
 #[test]
 fn the_lists_are_whole() {
     let conf = sh::root().join("conf");

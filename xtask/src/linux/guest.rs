@@ -16,7 +16,7 @@ const KERNEL: &str = "linux-image-amd64";
 /// Modules without which there is no guest.
 const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "loop", "dm_mod"];
 
-/// Modules that are loaded where the kernel has them: targets, what they stand on, and file systems.
+/// Modules that are loaded where the kernel has them: targets, the modules below them, and file systems.
 const MORE: &[&str] = &[
     "brd",
     "crc32c_generic",
@@ -74,7 +74,7 @@ const TOOLS: &[&str] = &[
     "e2fsck",
 ];
 
-/// What runs first. `dm.run` on the kernel's command line says what comes then.
+/// The first program of the guest. `dm.run` on the kernel's command line names the next.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /share /etc/lvm
 /bin/busybox --install -s /bin
@@ -127,7 +127,7 @@ pub fn make() -> Result<PathBuf> {
     Ok(guest)
 }
 
-/// What the initramfs was made of: one made of other things is made anew.
+/// A description of the files that the initramfs is made of. When it differs, the initramfs is made anew.
 fn made_of(program: &Path, kernel: &Path) -> Result<String> {
     let mut text = format!("{}\n{INIT}\n{MODULES:?}\n{MORE:?}\n", kernel.display());
     let tools = TOOLS.iter().filter_map(|tool| sh::find(tool));

@@ -416,7 +416,7 @@ impl Terms {
     /// Checks a request.
     ///
     /// # Errors
-    /// What the reply shall say.
+    /// The error for the reply.
     pub fn check(&self, request: &RawRequest) -> Result<Command, Error> {
         let has = |flag: u16| request.flags & flag != 0;
         let fua = has(command::FUA);

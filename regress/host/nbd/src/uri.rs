@@ -35,7 +35,7 @@ impl Uri {
     /// Takes a URI apart.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A message with the mistake.
     pub fn parse(text: &str) -> Result<Uri, String> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);

@@ -27,9 +27,9 @@ pub const TARGET: usize = 16;
 /// Bytes of `struct dm_target_spec`, before a line's parameters.
 pub const SPEC: usize = 40;
 
-/// In a list of names: the entry has a uuid behind it.
+/// The flag of an entry in a list of names that has a uuid behind it.
 pub const HAS_UUID: u32 = 1;
-/// In a list of names: the device has no uuid.
+/// The flag of an entry in a list of names whose device has no uuid.
 pub const HAS_NO_UUID: u32 = 2;
 
 /// Places in `struct dm_ioctl`.
@@ -149,7 +149,7 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     found.map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-/// As [`u32_at`].
+/// The 64-bit number at a place; see [`u32_at`].
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
     found.map_or(0, |bytes| u64::from_le_bytes(*bytes))

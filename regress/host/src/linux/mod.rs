@@ -40,7 +40,7 @@ impl From<Errno> for Fault {
 /// The major number of the driver's block devices in NetBSD.
 pub const NETBSD_MAJOR: u32 = 169;
 
-/// What a command has changed.
+/// A change that a command has made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// A device is new.
@@ -51,7 +51,7 @@ pub enum Change {
     Removed(u32),
 }
 
-/// What the translation needs from the process that it runs in.
+/// The translation's interface to the process that it runs in.
 pub trait Host {
     /// Sends a property list to the driver.
     ///
@@ -66,13 +66,13 @@ pub trait Host {
     /// the device mapper's own are not asked for.
     ///
     /// # Errors
-    /// What Linux would say, such as ENOENT and ENOTBLK.
+    /// Linux's, such as ENOENT and ENOTBLK.
     fn disk(&self, word: &str) -> Result<String, Fault>;
 
     /// The Linux number of a NetBSD disk.
     fn number(&self, major: u32, minor: u32) -> Option<(u32, u32)>;
 
-    /// How many have a device open, as Linux would count; `told` is the driver's count.
+    /// The number of opens of a device, as Linux would count; `told` is the driver's count.
     fn open_count(&self, minor: u32, told: u32) -> u32;
 
     /// Lets go of a device that shall be removed; with `deferred` at its last close.
@@ -90,7 +90,7 @@ struct Call<'a, H: Host> {
     host: &'a H,
     /// The structure, and room for the answer.
     bytes: &'a mut [u8],
-    /// `data_size`: where what came ends, and where the answer must.
+    /// `data_size`: the end of the request, and the room for the answer.
     size: usize,
     flags: u32,
 }
@@ -142,7 +142,7 @@ impl<H: Host> Call<'_, H> {
         abi::text(self.bytes, at::UUID, abi::UUID).ok_or(Fault(libc::EINVAL))
     }
 
-    /// Where the request's data begins; it has `least` bytes at least.
+    /// The offset of the request's data, which has `least` bytes at least.
     fn data(&self, least: usize) -> Result<usize, Fault> {
         let start = abi::u32_at(self.bytes, at::DATA_START) as usize;
         let fits = start.checked_add(least).is_some_and(|end| end <= self.size);
@@ -218,7 +218,7 @@ impl<H: Host> Call<'_, H> {
         self.request_with(command, passed)
     }
 
-    /// As [`Call::request`]; `passed` are the flags that the driver shall see.
+    /// Makes a request as [`Call::request`] does; `passed` are the flags that the driver shall see.
     fn request_with(&self, command: &str, passed: u32) -> Result<Request, Fault> {
         let (name, uuid) = (self.name()?, self.uuid()?);
         let (major, minor) = abi::decode(abi::u64_at(self.bytes, at::DEV));
@@ -338,7 +338,7 @@ impl<H: Host> Call<'_, H> {
         Ok(())
     }
 
-    /// Removes what nobody uses, until a round finds nothing: a device may keep those below it.
+    /// Removes devices that nothing uses, in rounds, until a round finds none: a device may keep those below it.
     fn remove_all(&mut self) -> Result<(), Fault> {
         let deferred = self.has(flag::DEFERRED_REMOVE);
         loop {
@@ -595,7 +595,7 @@ impl<H: Host> Call<'_, H> {
         Ok(())
     }
 
-    /// A message to the target that holds a sector; what it answers comes back as text.
+    /// Sends a message to the target that holds a sector. The target's answer is returned as text.
     fn message(&mut self) -> Result<(), Fault> {
         let start = self.data(9)?;
         let text = abi::text(self.bytes, start + 8, self.size - start - 8);

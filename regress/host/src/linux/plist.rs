@@ -20,7 +20,7 @@ impl Request {
         request
     }
 
-    /// Room for so much more, so that no copy of what is there is left behind by growing.
+    /// Makes room for further bytes, so that no copy of the text is left behind when it grows.
     pub fn reserve(&mut self, bytes: usize) {
         let mut larger = Zeroizing::new(String::with_capacity(self.0.len().saturating_add(bytes)));
         larger.push_str(&self.0);
@@ -83,7 +83,7 @@ impl Request {
 pub struct Reply(Value);
 
 impl Reply {
-    /// Reads one.
+    /// Parses a reply.
     ///
     /// # Errors
     /// EIO for what is no dictionary.
@@ -94,7 +94,7 @@ impl Reply {
         }
     }
 
-    /// A text; empty when there is none.
+    /// The text at `key`; empty when there is none.
     pub fn text(&self, key: &str) -> &str {
         text(&self.0, key)
     }

@@ -41,7 +41,7 @@ pub fn fill(disk: &Disk, seed: u64) {
     disk.write_at(0, &pattern(seed, 0, sectors));
 }
 
-/// What is on a disk, from a sector (of 512 bytes) on.
+/// The content of a disk from a sector (of 512 bytes) on.
 pub fn on_disk(disk: &Disk, sector: u64, sectors: u64) -> Vec<u8> {
     let mut data = vec![0; sectors as usize * SECTOR];
     disk.read_at(sector * SECTOR as u64, &mut data);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the tests of a device's life begin with.
+//! The setting of the tests of a device's life.
 
 use dm_host::Disk;
 

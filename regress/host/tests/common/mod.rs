@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the tests share: a machine with the driver in it, and short ways to ask for things.
+//! Support for the tests: a machine with the driver in it, and short functions for requests.
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
@@ -61,7 +61,7 @@ impl Bench {
         self.send(&Request::on(command, name))
     }
 
-    /// `create`; the new device's minor.
+    /// Sends `create`, and returns the new device's minor.
     pub fn create(&self, name: &str) -> u32 {
         minor_of(&self.on("create", name).unwrap())
     }
@@ -165,8 +165,8 @@ pub fn minor_of(reply: &Dict) -> u32 {
     u32::try_from(reply.number("minor").unwrap()).unwrap()
 }
 
-/// Runs this test program again, its test `case`, with the name of a case in a variable; returns what it
-/// said before it ended, which must not be well.
+/// Runs the test `case` of this program in another process, with the name of a case in a variable. The process must
+/// fail; the answer is its output.
 pub fn dies(variable: &str, case: &str) -> String {
     let exe = std::env::current_exe().expect("the test's own path");
     let out = std::process::Command::new(exe)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where a table sends each sector, found out one sector at a time from its text.
+//! The place of each sector, found one sector at a time from the table's text.
 
 use dm_host::Disk;
 
 use super::data::{SECTOR, on_disk};
 
-/// What becomes of a sector.
+/// The place of a sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// It is sector .1 of disk .0.
+    /// Sector .1 of disk .0.
     Disk(usize, u64),
     Zero,
     Error,
@@ -58,7 +58,7 @@ impl Model {
         (sector..sector + sectors).find(|n| self.0[*n as usize] == Place::Error)
     }
 
-    /// What must be read from there, what the disks hold being true.
+    /// The data that a read must give, if the disks hold the right ones.
     pub fn read(&self, disks: &[Disk], sector: u64, sectors: u64) -> Vec<u8> {
         let mut data = Vec::new();
         for n in sector..sector + sectors {

@@ -33,7 +33,7 @@ pub struct State {
 }
 
 impl State {
-    /// The same for devices that were made again, with other minors.
+    /// The state without minors, for devices that were made once more.
     pub fn without_minors(&self) -> State {
         let name = |text: &str| {
             let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -98,7 +98,7 @@ pub fn state(bench: &Bench, disks: &[Disk]) -> State {
     }
 }
 
-/// What a failure at this site may make of a command.
+/// The errors that a command may have after a failure at this site.
 pub fn errors(site: Site) -> &'static [Errno] {
     match site {
         Site::Kmem | Site::Prop | Site::Bdevvp => &[Errno::ENOMEM],

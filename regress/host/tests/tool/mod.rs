@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Nothing that a test waits for takes this long, unless it hangs.
+/// A time within which every wait of a test ends unless something hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub const TOOL: &str = env!("CARGO_BIN_EXE_dm-host");
@@ -57,7 +57,7 @@ impl Drop for Folder {
     }
 }
 
-/// What a program did.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -66,14 +66,14 @@ pub struct Done {
 }
 
 impl Done {
-    /// What it printed; it must have succeeded and complained about nothing.
+    /// The program's output. The program must have succeeded without complaints.
     #[track_caller]
     pub fn ok(self) -> String {
         assert!(self.code == 0 && self.err.is_empty(), "{self:?}");
         self.out
     }
 
-    /// What it complained about; it must have failed with this code.
+    /// The program's complaints. The program must have failed with this exit code.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {
         assert!(self.code == code && self.out.is_empty(), "{self:?}");
@@ -137,7 +137,7 @@ pub fn serve(folder: &Folder, disks: &[impl AsRef<str>], more: &[&str]) -> Comma
 /// A served machine.
 pub struct Server {
     pub folder: Folder,
-    /// What it said when it started.
+    /// The lines that the server printed when it started.
     pub told: Vec<String>,
     child: Option<Child>,
 }
@@ -195,7 +195,7 @@ impl Server {
         format!("nbd+unix:///{device}?socket={}", self.folder.path("nbd").display())
     }
 
-    /// Waits for its end, and returns what it said.
+    /// Waits for the server's end, and returns its output.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let child = self.child.take().expect("it runs");
         let (send, receive) = mpsc::channel();
@@ -213,7 +213,7 @@ impl Server {
         }
     }
 
-    /// Ctrl-C; it must end well, and leave no sockets.
+    /// Ends the server with Ctrl-C. It must end well, and leave no sockets.
     #[track_caller]
     pub fn end(self) -> String {
         signal(self.id(), "INT");

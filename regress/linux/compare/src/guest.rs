@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The guest: a QEMU with Linux in it that carries out jobs.
+//! The guest: a QEMU with a Linux that carries out jobs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long a guest may take to come up, and the bench to end: far longer than on a busy machine.
+/// The time that a guest may take to come up, and the bench to end: far longer than on a busy machine.
 const BOOT: Duration = Duration::from_secs(180);
 const BENCH: Duration = Duration::from_secs(540);
 
@@ -43,7 +43,7 @@ fn qemu(guest: &Path, console: &Path, append: &str) -> Command {
     command
 }
 
-/// What a program says on its standard output, a line at a time.
+/// The lines of a program's standard output, as they come.
 fn lines(child: &mut Child) -> Result<Receiver<String>, String> {
     let output = child.stdout.take().ok_or("no output of QEMU's")?;
     let (send, hear) = channel();
@@ -136,7 +136,7 @@ impl Drop for Guest {
     }
 }
 
-/// What the bench in a guest prints, whose time stamp counter counts instructions.
+/// Runs the bench in a guest whose time stamp counter counts instructions, and returns its output.
 ///
 /// # Errors
 /// Words, with the end of its console.

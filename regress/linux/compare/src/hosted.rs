@@ -25,7 +25,7 @@ use nodes::{Open, Plain, Raw};
 /// The driver's major for block devices: sys/conf/majors.
 const MAJOR: u32 = 169;
 
-/// For character devices.
+/// The major number of the driver's character devices.
 const CHARACTER: u32 = 194;
 
 /// `DM_SKIP_LOCKFS_FLAG` and `DM_NOFLUSH_FLAG`, which the driver takes from tools.
@@ -60,7 +60,7 @@ fn named<T>(result: Result<T, Errno>) -> Result<T, Error> {
 }
 
 impl Hosted {
-    /// Boots one.
+    /// Boots a hosted kernel with the driver.
     ///
     /// # Errors
     /// Words.
@@ -259,8 +259,8 @@ impl Side for Hosted {
         MAJOR
     }
 
-    /// A block device is open once at a time in NetBSD: who opens it again shares it, and who
-    /// opens what a table has takes the character node.
+    /// Opens a device or disk. In NetBSD a block device is open only once: a further user shares it, and where a
+    /// table has a disk open the character node is opened.
     fn open(&self, place: &Place, write: bool) -> Result<Box<dyn Node>, Error> {
         let minor = match place {
             Place::Disk(name) => {

@@ -20,13 +20,13 @@ use crate::guest::{Failed, Guest};
 use crate::hosted::Hosted;
 use crate::replay;
 
-/// How long a stage may take: far longer than on a busy machine.
+/// The time that a stage may take: far longer than on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// How many differences of a script are shown.
+/// The most differences of a script that are shown.
 const MOST: usize = 25;
 
-/// What to compare, and with what.
+/// The options of a comparison.
 #[derive(Args)]
 pub struct Options {
     /// The guest's folder: its kernel and initramfs
@@ -80,7 +80,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Compares; whether all was as it should be.
+/// Runs and compares the scripts. `true` if there is no difference.
 ///
 /// # Errors
 /// Words, where nothing could be compared.
@@ -164,7 +164,7 @@ struct Judge<'a> {
 type Broken = String;
 
 impl Judge<'_> {
-    /// The guest; another one if there is none any more.
+    /// The guest, which is booted if there is none.
     fn guest(&mut self) -> Result<&mut Guest, String> {
         let guest = match self.guest.take() {
             Some(guest) => guest,

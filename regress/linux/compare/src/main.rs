@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Runs scripts of device-mapper commands and I/O twice, on Linux in a QEMU guest and on this
-//! repository's driver in a process, and compares what was said and what was left on the disks.
+//! Runs scripts of device-mapper commands and I/O twice, on Linux in a QEMU guest and on this repository's driver in
+//! a process, and compares the answers and the disks afterwards.
 //!
 //! `cargo xtask linux` makes the guest and calls it; `share/doc/linux-judge.md` describes both.
 

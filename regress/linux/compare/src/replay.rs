@@ -9,8 +9,8 @@ use dm_host::write_log::{Flags, Log, Wrong};
 use dm_script::Script;
 use dm_script::image::Image;
 
-/// Replays each log that the script names to what its disk held at the beginning, and compares with what
-/// it holds at the end; what differs.
+/// Replays each log that the script names to its disk's content at the beginning, and compares with the content at
+/// the end. The answer is the differences.
 ///
 /// # Errors
 /// Words: an image that cannot be read.
@@ -37,7 +37,7 @@ pub fn all(
     Ok(found)
 }
 
-/// Where two disks differ, if they do.
+/// The first difference of two disks, in words.
 fn first_difference(one: &[u8], other: &[u8]) -> Option<String> {
     let at = one.iter().zip(other).position(|(one, other)| one != other)?;
     Some(format!("it is not what the disk holds, from sector {} on", at / 512))

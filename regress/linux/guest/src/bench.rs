@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a read costs on Linux's device mapper, in instructions: the rows of `cargo xtask bench`.
+//! The cost of a read on Linux's device mapper, in instructions: the rows of `cargo xtask bench`.
 //!
 //! For a guest whose time stamp counter counts instructions (QEMU's `-icount shift=0`), with
 //! brd's disks, which complete at once.
@@ -22,7 +22,7 @@ const SECTORS: u64 = 16_384;
 const ROUNDS: usize = 2001;
 const WARM: usize = 200;
 
-/// What is measured: a title, and what there is to be before it.
+/// The cases: a title, and the sector that is read.
 const CASES: &[(&str, u64)] = &[
     ("component", 0),
     ("linear", 0),
@@ -61,7 +61,7 @@ impl Bed {
         self.device(name, &(0..count).map(line).collect::<Vec<_>>())
     }
 
-    /// Makes what a case needs; the node to read from.
+    /// Makes the device of a case, and returns the node to read from.
     fn case(&self, title: &str) -> Result<String, String> {
         let striped = format!("2 16 {0} 0 {0} 8192", self.disk);
         let minor = match title {

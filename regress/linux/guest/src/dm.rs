@@ -13,7 +13,7 @@ use crate::raw;
 
 /// Bytes of `struct dm_ioctl`.
 const HEADER: usize = 312;
-/// Where its fields are.
+/// The offsets of the structure's fields.
 const DATA_SIZE: usize = 12;
 const DATA_START: usize = 16;
 const TARGET_COUNT: usize = 20;
@@ -75,7 +75,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens it.
+    /// Opens the control node.
     ///
     /// # Errors
     /// The open's.
@@ -218,7 +218,7 @@ impl Buffer {
         self.put(at, &number.to_le_bytes());
     }
 
-    /// As much of a text as there is room for.
+    /// Stores a text, as much of it as there is room for.
     fn put_text(&mut self, at: usize, text: &str, room: usize) {
         let bytes = text.as_bytes();
         self.put(at, &bytes[..bytes.len().min(room)]);

@@ -90,7 +90,7 @@ impl Side for Linux {
         Block::open(&path, write).map(|node| Box::new(node) as Box<dyn Node>)
     }
 
-    /// Each disk's path is in the variable of its name.
+    /// Runs a shell command, with each disk's path in the variable of its name.
     fn shell(&self, command: &str) -> Result<String, String> {
         let disks = self.disks.iter().map(|(name, disk)| (name, disk.path()));
         let output = Command::new("/bin/sh").args(["-e", "-c", command]).envs(disks).output();

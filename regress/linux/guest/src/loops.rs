@@ -38,12 +38,12 @@ impl Loop {
         Ok(attached)
     }
 
-    /// Its node.
+    /// The path of the loop device's node.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Its major and minor.
+    /// The loop device's major and minor.
     pub fn number(&self) -> (u32, u32) {
         self.number
     }

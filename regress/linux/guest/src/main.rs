@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Carries out scripts of device-mapper commands and I/O on the Linux that it runs on: a guest,
-//! whose devices nobody else needs.
+//! Carries out scripts of device-mapper commands and I/O on the Linux that it runs on, which should be a guest: it
+//! takes all devices for its own.
 //!
 //! `dm-guest serve SHARE PORT`: takes the names of jobs from a serial port, a line each, and
 //! carries out what stands in the folders of these names below SHARE ([`dm_script::job`]).

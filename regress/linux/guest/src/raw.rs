@@ -47,7 +47,7 @@ pub struct Pages {
 const PAGE: usize = 4096;
 
 impl Pages {
-    /// Zeros.
+    /// A buffer of `len` zero bytes.
     pub fn new(len: usize) -> Pages {
         let room = len.max(1).next_multiple_of(PAGE);
         // SAFETY: a new mapping, nothing else at stake.

@@ -12,10 +12,10 @@ use crate::words;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Differences(Vec<(String, Rule)>);
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verdict {
-    /// Each difference, in words.
+    /// The differences, in words.
     pub found: Vec<String>,
     /// The rules of [`Differences`] that were used, by their place.
     pub used: Vec<usize>,
@@ -42,7 +42,7 @@ impl Differences {
         Ok(Differences(rules))
     }
 
-    /// Those that no comparison used, as words.
+    /// The rules that no comparison used, in words.
     pub fn unused(&self, used: &[usize]) -> Vec<String> {
         let unused = self.0.iter().enumerate().filter(|(at, _)| !used.contains(at));
         unused.map(|(_, (verb, rule))| format!("{verb} {} {}", rule.linux, rule.ours)).collect()
@@ -53,10 +53,10 @@ impl Differences {
     }
 }
 
-/// What stands where one side has fewer lines.
+/// The text for a line that one side lacks.
 const NOTHING: &str = "(nothing)";
 
-/// Compares what the two sides said of a stage.
+/// Compares the transcripts of the two sides.
 pub fn transcripts(
     script: &Script,
     linux: &Transcript,
@@ -108,7 +108,7 @@ pub fn transcripts(
     verdict
 }
 
-/// Compares what the two sides left on the disks.
+/// Compares the disks that the two sides left.
 ///
 /// # Errors
 /// Words, if an image cannot be read.

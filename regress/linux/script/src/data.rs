@@ -13,7 +13,7 @@ fn mix(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// What `seed` says that a disk holds, from `sector` on: each word of 8 bytes unlike all others.
+/// The pattern of `seed` on a disk, from `sector` on: each word of 8 bytes is unlike all others.
 pub fn pattern(seed: u64, sector: u64, sectors: u64) -> Vec<u8> {
     let per_sector = (SECTOR / 8) as u64;
     let first = sector.wrapping_mul(per_sector);

@@ -2,7 +2,7 @@
 
 //! Texts with `*` for any text, and `**` for any text that does not matter.
 
-/// Whether `text` is as `pattern` says; what stood for each `*` comes back, but not for `**`.
+/// Matches `text` with `pattern`. The answer, if it matches, is the text that stood for each `*`, but not for `**`.
 pub fn captures<'a>(pattern: &str, text: &'a str) -> Option<Vec<&'a str>> {
     let Some((head, tail)) = pattern.split_once('*') else {
         return (pattern == text).then(Vec::new);

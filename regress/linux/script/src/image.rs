@@ -20,7 +20,7 @@ use crate::script::Disk;
 /// Bytes of a chunk; the last one may be shorter.
 const CHUNK: u64 = 4096;
 
-/// What is on a disk.
+/// The content of a disk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Image {
     size: u64,
@@ -33,7 +33,7 @@ fn named<T>(path: &Path, result: io::Result<T>) -> Result<T, String> {
 }
 
 impl Image {
-    /// What a disk holds at first.
+    /// The content of a disk at first.
     pub fn new(disk: &Disk) -> Image {
         let size = disk.sectors.saturating_mul(SECTOR as u64);
         let mut image = Image { size, chunks: BTreeMap::new() };
@@ -116,7 +116,7 @@ impl Image {
         Ok(image)
     }
 
-    /// All of it.
+    /// All bytes of the image.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.size as usize];
         for (at, part) in &self.chunks {
@@ -127,7 +127,7 @@ impl Image {
         bytes
     }
 
-    /// How two images differ, if they do: how many sectors, and the first byte.
+    /// The difference of two images, if there is one: the number of sectors, and the first byte.
     pub fn difference(&self, other: &Image) -> Option<String> {
         if self.size != other.size {
             return Some(format!("one has {} bytes, the other {}", self.size, other.size));

@@ -77,7 +77,7 @@ impl Job {
         self.0.join("out").join(disk)
     }
 
-    /// The transcript's text; what there is of it.
+    /// The transcript's text, as far as it was written.
     pub fn transcript(&self) -> String {
         let bytes = std::fs::read(self.0.join("out/transcript")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -96,8 +96,7 @@ impl Job {
     }
 }
 
-/// Carries out a job. `work` is an empty folder for the images in use. What goes wrong stands in
-/// the transcript.
+/// Carries out a job. `work` is an empty folder for the images in use. Failures are in the transcript.
 ///
 /// # Errors
 /// Words, if there is no transcript.

@@ -310,7 +310,7 @@ fn io(verb: &str, words: &mut Words<'_>, line: usize) -> Result<Io, String> {
     Ok(Io { place, sector, sectors, by, kind })
 }
 
-/// Where the table lines of a step go.
+/// The table lines of a step, to add to.
 fn table_of(step: Option<&mut Step>) -> Result<&mut Vec<Line>, String> {
     match step.map(|step| &mut step.action) {
         Some(Action::Make(request) | Action::Try(request)) => Ok(&mut request.lines),
@@ -319,7 +319,7 @@ fn table_of(step: Option<&mut Step>) -> Result<&mut Vec<Line>, String> {
     }
 }
 
-/// One line, or those that `times N : LINE` makes, `{A+B*i}` in it counted out.
+/// The line of a text, or the lines that `times N : LINE` makes, with `{A+B*i}` in it computed.
 fn table_line(text: &str) -> Result<Vec<Line>, String> {
     let Some(rest) = text.strip_prefix("times ") else { return one_line(text).map(|l| vec![l]) };
     let (count, line) = rest.split_once(':').ok_or("times N : LINE")?;

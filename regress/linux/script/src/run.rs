@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Carries out steps on a side, and says what came of each.
+//! Carries out steps on a side, and records the outcome of each.
 
 mod io;
 mod show;
@@ -18,13 +18,13 @@ use crate::image;
 use crate::script::{Action, Io, IoKind, Step};
 use crate::side::{Call, Line, Node, Place, Reply, Request, Side};
 
-/// How long an I/O may take, and `until` asks: far longer than anything takes.
+/// The time that an I/O may take, and that `until` asks: far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Carries out the steps of a stage.
 pub struct Runner<'a, S: Side> {
     side: &'a mut S,
-    /// Where the images of the attached disks are.
+    /// The folder of the attached disks' images.
     images: PathBuf,
     open: BTreeMap<String, Vec<Box<dyn Node>>>,
     started: BTreeMap<String, Receiver<Vec<String>>>,
@@ -40,7 +40,7 @@ fn about(call: Call, request: &Request) -> Request {
     Request { name: request.name.clone(), ..Request::new(call) }
 }
 
-/// What a step says: lines to compare, and lines to read.
+/// The outcome of a step: lines to compare, and lines to read.
 pub type Said = (Vec<String>, Vec<String>);
 
 impl<'a, S: Side> Runner<'a, S> {
@@ -54,7 +54,7 @@ impl<'a, S: Side> Runner<'a, S> {
         }
     }
 
-    /// What the driver has said to the system's log since it was asked last.
+    /// The driver's messages in the system's log since the last call.
     pub fn said(&self) -> Vec<String> {
         self.side.said()
     }
@@ -176,7 +176,7 @@ impl<'a, S: Side> Runner<'a, S> {
         }
     }
 
-    /// Closes what is open, lets go what is held, and removes all devices.
+    /// Closes open nodes, ends I/O that waits, and removes all devices.
     ///
     /// # Errors
     /// Words: I/O that does not end.
@@ -226,7 +226,7 @@ impl<'a, S: Side> Runner<'a, S> {
         self.side.command(&Request::new(Call::Names)).map(|reply| reply.names).unwrap_or_default()
     }
 
-    /// What a script's word names: a disk, else a device.
+    /// The place that a script's word names: a disk, else a device.
     fn place(&self, word: &str) -> Result<Result<Place, String>, String> {
         if self.side.disk(word).is_some() {
             return Ok(Ok(Place::Disk(word.to_owned())));
@@ -239,7 +239,7 @@ impl<'a, S: Side> Runner<'a, S> {
         })
     }
 
-    /// Begins an I/O in a thread of its own: one that waits for ever keeps nobody else.
+    /// Begins an I/O in a thread of its own, so that one that waits for ever holds up no other.
     fn begin(&self, io: &Io) -> Result<Result<Receiver<Vec<String>>, String>, String> {
         let place = match self.place(&io.place)? {
             Ok(place) => place,
@@ -306,7 +306,7 @@ impl<'a, S: Side> Runner<'a, S> {
         })
     }
 
-    /// `dmsetup create` with a table: what was made goes again when a later step fails.
+    /// Makes a device with a table, as `dmsetup create` does; undoes that when a later step fails.
     fn make(&self, make: &Request) -> Result<Vec<String>, String> {
         let create = Request { lines: Vec::new(), readonly: false, ..make.clone() };
         if let Err(error) = self.side.command(&create) {

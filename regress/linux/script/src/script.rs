@@ -10,55 +10,55 @@ use crate::side::Request;
 /// A script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Script {
-    /// Its file's name without what follows the dot.
+    /// The name of the script's file, without the dot and the rest.
     pub name: String,
     /// The targets without which it says nothing.
     pub needs: Vec<String>,
-    /// It belongs to the quick selection.
+    /// `true` if the script belongs to the quick selection.
     pub quick: bool,
-    /// Its disks.
+    /// The script's disks.
     pub disks: Vec<Disk>,
-    /// Shell commands that Linux runs before the first stage; both sides get what they leave.
+    /// Shell commands that Linux runs before the first stage; both sides get the disks that they leave.
     pub prepare: Vec<String>,
     /// Shell commands that Linux runs on what each side leaves, and that must succeed.
     pub check: Vec<String>,
     /// Disks with a log of writes, each with the disk that it gives when it is replayed to what that held
     /// at first.
     pub replays: Vec<(String, String)>,
-    /// Its stages: one at least.
+    /// The script's stages: one at least.
     pub stages: Vec<Stage>,
 }
 
 /// A disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Disk {
-    /// Its name in the script.
+    /// The disk's name in the script.
     pub name: String,
     /// Sectors of 512 bytes.
     pub sectors: u64,
-    /// What it holds at first: the pattern of a seed, or zeros.
+    /// The disk's content at first: the pattern of a seed, or zeros.
     pub seed: Option<u64>,
-    /// It takes no writes.
+    /// `true` if the disk takes no writes.
     pub readonly: bool,
     /// Bytes in a sector of its own.
     pub block: u32,
-    /// What is on it at a stage's end is not compared: its format is not shared.
+    /// `true` if the disk's content at a stage's end is not compared: its format is not shared.
     pub private: bool,
 }
 
 /// Steps that a side carries out in one go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stage {
-    /// The steps.
+    /// The stage's steps.
     pub steps: Vec<Step>,
-    /// How it ends.
+    /// The end of the stage.
     pub end: End,
 }
 
-/// How a stage ends.
+/// The end of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
-    /// The next stage is carried out by each side on what the other one left.
+    /// `true` if each side goes on with the disks that the other one left.
     pub swap: bool,
     /// The disks are as they were when the machine lost its power: nothing was suspended or removed.
     pub crash: bool,
@@ -67,13 +67,13 @@ pub struct End {
 /// A step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Its line in the file, from 1.
+    /// The step's line in the file, from 1.
     pub line: usize,
-    /// That line.
+    /// The text of that line.
     pub text: String,
-    /// What to do.
+    /// The action.
     pub action: Action,
-    /// What may differ here.
+    /// The differences that are allowed here.
     pub differs: Vec<Rule>,
 }
 
@@ -82,20 +82,20 @@ pub struct Step {
 pub struct Rule {
     /// Linux's, with `*` for any text.
     pub linux: String,
-    /// Ours; each `*` stands for the same text as Linux's.
+    /// The line of our side; each `*` stands for the same text as in Linux's.
     pub ours: String,
-    /// Why.
+    /// The reason of the difference.
     pub reason: String,
 }
 
-/// What to do.
+/// The action of a step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// A command.
     Command(Request),
-    /// Create, load and resume, as `dmsetup create` does; a step that fails takes back what was done.
+    /// Create, load and resume, as `dmsetup create` does; undone when a step of it fails.
     Make(Request),
-    /// As [`Action::Make`], and remove it again.
+    /// Do as for [`Action::Make`], and remove the device.
     Try(Request),
     /// Wait until there is no such device any more.
     Gone(String),
@@ -105,21 +105,21 @@ pub enum Action {
     Open {
         /// A disk or device.
         place: String,
-        /// For writing too.
+        /// `true` to open for writing too.
         write: bool,
     },
-    /// Close it.
+    /// Close a device or disk.
     Close(String),
     /// The size of a disk or device.
     Size(String),
-    /// Begin an I/O that will wait; its name, and what it is.
+    /// Begin an I/O that will wait.
     Start {
         /// The I/O's name.
         tag: String,
-        /// What it is.
+        /// The I/O.
         io: Io,
     },
-    /// That I/O has not ended.
+    /// Check that the I/O of this name has not ended.
     Pending(String),
     /// Wait for the end of that I/O.
     Finish(String),
@@ -127,16 +127,16 @@ pub enum Action {
     Until {
         /// The question.
         request: Request,
-        /// What a line shall be like.
+        /// The pattern that a line must match.
         glob: String,
     },
-    /// A sum of what is on a disk, past all devices.
+    /// Take a checksum of a disk's content, past all devices.
     Image {
         /// The disk.
         disk: String,
-        /// First sector.
+        /// The first sector.
         sector: u64,
-        /// Sectors.
+        /// The number of sectors.
         sectors: u64,
         /// Wait until it is another sum than these sectors had when it was asked last.
         changed: bool,
@@ -148,19 +148,19 @@ pub enum Action {
 /// I/O on a disk or a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Io {
-    /// Where.
+    /// The device or disk.
     pub place: String,
-    /// First sector.
+    /// The first sector.
     pub sector: u64,
-    /// Sectors.
+    /// The number of sectors.
     pub sectors: u64,
     /// Sectors in a request.
     pub by: u64,
-    /// What.
+    /// The kind of I/O.
     pub kind: IoKind,
 }
 
-/// What an I/O does.
+/// The kind of an I/O.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IoKind {
     /// Read and sum up.
@@ -201,7 +201,7 @@ impl Script {
 }
 
 impl Rule {
-    /// Whether the rule allows this pair.
+    /// `true` if the rule allows this pair of lines.
     pub fn allows(&self, linux: &str, ours: &str) -> bool {
         let linux = crate::glob::captures(&self.linux, linux);
         let ours = crate::glob::captures(&self.ours, ours);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a side can do: the commands of device mapper, and I/O on disks and devices.
+//! The interface of a side: the commands of device mapper, and I/O on disks and devices.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::script::Disk;
 /// The name of an error, such as `EINVAL`.
 pub type Error = String;
 
-/// A command.
+/// The kind of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
     /// A new device.
@@ -26,41 +26,41 @@ pub enum Call {
     Remove,
     /// All devices go that are not in use.
     RemoveAll,
-    /// Another name, or a first uuid.
+    /// Give a device another name, or a first uuid.
     Rename,
-    /// How the device is.
+    /// Tell the state of a device.
     Info,
     /// The table, or the targets' state.
     Status,
-    /// What the table stands on.
+    /// Tell the components of a table.
     Deps,
-    /// All devices.
+    /// Tell the names of all devices.
     Names,
     /// The next event.
     Wait,
     /// A message to a target.
     Message,
-    /// The geometry.
+    /// Set the geometry.
     Geometry,
 }
 
 /// A line of a table, its device numbers being this side's.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// First sector.
+    /// The first sector.
     pub start: u64,
-    /// Sectors.
+    /// The number of sectors.
     pub length: u64,
-    /// The target.
+    /// The target's name.
     pub kind: String,
-    /// The rest.
+    /// The target's parameters.
     pub params: String,
 }
 
-/// A command with what it is about.
+/// A command with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// The command.
+    /// The kind of the command.
     pub call: Call,
     /// The device's name.
     pub name: Option<String>,
@@ -82,7 +82,7 @@ pub struct Request {
     pub deferred: bool,
     /// [`Call::Rename`] sets the uuid.
     pub set_uuid: bool,
-    /// The table.
+    /// The table's lines.
     pub lines: Vec<Line>,
     /// A new name or uuid, a message, or a geometry.
     pub text: String,
@@ -115,44 +115,44 @@ impl Request {
     }
 }
 
-/// What a command answers.
+/// The answer to a command.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reply {
     /// The device exists.
     pub exists: bool,
-    /// It is suspended.
+    /// `true` if the device is suspended.
     pub suspended: bool,
-    /// It takes no writes.
+    /// `true` if the device takes no writes.
     pub readonly: bool,
-    /// It has an active table.
+    /// `true` if the device has an active table.
     pub live: bool,
-    /// It has an inactive table.
+    /// `true` if the device has an inactive table.
     pub inactive: bool,
-    /// It goes at its last close.
+    /// `true` if the device is removed at its last close.
     pub deferred: bool,
-    /// How often it is open.
+    /// The number of opens.
     pub open: u64,
-    /// Its events.
+    /// The number of events.
     pub event: u64,
     /// Lines of its table.
     pub targets: u64,
-    /// Its minor.
+    /// The device's minor.
     pub minor: u32,
-    /// Its name.
+    /// The device's name.
     pub name: String,
-    /// Its uuid.
+    /// The device's uuid.
     pub uuid: String,
     /// The lines of a table or of a state.
     pub lines: Vec<Line>,
-    /// What the table stands on: major and minor.
+    /// The table's components: major and minor.
     pub deps: Vec<(u32, u32)>,
     /// All devices: name and minor.
     pub names: Vec<(String, u32)>,
-    /// What a message answered.
+    /// The answer to a message.
     pub text: Option<String>,
 }
 
-/// What can be opened.
+/// A disk or device that can be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// A disk of the script's.
@@ -175,28 +175,28 @@ pub trait Node: Send {
     /// The request's.
     fn write(&self, sector: u64, data: &[u8]) -> Result<usize, Error>;
 
-    /// Discards.
+    /// Discards sectors.
     ///
     /// # Errors
     /// The request's.
     fn discard(&self, sector: u64, sectors: u64) -> Result<(), Error>;
 
-    /// Flushes what is cached below.
+    /// Flushes caches below.
     ///
     /// # Errors
     /// The request's.
     fn flush(&self) -> Result<(), Error>;
 
-    /// Size in sectors.
+    /// The size in sectors.
     ///
     /// # Errors
-    /// Where there is no size.
+    /// If it has no size.
     fn sectors(&self) -> Result<u64, Error>;
 }
 
 /// A driver, with a machine around it.
 pub trait Side {
-    /// What the side is called: `linux` or `ours`.
+    /// The side's name: `linux` or `ours`.
     fn name(&self) -> &'static str;
 
     /// Gives a disk to the machine, its data in that file.
@@ -235,13 +235,13 @@ pub trait Side {
     /// The open's.
     fn open(&self, place: &Place, write: bool) -> Result<Box<dyn Node>, Error>;
 
-    /// Runs a shell command that stands in the script for this side alone; what it printed.
+    /// Runs a shell command that the script has for this side alone, and returns its output.
     ///
     /// # Errors
     /// Words: how it failed, with what it printed.
     fn shell(&self, command: &str) -> Result<String, String>;
 
-    /// What the driver has said to the system's log since it was asked last.
+    /// The driver's messages in the system's log since the last call.
     fn said(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a side says of a stage: for each step an outcome of some lines.
+//! The transcript of a stage on one side: for each step an outcome of some lines.
 //!
 //! As text, a step begins with `@LINE`; `>` begins a line of its outcome, `|` one that is not
 //! compared, `!` the end of a stage that could not go on.
@@ -19,14 +19,14 @@ pub struct Transcript {
 pub struct Entry {
     /// The step's line in the script.
     pub line: usize,
-    /// What is compared.
+    /// The lines that are compared.
     pub outcome: Vec<String>,
-    /// What is not.
+    /// The lines that are not compared.
     pub notes: Vec<String>,
 }
 
 impl Entry {
-    /// As text.
+    /// The transcript as text.
     pub fn print(&self) -> String {
         let mut out = format!("@{}\n", self.line);
         let marked = [(">", &self.outcome), ("|", &self.notes)];

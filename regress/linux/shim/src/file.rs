@@ -20,7 +20,7 @@ fn no_blocks() -> c_int {
     fail(libc::ENXIO)
 }
 
-/// What open(2) does for a path that means something else, else `None`.
+/// Opens a path that means something else than its file, as open(2) would; `None` for all other paths.
 ///
 /// # Safety
 /// `path` is NULL or a string.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What `dm-host linux` preloads into a program: functions of the C library that libdevmapper and
-//! the programs above it call, and that have to answer as if the kernel had a device mapper.
+//! The library that `dm-host linux` preloads into a program: functions of the C library that libdevmapper and the
+//! programs above it call, and that must answer as if the kernel had a device mapper.
 //!
 //! | the program | here |
 //! |---|---|

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Device numbers: what the program sees, and what the kernel has.
+//! Device numbers: those that the program sees, and those that the kernel has.
 
 use crate::settings::Settings;
 
 /// The major number of loop devices.
 pub const LOOP: u32 = 7;
-/// How many of a session's loop devices are devices of the device mapper.
+/// The number of a session's loop devices that are devices of the device mapper.
 const DEVICES: u32 = 1 << 13;
 
 /// The program's number for one of the kernel's.
@@ -29,7 +29,7 @@ pub fn meant(settings: &Settings, major: u32, minor: u32) -> (u32, u32) {
     }
 }
 
-/// As [`seen`], for a packed number.
+/// The number that a program sees for a packed number; see [`seen`].
 pub fn seen_dev(settings: &Settings, dev: libc::dev_t) -> libc::dev_t {
     let (major, minor) = seen(settings, libc::major(dev), libc::minor(dev));
     libc::makedev(major, minor)

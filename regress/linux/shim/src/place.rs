@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Paths: which of them mean something else than they say.
+//! Paths that mean something else than their file.
 
 use std::ffi::{CStr, CString, c_char};
 
 use crate::settings::{self, Settings};
 
-/// What a path means.
+/// The meaning of a path.
 pub enum Place {
-    /// What it says.
+    /// The file that the path names.
     Plain,
     /// The control node.
     Control,
@@ -20,7 +20,7 @@ pub enum Place {
     Node,
 }
 
-/// Says what a path means, and to whom.
+/// The meaning of a path, and the settings for which it has that.
 ///
 /// # Safety
 /// `path` is NULL or a string.

@@ -7,14 +7,14 @@ use std::ffi::{CStr, c_int};
 use crate::numbers;
 use crate::settings::Settings;
 
-/// Which file.
+/// A file of proc(5) that is changed for the program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The major numbers.
     Devices,
     /// The minor numbers of major 10.
     Misc,
-    /// What is mounted, with device numbers.
+    /// The mounts, with device numbers.
     Mounts,
 }
 

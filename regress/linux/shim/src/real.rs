@@ -17,7 +17,7 @@ impl Symbol {
         Symbol { name, at: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// Where it is. A function that this C library does not have ends the program.
+    /// The function's address. A function that this C library does not have ends the program.
     pub fn get(&self) -> *mut c_void {
         let known = self.at.load(Ordering::Relaxed);
         if !known.is_null() {

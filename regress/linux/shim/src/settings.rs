@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What `dm-host linux` tells, in environment variables.
+//! The settings that `dm-host linux` hands down in environment variables.
 
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;

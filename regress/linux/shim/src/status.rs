@@ -13,7 +13,7 @@ use crate::settings::{self, Settings};
 /// The control node's number.
 const MISC: (u32, u32) = (10, 236);
 
-/// Turns what the kernel said into what the program shall see.
+/// Changes the kernel's answer into the one that the program shall see.
 ///
 /// # Safety
 /// `to` is a filled-in `struct stat`.

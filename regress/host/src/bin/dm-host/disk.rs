@@ -64,7 +64,7 @@ impl Disk {
     /// Reads `NAME=FILE[,OPTION…]`, `NAME=NBD-URI[,OPTION…]` or `NAME:SECTORS[,OPTION…]`.
     ///
     /// # Errors
-    /// What is wrong with it, and what would be right.
+    /// A message with the mistake, and the syntax.
     pub fn parse(text: &str) -> Result<Disk, String> {
         let wrong = |why: &str| format!("--disk {text}: {why}; {SYNTAX}");
         let mut words = words(text).into_iter();

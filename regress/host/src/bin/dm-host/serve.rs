@@ -107,7 +107,7 @@ fn tell(lines: &[String]) {
 /// Ends the server, in bounded time.
 ///
 /// # Errors
-/// What is left over, as a [`Failure::Refused`].
+/// Leaks, as a [`Failure::Refused`].
 pub fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<(), Failure> {
     let at_last = Watchdog::start(made.0.clone());
     server.stop_reading();

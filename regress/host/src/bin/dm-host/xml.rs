@@ -104,7 +104,7 @@ impl Answer {
     /// Parses an answer.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// A message with the mistake in the text.
     pub fn parse(text: &[u8]) -> Result<Answer, String> {
         match plist::Value::from_reader_xml(text) {
             Ok(plist::Value::Dictionary(dict)) => Ok(Answer(dict)),

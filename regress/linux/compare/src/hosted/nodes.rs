@@ -11,7 +11,7 @@ use dm_script::side::{Error, Node};
 
 use super::{Attached, name_of, named};
 
-/// A disk past the driver: what is in its file.
+/// The file of a disk, past the driver.
 pub(super) struct Plain {
     file: std::fs::File,
     size: u64,
@@ -28,7 +28,7 @@ impl Plain {
         Ok(Plain { file, size: disk.disk.sectors() * u64::from(disk.disk.sector_size()) })
     }
 
-    /// How much of a range lies on the disk, in bytes.
+    /// The bytes of a range that lie on the disk.
     fn inside(&self, sector: u64, len: usize) -> usize {
         let left = self.size.saturating_sub(sector.saturating_mul(SECTOR as u64));
         usize::try_from(left).map_or(len, |left| left.min(len))

@@ -25,7 +25,7 @@ impl<S: Side> Runner<'_, S> {
         numbers
     }
 
-    /// What a command answered, device numbers being replaced by names.
+    /// The lines for a command's answer, with names for device numbers.
     pub(super) fn show(&self, request: &Request, reply: &Reply) -> Vec<String> {
         let question = matches!(request.call, Call::Info | Call::Status | Call::Deps | Call::Wait);
         if question && !reply.exists {

@@ -85,7 +85,7 @@ impl fmt::Display for InTheWay {
 /// read-only, none may rely on its not changing. A file system without locks grants everything.
 ///
 /// # Errors
-/// Who is in the way.
+/// The holder of the lock that conflicts.
 pub fn lock(file: &File, read_only: bool) -> Result<(), InTheWay> {
     let used: &[i64] = if read_only { &[CONSISTENT_READ] } else { &[CONSISTENT_READ, WRITE] };
     let unshared = [WRITE, RESIZE];

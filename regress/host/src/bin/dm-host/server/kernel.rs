@@ -196,7 +196,8 @@ impl Kernel {
         self.disks.clone()
     }
 
-    /// Whether a client may end the server: whoever reaches the socket, unless all are nobody.
+    /// Asks whether a client may end the server: one who reaches the socket may, unless requests come from a user who
+    /// is not root.
     ///
     /// # Errors
     /// EPERM.

@@ -143,7 +143,7 @@ pub extern "C" fn dm_match(_: sys::device_t, _: sys::cfdata_t, _: *mut c_void) -
     1
 }
 
-/// ca_attach: a device is being made. Context: config_attach_pseudo(9), with the kernel lock.
+/// ca_attach: called while a device is created. Context: config_attach_pseudo(9), with the kernel lock.
 ///
 /// # Safety
 /// autoconf(9) calls it.
@@ -155,9 +155,10 @@ pub unsafe extern "C" fn dm_attach(_: sys::device_t, device: sys::device_t, _: *
     }
 }
 
-/// ca_detach: a device is detached, by config_detach(9) of a removal, `drvctl -d`, or the end of the system, where
-/// devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread, on kernels before
-/// config_detach_release(9) with the kernel lock; sleeps, deaf to signals, until the device's I/O is over.
+/// ca_detach: called when a device is detached, by config_detach(9) of a removal, `drvctl -d`, or the end of the
+/// system, where devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread, on
+/// kernels without config_detach_release(9) with the kernel lock; sleeps, deaf to signals, until the device's I/O is
+/// over.
 ///
 /// # Safety
 /// autoconf(9) calls it.

@@ -218,8 +218,8 @@ unsafe fn dump(
     Ok(())
 }
 
-/// d_discard(9): frees `len` bytes from `pos` on, on every component that can. One that cannot is
-/// no error, unless none can. Context: a thread; sleeps while the device is suspended, and for the components.
+/// d_discard(9): frees `len` bytes from `pos` on, on every component that can. A component that cannot is no error,
+/// unless none can. Context: a thread; sleeps while the device is suspended, and for the components.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
     errno::raw(discard(dev, pos, len))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are `dm/commands.rs`, and a disk's ioctls on the
-//! devices, of which `ioctl/forward.rs` asks the components.
+//! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are in `dm/commands.rs`, and a disk's ioctls on
+//! the devices; `ioctl/forward.rs` has those that go to the components.
 
 mod forward;
 

@@ -106,7 +106,7 @@ pub struct TableIo {
     ending: AtomicBool,
     /// The lock under which [`Host::wait`] asks whether it is over.
     control: SpinMutex<()>,
-    /// Broadcast when what a thread in [`Host::wait`] waits for may have come. With `control`.
+    /// Broadcast when the wait of a thread in [`Host::wait`] may be over. With `control`.
     told: Condvar,
 }
 
@@ -146,17 +146,17 @@ struct JobCell {
     nested: Box<[Nested]>,
 }
 
-/// A component of a table, and what was known of it when the table was loaded.
+/// A component of a table, and its properties when the table was loaded.
 pub(crate) struct Opened {
     pub(crate) disk: Arc<Disk>,
     /// The component's size.
     pub(crate) size: Sector,
-    /// `true` if the component's driver does what B_MEDIA_FUA asks for, whatever happens to it.
+    /// `true` if the component's driver obeys B_MEDIA_FUA, under every condition.
     pub(crate) keeps_fua: bool,
 }
 
 impl TableIo {
-    /// Takes what a plan names, for a table with these components.
+    /// Allocates the resources that a plan names, for a table with these components.
     pub(crate) fn new(
         slot: &'static Slot,
         minor: Minor,
@@ -246,7 +246,7 @@ impl TableIo {
         engine.submit(info);
     }
 
-    /// Keeps what a job stands for, whose number the caller has claimed.
+    /// Keeps the parent of a job whose number the caller has claimed.
     fn keep_parent(&self, number: usize, parent: JobParent) {
         let cell = self.job(number);
         // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,

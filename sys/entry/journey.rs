@@ -22,9 +22,9 @@ use crate::netbsd::{cpu, sys};
 /// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
 /// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
 pub(crate) struct Journey {
-    /// The I/O's reference to what is behind the gate: the table, and the components it has open.
+    /// The I/O's reference to the state behind the gate: the table, and its open components.
     pub(super) pass: Pass<'static, Local>,
-    /// When the I/O came, in ticks.
+    /// The time at which the I/O came, in ticks.
     pub(super) came: i32,
     /// `true` once the I/O is retried: it has failed, and its target had something else to try (`Target::map_failed`).
     pub(super) retried: bool,
@@ -81,8 +81,8 @@ pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     above(io).find(|(_, journey)| journey.is_impatient()).map(|(io, _)| io.dev().minor())
 }
 
-/// `true` unless `io` is a part of one, perhaps through several of our devices, that another context than its sender's
-/// lets go on. What a lane sends is at its sender: the lane.
+/// `true` unless `io` is a part of an I/O, perhaps through several of our devices, that another context than its
+/// sender's lets go on. A lane's I/O is at its sender: the lane.
 #[inline(never)]
 pub(super) fn is_at_sender(io: &Io) -> bool {
     above(io).all(|(_, journey)| journey.is_at_sender())

@@ -18,7 +18,7 @@ const CHUNK: usize = 256;
 
 /// The slots of all devices, by minor.
 pub struct Slots {
-    /// By the minor's upper and lower half. Published with a release store, found with an acquire load; a
+    /// The chunks of slots, by the minor's upper half. Published with a release store, found with an acquire load; a
     /// chunk stays until [`Slots::clear`].
     chunks: [AtomicPtr<Chunk>; CHUNK],
     /// Slots that serve no device.

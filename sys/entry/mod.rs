@@ -43,13 +43,13 @@ use kernel::NetBsd;
 use minors::Slots;
 use pieces::{Child, Split};
 
-/// Everything the driver has while it is initialised. Each field guards itself.
+/// The state of the driver while it is initialised. Each field guards itself.
 pub(crate) struct Global {
     /// dm-core's driver: the set of devices.
     pub(crate) driver: Driver<NetBsd>,
     /// The I/O path's part of each device.
     pub(crate) slots: Slots,
-    /// Nested buffers.
+    /// The pool of nested buffers.
     pub(crate) children: PoolCache<Child>,
     /// Accounts of I/O in several pieces.
     pub(crate) splits: PoolCache<Split>,

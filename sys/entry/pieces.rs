@@ -288,7 +288,7 @@ impl Slot {
         Some(child)
     }
 
-    /// Sets the device that a child works for which comes from the pool or the reserve.
+    /// Sets the device of a child that comes from the pool or the reserve.
     fn adopt(&self, child: NonNull<Child>, reserved: bool) {
         // SAFETY: the child is the caller's alone.
         unsafe {

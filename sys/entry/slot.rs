@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Slots: the part of a device that the I/O path uses. `minors.rs` finds a device's, `slot/disk_use.rs` has its
-//! disk(9).
+//! Slots: the part of a device that the I/O path uses. `minors.rs` finds a device's slot, `slot/disk_use.rs` has the
+//! device's disk(9).
 //!
 //! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as that): an
 //! I/O that has just left a removed device's gate may still look at it. A removed device's slot serves
@@ -237,11 +237,11 @@ impl Slot {
         super::global().filter(|_| self.is_own(component))?.slots.get(component.minor())
     }
 
-    /// Flushes the caches of the components if anything was written since this was last done, as wd(4) and
-    /// sd(4) do with their own at the last close. A device that is read-only or suspended is left alone, and
-    /// nothing waits for one below that is; what fails is not reported, as a close cannot fail. Targets are
-    /// not asked: what they have acknowledged lies on the components. `false` if there is something left to
-    /// flush. Context: a thread (d_close) that holds no lock; sleeps for the components' I/O.
+    /// Flushes the caches of the components if anything was written since the last time, as wd(4) and sd(4) do with
+    /// their own at the last close. A device that is read-only or suspended is left alone, and a suspended one below
+    /// is not waited for; errors are not reported, as a close cannot fail. Targets are not asked: writes that they
+    /// have acknowledged lie on the components. `false` if there is something left to flush. Context: a thread
+    /// (d_close) that holds no lock; sleeps for the components' I/O.
     pub(crate) fn flush_after_close(&self) -> bool {
         let written = self.written();
         if written == self.flushed.load(Ordering::Relaxed) {

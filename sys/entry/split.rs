@@ -27,15 +27,15 @@ use crate::netbsd::vnode::Vnode;
 
 /// The destination of a piece of an I/O.
 pub(super) enum Destination {
-    /// To this sector of a component, whose vnode stays as long as the I/O is inside the gate.
+    /// Send the piece to this sector of a component, whose vnode stays as long as the I/O is inside the gate.
     Send(Vnode, Sector),
-    /// To this sector of a component, for a read that a tracker of the table's counts.
+    /// Send the piece to this sector of a component; it is a read that a tracker of the table's counts.
     Track(Vnode, Sector, NonNull<Tracker>),
-    /// Nowhere: it reads as zeroes.
+    /// Zero the piece: it reads as zeroes, and a write of it is dropped.
     Zero,
-    /// Nowhere: it fails.
+    /// Fail the piece.
     Fail(Errno),
-    /// To the target's lanes, as a job.
+    /// Give the piece to the target's lanes, as a job.
     Take(Taken),
 }
 

@@ -51,7 +51,7 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Nothing added up yet, and nothing of what was counted until now to be.
+    /// Counts of which nothing has been added up yet, and of which those in `seen` are not to be.
     pub(crate) fn starting_from(seen: [usize; TALLIES]) -> Folded {
         Folded { seen, ..Folded::default() }
     }
@@ -201,9 +201,8 @@ impl Slot {
     }
 }
 
-/// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes
-/// what fits into `size` bytes at `text`, and its NUL; the answer is how many bytes all of it
-/// takes.
+/// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes as much of it as fits
+/// into `size` bytes at `text`, with a NUL; the answer is the number of bytes that all of it takes.
 ///
 /// # Safety
 /// `text` is null or has `size` bytes.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! buf(9): I/O that has a sender, and the queue that holds it.
+//! buf(9): I/O that has a sender, and the queue that holds such I/O.
 
 use core::ptr::{self, NonNull};
 
@@ -129,7 +129,7 @@ impl Io {
         unsafe { ptr::write_bytes(data.cast::<u8>().add(offset as usize), 0, bytes as usize) }
     }
 
-    /// Completes it: all was done.
+    /// Completes the I/O as successful.
     #[inline]
     pub fn complete(self) {
         let raw = self.into_raw().as_ptr();
@@ -169,7 +169,7 @@ impl Drop for Io {
     }
 }
 
-/// A b_iodone.
+/// The type of b_iodone.
 pub type Done = unsafe extern "C" fn(*mut buf);
 
 /// I/O in the order it came, linked through the buffers themselves: nothing is allocated.
@@ -237,8 +237,8 @@ impl Default for IoQueue {
     }
 }
 
-/// Sets up a nested buffer for `bytes` bytes of `parent` from `offset` on, which go to `sector`
-/// of a component. `done` is called when they are there.
+/// Sets up a nested buffer for `bytes` bytes of `parent` from `offset` on, for `sector` of a component. Its
+/// completion calls `done`.
 ///
 /// # Safety
 /// `child` is initialised and busy, its own completion lock in b_objlock, and not in use. `parent`

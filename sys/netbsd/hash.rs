@@ -51,7 +51,7 @@ hash!(Sha256, "sha256", SHA256_DIGEST_LENGTH, SHA256_CTX, SHA256_Init, SHA256_Up
 hash!(Sha384, "sha384", SHA384_DIGEST_LENGTH, SHA384_CTX, SHA384_Init, SHA384_Update, SHA384_Final);
 hash!(Sha512, "sha512", SHA512_DIGEST_LENGTH, SHA512_CTX, SHA512_Init, SHA512_Update, SHA512_Final);
 
-/// All of them.
+/// All hash functions.
 static HASHES: [&dyn Hash; 7] = [&Md5, &Rmd160, &Sha1, &Sha224, &Sha256, &Sha384, &Sha512];
 
 /// The hash function of this name, if there is one.

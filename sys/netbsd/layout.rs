@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! That `dm_layout.h` notices what it is there for: a kernel in which one field of one structure lies
-//! elsewhere, one structure has another size, one constant is another, or one function has another
-//! prototype.
+//! Tests that `dm_layout.h` notices a kernel in which one field of one structure lies elsewhere, one structure has
+//! another size, one constant is another, or one function has another prototype.
 //!
 //! Each of these kernels is a block of C with the structure as the assertions have it, and one thing
 //! changed; clang compiles them all at once, and must complain about each.
@@ -40,7 +39,7 @@ impl Part {
         }
     }
 
-    /// All of it, each field at its own place; `moved` lies a byte further on.
+    /// Declares all of the structure's fields, each at its own place; `moved` lies a byte further on.
     fn declare(&self, path: &str, moved: Option<&str>, c: &mut String) {
         for (name, (offset, part)) in &self.fields {
             let path = format!("{path}{name}");
@@ -62,7 +61,7 @@ impl Part {
 /// A structure's size, and where its fields lie.
 type Asserted = (u64, Vec<(&'static str, u64)>);
 
-/// Every structure that is asserted.
+/// The structures that are asserted.
 fn structures() -> BTreeMap<&'static str, Asserted> {
     let mut all: BTreeMap<&str, Asserted> = BTreeMap::new();
     for (ty, size) in conditions("sizeof(", ") == ") {
@@ -147,7 +146,7 @@ fn each_constant_that_changes_is_noticed() {
     }
 }
 
-/// The parts of a type of a pointer to a function: what it returns, and what it takes.
+/// The parts of a type of a pointer to a function: the type of its result, and those of its arguments.
 fn signature(ty: &str) -> (&str, Vec<&str>) {
     let (result, rest) = ty.split_once(" (*)(").expect("a pointer to a function");
     let (mut args, mut start, mut depth) = (Vec::new(), 0, 0usize);
@@ -167,7 +166,7 @@ fn signature(ty: &str) -> (&str, Vec<&str>) {
     (result, args)
 }
 
-/// Other types than this one that a careless eye takes for it, and one that nobody does.
+/// Types that could be mistaken for this one, and one that could not.
 fn others(ty: &str) -> Vec<String> {
     let mut others = vec!["struct dm_other *".to_owned()];
     match (ty.strip_prefix("const "), ty.ends_with('*')) {

@@ -67,7 +67,7 @@ impl Mounted {
         found
     }
 
-    /// Has the file system begin nothing new, and waits for what it has begun.
+    /// Suspends the file system: it begins no operation, and operations that have begun are waited for.
     ///
     /// # Errors
     /// EINTR or ERESTART when a signal came first; what the file system says, EOPNOTSUPP if it cannot do this.

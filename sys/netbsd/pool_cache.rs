@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! pool_cache(9): objects that are constructed once and used again and again.
+//! pool_cache(9): objects that are constructed once and used many times.
 
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;

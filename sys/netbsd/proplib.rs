@@ -125,14 +125,14 @@ impl Dictionary {
     }
 }
 
-/// An iterator over what a container holds.
+/// An iterator over the elements of a container.
 ///
 /// # Invariants
 /// The iterator is ours, and of `container`, which lives and is not changed.
 struct Contents {
     iterator: NonNull<sys::_prop_object_iterator>,
     container: NonNull<c_void>,
-    /// The iterator gives the keys of a dictionary, not what they name.
+    /// `true` if the iterator gives the keys of a dictionary, not their values.
     keys: bool,
 }
 

@@ -267,7 +267,7 @@ impl BlockDevice {
 
 const BOTH: c_int = sys::FREAD | sys::FWRITE;
 
-/// `true` for what a driver, or secmodel_securelevel(9), says of a device that may be read only.
+/// `true` for an error with which a driver, or secmodel_securelevel(9), says that a device may be read only.
 fn takes_no_writes(errno: Errno) -> bool {
     matches!(errno, Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENODEV)
 }

@@ -30,7 +30,7 @@ pub use wipe::{Number, wipe, wipe_text};
 pub struct Calls {
     /// Makes a mutex. May sleep for memory.
     pub alloc: fn() -> NonNull<()>,
-    /// Destroys a mutex that nobody holds.
+    /// Destroys a mutex that is not held.
     pub free: unsafe fn(NonNull<()>),
     /// Takes a mutex.
     pub enter: unsafe fn(NonNull<()>),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Wiping: what no optimiser may leave out.
+//! Wiping of memory, which no optimiser may leave out.
 
 use alloc::string::String;
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -19,7 +19,7 @@ impl Number for u64 {
     const ZERO: u64 = 0;
 }
 
-/// Overwrites memory with zeroes, even if nobody looks at it again: for keys.
+/// Overwrites memory with zeroes, even if it is never read afterwards: for keys.
 #[inline(never)]
 pub fn wipe<T: Number>(memory: &mut [T]) {
     for at in memory {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! AES, as a kernel has it: what the target `crypt` is made of.
+//! AES, as a kernel has it, for the target `crypt`.
 
 use alloc::boxed::Box;
 
@@ -22,10 +22,10 @@ pub enum Way {
     Decrypt,
 }
 
-/// The round keys of one key, for one way. What is in them is the kernel's own. They stay where they were
-/// made, since kernels want them aligned, and are wiped when they go.
+/// The round keys of one key, for one way. Their form is the kernel's own. They stay where they were made, since
+/// kernels want them aligned, and are wiped when they are dropped.
 pub struct RoundKeys {
-    /// The kernel's.
+    /// The memory that the kernel's functions use.
     pub memory: Box<[u64; ROOM]>,
     /// The number of rounds, as the kernel counts them.
     pub rounds: u32,

@@ -39,9 +39,9 @@ pub mod flags {
     pub const PERSISTENT_DEV: u32 = 1 << 3;
     /// `params` shall be the table's parameters, not the targets' state.
     pub const STATUS_TABLE: u32 = 1 << 4;
-    /// There is an active table.
+    /// The device has an active table.
     pub const ACTIVE_PRESENT: u32 = 1 << 5;
-    /// There is an inactive table.
+    /// The device has an inactive table.
     pub const INACTIVE_PRESENT: u32 = 1 << 6;
     /// `suspend` and `resume` leave a file system alone that is mounted on the device.
     pub const SKIP_LOCKFS: u32 = 1 << 10;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Devices: the set of them, and what can be done to one.
+//! Devices: the set of them, and the operations on one.
 //!
 //! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a table
 //! comes, `opener.rs` how its components are opened, `suspend.rs` how it becomes active, `removal.rs` how a device goes,
@@ -37,7 +37,7 @@ pub use suspend::FileSystem;
 
 use load::Parts;
 
-/// A device.
+/// A mapped device, as commands see it.
 pub struct Device<K: Kernel> {
     /// The device's minor. Never changes.
     minor: Minor,

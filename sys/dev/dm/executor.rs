@@ -69,7 +69,7 @@ pub struct Executor {
     state: AtomicU8,
     /// (c) The number of suspends that have begun; wraps around.
     suspends: AtomicU32,
-    /// (c) [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
+    /// (c) `true` after [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
     /// (a) Threads for which jobs do not wait: see [`Executor::hasten`].
     hastened: AtomicU32,
@@ -112,7 +112,7 @@ struct ServingLine {
 
 /// Jobs that no lane has taken yet.
 struct Queue {
-    /// In the order they came. It has room for every job of the line, so that it never grows.
+    /// The jobs that wait, in the order they came. It has room for every job of the line, so that it never grows.
     jobs: VecDeque<Job>,
     /// Lanes of the line, a bit each, that wait for a job.
     idle: u32,
@@ -297,7 +297,7 @@ impl Executor {
         end.saturating_sub(first(line).unwrap_or(end))
     }
 
-    /// Has every lane look again whether what it waits for has come.
+    /// Polls every lane, which then looks whether its wait is over.
     pub fn look_again(&self) {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);

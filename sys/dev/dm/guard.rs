@@ -47,7 +47,7 @@ const MBR_NETBSD: u8 = 169;
 /// Sectors of boot code on a disk with an MBR: its classic first track.
 const BOOT_SECTORS: u64 = 63;
 
-/// Sectors that a label takes with what stands before it, unless LABELSECTOR is larger.
+/// Sectors that a label takes, with those before it, unless LABELSECTOR is larger.
 const LABEL_SECTORS: u64 = 2;
 
 impl Port {

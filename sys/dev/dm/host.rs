@@ -24,7 +24,7 @@ use crate::units::{Sector, SectorRange};
 #[cfg(test)]
 mod tests;
 
-/// Everything that the host of a table takes when the table is loaded, and gives back when it is dropped.
+/// The resources that the host of a table takes when the table is loaded, and gives back when it is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// For each lane, the most places that it sends one request to.
@@ -46,9 +46,9 @@ pub struct Plan {
 /// The ways to end the system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// The machine starts anew, without writing out what is in memory.
+    /// Restart the machine, without writing out cached data.
     Restart,
-    /// panic(9).
+    /// Panic, with panic(9).
     Panic,
 }
 
@@ -75,7 +75,7 @@ pub enum Request {
         /// `true` if they must be on stable storage when it is over.
         fua: bool,
     },
-    /// Have each component put what was written on stable storage; the sectors mean nothing.
+    /// Have each component put on stable storage all that was written; the sectors mean nothing.
     Flush,
     /// Tell each component that `length` sectors are not needed any more.
     Discard {
@@ -150,8 +150,8 @@ pub trait Host: Any + Send + Sync {
     /// I/O keeps the table until then.
     fn forward(&self, job: &JobInfo, to: Place);
 
-    /// Sends a job to several places, as [`Host::begin`] does what a lane sends; data is the job's
-    /// own. When all have answered the host calls [`Executor::answered`], from anywhere; before this returns, with
+    /// Sends a job to several places, as [`Host::begin`] does a lane's request; the data are the job's own. When all
+    /// have answered the host calls [`Executor::answered`], in any context; before this returns, with
     /// [`JobInfo::at_sender`] set, if they have by then.
     fn forward_each(&self, job: &JobInfo, to: &[Place]);
 

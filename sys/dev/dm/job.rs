@@ -202,7 +202,7 @@ impl Job {
         }
     }
 
-    /// The job's description and its engine, for whoever ends the job.
+    /// The job's description and its engine, for the function that ends the job.
     #[inline]
     fn take_apart(mut self) -> (JobInfo, Option<Arc<Executor>>) {
         (self.info, self.executor.take())
@@ -267,7 +267,7 @@ impl Job {
         executor.resubmit(self);
     }
 
-    /// [`Lane::suspending`](crate::lane::Lane::suspending).
+    /// `true` while the device is being suspended: as [`Lane::suspending`](crate::lane::Lane::suspending).
     pub fn suspending(&self) -> bool {
         self.executor.as_ref().is_some_and(|executor| executor.is_suspending())
     }

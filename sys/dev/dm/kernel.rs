@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The kernel as the device mapper sees it: what it needs of one. `sys/entry/kernel.rs` and `sys/entry/unit.rs` are
-//! NetBSD's.
+//! The interface to the kernel that the device mapper runs in. `sys/entry/kernel.rs` and `sys/entry/unit.rs`
+//! implement NetBSD's.
 //!
 //! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method says that it may
 //! be called from anywhere, which includes soft interrupts, it is called by such a thread, without a lock of ours.
@@ -18,7 +18,7 @@ use crate::table::{Clock, Table};
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
 
-/// A kernel. One value of it lives as long as the driver.
+/// A kernel. One value of this type lives as long as the driver.
 pub trait Kernel: Sized + Send + Sync + 'static {
     /// mutex(9), adaptive.
     type Mutex<T: Send>: Mutex<T>;
@@ -43,11 +43,10 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// ENXIO, EBUSY, or its driver's.
     fn open(&self, dev: Dev) -> Result<Self::Disk, Errno>;
 
-    /// Bytes of a nested buffer of a table's own, with what is kept for a lane's place or a job.
+    /// Bytes of a table's own nested buffer, with the record of a lane's place or a job.
     const NESTED: usize;
 
-    /// Allocates what the engine of a device's table needs. Dropping the last reference gives it back. Sleeps for
-    /// memory.
+    /// Allocates the host of a device's table. Dropping the last reference frees it. Sleeps for memory.
     ///
     /// # Errors
     /// ENOMEM.

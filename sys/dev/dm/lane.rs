@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Lanes: what a target's code may do while it serves a job, in the order in which it reads. This file has what a lane knows of its
-//! engine, and its sleep; `lane/io.rs` its I/O, `lane/signal.rs` what it waits for beside that, `lane/aside.rs` jobs that wait
-//! without a lane.
+//! Lanes: the operations that a target's code has while it serves a job. This file has a lane's link to its engine,
+//! and its sleep; `lane/io.rs` its I/O, `lane/signal.rs` the signals that it waits for, `lane/aside.rs` jobs that
+//! wait without a lane.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -28,8 +28,8 @@ mod signal;
 pub use aside::Aside;
 pub use signal::{LineWaker, Signal};
 
-/// A lane, to its target's code: the way to the components, a buffer of the lane's own, and what it can wait for.
-/// Owned by the lane's one future. Every method runs in the thread that polls the lane.
+/// A lane, as the target's code sees it: the way to the components, a buffer of the lane's own, and waits. Owned by
+/// the lane's one future. Every method runs in the thread that polls the lane.
 pub struct Lane {
     executor: Arc<Executor>,
     /// The lane's number among its table's.
@@ -195,7 +195,7 @@ impl Lane {
         self.executor.raise_event();
     }
 
-    /// Tells the console, on a line of its own that names the device. What is longer than a line or two is cut.
+    /// Prints a line on the console that names the device. A text longer than a line or two is cut.
     pub fn say(&self, what: fmt::Arguments<'_>) {
         self.executor.host().say(what);
     }

@@ -52,8 +52,8 @@ pub mod worker;
 mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
-    /// Does nothing: where it stands, what is before and after is sequentially consistent anyway. The models'
-    /// atomics are weaker, and have a fence there.
+    /// Does nothing: the accesses before and after the calls are sequentially consistent anyway. The models' atomics
+    /// are weaker, and have a fence there.
     #[inline(always)]
     pub(crate) fn full_fence() {}
 }

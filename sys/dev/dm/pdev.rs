@@ -71,7 +71,7 @@ impl<K: Kernel> Pdevs<K> {
         Arc::new(Pdevs { set: K::Mutex::new(Vec::new()), settled: K::Condvar::new(c"dmpdev") })
     }
 
-    /// Opens `dev`, or shares it if it is open, and asks what it is like.
+    /// Opens `dev`, or shares it if it is open, and looks up its size and its sectors.
     ///
     /// # Errors
     /// Those of [`Kernel::open`] and [`Kernel::ask`]; EINTR.
@@ -175,7 +175,7 @@ impl<K: Kernel> Pdev<K> {
 }
 
 impl<K: Kernel> Pdev<K> {
-    /// Takes the component for what it will be when its table is active: it has none yet.
+    /// Takes the component as it will be when its table is active: it has none yet.
     pub(crate) fn will_be(&mut self, size: Sector, sector_size: u32, read_only: bool) {
         let writable = self.answer.writable && !read_only;
         self.answer = Answer { size, sector_size, writable, ..self.answer };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Refusals: why a command failed, for programs and for people.
+//! Refusals: the reasons why commands fail, for programs and for people.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables: which target answers for which sectors. Checked once, when they are built (`build.rs`); after that
-//! they never change.
+//! Tables: the targets that answer for a device's sectors. A table is checked once, when it is built (`build.rs`),
+//! and never changes.
 
 mod build;
 mod guards;

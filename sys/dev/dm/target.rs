@@ -15,14 +15,13 @@ use crate::units::{Dev, Sector, SectorRange};
 use crate::worker::{Lanes, Worker};
 use crate::{Errno, limits};
 
-/// A kind of target: what a table names, and how one is made. [`crate::targets::TARGETS`] lists
-/// them all.
+/// A kind of target: its name in tables, and its constructor. [`crate::targets::TARGETS`] lists them all.
 pub struct TargetType {
     /// The word in a table, such as `linear`.
     pub name: &'static str,
     /// Major, minor, patch level, as `dmsetup targets` shows them.
     pub version: [u32; 3],
-    /// Makes the target of one line, or says what is wrong with it.
+    /// Makes the target of one line. The error is the mistake in the line.
     pub new: fn(&mut LineSpec<'_>) -> Result<Made, Mistake>,
 }
 
@@ -70,8 +69,8 @@ impl IoRange {
     }
 }
 
-/// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
-/// range's; whatever is left is asked for again.
+/// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the range's; the caller maps
+/// the rest by another call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mapping<'t> {
     /// The sectors are `length` sectors of a component, from `start` on.
@@ -221,7 +220,7 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
-    /// Takes a message from userland (`dmsetup message`), and writes what it answers, if anything.
+    /// Takes a message from userland (`dmsetup message`), and writes the answer, if there is one.
     ///
     /// # Errors
     /// EINVAL unless the target knows what to do with it.

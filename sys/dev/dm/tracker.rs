@@ -22,7 +22,7 @@ const ASKING: usize = 1 << (usize::BITS - 2);
 pub struct Tracker(AtomicUsize);
 
 impl Default for Tracker {
-    /// Nothing is under way.
+    /// A tracker with no read in flight.
     fn default() -> Tracker {
         Tracker(AtomicUsize::new(0))
     }

@@ -46,8 +46,8 @@ impl Sector {
     }
 }
 
-/// A range of sectors: those from `start` on, `length` of them. [`SectorRange::new`] checks what userland or a disk says;
-/// a literal is for what is known to lie on a disk. Its end saturates, so that none wraps.
+/// A range of sectors: those from `start` on, `length` of them. [`SectorRange::new`] checks values that userland or a
+/// disk gives; a literal is for ranges that are known to lie on a disk. Its end saturates, so that none wraps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SectorRange {
     /// The first sector.

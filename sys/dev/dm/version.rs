@@ -31,7 +31,7 @@ impl Version {
         (now & 1 == 0).then_some(Seen(now))
     }
 
-    /// `true` if nothing has changed since: what was read is what there was then, all at once.
+    /// `true` if nothing has changed since: the values that were read belong together.
     #[inline]
     pub fn is(&self, seen: Seen) -> bool {
         // After the data.

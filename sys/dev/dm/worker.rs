@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Targets that serve I/O themselves: what they implement, and what the engine sees of them.
+//! Targets that serve I/O themselves: the trait that they implement, and the engine's view of them.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -13,8 +13,8 @@ use crate::job::Job;
 use crate::lane::{Lane, Outcome};
 use crate::target::Target;
 
-/// Everything that a line of such a target needs while its table is loaded. All of it is taken
-/// then, so that serving I/O never waits for memory.
+/// The resources that a line of such a target needs while its table is loaded. All of them are taken then, so that
+/// serving I/O never waits for memory.
 #[derive(Clone, Debug)]
 pub struct Needs {
     /// The number of lanes that serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
@@ -26,9 +26,9 @@ pub struct Needs {
     pub residents: usize,
     /// The number of jobs at one time; I/O beyond that waits outside.
     pub jobs: usize,
-    /// To how many places at most a job is forwarded.
+    /// The most places that a job is forwarded to.
     pub fan: usize,
-    /// To how many places at most a lane sends one request.
+    /// The most places that a lane sends one request to.
     pub width: usize,
     /// Bytes of each serving lane's buffer.
     pub buffer: usize,
@@ -122,12 +122,12 @@ pub enum Quiesce {
 /// Futures are made once, when the table is loaded; none is made for a job. They may hold no
 /// [`Spin`](dm_sync::Spin) guard across an `await`.
 pub trait Worker: Target + Sized + 'static {
-    /// Everything that the line needs.
+    /// The resources that the line needs.
     fn needs(&self) -> Needs;
 
-    /// Looks at each job that comes, in its sender's thread or soft interrupt. The target may end it or
-    /// forward it, which is quicker than a lane; what it returns waits in its queue for one. Must
-    /// not sleep, but for what forwarding does.
+    /// Looks at each job that comes, in its sender's thread or soft interrupt. The target may end it or forward it,
+    /// which is quicker than a lane. A job that is returned waits in its queue for a lane. Must not sleep, but for
+    /// what forwarding does.
     fn at_once(&self, job: Job) -> Option<Job> {
         Some(job)
     }
@@ -159,8 +159,8 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// Makes the target ready for I/O: reads what its components hold, takes over what the table
-    /// before it left. No I/O comes before this is over.
+    /// Makes the target ready for I/O: reads its components, takes over from the table before it. No I/O comes before
+    /// this is over.
     ///
     /// # Errors
     /// Why the table cannot be used; the one before it goes on. Should that not start again either,
@@ -201,18 +201,18 @@ pub(crate) enum Role {
 
 /// A [`Worker`] without its type.
 pub trait Lanes: Send + Sync {
-    /// [`Worker::needs`].
+    /// See [`Worker::needs`].
     fn needs(&self) -> Needs;
-    /// [`Worker::at_once`].
+    /// See [`Worker::at_once`].
     fn at_once(&self, job: Job) -> Option<Job> {
         Some(job)
     }
-    /// [`Worker::answered`].
+    /// See [`Worker::answered`].
     fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
         job.end(outcome.ok());
         None
     }
-    /// [`Worker::suspending`].
+    /// See [`Worker::suspending`].
     fn suspending(&self, how: Quiesce);
     /// A lane's future.
     #[doc(hidden)]

@@ -17,9 +17,9 @@ use crate::netbsd::sys;
 use crate::netbsd::vnode::BlockDevice;
 
 impl Device<'_> {
-    /// The active table, once the device is not suspended. Its components stay open as long as it is
-    /// kept, but this thread is not inside the gate for it: what a component's driver does for an ioctl may
-    /// wait for memory, and a resume or suspend holds I/O while it waits for what is inside.
+    /// The active table, once the device is not suspended. Its components stay open as long as it is kept, but this
+    /// thread is not inside the gate for it: a component's driver may wait for memory in an ioctl, and a resume or
+    /// suspend holds I/O while it waits for threads inside.
     fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
         let inside = self.slot.enter_sleeping()?;
         inside.current().table.clone().ok_or(Errno::ENXIO)
@@ -86,7 +86,7 @@ impl Device<'_> {
         Ok(Some(result))
     }
 
-    /// DIOCGCACHE: what all components can; a write cache of one is a write cache.
+    /// DIOCGCACHE: the features that all components have; a write cache of one is a write cache.
     pub(super) fn cache(&self) -> Result<c_int, Errno> {
         let either = (sys::DKCACHE_WRITE | sys::DKCACHE_WCHANGE) as c_int;
         let mut all = None;
@@ -116,8 +116,8 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// DIOCGSECTORALIGN: where a device's first sector lies in its component's large sectors. What
-    /// more than one component says is told only if it is the same.
+    /// DIOCGSECTORALIGN: the place of a device's first sector in its component's large sectors. With several
+    /// components it is told only if it is the same for all.
     pub(super) fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
         let table = self.table()?;
         let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };

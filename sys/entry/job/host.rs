@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NetBSD as the engine's host: threads, the clock, the console, and the ways to what the other files have.
+//! NetBSD as the engine's host: threads, the clock, the console, and calls of the other files' functions.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -238,7 +238,7 @@ impl TableIo {
         }
     }
 
-    /// One place of a lane's request is done; the last has the lane polled.
+    /// Records that one place of a lane's request is done; the last has the lane polled.
     fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         if cell.answers.add(place, result) {

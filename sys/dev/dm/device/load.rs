@@ -135,8 +135,8 @@ impl<K: Kernel> Driver<K> {
         Ok(warning)
     }
 
-    /// Adds lines to those that the same process has sent before. The answer is all of them, with
-    /// what is paid for them, unless more are to come.
+    /// Adds lines to those that the same process has sent before. The answer is all of them, with the memory that is
+    /// charged for them, unless more are to come.
     ///
     /// # Errors
     /// ENOMEM or E2BIG if they are too many, EAGAIN if those that were sent before are not here.

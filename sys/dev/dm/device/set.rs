@@ -45,7 +45,7 @@ struct ConsoleRate {
 
 /// The set of devices. All fields: under [`Driver::devices`].
 pub(super) struct Devices<K: Kernel> {
-    /// By minor, ascending.
+    /// The entries, by minor, ascending.
     pub(super) list: Vec<Entry<K>>,
     /// The minor from which on a free one is looked for: minors are not reused until all have been used, so
     /// that a tool that remembers one does not meet another device.
@@ -82,7 +82,7 @@ pub(super) enum EntryState<K: Kernel> {
     /// The device is being removed: no lookup finds it, but its I/O or its disk(9) may be there. Owner: the thread
     /// that has the control flag.
     Draining,
-    /// Nothing is left but the minor, the names, and perhaps the device_t. Owner: as for `Draining`.
+    /// Only the minor, the names, and perhaps the device_t are left. Owner: as for `Draining`.
     Detached,
 }
 
@@ -99,13 +99,13 @@ impl<K: Kernel> Entry<K> {
 /// The way in which userland names a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Selector {
-    /// By minor number.
+    /// The device with this minor number.
     Minor(Minor),
-    /// By name.
+    /// The device with this name.
     Name(Name),
-    /// By uuid.
+    /// The device with this uuid.
     Uuid(Uuid),
-    /// By something that no device can have.
+    /// A selector that no device matches.
     None,
 }
 

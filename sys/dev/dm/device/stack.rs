@@ -88,7 +88,7 @@ impl<K: Kernel> Devices<K> {
     }
 }
 
-/// Some of the devices in the list, by their place in it.
+/// A set of devices, by their places in the list.
 struct Layer(Vec<bool>);
 
 impl Layer {

@@ -129,10 +129,10 @@ impl Executor {
         self.unclaim(info.line(), info.number());
     }
 
-    /// Lets I/O that waits for numbers of a line's jobs go on, as far as there are any. Not each
-    /// takes the number that it waited for: the target may map it elsewhere by now. From anywhere; a soft interrupt leaves
-    /// it to the thread of the line's control lane, as a component's d_strategy may sleep, and as there may be much of
-    /// it. What goes on may end before that returns, and have more go on: one context at a time does it.
+    /// Lets I/O go on that waits for numbers of a line's jobs, as far as numbers are free. The I/O need not take the
+    /// number that it waited for: the target may map it elsewhere by now. Context: any. A soft interrupt leaves it to
+    /// the thread of the line's control lane, since a component's d_strategy may sleep, and since there may be much
+    /// of it. I/O that goes on may end before that returns, and let more go on: one context at a time does it.
     #[cold]
     fn let_go_on(&self, at: usize) {
         let Some(line) = self.lines.get(at) else { return };

@@ -63,9 +63,9 @@ impl Executor {
         self.tell_suspending(how);
     }
 
-    /// Has no job wait for anything but its components until [`Executor::hastened_is_over`], while new I/O still comes
-    /// and the background goes on: what is done to a job that is held back when the device is suspended is done now.
-    /// From a thread; does not sleep.
+    /// Has no job wait for anything but its components until [`Executor::hastened_is_over`], while new I/O still
+    /// comes and the background goes on: jobs that would be let go when the device is suspended are let go now. From
+    /// a thread; does not sleep.
     pub fn hasten(&self, how: Quiesce) {
         // First that jobs must go, then that they are looked at again.
         self.hastened.fetch_add(1, Ordering::SeqCst);

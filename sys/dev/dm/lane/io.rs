@@ -127,7 +127,7 @@ impl Lane {
         })
     }
 
-    /// Has each component put what was written to it on stable storage.
+    /// Has each component put on stable storage all that was written to it.
     pub async fn flush(&mut self, components: &[ComponentIndex]) -> Outcome {
         self.each(components, Sector::ZERO, || Request::Flush).await
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A line that is being made into a target, with what the target may ask for.
+//! A line that is being made into a target, and the requests that the target may make meanwhile.
 
 use alloc::sync::Arc;
 use core::any::{Any, TypeId};
@@ -45,8 +45,8 @@ impl LineSpec<'_> {
         self.components.reserve(bytes).map_err(|errno| Mistake::new(errno, why))
     }
 
-    /// The purse, for targets that take more memory while their table is there: as [`LineSpec::reserve`] does,
-    /// of what the tables of all devices may take.
+    /// The purse, for targets that take more memory while their table is there: of the memory that all tables share,
+    /// as [`LineSpec::reserve`].
     pub fn purse(&self) -> Purse {
         self.components.purse()
     }

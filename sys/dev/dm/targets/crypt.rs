@@ -207,7 +207,7 @@ impl Crypt {
         }
     }
 
-    /// Decrypts what was read, where it lies.
+    /// Decrypts the data of a read in place.
     fn read(&self, job: &mut Job) -> Result<(), Errno> {
         let (keys, start) = (self.keys()?, job.start());
         let unit = self.features.sector_size as usize;
@@ -217,7 +217,7 @@ impl Crypt {
         decrypted.ok_or(Errno::EIO)
     }
 
-    /// Encrypts what is to be written into a buffer, of which so much can be sent then.
+    /// Encrypts a write's data into a buffer, as much as fits.
     ///
     /// # Errors
     /// EIO if the buffer has, somewhere in the job's length, something else.
@@ -237,13 +237,13 @@ impl Crypt {
         }
     }
 
-    /// Encrypts what is to be written into the lane's buffer and sends it.
+    /// Encrypts a write's data into the lane's buffer and sends it.
     async fn write(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
         self.encrypt(job, lane.buffer())?;
         lane.write(&[self.place(job.start())], job.length(), job.fua()).await.ok()
     }
 
-    /// Encrypts what is to be written and sends it, in its sender's thread. Gives the job back if a lane has to.
+    /// Encrypts a write's data and sends it, in its sender's thread. The answer is the job if a lane has to serve it.
     fn write_at_once(&self, mut job: Job) -> Option<Job> {
         if job.fua() || !job.may_compute() {
             return Some(job);

@@ -25,13 +25,13 @@ pub static TYPE: TargetType = TargetType { name: "flakey", version: [1, 5, 0], n
 struct Flakey {
     component: ComponentIndex,
     offset: Sector,
-    /// Seconds.
+    /// The up interval, in seconds.
     up: u32,
     down: u32,
-    /// Both together.
+    /// The length of both intervals.
     period: NonZeroU32,
     clock: Clock,
-    /// When the table was loaded.
+    /// The time at which the table was loaded.
     since: u32,
     features: Features,
     /// The last random number.

@@ -41,7 +41,7 @@ pub static TYPE: TargetType = TargetType { name: "log-writes", version: [1, 1, 0
 /// The mark that a log ends with when its device goes.
 const END: &str = "dm-log-writes-end";
 
-/// Bytes of a lane's buffer: what is copied to the log at once.
+/// Bytes of a lane's buffer: the data that are copied to the log at once.
 const BUFFER: usize = 4096;
 
 pub(crate) struct LogWrites {
@@ -148,7 +148,7 @@ enum Room {
 /// The answer of [`LogWrites::find_room`].
 enum RoomSearch {
     Room(Room),
-    /// There is no room while so many writes are unflushed, or their copies being made.
+    /// There is no room: so many writes are unflushed, or being copied.
     Full {
         copied: usize,
     },
@@ -403,7 +403,7 @@ impl Worker for LogWrites {
         self.write_super(lane).await
     }
 
-    /// Completes the log, as if the device went: what is unflushed, and a last mark. If it goes on after
+    /// Completes the log, as if the device went: the unflushed writes, and a last mark. If the device goes on after
     /// all, so does the log, from where it was.
     async fn stop(&self, lane: &mut Lane) {
         self.lock(lane).await;

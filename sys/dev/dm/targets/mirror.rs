@@ -81,7 +81,7 @@ struct Mirror {
     shift: u32,
     /// (-) The number of regions.
     regions: u64,
-    /// (-) What the table asks for.
+    /// (-) The features that the table asks for.
     features: Features,
     /// (s) A bit for each region, 1 if it is in sync.
     sync: SharedBits,
@@ -122,7 +122,7 @@ impl Leg {
     }
 }
 
-/// Everything that changes about a mirror and is not read by [`Target::map`].
+/// The changing state of a mirror that [`Target::map`] does not read.
 struct State {
     /// A bit for each region: 1 if it is clean, or to be so.
     clean: Bits,
@@ -148,7 +148,7 @@ struct State {
     /// A lane flushes the legs.
     flushing: bool,
     log_failed: Option<Kind>,
-    /// Each leg's failures.
+    /// The failures of each leg.
     errors: Box<[Errors]>,
     /// Jobs in `waiting`.
     waiters: usize,

@@ -69,11 +69,11 @@ const COPIES: usize = 512 * 1024;
 /// Sectors in a chunk where neither the table nor the store says.
 const CHUNK: u32 = 32;
 
-/// In a job's tag: the job is a read of the origin that a tracker has counted in.
+/// The bit in a job's tag that says that the job is a read of the origin which a tracker has counted in.
 const COUNTED: u64 = 1 << 63;
 
-/// In a job's tag: the job is a write of a whole chunk, whose exception it makes; the rest of the tag is the exception's
-/// number.
+/// The bit in a job's tag that says that the job is a write of a whole chunk, whose exception it makes; the rest of
+/// the tag is the exception's number.
 const OWN: u64 = 1 << 62;
 
 /// A `snapshot` line, or what a `snapshot-merge` line has in common with one. Nothing of it changes but `begun`; what does is in

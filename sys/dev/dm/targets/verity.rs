@@ -76,7 +76,7 @@ struct Verity {
     threads: usize,
 }
 
-/// In a job's tag: the job's data are read, and are to be verified only.
+/// The bit in a job's tag that says that the job's data were read, and are only to be verified.
 const READ: u64 = 1;
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {

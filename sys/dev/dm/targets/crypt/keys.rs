@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The keys of a crypt line, and what is made of them. All of it is wiped when it goes.
+//! The keys of a crypt line, and the round keys and hashes made of them. All of them are wiped when they are dropped.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -86,7 +86,7 @@ impl fmt::Display for Cipher {
 type Find<'a> = &'a dyn Fn(&str) -> Option<&'static dyn Hash>;
 type Parsed = (Chain, Iv, usize);
 
-/// `NAME[:KEYS][-CHAIN[-IV[:OPTIONS]]]`.
+/// Reads a cipher spelled `NAME[:KEYS][-CHAIN[-IV[:OPTIONS]]]`.
 fn by_own_name(name: &str, find: Find<'_>) -> Result<Parsed, Mistake> {
     if name.contains('(') {
         return Err(wrong("the cipher's name has parentheses, and no `capi:` before them"));

@@ -61,7 +61,7 @@ impl Change {
 }
 
 impl Features {
-    /// Reads `[COUNT WORD…]`; what comes behind is ignored, as Linux does.
+    /// Reads `[COUNT WORD…]`. Further words are ignored, as by Linux.
     pub(super) fn new(params: &mut Words<'_>) -> Result<Features, Mistake> {
         let invalid = |why| Mistake::new(Errno::EINVAL, why);
         let mut features = Features::default();

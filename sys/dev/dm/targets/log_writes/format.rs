@@ -19,7 +19,7 @@ const HEADER: usize = 32;
 pub enum Kind {
     /// A write.
     Write,
-    /// A flush: what is logged before it survives.
+    /// A flush: earlier entries are durable.
     Flush,
     /// A write that survives by itself.
     Fua,

@@ -54,7 +54,7 @@ impl LogWrites {
         self.write_super(lane).await
     }
 
-    /// Appends what is unflushed before number `before`, and lets go of it.
+    /// Appends the unflushed writes before number `before`, and drops them.
     async fn append_unflushed(&self, before: u64, lane: &mut Lane) -> Result<(), Errno> {
         loop {
             let next = {

@@ -18,7 +18,7 @@ const BLOCK: u64 = 8;
 pub(super) struct Blocks(Box<[bool; FLAGS]>);
 
 impl Blocks {
-    /// No sector is being written.
+    /// Counts for blocks none of which is being written.
     pub(super) fn new() -> Blocks {
         Blocks(Box::new([false; FLAGS]))
     }

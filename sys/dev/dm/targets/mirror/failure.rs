@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Legs that fail: what is remembered of it, and what becomes of the I/O.
+//! Legs that fail: the record of failures, and their consequences for the I/O.
 //!
 //! A write that some leg has not taken puts its region out of sync, and the region has a source that took it: the
 //! source as it was, or, if that has failed and all regions were in sync before, another leg. The write is then as the
@@ -179,7 +179,7 @@ impl Mirror {
         verdict
     }
 
-    /// Does what is to become of a job.
+    /// Ends, holds or gives back a job, as the verdict says.
     pub(super) fn act(&self, job: Job, verdict: Verdict, lane: &Lane) {
         match verdict {
             Verdict::Done => job.done(),

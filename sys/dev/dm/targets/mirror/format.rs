@@ -24,7 +24,7 @@ const VERSION: u32 = 2;
 pub enum Header {
     /// A log that knows of so many regions. lvm writes 2^64 - 1 to say that every bit counts.
     Log(u64),
-    /// Nothing that is a log.
+    /// No log.
     None,
     /// A log of a version that this driver does not know.
     Unknown,

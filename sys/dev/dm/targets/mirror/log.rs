@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The log: read when a table starts, written before a region is, and when regions are clean again.
+//! The log: read when a table starts; written before a region is, and when regions are clean again.
 
 use super::failure::{Kind, Verdict};
 use super::format::{self, BITMAP, Header};
@@ -303,7 +303,7 @@ impl Mirror {
         sum
     }
 
-    /// Puts the log in order when no I/O is left: what is in sync is clean.
+    /// Closes the log when no I/O is left: regions in sync are marked clean.
     pub(super) async fn close_log(&self, lane: &mut Lane) {
         if self.log.disk.is_none() {
             return;

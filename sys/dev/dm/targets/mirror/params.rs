@@ -34,9 +34,9 @@ pub(super) struct Log {
 /// The table's word about the content that it finds (`sync`, `nosync`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
-    /// `sync`: all is to be copied.
+    /// `sync`: everything is to be copied.
     Sync,
-    /// `nosync`: nothing need be.
+    /// `nosync`: nothing needs to be copied.
     NoSync,
 }
 

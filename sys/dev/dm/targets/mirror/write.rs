@@ -10,10 +10,11 @@ use crate::lane::Lane;
 use crate::limits;
 use crate::target::ComponentIndex;
 
-/// In the tag of a write: some leg has not taken it; the low half has a bit for each place that failed.
+/// The bit in a write's tag that says that some leg has not taken it; the low half has a bit for each place that
+/// failed.
 pub(super) const FAILED: u64 = 1 << 63;
 
-/// In the tag of a write: it went to one leg only, whose number is in the byte at [`LEG`].
+/// The bit in a write's tag that says that it went to one leg only, whose number is in the byte at [`LEG`].
 const ALONE: u64 = 1 << 62;
 const LEG: u32 = 32;
 
@@ -42,8 +43,7 @@ pub(super) fn failed_legs(job: &Job, legs: usize) -> (u32, bool) {
 }
 
 impl Mirror {
-    /// Looks what is to become of a write. `unlogged`: its region cannot be marked, and it goes on
-    /// without.
+    /// Decides about a write. `unlogged`: its region cannot be marked, and it goes on without.
     fn admit(&self, state: &mut State, job: &Job, unlogged: bool) -> Admit {
         let region = self.region(job.start());
         if state.recovering == Some(region) {
@@ -201,7 +201,7 @@ impl Mirror {
         }
     }
 
-    /// Has all legs put on stable storage what was written before; one flush at a time.
+    /// Has all legs put on stable storage all that was written before; one flush at a time.
     pub(super) async fn flush(&self, job: Job, lane: &mut Lane) {
         {
             let mut state = self.state.lock();
@@ -231,7 +231,7 @@ impl Mirror {
         lane.resubmit(&self.flushes);
     }
 
-    /// Discards on all legs. What they hold then may differ; a leg that fails is as good as before.
+    /// Discards on all legs. Their contents may differ then; a leg that fails is as good as before.
     pub(super) async fn discard(&self, job: Job, lane: &mut Lane) {
         let (start, length) = (job.start(), job.length());
         {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The state of a snapshot: what its tables share, the old one and the new one while they are exchanged, and what the
-//! origin asks.
+//! The state of a snapshot: shared by its tables, the old one and the new one while they are exchanged, and asked by
+//! the origin.
 //!
 //! An *exception* is a chunk of the origin whose content, as it was or as it was written through the snapshot, lies in a
 //! chunk of the store. One that is being made is *pending*, in the order in which the chunks of the store were given out:
@@ -57,7 +57,8 @@ const ROOM: usize = 512;
 /// Buckets of reads that are under way.
 const READS: usize = 1024;
 
-/// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks and what is paid for them.
+/// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks and their
+/// charges.
 pub const BYTES: usize = size_of::<Cow>()
     + size_of::<[Tracker; READS]>()
     + limits::SNAPSHOT_BLOCKS * (size_of::<usize>() + size_of::<Share>());
@@ -77,9 +78,9 @@ pub enum Kind {
 /// The states of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Health {
-    /// The snapshot is what it should be.
+    /// The snapshot's content is right.
     Good,
-    /// The snapshot is not what it should be any more, and its store does not say so yet.
+    /// The snapshot's content is not right any more, and its store does not say so yet.
     Failing,
     /// The snapshot is lost.
     Invalid,
@@ -96,7 +97,7 @@ pub struct Cow {
 /// The signals that one table's resident lanes wait for.
 #[derive(Default)]
 pub struct Signals {
-    /// Something is queued to be copied.
+    /// Raised when a chunk is queued to be copied.
     pub work: Signal,
     /// The lane that commits may have something to do.
     pub ready: Signal,
@@ -314,7 +315,7 @@ impl Cow {
         }
     }
 
-    /// Fails the snapshot: its content is not any more what it should be.
+    /// Fails the snapshot, whose content is not right any more.
     pub fn fail(&self, state: &mut State) {
         if state.health == Health::Good {
             state.health = Health::Failing;

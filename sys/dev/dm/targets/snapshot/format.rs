@@ -28,11 +28,11 @@ pub const FIRST: u64 = 2;
 /// A store's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Header {
-    /// There is none, since the sectors are zeroes: the store is new.
+    /// No header, since the sectors are zeroes: the store is new.
     New,
-    /// A store.
+    /// The header of a store.
     Store {
-        /// `false` once it has lost what it was for.
+        /// `false` once the snapshot is lost.
         valid: bool,
         /// Sectors in a chunk, which may be anything.
         chunk: u32,

@@ -21,7 +21,7 @@ pub const COPIES: usize = 2;
 const YIELDS: usize = 16;
 
 impl Snapshot {
-    /// Copies what is queued.
+    /// Copies the chunks that are queued.
     pub(super) async fn copy(&self, lane: &mut Lane) {
         let waker = lane.waker();
         loop {

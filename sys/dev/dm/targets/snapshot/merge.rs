@@ -25,12 +25,12 @@ use crate::{Errno, Sector};
 /// The target type `snapshot-merge`.
 pub static TYPE: TargetType = TargetType { name: "snapshot-merge", version: [1, 5, 0], new };
 
-/// Resident lanes: those that end what was begun before merging was.
+/// The number of resident lanes, which end the work that was begun before merging.
 const RESIDENTS: usize = keep::COPIES + 1;
 
 struct Merge {
     of: Snapshot,
-    /// There was I/O since copying looked last.
+    /// `true` if there was I/O since copying looked last.
     used: AtomicBool,
 }
 

@@ -28,7 +28,8 @@ const ASKED: u64 = 128;
 /// Bytes of an area that are read at once, if a sector is not larger.
 const WINDOW: usize = MERGED as usize * ENTRY;
 
-/// Bytes of the lane's buffer, for a store's device with sectors of so many bytes: a window, and what is copied.
+/// Bytes of the lane's buffer, for a store's device with sectors of so many bytes: a window, and the data that are
+/// copied at once.
 pub fn buffer(unit: usize) -> usize {
     WINDOW.max(unit).saturating_add(COPIES)
 }
@@ -37,7 +38,8 @@ pub fn buffer(unit: usize) -> usize {
 #[derive(Clone, Copy, Default)]
 struct Window {
     area: u64,
-    /// Its first exception, and the one behind its last. The first of a sector of the store's device both.
+    /// The window's first exception, and the one behind its last. Both are the first of a sector of the store's
+    /// device.
     first: u64,
     end: u64,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `snapshot-origin DEV`: a device that has snapshots. What is overwritten is copied out for them first.
+//! `snapshot-origin DEV`: a device that has snapshots. Chunks that are overwritten are copied out for them first.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -132,7 +132,7 @@ impl Origin {
         }
     }
 
-    /// Sets the lane that merges, or, with `None`, that there is none any more.
+    /// Sets the lane that merges; `None` if there is none any more.
     pub fn merger(&self, lane: Option<Merger>) {
         let before = core::mem::replace(&mut *self.merger.lock(), lane);
         drop(before);

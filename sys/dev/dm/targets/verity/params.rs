@@ -14,7 +14,7 @@ use crate::target::{ComponentIndex, Devs};
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};
 
-/// Everything that a table says of a tree and of what it covers.
+/// The parameters of a verity line: the tree, and the data that it covers.
 pub struct Params {
     /// The type of the tree: 1, or 0 as the first format had it.
     pub kind: u32,
@@ -49,7 +49,7 @@ pub struct Params {
 pub enum Mode {
     /// The read fails with EIO.
     Fail,
-    /// The read gives what is there.
+    /// The read gives the data, wrong as they are.
     Ignore,
     /// The machine starts anew.
     Restart,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The verification of what a verity device reads: data blocks against their digests, and the hash blocks that have those,
-//! read and verified from the root down.
+//! The verification of a verity device's reads: data blocks are compared with their digests, and the hash blocks that
+//! have those are read and verified from the root down.
 
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ enum Kind {
     Hash,
 }
 
-/// Some bytes of a buffer; none if they are not there.
+/// A part of a buffer; empty if the buffer does not have it.
 fn part(buffer: &mut [u8], from: usize, length: usize) -> &mut [u8] {
     buffer.get_mut(from..).and_then(|rest| rest.get_mut(..length)).unwrap_or(&mut [])
 }
@@ -46,7 +46,7 @@ fn bytes(sectors: u64) -> usize {
 }
 
 impl Verity {
-    /// Serves a read by way of the lane's buffer. Where a block is wrong nothing is given but what came before it.
+    /// Serves a read by way of the lane's buffer. Where a block is wrong only the data before it are given.
     pub(super) async fn read(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
         let unit = self.params.data_sectors();
         let most = u64::from(self.batch() / self.params.data_bytes.max(1)).max(1);
@@ -218,7 +218,7 @@ impl Verity {
         digest.ok_or(Errno::EIO)
     }
 
-    /// Reports a block that is not the one that was hashed, and does what the table says.
+    /// Reports a block that differs from the one that was hashed, and does as the table's options say.
     ///
     /// # Errors
     /// EIO, unless corruption is to be ignored.

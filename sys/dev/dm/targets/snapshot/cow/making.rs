@@ -101,8 +101,8 @@ impl Cow {
         state.raise(|signals| &signals.merge);
     }
 
-    /// Fills `bytes` with what the first pending exceptions make of the store from the tail's sector on. The answer
-    /// is where that is in its area, and how many bytes.
+    /// Fills `bytes` with the store's content from the tail's sector on, the first `count` pending exceptions
+    /// included. The answer is the offset of that sector in its area, and the number of bytes.
     pub fn fill(&self, count: usize, bytes: &mut [u8]) -> (usize, usize) {
         let state = self.state.lock();
         let unit = state.unit.len().max(1);

@@ -61,13 +61,13 @@ impl Run {
 /// The place of I/O on a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
-    /// In the store. A write is counted as under way.
+    /// The I/O goes to the store; a write is counted as in flight.
     Store(FoundRun),
-    /// On the origin.
+    /// The I/O goes to the origin.
     Origin,
-    /// Nowhere yet: the I/O must wait, and ask again.
+    /// The I/O must wait, and be placed once more.
     Wait,
-    /// Nowhere: the I/O fails.
+    /// The I/O fails.
     Fail,
 }
 

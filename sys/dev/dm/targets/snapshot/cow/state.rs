@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Everything that changes about a snapshot, under its one lock.
+//! The changing state of a snapshot, under its one lock.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::targets::snapshot::format::{ENTRY, Exception, Geometry};
 use crate::targets::snapshot::runs::Runs;
 use crate::units::Dev;
 
-/// Everything that changes about a snapshot. All fields: under the lock of [`Cow::state`](super::Cow::state).
+/// The changing state of a snapshot. All fields: under the lock of [`Cow::state`](super::Cow::state).
 pub struct State {
     /// The origin's device, while a table uses the store.
     pub origin: Option<Dev>,
@@ -91,7 +91,7 @@ pub struct Tail {
 
 /// The table whose lanes do a snapshot's work.
 pub struct Keeper {
-    /// Its number.
+    /// The table's number.
     pub table: u64,
     /// The way to its lanes.
     pub waker: LineWaker,
@@ -220,7 +220,7 @@ impl State {
         };
     }
 
-    /// Forgets what is pending: the snapshot is lost, and what is being copied has no use.
+    /// Drops the pending exceptions: the snapshot is lost, and copies in progress have no use.
     pub fn give_up(&mut self) {
         self.first = self.first.wrapping_add(self.pending.len() as u64);
         self.pending.clear();

@@ -17,7 +17,7 @@ use crate::targets::snapshot::format::Geometry;
 use crate::targets::snapshot::runs::{FoundRun, NOWHERE, Tree};
 use crate::version::{Seen, Version};
 
-/// In a mode: bits of [`Geometry::shift`], and what is true of the snapshot.
+/// The bits of a mode: [`Geometry::shift`], and flags of the snapshot.
 const SHIFT: usize = 0xff;
 const GOOD: usize = 1 << 8;
 const OVERFLOW: usize = 1 << 9;
@@ -118,7 +118,7 @@ impl View {
     }
 }
 
-/// The state behind its lock, and what is seen without that.
+/// The state behind its lock, and the parts that are read without.
 pub struct Shared {
     state: Spin<State>,
     view: View,

@@ -267,7 +267,7 @@ impl Slot {
 /// biodone(9) calls it, once, with the buffer of a child that was sent.
 pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
     // SAFETY: the buffer is the child's first field, and `parent` was written when it was sent.
-    // The I/O it is for is under way, which keeps the slot and, in a split, the split.
+    // The I/O it is for is in flight, which keeps the slot and, in a split, the split.
     unsafe {
         let child = NonNull::new_unchecked(buf.cast::<Child>());
         let raw = child.as_ptr();

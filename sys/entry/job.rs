@@ -4,7 +4,7 @@
 //! nested buffers of their lanes, the threads that poll them.
 //!
 //! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
-//! for a flush or a discard. A lane has one request under way at a time, with a nested buffer for
+//! for a flush or a discard. A lane has one request in flight at a time, with a nested buffer for
 //! each place that it goes to; the last buffer to be done has the lane polled. What may sleep, a
 //! flush or a discard, is the errand of a thread of its own.
 //!
@@ -76,7 +76,7 @@ pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 ///
 /// # Invariants
 /// Lanes are touched as the engine says: [`Host::begin`] and [`Host::answer`] by the one thread
-/// that polls the lane, and while its request is under way by what completes it. A job's cell is
+/// that polls the lane, and while its request is in flight by what completes it. A job's cell is
 /// touched by the job's owner.
 pub struct TableIo {
     /// (-) The device's slot.
@@ -206,7 +206,7 @@ impl TableIo {
     /// The table's engine.
     ///
     /// # Safety
-    /// A job or a lane's request is under way.
+    /// A job or a lane's request is in flight.
     unsafe fn engine(&self) -> &Arc<Executor> {
         // SAFETY: written by `run`, before there were any, and by `end_threads`, when there are none.
         let Some(engine) = (unsafe { &*self.engine.get() }) else {

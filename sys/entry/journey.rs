@@ -91,7 +91,7 @@ pub(super) fn is_at_sender(io: &Io) -> bool {
 /// The I/Os of our devices that `io` is a part of, the nearest first, with their journeys. They end at what another
 /// driver sends, or a lane.
 fn above(io: &Io) -> impl Iterator<Item = (&Io, &Journey)> {
-    // SAFETY: an I/O that is under way is not completed before its parts are, so that all that is
+    // SAFETY: an I/O that is in flight is not completed before its parts are, so that all that is
     // followed here stays, and is not written to, but for a journey's atomic: b_iodone and `parent`, or a job's record,
     // were set before the buffer was sent, and a split's `whole` is taken by the last of its pieces.
     let whole = |io: &Io| unsafe {

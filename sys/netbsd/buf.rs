@@ -242,7 +242,7 @@ impl Default for IoQueue {
 ///
 /// # Safety
 /// `child` is initialised and busy, its own completion lock in b_objlock, and not in use. `parent`
-/// is under way and stays so until the child is done; the range lies in it.
+/// is in flight and stays so until the child is done; the range lies in it.
 #[inline]
 pub unsafe fn nest(
     child: *mut buf,
@@ -253,7 +253,7 @@ pub unsafe fn nest(
     done: Done,
 ) {
     let parent = parent.as_ptr();
-    // SAFETY: the caller's promise; the parent is the driver's while it is under way.
+    // SAFETY: the caller's promise; the parent is the driver's while it is in flight.
     unsafe {
         (*child).b_flags = (*parent).b_flags & (B_READ | B_PHYS | B_RAW | B_MEDIA_FLAGS);
         (*child).b_oflags = 0;

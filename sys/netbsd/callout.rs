@@ -65,7 +65,7 @@ impl<T: Tick + 'static> Callout<T> {
 impl<T: Tick + 'static> Drop for Callout<T> {
     fn drop(&mut self) {
         self.halt();
-        // SAFETY: initialised (invariant), and not under way.
+        // SAFETY: initialised (invariant), and not running.
         unsafe { sys::callout_destroy(self.raw.get()) };
     }
 }

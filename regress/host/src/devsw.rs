@@ -2,7 +2,7 @@
 
 //! devsw(9): majors, and the calls of a driver's entry points.
 //!
-//! Simpler than NetBSD: devsw_detach does not wait for calls that are under way.
+//! Simpler than NetBSD: devsw_detach does not wait for calls in progress.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -141,7 +141,7 @@ pub(crate) unsafe extern "C" fn devsw_attach(
 ///
 /// # Safety
 ///
-/// No call of the driver is under way.
+/// No call of the driver is in progress.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn devsw_detach(bdev: *const nb::bdevsw, cdev: *const nb::cdevsw) {
     let _names = NAMES.lock().unwrap_or_else(|e| e.into_inner());

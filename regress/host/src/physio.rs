@@ -2,7 +2,7 @@
 
 //! physio(9): I/O between a device and a process's memory.
 //!
-//! As in NetBSD a request is cut into pieces of at most MAXPHYS, several of which are under way at
+//! As in NetBSD a request is cut into pieces of at most MAXPHYS, several of which are in flight at
 //! once; the first error by position counts, and what lies behind it is not transferred.
 
 use std::ffi::{c_int, c_void};

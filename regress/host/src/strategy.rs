@@ -131,7 +131,7 @@ pub(crate) fn transfer(
 
 /// A buffer that can be used again and again, for I/O straight to a strategy routine.
 ///
-/// It owns its data. Dropping it waits for an I/O that is under way.
+/// It owns its data. Dropping it waits for an I/O in flight.
 pub struct Io {
     inner: Box<Inner>,
     data: Box<[u8]>,

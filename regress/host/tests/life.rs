@@ -210,7 +210,7 @@ fn a_component_is_closed_only_after_its_last_io() {
     io.start(device.dev(), Request::read(8));
     let control = bench.control.clone();
     let resume = bench.machine.spawn(move || send(&control, &request("resume")).map(drop));
-    // Once an I/O does not reach wd0 any more, the switch is under way.
+    // Once an I/O does not reach wd0 any more, the switch is in progress.
     let mut probe = Io::new(SECTOR);
     until("the switch is under way", || {
         probe.start(device.dev(), Request::read(0));

@@ -20,7 +20,7 @@ pub struct Completions {
     counts: [AtomicUsize; 2],
     /// The count that newcomers use: 0 or 1.
     current: AtomicUsize,
-    /// 1 while a drain is under way.
+    /// 1 while a drain is in progress.
     draining: AtomicUsize,
 }
 

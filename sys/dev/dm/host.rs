@@ -117,7 +117,7 @@ pub trait Host: Any + Send + Sync {
     /// Wakes the thread of a runner. Context: thread or soft interrupt; does not sleep.
     fn kick(&self, runner: usize);
 
-    /// Begins a request of a lane, which has none under way. When the request ends the host has the lane
+    /// Begins a request of a lane, which has none in flight. When the request ends the host has the lane
     /// polled, and [`Host::answer`] gives the result; if it ends before this returns the lane is not woken, and must
     /// ask. Context: a thread that polls lanes, which may sleep in VOP_STRATEGY; flushes and discards sleep
     /// elsewhere.

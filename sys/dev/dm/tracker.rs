@@ -14,7 +14,7 @@ const DRAINING: usize = 1 << (usize::BITS - 1);
 /// The bit in a count that has each I/O ask the target when it is counted out. Never cleared.
 const ASKING: usize = 1 << (usize::BITS - 2);
 
-/// The number of I/Os under way that a target counts together.
+/// The number of I/Os in flight that a target counts together.
 ///
 /// Draining, and looking whether that is over, are done under one lock, the owner's, and so are changes of the state that
 /// counted I/O was mapped by. I/O is counted in without that lock: its sender looks afterwards whether the state has changed, and

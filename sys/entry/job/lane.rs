@@ -187,7 +187,7 @@ impl TableIo {
         (write, fua): (bool, bool),
     ) {
         let fits = at.checked_add(bytes).is_some_and(|end| end <= data.len());
-        // SAFETY: the lane has no request under way, so the place is ours until `complete`.
+        // SAFETY: the lane has no request in flight, so the place is ours until `complete`.
         let memory = unsafe {
             let place = &mut *cell.data.get();
             place.insert(data).as_mut_ptr()
@@ -254,7 +254,7 @@ impl TableIo {
         loop {
             let Some(lane) = errands.lanes.lock().pop_front() else { return };
             let Some(cell) = self.lanes.get(lane) else { continue };
-            // SAFETY: the lane's request is under way here and nowhere else.
+            // SAFETY: the lane's request is in flight here and nowhere else.
             let Some(errand) = (unsafe { (*cell.errand.get()).take() }) else { continue };
             let device = |place: Place| self.device(place.component).ok_or(Errno::EIO);
             let result = match errand {
@@ -278,7 +278,7 @@ impl TableIo {
         let (Some(errand), Some(errands)) = (errand, self.errands.get(which)) else {
             return self.place_done(lane, 1, Err(Errno::EINVAL));
         };
-        // SAFETY: the lane has no other request under way; the thread that does errands takes this.
+        // SAFETY: the lane has no other request in flight; the thread that does errands takes this.
         unsafe { *cell.errand.get() = Some(errand) };
         // There is room for every lane.
         errands.lanes.lock().push_back(lane);

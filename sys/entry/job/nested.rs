@@ -61,7 +61,7 @@ impl Nested {
 
 impl Drop for Nested {
     fn drop(&mut self) {
-        // SAFETY: `new` made them, and nothing is under way when a table goes.
+        // SAFETY: `new` made them, and nothing is in flight when a table goes.
         unsafe {
             let raw = self.0.get();
             crate::entry::pieces::fini_nested(&raw mut (*raw).buf, &raw mut (*raw).lock);

@@ -273,7 +273,7 @@ impl<'l> Scan<'l> {
 
 impl Drop for Scan<'_> {
     fn drop(&mut self) {
-        // SAFETY: the buffer is ours and not under way.
+        // SAFETY: the buffer is ours and not in flight.
         unsafe { putiobuf(self.bp) };
         kassert!(
             self.data[self.size..].iter().all(|byte| *byte == CANARY),

@@ -148,7 +148,7 @@ impl Executor {
     }
 
     /// Lets I/O go on where a soft interrupt has left that to the line's control lane, which calls this whenever it is
-    /// polled and has no order under way: while it has one, no I/O waits, as the device has none.
+    /// polled and has no order in progress: while it has one, no I/O waits, as the device has none.
     pub(super) fn let_go_on_if_left(&self, at: usize) {
         if self.lines.get(at).is_some_and(|line| line.left_to_lane.swap(false, Ordering::SeqCst)) {
             self.let_go_on(at);

@@ -130,7 +130,7 @@ struct State {
     logged: Bits,
     /// Regions that were not written since the bit was set.
     idle: Bits,
-    /// Writes under way in each region.
+    /// Writes in flight in each region.
     writes: Box<[u16]>,
     blocks: Blocks,
     /// The region that is being recovered.

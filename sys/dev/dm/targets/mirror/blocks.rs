@@ -35,7 +35,7 @@ impl Blocks {
         (0..count).map(move |n| (first.wrapping_add(n) % FLAGS as u64) as usize)
     }
 
-    /// Begins a write, unless another that is under way may overlap it: `false` then.
+    /// Begins a write, unless another that is in flight may overlap it: `false` then.
     #[inline]
     pub(super) fn enter(&mut self, start: Sector, length: Sector) -> bool {
         let (first, last) = Blocks::of(start, length);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! A disk log as it lies on its device, which is Linux's: a header in the first 1,024 bytes, then
-//! a bit for each region, 1 where the legs agree and no write is under way.
+//! a bit for each region, 1 where the legs agree and no write is in flight.
 //!
 //! | byte | what |
 //! |---|---|

@@ -244,7 +244,7 @@ impl Mirror {
     /// Takes away the marks of regions that were not written since the last time.
     async fn clean_idle(&self, lane: &mut Lane) {
         if core::mem::replace(&mut self.state.lock().flushing, true) {
-            // Another lane's flush is under way, and began before some of the writes were over.
+            // Another lane's flush is in flight, and began before some of the writes were over.
             return;
         }
         // What is idle now, and still is after the flush, is on stable storage.
@@ -269,7 +269,7 @@ impl Mirror {
         self.log_is_free(lane);
     }
 
-    /// Notes the marked regions that no write is under way to.
+    /// Notes the marked regions that no write is in flight to.
     fn note_idle(&self) {
         self.state.lock().marked = false;
         let marked = self.change_words(|writes, word| {

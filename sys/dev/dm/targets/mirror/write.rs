@@ -20,9 +20,9 @@ const LEG: u32 = 32;
 
 /// The next step of a write.
 enum Admit {
-    /// The write goes to all legs, and is counted as under way.
+    /// The write goes to all legs, and is counted as in flight.
     All,
-    /// The write goes to this leg only, and is counted as under way.
+    /// The write goes to this leg only, and is counted as in flight.
     Alone(usize),
     /// The write waits for another write, or for recovery.
     Wait,
@@ -126,7 +126,7 @@ impl Mirror {
         }
     }
 
-    /// A write that was counted as under way is over.
+    /// A write that was counted as in flight is over.
     #[inline(always)]
     pub(super) fn write_over(&self, job: &Job) {
         let region = self.region(job.start());

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | queued | nothing | a resident lane copies it |
 //! | copying | being written, by a lane or by the write of a whole chunk itself | copied, or the snapshot fails |
-//! | copied | written | when it is the first, and no other is under way or there are many: committed |
+//! | copied | written | when it is the first, and no other is in flight or there are many: committed |
 //! | committing | written, flushed | its entry is written and flushed, in order with others |
 //!
 //! Then it is *visible*: reads find it, what waits looks again. Reads of the origin that began before may still be under
@@ -24,7 +24,7 @@
 //! |---|---|---|---|
 //! | good | yes | waits for copies | failing |
 //! | failing | EIO | waits | the store's header is marked: invalid |
-//! | invalid | EIO, and reads that were under way | waits for nothing | — |
+//! | invalid | EIO, and reads that were in flight | waits for nothing | — |
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -54,7 +54,7 @@ pub const PENDING: usize = 128;
 /// Room for insertions that is to be there, in exceptions.
 const ROOM: usize = 512;
 
-/// Buckets of reads that are under way.
+/// Buckets of reads that are in flight.
 const READS: usize = 1024;
 
 /// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks and their
@@ -90,7 +90,7 @@ pub enum Health {
 pub struct Cow {
     /// The state that changes, behind its lock, and the part of it that is read without.
     pub state: Shared,
-    /// Trackers of the origin's reads under way, by chunk, of which several share one.
+    /// Trackers of the origin's reads in flight, by chunk, of which several share one.
     reads: Box<[Tracker; READS]>,
 }
 
@@ -192,7 +192,7 @@ impl Cow {
         tracker.drained()
     }
 
-    /// Has each read that is under way ask whether the snapshot is lost.
+    /// Has each read that is in flight ask whether the snapshot is lost.
     pub fn ask_all(&self) {
         self.reads.iter().for_each(Tracker::ask);
     }

@@ -4,7 +4,7 @@
 //! store backwards, a run at a time.
 //!
 //! In this order, so that whenever it stops each chunk has its content where the store says: the other snapshots of the origin get
-//! exceptions of the chunks; writes of the chunks are held, and those under way waited for; the content is copied to the
+//! exceptions of the chunks; writes of the chunks are held, and those in flight waited for; the content is copied to the
 //! origin, and flushed; the entries become zeroes in the store, the first one's sector last; then they go from memory.
 //! Copying may stop anywhere, and begins anew.
 
@@ -207,7 +207,7 @@ impl Snapshot {
         !lane.stopping()
     }
 
-    /// Holds writes of a run's chunks, and waits for those under way. `false` when the device is being suspended.
+    /// Holds writes of a run's chunks, and waits for those in flight. `false` when the device is being suspended.
     async fn hold(&self, run: Run, lane: &mut Lane) -> bool {
         self.cow.block(run);
         let drained = || self.cow.is_drained(run);

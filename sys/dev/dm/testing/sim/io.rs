@@ -193,14 +193,14 @@ impl fmt::Display for Owner {
 impl State {
     /// The table of a stretch's device, and the stretch's sectors there.
     pub fn range_of(&self, stretch: &Stretch) -> (Option<Arc<Table<Attached>>>, Range<u64>) {
-        let io = self.ios.get(&stretch.io).expect("an I/O under way");
+        let io = self.ios.get(&stretch.io).expect("an I/O in flight");
         let start = io.start + stretch.skip;
         (self.devices[io.device].table.clone(), start..start + stretch.length)
     }
 
     /// The table and the range of a stretch that may be retried: a read that was not retried yet.
     pub fn may_retry(&self, stretch: &Stretch) -> Option<(Arc<Table<Attached>>, Range<u64>)> {
-        let io = self.ios.get(&stretch.io).expect("an I/O under way");
+        let io = self.ios.get(&stretch.io).expect("an I/O in flight");
         let may = !stretch.retried && io.op == Op::Read;
         let (table, range) = self.range_of(stretch);
         table.filter(|_| may).map(|table| (table, range))
@@ -208,14 +208,14 @@ impl State {
 
     /// Retries a stretch that has failed, as its target says.
     pub fn retry(&mut self, stretch: Stretch) {
-        let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
+        let device = self.ios.get(&stretch.io).expect("an I/O in flight").device;
         self.tell(|| format!("  {stretch} is tried again"));
         self.todo.push(Todo::Map(device, Stretch { retried: true, ..stretch }));
     }
 
     /// The bytes of a stretch's I/O; none for a flush or a discard.
     pub fn data_of(&mut self, stretch: &Stretch) -> &mut [u8] {
-        let io = self.ios.get_mut(&stretch.io).expect("an I/O under way");
+        let io = self.ios.get_mut(&stretch.io).expect("an I/O in flight");
         match io.op {
             Op::Read | Op::Write => &mut io.data[stretch.bytes()],
             Op::Flush | Op::Discard => &mut [],
@@ -244,7 +244,7 @@ impl State {
 
     /// Ends a stretch that was in flight.
     pub fn stretch_over(&mut self, stretch: &Stretch, result: Result<(), Errno>) {
-        let io = self.ios.get_mut(&stretch.io).expect("an I/O under way");
+        let io = self.ios.get_mut(&stretch.io).expect("an I/O in flight");
         io.left -= 1;
         if let Err(errno) = result {
             io.error.get_or_insert(errno);
@@ -258,7 +258,7 @@ impl State {
 
     /// Has a stretch that was in flight wait for a resume.
     pub fn hold(&mut self, stretch: Stretch) {
-        let device = self.ios.get(&stretch.io).expect("an I/O under way").device;
+        let device = self.ios.get(&stretch.io).expect("an I/O in flight").device;
         let (number, device) = (device, &mut self.devices[device]);
         // A flush begins anew: the next table has other lines.
         let stretch = Stretch { line: None, retried: false, tracked: false, ..stretch };
@@ -273,7 +273,7 @@ impl State {
 
     /// Completes an I/O, and checks its answer.
     fn complete(&mut self, number: usize) {
-        let io = self.ios.remove(&number).expect("an I/O under way");
+        let io = self.ios.remove(&number).expect("an I/O in flight");
         let now = self.tick();
         let result = io.error.map_or(Ok(()), Err);
         self.tell(|| format!("#{number} {:?} is answered: {}", io.op, Answered(result)));
@@ -472,12 +472,12 @@ impl Shared {
                 }
                 Some(Piece::Fail(_, errno)) => {
                     let mut state = self.lock();
-                    let io = state.ios.get_mut(&stretch.io).expect("an I/O under way");
+                    let io = state.ios.get_mut(&stretch.io).expect("an I/O in flight");
                     io.error.get_or_insert(errno);
                 }
                 None => {
                     let mut state = self.lock();
-                    let io = state.ios.get_mut(&stretch.io).expect("an I/O under way");
+                    let io = state.ios.get_mut(&stretch.io).expect("an I/O in flight");
                     io.error.get_or_insert(Errno::EINVAL);
                 }
                 Some(Piece::Take(_, taken)) => {
@@ -625,14 +625,14 @@ impl Shared {
         }
         let state = self.lock();
         let ios: Vec<String> = state.ios.keys().map(ToString::to_string).collect();
-        panic!("waiting for ever: {what}; I/O {} under way", ios.join(", "));
+        panic!("waiting for ever: {what}; I/O {} in flight", ios.join(", "));
     }
 }
 
 impl State {
     /// Records that a part of a stretch is sent by itself.
     fn branch(&mut self, device: usize, part: &Stretch) {
-        self.ios.get_mut(&part.io).expect("an I/O under way").left += 1;
+        self.ios.get_mut(&part.io).expect("an I/O in flight").left += 1;
         self.devices[device].active += 1;
     }
 }

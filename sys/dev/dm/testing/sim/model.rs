@@ -259,7 +259,7 @@ impl Version {
 
     fn life(&self) -> String {
         let end = match (self.end, self.ok) {
-            (NEVER, _) => "under way".into(),
+            (NEVER, _) => "in flight".into(),
             (end, true) => format!("answered at {end}"),
             (end, false) => format!("failed at {end}"),
         };

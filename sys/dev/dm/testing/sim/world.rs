@@ -381,7 +381,7 @@ impl World {
         self.with(|state| {
             for host in state.hosts.iter_mut().flatten() {
                 if core::ptr::eq(host.executor.as_ptr(), Arc::as_ptr(engine)) {
-                    assert!(host.idle(), "a stopped table has something under way");
+                    assert!(host.idle(), "a stopped table has I/O in flight");
                     host.started = false;
                 }
             }

@@ -4,7 +4,7 @@
 //!
 //! A connection has two threads. One reads requests, so that it notices when the client goes; the
 //! other carries them out, and may sleep in the kernel as long as it likes (`wait`). When the
-//! client goes, what is under way for it is interrupted, as ^C would interrupt it in NetBSD.
+//! client goes, requests in progress for it are interrupted, as ^C would interrupt it in NetBSD.
 
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -199,7 +199,7 @@ fn serve(connection: Connection) {
         WireError::Malformed(why) => Some(*why),
         _ => None,
     };
-    // A signal ends only the system call that is under way, and one may be about to begin.
+    // A signal ends only the system call in progress, and one may be about to begin.
     while malformed.is_none() && !worker.is_finished() {
         kernel.interrupt(lwp);
         thread::sleep(Duration::from_millis(5));

@@ -8,7 +8,7 @@
 //! | run | writes of its chunks | next |
 //! |---|---|---|
 //! | none | go to the store | the other snapshots have exceptions: blocked |
-//! | blocked | wait; those that were under way end | copied to the origin, and flushed |
+//! | blocked | wait; those that were in flight end | copied to the origin, and flushed |
 //! | written | fail | its entries are zeroes in the store |
 //! | gone | go to the origin | — |
 //!
@@ -20,7 +20,7 @@ use crate::Sector;
 use crate::targets::snapshot::format::{Exception, Geometry};
 use crate::targets::snapshot::runs::FoundRun;
 
-/// Chunks in a run, at most: each has its own bucket of writes that are under way.
+/// Chunks in a run, at most: each has its own bucket of writes that are in flight.
 pub const MERGED: u64 = super::READS as u64 / 2;
 
 /// The progress of merging.
@@ -126,7 +126,7 @@ impl State {
 
 impl Cow {
     /// The place of I/O on the chunk of a sector through the device that merges, with the geometry and the store's size. A
-    /// write in the store is counted as under way.
+    /// write in the store is counted as in flight.
     pub fn put(&self, start: Sector, write: bool) -> (Put, Geometry, Sector) {
         let state = self.state.lock();
         let (geometry, size) = (state.geometry, state.cow_size);
@@ -163,7 +163,7 @@ impl Cow {
         (0..run.chunks).for_each(|on| self.tracker(run.old.wrapping_add(on)).drain());
     }
 
-    /// `Some` when no write of a run's chunks is under way that was before it was blocked.
+    /// `Some` when no write of a run's chunks is in flight that was before it was blocked.
     pub fn is_drained(&self, run: Run) -> Option<()> {
         let draining = |on| self.tracker(run.old.wrapping_add(on)).is_draining();
         (!(0..run.chunks).any(draining)).then_some(())

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Once, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::tool::{self, Done, Folder, TOOL};
 
@@ -122,6 +123,12 @@ pub fn loops_of(folder: &str) -> Vec<String> {
 #[track_caller]
 pub fn nothing_is_left(folder: &Folder, session: &str) {
     let name = folder.0.display().to_string();
+    // A loop device that a program has let go may be open for a moment: lvm(8) looks at each that its
+    // session sees, also at those of other tests.
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !loops_of(&name).is_empty() && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(loops_of(&name), [""; 0], "loop devices are left");
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc");
     assert!(!mounts.contains(&name), "something is mounted:\n{mounts}");

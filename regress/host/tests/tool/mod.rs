@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -13,8 +13,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// A time within which every wait of a test ends unless something hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+/// A time within which every wait of a test ends unless something hangs: also that for a long script,
+/// on a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(600);
 
 pub const TOOL: &str = env!("CARGO_BIN_EXE_dm-host");
 
@@ -32,11 +33,19 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dm-host-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        DirBuilder::new().mode(0o700).create(&path).expect("a new folder");
-        Folder(path)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("dm-host-test-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                // A test that was killed has left it, whose process had this number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => {
+                    made.expect("a new folder");
+                    return Folder(path);
+                }
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

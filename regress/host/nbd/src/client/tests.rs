@@ -31,8 +31,8 @@ struct Fake {
 
 impl Fake {
     fn new() -> Fake {
-        let path = path();
-        Fake { listener: UnixListener::bind(&path).unwrap(), path }
+        let (path, listener) = crate::server::tests::bind(path);
+        Fake { listener, path }
     }
 
     /// Accepts a client, and haggles with simple replies.
@@ -127,14 +127,11 @@ fn a_connection_that_is_lost_twice_is_an_error() {
 fn a_server_that_does_not_answer() {
     let fake = Fake::new();
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| {
-            let streams = [fake.accept(4096), fake.accept(4096)];
-            streams.map(|mut stream| Fake::request(&mut stream).kind)
-        });
+        // It is tried twice. Whether it is asked in time depends on how soon the client's threads run.
+        let server = scope.spawn(|| [fake.accept(4096), fake.accept(4096)]);
         let client = Client::connect(&uri(&fake.path), SHORT).unwrap();
         assert_eq!(client.read(0, 4), Err(Error::Io));
-        drop(client);
-        assert_eq!(server.join().unwrap(), [command::READ; 2]);
+        drop((client, server.join().unwrap()));
     });
 }
 

@@ -104,6 +104,28 @@ impl Device for Disk {
     }
 }
 
+/// Listens at one of these paths that is free: a test that was killed may have left a socket, whose
+/// process had the number of this one.
+pub(crate) fn bind(mut path: impl FnMut() -> PathBuf) -> (PathBuf, UnixListener) {
+    loop {
+        let path = path();
+        match UnixListener::bind(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return (path, bound.unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_was_left_is_left_alone() {
+    let left = std::env::temp_dir().join(format!("dm-nbd-left-{}", std::process::id()));
+    let (mut paths, _) = (1.., drop(UnixListener::bind(&left)));
+    let named = |number: u32| left.with_extension(if number == 1 { "" } else { "2" });
+    let (path, _listener) = bind(|| named(paths.next().unwrap()));
+    assert_eq!(path, named(2));
+    [left.clone(), path].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
 /// A server, and where it listens.
 pub(crate) struct Served {
     pub(crate) path: PathBuf,
@@ -114,15 +136,14 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn new(bytes: usize) -> Served {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dm-nbd-test-{}-{number}", std::process::id());
-        Served::at(std::env::temp_dir().join(name), bytes)
-    }
-
-    pub(crate) fn at(path: PathBuf, bytes: usize) -> Served {
+        let (path, listener) = bind(|| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("dm-nbd-test-{}-{number}", std::process::id());
+            std::env::temp_dir().join(name)
+        });
         let shared = Arc::new(Shared::default());
         shared.data.lock().unwrap().resize(bytes, 0);
-        let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
+        let listener = Listener::Unix(listener);
         let memory = Arc::new(Memory(shared.clone()));
         let server = Some(Server::start(vec![listener], memory).unwrap());
         Served { path, shared, server }

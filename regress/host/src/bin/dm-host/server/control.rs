@@ -8,6 +8,7 @@
 
 use std::io::{self, Read};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -53,6 +54,18 @@ struct Open {
     stream: Arc<UnixStream>,
     /// Requests that have come and are not answered.
     pending: Arc<AtomicUsize>,
+}
+
+impl Open {
+    /// `true` if a request has come that is not answered, whether or not a thread has come to read it
+    /// yet.
+    fn is_busy(&self) -> bool {
+        let mut entry =
+            libc::pollfd { fd: self.stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry, whose descriptor is open as long as the stream is there.
+        let unread = unsafe { libc::poll(&raw mut entry, 1, 0) } > 0;
+        unread || self.pending.load(Ordering::Relaxed) > 0
+    }
 }
 
 impl Shared {
@@ -110,7 +123,6 @@ impl Control {
 
 /// Makes accept(2) return.
 fn wake(listener: &UnixListener) {
-    use std::os::fd::AsRawFd;
     // SAFETY: shutdown(2) on a socket that `listener` keeps open.
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
 }
@@ -129,7 +141,7 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
             continue;
         };
         if state.open.len() >= CONNECTIONS {
-            let idle = |open: &Open| open.pending.load(Ordering::Relaxed) == 0;
+            let idle = |open: &Open| !open.is_busy();
             let Some(at) = state.open.iter().position(idle) else { continue };
             let _ = state.open.remove(at).stream.shutdown(Shutdown::Both);
         }
@@ -296,5 +308,26 @@ fn answer(kind: Kind, text: &str, kernel: &Kernel, control: &mut Option<File>) -
     match result {
         Ok(body) => Reply { errno: 0, body: body.into_bytes() },
         Err((errno, said)) => Reply { errno: errno.0, body: said.into_bytes() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Else a client could lose its place to others before its thread has come to run.
+    #[test]
+    fn a_connection_with_a_request_that_nobody_has_read_is_not_idle() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let open = Open { number: 0, stream: Arc::new(ours), pending: Arc::default() };
+        assert!(!open.is_busy());
+        theirs.write_all(b"r").expect("it takes it");
+        assert!(open.is_busy());
+        (&*open.stream).read_exact(&mut [0]).expect("a byte");
+        assert!(!open.is_busy());
+        open.pending.fetch_add(1, Ordering::Relaxed);
+        assert!(open.is_busy());
     }
 }

@@ -98,26 +98,35 @@ pub fn lock_all() -> Result<Lock, String> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(words(error)),
         _ => {}
     }
-    let path = folder.join("lock");
     loop {
-        let Some(locked) = lock(&path, true).map_err(words)? else { continue };
-        // Who ended the last session has removed the file, perhaps while we waited for it.
-        let (ours, now) = (locked.0.metadata(), fs::metadata(&path));
-        if let (Ok(ours), Ok(now)) = (ours, now)
-            && ours.ino() == now.ino()
-        {
+        if let Some(locked) = lock_in(&folder).map_err(words)? {
             return Ok(locked);
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(words)?;
     }
 }
 
-/// Says that this process keeps the session, for as long as it lives.
+/// Locks the sessions of a folder. Who ended the last session has removed folder and file, perhaps
+/// while we waited: `None` then.
+fn lock_in(folder: &Path) -> io::Result<Option<Lock>> {
+    let path = folder.join("lock");
+    let locked = match lock(&path, true) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        locked => locked?,
+    };
+    Ok(locked.filter(|locked| {
+        let (ours, now) = (locked.0.metadata(), fs::metadata(&path));
+        matches!((ours, now), (Ok(ours), Ok(now)) if ours.ino() == now.ino())
+    }))
+}
+
+/// Says that this process keeps the session, for as long as it lives. Nobody else does: who starts
+/// one has all sessions locked, and makes the folder. Who has the file locked only looks.
 ///
 /// # Errors
 /// In words.
 pub fn keep(folder: &Path) -> Result<Lock, String> {
-    let locked = lock(&folder.join("alive"), false);
+    let locked = lock(&folder.join("alive"), true);
     locked.map_err(|error| error.to_string())?.ok_or_else(|| "the session is another's".into())
 }
 
@@ -177,4 +186,67 @@ pub fn free_base(_lock: &Lock) -> Option<u32> {
         .map(|(base, _)| base)
         .collect();
     (1..=SESSIONS).map(|number| number * LOOPS).find(|base| !taken.contains(base))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// A folder of a test's own.
+    struct Own(PathBuf);
+
+    impl Own {
+        fn new(name: &str) -> Own {
+            let name = format!("dm-host-folder-{name}-{}", std::process::id());
+            let own = Own(std::env::temp_dir().join(name));
+            let _ = fs::remove_dir_all(&own.0);
+            own
+        }
+    }
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// The end of the last session takes the folder away from who has just found it there.
+    #[test]
+    fn a_folder_that_has_just_gone_is_no_error() {
+        let own = Own::new("gone");
+        assert!(lock_in(&own.0).expect("no error").is_none());
+        fs::create_dir(&own.0).expect("a folder");
+        let locked = lock_in(&own.0).expect("no error").expect("it is free");
+        fs::remove_file(own.0.join("lock")).expect("it is there");
+        assert!(lock_in(&own.0).expect("no error").is_some(), "that lock is nobody's any more");
+        drop(locked);
+    }
+
+    /// Whether anybody waits for a lock on this file: proc(5).
+    fn is_waited_for(path: &Path) -> bool {
+        let inode = format!(":{} ", fs::metadata(path).expect("a file").ino());
+        let locks = fs::read_to_string("/proc/locks").expect("proc");
+        locks.lines().any(|line| line.contains("->") && line.contains(&inode))
+    }
+
+    #[test]
+    fn who_looks_whether_a_session_is_kept_is_in_nobodys_way() {
+        let own = Own::new("kept");
+        fs::create_dir(&own.0).expect("a folder");
+        let alive = own.0.join("alive");
+        // As `is_kept` does, for a moment.
+        let looks = lock(&alive, false).expect("a lock").expect("it is free");
+        thread::scope(|scope| {
+            let keeps = scope.spawn(|| keep(&own.0));
+            while !keeps.is_finished() && !is_waited_for(&alive) {
+                thread::yield_now();
+            }
+            drop(looks);
+            let kept = keeps.join().expect("nobody panicked");
+            assert!(kept.is_ok(), "{:?}", kept.err());
+            assert!(is_kept(&own.0));
+        });
+    }
 }

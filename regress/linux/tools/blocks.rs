@@ -79,6 +79,32 @@ fn a_device_in_use_stays() {
     nothing_is_left(&disks.folder, "none");
 }
 
+/// A removal at the last close is called off while somebody has the device open, who keeps it.
+#[test]
+fn a_removal_that_is_called_off_leaves_the_device_in_use() {
+    if !has_blocks() {
+        return;
+    }
+    let disks = Disks::new(4);
+    let out = disks
+        .script(
+            "dmsetup create one --table '0 8192 linear /dev/wd0 0'
+             seq 1000000 | head -c 65536 >pattern
+             exec 3<>/dev/mapper/one
+             dmsetup remove --deferred one; dmsetup message one 0 @cancel_deferred_remove
+             dd if=pattern bs=64k oflag=direct status=none >&3
+             dmsetup remove one 2>/dev/null || echo busy
+             dmsetup load one --table '0 16 linear /dev/wd0 0'; dmsetup suspend one; dmsetup resume one
+             blockdev --getsz /dev/mapper/one
+             head -c 8192 pattern | cmp - /dev/mapper/one
+             exec 3<&-
+             dmsetup info -c --noheadings -o name,open; dmsetup remove one; dmsetup ls",
+        )
+        .ok();
+    assert_eq!(out, "busy\n16\none:0\nNo devices found\n");
+    nothing_is_left(&disks.folder, "none");
+}
+
 /// btrfs grows and shrinks while it is mounted, and needs no right that containers often lack.
 #[test]
 fn a_file_system_follows_its_device_while_it_is_mounted() {

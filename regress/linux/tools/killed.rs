@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::session::{Disks, command, has, has_blocks, loops_of};
@@ -70,8 +70,10 @@ impl Running {
         let gone = |process: u32| !Path::new(&format!("/proc/{process}/fd/0")).exists();
         until("the end of the programs", || gone(child));
         until("the end of the loop devices", || {
+            // Another test's session may have these numbers by now.
             loops_of(&name).is_empty()
-                && !Path::new(&format!("/sys/block/loop{}", base + 1)).exists()
+                && (!Path::new(&format!("/sys/block/loop{}", base + 1)).exists()
+                    || bases().contains(&base))
         });
         until("the end of the folder", || !self.folder.exists());
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc");
@@ -83,6 +85,14 @@ impl Running {
         );
         again.ok();
     }
+}
+
+/// The number of the first loop device of each session that there is.
+fn bases() -> Vec<u32> {
+    let sessions = fs::read_dir("/run/dm-host-linux").into_iter().flatten().flatten();
+    let states =
+        sessions.filter_map(|session| fs::read_to_string(session.path().join("state")).ok());
+    states.filter_map(|state| state.split(' ').nth(2)?.parse().ok()).collect()
 }
 
 fn possible() -> bool {
@@ -111,10 +121,9 @@ fn the_front() {
         return;
     }
     let running = Running::start();
-    let (base, child) = (running.base(), running.child());
+    let (base, child, keeper) = (running.base(), running.child(), running.keeper());
     tool::signal(running.front.id(), "KILL");
-    // The keeper ends by itself; its folder is what the next session finds.
-    let keeper = running.keeper();
+    // The keeper ends by itself; its folder is what the next session finds, perhaps another test's.
     until("the keeper's end", || !Path::new(&format!("/proc/{keeper}/exe")).exists());
     next_session();
     running.gone(base, child);
@@ -128,7 +137,8 @@ fn the_keeper() {
     let running = Running::start();
     let (base, child) = (running.base(), running.child());
     tool::signal(running.keeper(), "KILL");
-    tool::signal(child, "KILL");
+    // The next session, perhaps another test's, ends it as well.
+    let _ = Command::new("sh").args(["-c", &format!("kill -KILL {child} 2>/dev/null")]).status();
     running.gone(base, child);
 }
 
@@ -143,4 +153,23 @@ fn both() {
     tool::signal(running.front.id(), "KILL");
     next_session();
     running.gone(base, child);
+}
+
+/// A session ends although a program that is none of its own, by its environment, has the control node open.
+#[test]
+fn a_program_that_outlives_its_session_keeps_nobody() {
+    if !has(&["dmsetup"]) {
+        return;
+    }
+    let disks = Disks::new(1);
+    // Its other files are closed: this waits for the end of what has them.
+    let script = "exec 3</dev/mapper/control
+         env -i sleep 1000 </dev/null >/dev/null 2>&1 & echo $!
+         until grep -qx sleep /proc/$!/comm; do :; done";
+    let done = disks.script_with(&["--no-blocks"], script);
+    let stays = done.out.trim();
+    let command = fs::read_to_string(format!("/proc/{stays}/comm")).unwrap_or_default();
+    tool::signal(stays.parse().expect("a number"), "KILL");
+    assert_eq!(command, "sleep\n");
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
 }

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use dm_host::linux::NETBSD_MAJOR;
@@ -23,7 +24,8 @@ use fuser::{BackgroundSession, Config, MountOption, Session};
 
 use super::folder::{DEVICES, LOOPS};
 use super::fuse::{Devices, Node, Nodes};
-use super::{loops, space, users};
+use super::users::{self, Users};
+use super::{loops, space};
 
 /// The driver's major number for character devices in NetBSD.
 const CHARACTER_MAJOR: u32 = 194;
@@ -37,9 +39,23 @@ pub struct Blocks {
     session: Mutex<Option<BackgroundSession>>,
     /// Disks that have been attached.
     disks: AtomicU32,
-    /// Loop devices with a file, open.
-    bound: Mutex<BTreeMap<u32, fs::File>>,
+    bound: Mutex<Bound>,
 }
+
+/// The loop devices of the devices.
+#[derive(Default)]
+struct Bound {
+    /// Those with a file, open.
+    open: BTreeMap<u32, fs::File>,
+    /// Devices that are about to be removed, and the thread that is about it: nobody else gives one a
+    /// file meanwhile, with which it would be in use.
+    going: BTreeMap<u32, ThreadId>,
+}
+
+/// The time that a program of the session's has to close a device that shall be removed.
+const MOMENT: Duration = Duration::from_millis(250);
+/// The time that others have, such as a daemon of the machine's that looks at each new block device.
+const OTHERS: Duration = Duration::from_secs(10);
 
 impl Blocks {
     /// Mounts the file system at a folder that it makes. `closed` is told of files that were
@@ -66,7 +82,7 @@ impl Blocks {
         Ok(Blocks { base, shift, mount, nodes, session, disks: AtomicU32::new(0), bound })
     }
 
-    fn bound(&self) -> MutexGuard<'_, BTreeMap<u32, fs::File>> {
+    fn bound(&self) -> MutexGuard<'_, Bound> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,6 +112,8 @@ impl Blocks {
     /// The system's.
     pub fn add(&self, minor: u32) -> io::Result<()> {
         let Some(dev) = self.dev(minor) else { return Ok(()) };
+        // Whoever removed another device of this number is done with it.
+        self.bound().going.remove(&minor);
         loops::add(self.base + minor)?;
         space::block_node(&Self::path(minor), dev)
     }
@@ -111,7 +129,18 @@ impl Blocks {
         let words = |error: io::Error| format!("dm-{minor}: {error}");
         let errno = |errno: Errno| format!("dm-{minor}: {}", errno.text());
         let mut bound = self.bound();
-        if let Some(device) = bound.get(&minor) {
+        if bound.going.contains_key(&minor) {
+            return Ok(());
+        }
+        // A removal at the last close was called off, and that has not come.
+        if !bound.open.contains_key(&minor)
+            && self.nodes.get(minor).is_some()
+            && let Ok(device) = Self::open(minor)
+            && loops::has_file(&device)
+        {
+            bound.open.insert(minor, device);
+        }
+        if let Some(device) = bound.open.get(&minor) {
             let Some(node) = self.nodes.get(minor) else { return Ok(()) };
             let size = self.size_of(machine, minor).map_err(errno)?;
             if node.size.swap(size, Ordering::AcqRel) != size {
@@ -124,6 +153,8 @@ impl Blocks {
         let raw = DeviceNode::Character(makedev(CHARACTER_MAJOR, minor));
         let file = match machine.open(raw, Flags::READ_WRITE) {
             Err(Errno::EROFS) => machine.open(raw, Flags::READ),
+            // Somebody has removed it meanwhile.
+            Err(Errno::ENXIO) => return Ok(()),
             result => result,
         };
         let file = file.map_err(errno)?;
@@ -142,7 +173,7 @@ impl Blocks {
             Ok(device)
         };
         let device = bind().map_err(words).inspect_err(|_| self.nodes.take(minor))?;
-        bound.insert(minor, device);
+        bound.open.insert(minor, device);
         Ok(())
     }
 
@@ -151,32 +182,46 @@ impl Blocks {
         media_size(&machine.open(raw, Flags::READ)?)
     }
 
-    /// The id of the node that a loop device stands on.
-    pub fn node_id(&self, minor: u32) -> Option<u64> {
-        self.nodes.get(minor).map(|node| node.id)
-    }
-
     /// Has the loop device let go of its file, unless somebody has it open; with `deferred` it
-    /// does so at its last close. True if it has none now.
+    /// does so at its last close. `true` if it has none now. Where the removal may go on, nobody else
+    /// gives it a file before the caller says [`Blocks::stays`], or it is gone.
     pub fn let_go(&self, minor: u32, deferred: bool) -> bool {
-        let mut bound = self.bound();
-        let Some(device) = bound.remove(&minor) else { return self.nodes.get(minor).is_none() };
-        // Whoever only looked at the device for a moment is given one.
-        for attempt in 0..10 {
-            if users::count(self.dev(minor).unwrap_or(0)) == 0 || deferred {
-                break;
+        let begun = Instant::now();
+        loop {
+            // Whoever only looked at the device for a moment is given one.
+            let users = match deferred {
+                true => Users::default(),
+                false => users::of(self.dev(minor).unwrap_or(0)),
+            };
+            if users.inside == 0 && users.outside == 0 {
+                let mut bound = self.bound();
+                bound.going.insert(minor, thread::current().id());
+                if self.has_let_go(&mut bound, minor, deferred) {
+                    return true;
+                }
+                if deferred {
+                    return false;
+                }
+                // Somebody whom we do not see.
+                bound.going.remove(&minor);
             }
-            if attempt == 9 {
-                bound.insert(minor, device);
+            let limit = if users.inside > 0 { MOMENT } else { OTHERS };
+            if begun.elapsed() > limit {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    fn has_let_go(&self, bound: &mut Bound, minor: u32, deferred: bool) -> bool {
+        let Some(device) = bound.open.remove(&minor) else {
+            return self.nodes.get(minor).is_none();
+        };
         drop(device);
         match Self::open(minor) {
             Ok(device) if loops::has_file(&device) => {
                 if !deferred {
-                    bound.insert(minor, device);
+                    bound.open.insert(minor, device);
                 }
                 false
             }
@@ -187,9 +232,18 @@ impl Blocks {
         }
     }
 
-    /// Closes a device's node after the last close of its loop device.
-    pub fn closed(&self, minor: u32) {
-        self.nodes.take(minor);
+    /// Says that the removal that the calling thread was about is over, or has failed.
+    pub fn stays(&self, minor: u32) {
+        let mut bound = self.bound();
+        if bound.going.get(&minor) == Some(&thread::current().id()) {
+            bound.going.remove(&minor);
+        }
+    }
+
+    /// Closes the node that a loop device has closed for the last time; `false` if the device has
+    /// another node by now, or none.
+    pub fn closed(&self, minor: u32, id: u64) -> bool {
+        self.nodes.take_this(minor, id)
     }
 
     /// Takes away the loop device of a device that is gone.
@@ -197,7 +251,12 @@ impl Blocks {
         if self.dev(minor).is_none() {
             return;
         }
-        self.bound().remove(&minor);
+        let removed = {
+            let mut bound = self.bound();
+            bound.going.remove(&minor);
+            bound.open.remove(&minor)
+        };
+        drop(removed);
         self.nodes.take(minor);
         // It may have been removed by the program already.
         let _ = fs::remove_file(Self::path(minor));
@@ -237,7 +296,7 @@ impl Blocks {
 
     /// Unmounts the file system.
     pub fn end(&self) {
-        self.bound().clear();
+        self.bound().open.clear();
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(session) = session {
             // A loop device that somebody still has open keeps it busy.

@@ -16,9 +16,14 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event is told through this connection.
-    pub fn arm(&self, stream: UnixStream) {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    /// Has the next event told through a connection, after `answer` has answered the program there: no
+    /// event comes before the answer, where the program would not look for one, and none that comes
+    /// after it is missed.
+    pub fn arm<R>(&self, stream: UnixStream, answer: impl FnOnce() -> R) -> R {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = answer();
+        armed.push(stream);
+        answered
     }
 
     /// `true` if nobody has waited for this device's events: the caller does so from now on.
@@ -39,5 +44,33 @@ impl Events {
             // One that is gone needs no word.
             let _ = Reply::write_event(&mut stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_comes_while_it_is_armed_comes_after_the_answer() {
+        let events = Events::default();
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        thread::scope(|scope| {
+            let mut answers = ours.try_clone().expect("a descriptor");
+            let other = events.arm(ours, || {
+                assert!(events.armed.try_lock().is_err(), "an event could come before the answer");
+                let other = scope.spawn(|| events.happened());
+                Reply { errno: 7, body: Vec::new() }.write(&mut answers).expect("it takes it");
+                other
+            });
+            other.join().expect("nobody panicked");
+        });
+        let mut heard = || Reply::read(&mut theirs).expect("a frame");
+        assert_eq!(heard().errno, 7);
+        // It was told, and told once.
+        assert_eq!(heard().errno, 0);
+        assert!(events.armed.lock().expect("nobody panicked").is_empty());
     }
 }

@@ -224,7 +224,7 @@ mod tests {
         drop(locked);
     }
 
-    /// Whether anybody waits for a lock on this file: proc(5).
+    /// `true` if anybody waits for a lock on this file, says proc(5).
     fn is_waited_for(path: &Path) -> bool {
         let inode = format!(":{} ", fs::metadata(path).expect("a file").ino());
         let locks = fs::read_to_string("/proc/locks").expect("proc");

@@ -132,15 +132,33 @@ impl Nodes {
         self.all().get(&minor).cloned()
     }
 
-    /// Makes a device's node known.
+    /// Makes a device's node known. One that it had before is closed.
     pub fn put(&self, minor: u32, node: Node) {
-        self.all().insert(minor, Arc::new(node));
+        let before = self.all().insert(minor, Arc::new(node));
+        if let Some(before) = before {
+            before.close();
+        }
     }
 
     /// Closes a device's node, and forgets it then: when this returns, the node is closed, even if
     /// another thread had begun to close it.
     pub fn take(&self, minor: u32) {
-        let Some(node) = self.get(minor) else { return };
+        if let Some(node) = self.get(minor) {
+            self.end(minor, &node);
+        }
+    }
+
+    /// Closes a device's node if it has this id, and forgets it then; `false` if the device has another
+    /// node by now, or none.
+    pub fn take_this(&self, minor: u32, id: u64) -> bool {
+        let node = self.get(minor).filter(|node| node.id == id);
+        node.is_some_and(|node| {
+            self.end(minor, &node);
+            true
+        })
+    }
+
+    fn end(&self, minor: u32, node: &Node) {
         node.close();
         let mut all = self.all();
         if all.get(&minor).is_some_and(|known| known.id == node.id) {
@@ -310,14 +328,17 @@ impl Filesystem for Devices {
 mod tests {
     use super::*;
 
+    fn node(id: u64) -> Node {
+        let (sender, _) = mpsc::channel();
+        Node { id, size: 0.into(), file: Arc::default(), jobs: Mutex::new(Some(sender)) }
+    }
+
     /// A thread that finds no node takes the device for closed: the driver would refuse to remove
     /// one that another thread has yet to close.
     #[test]
     fn a_node_is_known_until_it_is_closed() {
-        let file = Arc::new(RwLock::new(None));
-        let (sender, _jobs) = mpsc::channel();
-        let node =
-            Node { id: 1, size: 0.into(), file: file.clone(), jobs: Mutex::new(Some(sender)) };
+        let node = node(1);
+        let file = node.file.clone();
         let nodes = Nodes::default();
         nodes.put(7, node);
         let node = nodes.get(7).expect("it is known");
@@ -332,5 +353,16 @@ mod tests {
             drop(under_way);
         });
         assert!(nodes.get(7).is_none());
+    }
+    /// The end of an old node is heard of late: the number may be another device's.
+    #[test]
+    fn the_end_of_a_node_leaves_the_next_one() {
+        let nodes = Nodes::default();
+        nodes.put(7, node(1));
+        nodes.put(7, node(2));
+        assert!(!nodes.take_this(7, 1));
+        let next = nodes.get(7).expect("it is known");
+        assert!(next.jobs.lock().expect("nobody panicked").is_some(), "it was closed");
+        assert!(nodes.take_this(7, 2) && nodes.get(7).is_none());
     }
 }

@@ -2,11 +2,15 @@
 
 //! The driver, the disks and the block devices, as the translation needs them.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use dm_host::linux::{Change, Fault, Host, NETBSD_MAJOR};
@@ -27,6 +31,8 @@ struct Known {
     dev: Option<u64>,
     /// It was attached because a table named it, and goes when none does.
     passing: bool,
+    /// Threads whose request names the disk: a table with it may be about to come.
+    wanted: Vec<ThreadId>,
     /// The loop device, open as long as it shall have its file, and the file, which is locked.
     _held: Vec<fs::File>,
 }
@@ -86,7 +92,16 @@ pub struct Keeper {
     tree: Tree,
     disks: Mutex<Vec<Known>>,
     devices: Mutex<BTreeMap<u32, Device>>,
+    order: Mutex<()>,
 }
+
+/// The order in which devices are looked at. Held from the question to the driver until the answer is
+/// noted or the device forgotten, so that no older answer is noted after a newer one, and what has a
+/// device's number after it is not forgotten in its place. Taken before the other locks.
+struct Order<'a>(#[allow(dead_code, reason = "it is held")] MutexGuard<'a, ()>);
+
+/// The time for which the end of a session tries to remove devices in vain.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn words(what: &str, errno: Errno) -> String {
     format!("{what}: {} ({})", errno.text(), errno.name().unwrap_or("?"))
@@ -113,6 +128,7 @@ impl Keeper {
             tree,
             disks: Mutex::default(),
             devices: Mutex::default(),
+            order: Mutex::default(),
         })
     }
 
@@ -122,6 +138,10 @@ impl Keeper {
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<u32, Device>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(&self) -> Order<'_> {
+        Order(self.order.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Attaches a disk of the command line; where there are block devices, also as /dev/NAME.
@@ -166,14 +186,22 @@ impl Keeper {
             }
         };
         let attached = self.machine.attach_disk(spec).map_err(errno)?;
-        self.disks().push(Known { disk: attached, dev, passing: false, _held: held });
+        self.disks().push(Known {
+            disk: attached,
+            dev,
+            passing: false,
+            wanted: Vec::new(),
+            _held: held,
+        });
         Ok(())
     }
 
     /// The disk that is a block device of Linux's; one that is not known is attached.
     fn by_number(&self, dev: u64, path: Option<&Path>) -> Result<String, Fault> {
         let mut disks = self.disks();
-        if let Some(known) = disks.iter().find(|known| known.dev == Some(dev)) {
+        let own = thread::current().id();
+        if let Some(known) = disks.iter_mut().find(|known| known.dev == Some(dev)) {
+            known.wanted.push(own);
             return Ok(known.disk.major_minor());
         }
         let (major, minor) = (libc::major(dev), libc::minor(dev));
@@ -198,13 +226,29 @@ impl Keeper {
         // A loop device without a file is one.
         let disk = attached.map_err(|_| Fault(libc::ENXIO))?;
         let word = disk.major_minor();
-        disks.push(Known { disk, dev: Some(dev), passing: true, _held: Vec::new() });
+        let wanted = vec![own];
+        disks.push(Known { disk, dev: Some(dev), passing: true, wanted, _held: Vec::new() });
         Ok(word)
     }
 
-    /// Detaches the disks that were attached for a table, where no table uses them any more.
+    /// Detaches the disks that were attached for a table, where no table uses them any more, or is
+    /// about to.
     fn drop_passing(&self) {
-        self.disks().retain(|known| !known.passing || known.disk.detach(false).is_err());
+        let stays = |known: &Known| !known.passing || !known.wanted.is_empty();
+        self.disks().retain(|known| stays(known) || known.disk.detach(false).is_err());
+    }
+
+    /// Ends the request of the calling thread: disks that only it named, and no table, are detached.
+    pub fn done(&self) {
+        let own = thread::current().id();
+        let mut named = false;
+        for known in self.disks().iter_mut().filter(|known| known.wanted.contains(&own)) {
+            known.wanted.retain(|thread| *thread != own);
+            named |= known.passing;
+        }
+        if named {
+            self.drop_passing();
+        }
     }
 
     /// The minor of the device whose node this is, in a session without block devices.
@@ -221,9 +265,17 @@ impl Keeper {
         devices.iter().filter(|(_, device)| uses(device)).map(|(holder, _)| *holder).collect()
     }
 
-    /// Asks the driver how a device is, and writes it down. False if there is none.
+    /// Asks the driver how a device is, and writes it down; forgets it if there is none. `true` if
+    /// there is one.
     fn look(&self, minor: u32) -> bool {
-        let Some(device) = self.device(minor) else { return false };
+        self.look_in(&self.order(), minor)
+    }
+
+    fn look_in(&self, order: &Order<'_>, minor: u32) -> bool {
+        let Some(device) = self.device(minor) else {
+            self.forget(order, minor);
+            return false;
+        };
         let mut devices = self.devices();
         let before = devices.insert(minor, device).unwrap_or_default();
         let now = devices.get(&minor).cloned().unwrap_or_default();
@@ -330,7 +382,7 @@ impl Keeper {
     }
 
     /// Forgets a device that is gone.
-    fn forget(&self, minor: u32) {
+    fn forget(&self, _: &Order<'_>, minor: u32) {
         if let Some(blocks) = &self.blocks {
             blocks.remove(minor);
         }
@@ -345,12 +397,8 @@ impl Keeper {
     /// A loop device's file was closed for the last time: a removal that waited for it comes about.
     pub fn closed(&self, minor: u32, id: u64) {
         let Some(blocks) = &self.blocks else { return };
-        if blocks.node_id(minor) == Some(id) {
-            blocks.closed(minor);
-            if !self.look(minor) {
-                self.forget(minor);
-                self.events.happened();
-            }
+        if blocks.closed(minor, id) && !self.look(minor) {
+            self.events.happened();
         }
     }
 
@@ -366,11 +414,9 @@ impl Keeper {
                     .collect()
             };
             let gone = leaving.into_iter().filter(|minor| !self.look(*minor));
-            let gone: Vec<u32> = gone.collect();
-            if gone.is_empty() {
+            if gone.count() == 0 {
                 return;
             }
-            gone.into_iter().for_each(|minor| self.forget(minor));
         }
     }
 
@@ -390,31 +436,33 @@ impl Keeper {
         }
     }
 
-    /// Removes all devices; says what could not be. A program that ends may have one open for a moment longer,
-    /// on a busy machine: each time that none could be removed is followed by a pause, some 50 times.
+    /// Removes all devices; says what could not be. A program that ends may have one open for a while, on a
+    /// busy machine: it is tried until none could be removed for [`PATIENCE`].
     pub fn remove_all(&self) -> Vec<u32> {
-        let (mut before, mut pauses) = (usize::MAX, 0..50);
+        let (mut before, mut since) = (usize::MAX, Instant::now());
         loop {
             let minors = self.minors();
-            if minors.is_empty() || minors.len() >= before && pauses.next().is_none() {
-                break;
+            if minors.len() < before {
+                (before, since) = (minors.len(), Instant::now());
+            } else if since.elapsed() > PATIENCE {
+                return minors;
+            } else {
+                thread::sleep(Duration::from_millis(20));
             }
-            if minors.len() >= before {
-                std::thread::sleep(Duration::from_millis(20));
+            if minors.is_empty() {
+                return minors;
             }
-            before = minors.len();
             for minor in minors {
                 if let Some(blocks) = &self.blocks
                     && !blocks.let_go(minor, false)
                 {
                     continue;
                 }
-                if self.question("remove", minor, 0).is_some() {
-                    self.forget(minor);
-                }
+                // What could not be removed is told of at the end.
+                let _ = self.question("remove", minor, 0);
+                self.look(minor);
             }
         }
-        self.minors()
     }
 
     /// Closes the disks' files.
@@ -494,31 +542,32 @@ impl Host for Keeper {
     }
 
     fn changed(&self, change: Change) {
-        match change {
-            Change::Created(minor) => {
-                if let Some(blocks) = &self.blocks
-                    && let Err(error) = blocks.add(minor)
-                {
-                    eprintln!("dm-host: dm-{minor} has no block device: {error}");
-                }
-                self.look(minor);
+        let (Change::Created(minor) | Change::Altered(minor) | Change::Removed(minor)) = change;
+        let is_new = matches!(change, Change::Created(_));
+        if let Some(blocks) = self.blocks.as_ref().filter(|_| !is_new) {
+            blocks.stays(minor);
+        }
+        let order = self.order();
+        if let Some(blocks) = self.blocks.as_ref().filter(|_| is_new)
+            && let Err(error) = blocks.add(minor)
+        {
+            eprintln!("dm-host: dm-{minor} has no block device: {error}");
+        }
+        // Another thread may have removed it, or have made one with the number of one that is gone.
+        self.look_in(&order, minor);
+        if !is_new {
+            let device = self.devices().get(&minor).cloned();
+            if let (Some(blocks), Some(device)) = (&self.blocks, device)
+                && device.has_table
+                && !device.leaving
+                && let Err(error) = blocks.update(&self.machine, minor, device.read_only)
+            {
+                eprintln!("dm-host: {error}");
             }
-            Change::Altered(minor) => {
-                self.look(minor);
-                let device = self.devices().get(&minor).cloned();
-                if let (Some(blocks), Some(device)) = (&self.blocks, device)
-                    && device.has_table
-                    && !device.leaving
-                    && let Err(error) = blocks.update(&self.machine, minor, device.read_only)
-                {
-                    eprintln!("dm-host: {error}");
-                }
-                self.drop_passing();
-            }
-            Change::Removed(minor) => {
-                self.forget(minor);
-                self.drop_passing();
-            }
+        }
+        drop(order);
+        if !is_new {
+            self.drop_passing();
         }
         self.see_off();
         self.events.happened();

@@ -7,6 +7,7 @@
 //! ending, however that comes about.
 
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -193,27 +194,32 @@ fn lvm(folder: &Path) -> Result<(), String> {
 }
 
 fn accept(listener: &UnixListener, session: &Arc<Keeper>, stopping: &AtomicBool) {
-    let mut threads: Vec<thread::JoinHandle<()>> = Vec::new();
+    let mut threads: Vec<(thread::JoinHandle<()>, Arc<UnixStream>)> = Vec::new();
     for stream in listener.incoming() {
         if stopping.load(Ordering::SeqCst) {
             break;
         }
-        threads.retain(|thread| !thread.is_finished());
+        threads.retain(|(thread, _)| !thread.is_finished());
         let Ok(stream) = stream else { continue };
-        let session = session.clone();
+        let (stream, session) = (Arc::new(stream), session.clone());
+        let theirs = stream.clone();
         let spawned = thread::Builder::new().name("linux".into()).spawn(move || {
-            serve(stream, &session);
+            serve(&theirs, &session);
+            // Whoever waits for the connection's end has waited for this.
+            let _ = theirs.shutdown(Shutdown::Both);
         });
         // Without a thread the program finds its connection closed.
-        threads.extend(spawned.ok());
+        threads.extend(spawned.ok().map(|thread| (thread, stream)));
     }
-    for thread in threads {
+    for (thread, stream) in threads {
+        // A program may outlive the session, and keep the control node open.
+        let _ = stream.shutdown(Shutdown::Both);
         let _ = thread.join();
     }
 }
 
 /// Serves a connection until the program closes it.
-fn serve(mut stream: UnixStream, session: &Arc<Keeper>) {
+fn serve(mut stream: &UnixStream, session: &Arc<Keeper>) {
     loop {
         let request = match Request::read(&mut stream) {
             Ok(request) => request,
@@ -227,7 +233,7 @@ fn serve(mut stream: UnixStream, session: &Arc<Keeper>) {
         };
         let sent = match request.kind {
             Kind::LinuxEvents => Ok(()),
-            Kind::Linux => answer(&mut stream, request.body, session),
+            Kind::Linux => answer(stream, request.body, session),
             _ => {
                 let reply = Reply { errno: libc::EOPNOTSUPP, body: Vec::new() };
                 reply.write(&mut stream)
@@ -240,12 +246,12 @@ fn serve(mut stream: UnixStream, session: &Arc<Keeper>) {
 }
 
 fn answer(
-    stream: &mut UnixStream,
+    mut stream: &UnixStream,
     mut body: Vec<u8>,
     session: &Arc<Keeper>,
 ) -> Result<(), WireError> {
     let Some(number) = body.first_chunk::<4>().map(|number| u32::from_be_bytes(*number)) else {
-        return Reply { errno: libc::EINVAL, body: Vec::new() }.write(stream);
+        return Reply { errno: libc::EINVAL, body: Vec::new() }.write(&mut stream);
     };
     body.drain(..4);
     let came = body.len();
@@ -259,6 +265,7 @@ fn answer(
         }
         _ => linux::ioctl(session.as_ref(), number, &mut body),
     };
+    session.done();
     // As much as the program has room for.
     let length = match result {
         Ok(()) => (abi::u32_at(&body, at::DATA_SIZE) as usize).min(came),
@@ -266,13 +273,17 @@ fn answer(
     };
     let mut rest = body.split_off(length);
     let mut reply = Reply { errno: result.err().map_or(0, |fault| fault.0), body };
-    if result.is_ok() && command == Some(Command::DevArmPoll) {
-        watch_events(session);
-        if let Ok(stream) = stream.try_clone() {
-            session.events.arm(stream);
+    let armed = match result.is_ok() && command == Some(Command::DevArmPoll) {
+        true => stream.try_clone().ok(),
+        false => None,
+    };
+    let sent = match armed {
+        Some(armed) => {
+            watch_events(session);
+            session.events.arm(armed, || reply.write(&mut stream))
         }
-    }
-    let sent = reply.write(stream);
+        None => reply.write(&mut stream),
+    };
     if secret {
         reply.body.zeroize();
         rest.zeroize();
@@ -314,20 +325,24 @@ fn interruptible<R>(
     }))
 }
 
-/// Has threads wait for the events of all devices.
+/// Has threads wait for the events of all devices, those that come from now on.
 fn watch_events(session: &Arc<Keeper>) {
     for minor in session.minors() {
+        // Asked before anybody is told that events are waited for: none is missed.
+        let Some(first) = session.event_nr("info", minor, 0) else { continue };
         if !session.events.watch(minor) {
             continue;
         }
         let session = session.clone();
         thread::spawn(move || {
-            let mut seen = session.event_nr("info", minor, 0);
+            let mut seen = Some(first);
             while let Some(number) = seen {
                 seen = session.event_nr("waitevent", minor, number);
                 session.events.happened();
             }
             session.events.unwatch(minor);
+            // Who armed since then, for a new device of this number, has to do so again.
+            session.events.happened();
         });
     }
 }

@@ -2,6 +2,7 @@
 
 //! Who has a block device open: what proc(5) knows, since loop devices do not tell.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -15,9 +16,24 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// The numbers of those who have a block device open.
+#[derive(Clone, Copy, Default)]
+pub struct Users {
+    /// Open files, mounts, loop devices on top and swap of who sees the session's /dev.
+    pub inside: u32,
+    /// Open files of others: whoever of the machine's looks at each block device that comes.
+    pub outside: u32,
+}
+
 /// How many have the block device `dev` open: open files, mounts, loop devices on top and swap. Our
 /// own descriptors are not counted.
 pub fn count(dev: u64) -> u32 {
+    let users = of(dev);
+    users.inside.saturating_add(users.outside)
+}
+
+/// Counts those who have the block device `dev` open, but for us.
+pub fn of(dev: u64) -> Users {
     let own = std::process::id();
     let mut open: Vec<(u32, u32)> = Vec::new();
     for process in processes().filter(|process| *process != own) {
@@ -37,7 +53,12 @@ pub fn count(dev: u64) -> u32 {
     let swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
     let swaps = swaps.filter(|path| is(path, dev)).count();
     let mounted = usize::from(mounts().iter().any(|(number, _)| *number == dev));
-    u32::try_from(open.len() + stacked.count() + swaps + mounted).unwrap_or(u32::MAX)
+    let space = |process: u32| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let here = space(own);
+    let outside = open.iter().filter(|(process, _)| space(*process) != here).count();
+    let inside = open.len() - outside + stacked.count() + swaps + mounted;
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Users { inside: number(inside), outside: number(outside) }
 }
 
 /// The descriptors that a process has for it.
@@ -109,18 +130,69 @@ fn marked(folder: &Path) -> Vec<i32> {
         .collect()
 }
 
+/// `true` if a process is gone, or has closed all that it had open. A killed process has lost its memory,
+/// and with it its environment, long before that.
+fn is_over(process: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.into_iter().all(|thread| {
+        // A thread that cannot be read is gone.
+        let text = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = text.rsplit(") ").next().unwrap_or_default();
+        state.is_empty() || state.starts_with(['Z', 'X'])
+    })
+}
+
 /// Ends a session's programs, and waits a while until they are gone.
 pub fn kill_marked(folder: &Path) {
-    for _ in 0..250 {
+    let mut killed = BTreeSet::new();
+    for _ in 0..500 {
         let left = marked(folder);
-        if left.is_empty() {
+        if left.is_empty() && killed.iter().all(|process| is_over(*process)) {
             return;
         }
         for process in left {
+            killed.insert(process);
             let process = nix::unistd::Pid::from_raw(process);
             // It may have gone by itself.
             let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A program that is dying has files open when its environment is gone already. This one has memory
+    /// to give back first.
+    #[test]
+    fn killed_programs_are_waited_for() {
+        let folder = Path::new("/nowhere/killed");
+        let mut child = Command::new("dd")
+            .args(["if=/dev/zero", "of=/dev/null", "bs=400M"])
+            .env(MARK, folder)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("dd");
+        let resident = || {
+            let text = fs::read_to_string(format!("/proc/{}/statm", child.id())).expect("proc");
+            text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages")
+        };
+        while resident() < 350 << 8 {
+            std::thread::yield_now();
+        }
+        kill_marked(folder);
+        // Not waited for by us yet: there it is, and is nothing any more.
+        assert!(is_over(i32::try_from(child.id()).expect("a number")));
+        child.wait().expect("it ends");
+    }
+
+    #[test]
+    fn who_is_over() {
+        assert!(!is_over(i32::try_from(std::process::id()).expect("a number")));
+        assert!(is_over(i32::MAX));
     }
 }

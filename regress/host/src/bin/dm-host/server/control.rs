@@ -317,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// Else a client could lose its place to others before its thread has come to run.
+    /// A client does not lose its place to others because its thread has not come to run yet.
     #[test]
     fn a_connection_with_a_request_that_nobody_has_read_is_not_idle() {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! What is known of devices, when requests meet. Sessions without block devices, so that anybody can
+//! run them.
+
+use dm_host::Config;
+
+use super::*;
+
+/// A session, and a folder of its own.
+struct Session {
+    folder: PathBuf,
+    keeper: Option<Keeper>,
+}
+
+impl Session {
+    fn new(name: &str) -> Session {
+        let name = format!("dm-host-keeper-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a folder");
+        let machine = Machine::boot(Config::test()).expect("it boots");
+        let keeper = Keeper::new(machine, 252, None, &folder).expect("a session");
+        Session { folder, keeper: Some(keeper) }
+    }
+
+    fn keeper(&self) -> &Keeper {
+        self.keeper.as_ref().expect("it is there until the drop")
+    }
+
+    /// Has the driver make the device 1, or remove it; the session is not told.
+    fn ask(&self, command: &str) {
+        let text = format!(
+            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
+             <key>name</key><string>one</string></dict></plist>"
+        );
+        self.keeper().ask(&text).expect(command);
+    }
+
+    fn has_entry(&self, minor: u32) -> bool {
+        self.folder.join(format!("sys/block/dm-{minor}")).exists()
+    }
+
+    /// The minor of the only device.
+    fn minor(&self) -> u32 {
+        let reply = self.keeper().question("names", 0, 0).expect("an answer");
+        let names = reply.get("cmd_data").and_then(plist::Value::as_array).expect("a list");
+        let [entry] = names.as_slice() else { panic!("{names:?}") };
+        let dev = entry.as_dictionary().and_then(|entry| entry.get("dev")).expect("a device");
+        dev.as_unsigned_integer().and_then(|dev| u32::try_from(dev).ok()).expect("a number")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.remove_all();
+            keeper.detach_disks();
+            let left = keeper.machine.shutdown();
+            assert!(left.is_empty() || thread::panicking(), "{left:?}");
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A thread tells late that it has removed a device: another one has that device's number by then.
+#[test]
+fn a_device_is_not_forgotten_for_one_that_had_its_number() {
+    let session = Session::new("number");
+    let keeper = session.keeper();
+    session.ask("create");
+    let minor = session.minor();
+    keeper.changed(Change::Created(minor));
+    session.ask("remove");
+    let again = format!(
+        "<plist version=\"1.0\"><dict><key>command</key><string>create</string>\
+         <key>name</key><string>one</string><key>minor</key><integer>{minor}</integer>\
+         <key>flags</key><integer>{flags}</integer></dict></plist>",
+        flags = dm_core::commands::flags::PERSISTENT_DEV
+    );
+    keeper.ask(&again).expect("it is free");
+    keeper.changed(Change::Created(minor));
+    keeper.changed(Change::Removed(minor));
+    assert_eq!(keeper.minors(), [minor]);
+    assert!(session.has_entry(minor));
+    session.ask("remove");
+    keeper.changed(Change::Removed(minor));
+    assert_eq!(keeper.minors(), [0; 0]);
+    assert!(!session.has_entry(minor));
+}
+
+/// A disk that a table is about to name is not taken for one that no table names any more.
+#[test]
+fn a_disk_stays_for_the_table_that_is_about_to_come() {
+    let session = Session::new("passing");
+    let keeper = session.keeper();
+    let file = session.folder.join("disk");
+    fs::File::create(&file).and_then(|file| file.set_len(1 << 20)).expect("a file");
+    keeper.by_number(libc::makedev(7, 200), Some(&file)).expect("a disk");
+    thread::scope(|scope| {
+        scope.spawn(|| keeper.drop_passing());
+    });
+    assert_eq!(keeper.disks().len(), 1);
+    // The request is over, and no table names it.
+    keeper.done();
+    assert_eq!(keeper.disks().len(), 0);
+}

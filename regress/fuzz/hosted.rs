@@ -151,7 +151,7 @@ pub fn requests(data: &[u8]) {
         let Ok((text, all, empty)) = next() else { break };
         last = empty;
         let result = interrupted(&machine, || control.plist_ioctl_bytes(&text));
-        // What is taken away one by one may stop in the middle.
+        // remove_all removes device by device, and may stop in the middle.
         if let Err(errno) = result
             && !all
         {

@@ -338,7 +338,7 @@ impl Game {
             let slot = active.as_ref().and_then(|reply| {
                 reply.array("cmd_data")?.first()?.dict()?.number("status").map(|slot| slot != 0)
             });
-            // Where there is no table, nobody tells the slot.
+            // A device without a table does not tell its slot.
             let same = model.devices.iter().find(|device| device.minor == minor);
             let slot = slot.or(same.map(|device| device.slot)).unwrap_or_default();
             let text = |key| info.string(key).expect("a string").to_owned();

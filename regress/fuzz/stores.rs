@@ -29,7 +29,7 @@ const ENTRY: usize = 16;
 /// When a promise is broken.
 pub fn run(data: &[u8]) {
     let mut u = Unstructured::new(data);
-    // What there is no byte for is not done.
+    // A game ends when its bytes are used up.
     let _ = play(&mut u);
 }
 

@@ -39,7 +39,7 @@ fn io(write: bool, sector: i64, data: &mut [u8]) -> i32 {
         (*buf).b_data = data.as_mut_ptr().cast::<c_void>();
         dmstrategy(buf);
         while !(*io).done.load(Ordering::Acquire) {
-            // Whoever waits for a buffer says so in it, while it is the driver's.
+            // A thread that waits for a buffer marks it so while the driver has it.
             (&*(&raw const (*buf).b_cflags).cast::<core::sync::atomic::AtomicU32>())
                 .fetch_or(1, Ordering::Relaxed);
             thread::yield_now();

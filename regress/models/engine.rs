@@ -130,7 +130,7 @@ fn a_wake_is_not_lost() {
 
 fn wakes<P: Park>() {
     model(3, || {
-        // Where a model is lost, loom's own objects cannot be dropped any more.
+        // When a model fails, loom's own objects cannot be dropped any more.
         let engine = ManuallyDrop::new(Engine::<P>::new(2));
         let wakers: Vec<_> = (0..2)
             .map(|lane| {

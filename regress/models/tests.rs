@@ -180,7 +180,7 @@ fn a_suspend_that_gives_up_changes_nothing() {
         // Interrupted where it would have slept; else nobody was inside.
         device.quiesce();
         device.release();
-        // Where the first one was not, this one may be.
+        // If the first quiesce was not interrupted, this one may be.
         if !device.quiesce() {
             device.release();
             assert!(device.quiesce());

@@ -247,7 +247,7 @@ impl Slot {
         self.reserve.starve(io);
         // SAFETY: the journey began at this slot (invariant).
         unsafe { self.leave(journey.pass) };
-        // What it waits for may have come back before it was in the queue.
+        // The child or split that it waits for may have come back before it was in the queue.
         self.serve();
     }
 

@@ -75,7 +75,7 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
             refused(format_args!("{} bytes are more than the kernel reads", reference.pref_len));
         }
     })?;
-    // What the driver does not know goes back as it came, and proplib writes it by recursion.
+    // Keys that the driver does not know go back as they came, and proplib writes them by recursion.
     if dict.is_deeper_than(limits::NESTING)? {
         refused(format_args!("it nests more than {} deep", limits::NESTING));
         return Err(Errno::EINVAL);

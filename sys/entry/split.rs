@@ -148,7 +148,7 @@ impl Slot {
                     }
                     Destination::Track(vnode, sector, tracker) => {
                         let Some(child) = local.child.take().or_else(|| self.child()) else {
-                            // It is mapped once more when a child is there.
+                            // The piece is mapped once more when there is a child.
                             self.unsent(journey, sector_at((*raw).start, offset), bytes, tracker);
                             let Some(child) = self.child_or_wait(split) else { return };
                             self.put_child(local, child);

@@ -149,8 +149,8 @@ pub fn say(what: fmt::Arguments<'_>) {
     let mut text = String::new();
     // A String takes all that is written to it.
     let _ = fmt::write(&mut text, format_args!("{what}\n"));
-    // What userland sent cannot hold a NUL, proplib's strings end there; but if it did, it would
-    // only end the line early.
+    // Text from userland cannot hold a NUL, since proplib's strings end there; if it did, the line would only end
+    // early.
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: a string with its NUL, which the function only reads.
     unsafe { sys::dm_shim_print(text.as_ptr()) }

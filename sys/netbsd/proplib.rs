@@ -74,7 +74,7 @@ impl Dictionary {
         let read =
             unsafe { sys::dm_shim_copyin_dictionary(reference, command, limit, &raw mut raw) };
         Errno::check(read).map_err(|errno| match errno {
-            // What proplib says of one that is too long before NetBSD 11, and of no other.
+            // Before NetBSD 11 proplib says EINVAL of a request that is too long, and of no other.
             Errno::EINVAL if reference.pref_len >= OWN_LIMIT => Errno::E2BIG,
             errno => errno,
         })?;

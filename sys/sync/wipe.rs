@@ -26,7 +26,7 @@ pub fn wipe<T: Number>(memory: &mut [T]) {
         // SAFETY: a reference may be written through.
         unsafe { core::ptr::write_volatile(at, T::ZERO) };
     }
-    // What follows, such as giving the memory back, stays behind it.
+    // Later accesses, such as giving the memory back, stay behind the writes.
     compiler_fence(Ordering::SeqCst);
 }
 

@@ -115,7 +115,7 @@ fn report(arch: Arch, object: &Path, shim: &Path, module: &Path) -> Result<usize
     wrong.extend(rules::landing_pads(&rust.code, arch, &exports));
     findings.push((object, wrong));
 
-    // What the C side gives is the driver's too.
+    // Symbols that the C side defines are the driver's too.
     let mut wrong = c.judge(arch);
     wrong.extend(
         c.exported()

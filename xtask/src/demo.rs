@@ -136,7 +136,7 @@ impl Demo {
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command.current_dir(&self.dir);
-        // Where systems keep programs for their administrators.
+        // The folders of programs for the administrator.
         let path = env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         command
@@ -233,7 +233,7 @@ impl Demo {
         self.say_ctl(&["resume", "lin"])?;
         let passes = reader.finish()?;
         println!("The reader read all of it {passes} times meanwhile, and always the same.");
-        // What is read from now on cannot come from the old place any more.
+        // Reads from now on cannot come from the old place any more.
         self.say_ctl(&["create", "nothing", "--table", "0 65536 zero"])?;
         self.copy(&self.uri("nothing"), &self.uri("old"))?;
         ["old", "new", "nothing"].iter().try_for_each(|name| self.say_ctl(&["remove", name]))
@@ -379,7 +379,7 @@ fn wait(child: &mut Child, name: &str) -> Result<std::process::ExitStatus> {
             Ok(Some(status)) => return Ok(status),
             Ok(None) if began.elapsed() < LIMIT => thread::sleep(Duration::from_millis(5)),
             Ok(None) => {
-                // It is ours, and would never end.
+                // The program is a child of ours, and would never end.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(format!("`{name}` did not end in {} s", LIMIT.as_secs()));
@@ -420,7 +420,7 @@ fn quiet(command: &mut Command) -> Result<String> {
 fn drain(from: Option<impl Read>) -> String {
     let mut text = Vec::new();
     if let Some(mut from) = from {
-        // What was read before an error is what there is to show.
+        // The text up to a read error is what there is to show.
         let _ = from.read_to_end(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()

@@ -133,7 +133,7 @@ mod tests {
         while let Some(dir) = folders.pop() {
             for path in entries(&dir).unwrap() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                // What is built, hidden, or a fuzzer's.
+                // Build results, hidden files, and a fuzzer's files.
                 let skipped = ["target", "corpus", "artifacts", "__pycache__"];
                 if name.starts_with('.') || skipped.contains(&name.as_str()) {
                     continue;

@@ -234,7 +234,7 @@ pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     // compiler_builtins without its feature `mem`: memcpy and friends are libkern's.
     cargo.arg("-Zbuild-std-features=");
     if target == Arch::Aarch64.name() {
-        // What a kernel with ARMV85_BTI and ARMV83_PAC needs; others take these instructions for nops.
+        // For kernels with ARMV85_BTI and ARMV83_PAC; for others these instructions are nops.
         cargo.env("RUSTFLAGS", "-Zbranch-protection=bti,pac-ret");
     }
     // Its own folder: another compiler's results would fight with those of the hosted build.

@@ -38,8 +38,8 @@ pub fn build(made: &Made, options: &Options) -> Result<PathBuf> {
     ld.args(["-m", arch.emulation(), "-r", "-d", "-T"]);
     ld.arg(sh::root().join("conf/kmodule.ld")).arg("-o").arg(&module);
     sh::run(ld.arg(made.object()).arg(&shim))?;
-    // Nobody else calls a module's functions, and names that are seen clash: with those of a
-    // kernel that has a dm built in, before module(9) can say that it has.
+    // No other object calls a module's functions, and visible names clash with those of a kernel that has a dm built
+    // in, before module(9) can say that it has.
     let mut objcopy = sh::command(arch.tool("objcopy"));
     sh::run(objcopy.args(["--keep-global-symbol", "dm_modcmd"]).arg(&module))?;
     elf::plain_calls(&module)?;

@@ -243,7 +243,7 @@ fn run(suite: &Path, name: &str) -> Result<(Outcome, String)> {
             });
         }
         if Instant::now() > until {
-            // What it leaves, the next session clears up.
+            // The next session clears up what this one leaves.
             child.kill().map_err(|error| error.to_string())?;
             child.wait().map_err(|error| error.to_string())?;
             return Ok((Outcome::Fail, ", given up".into()));

@@ -187,7 +187,7 @@ pub fn main(args: &[String]) -> Result<()> {
 pub fn ensure(needs: &[Need]) -> Result<usize> {
     let mut missing = missing(needs);
     let count = missing.len() + usize::from(wants_headers(needs));
-    // What the running toolchain's owner can add is that toolchain's, not the system's.
+    // Components that rustup can add belong to the running toolchain, not to the system.
     missing.retain(|item| !rustup_adds(&item.probe));
     if !missing.is_empty() {
         install(&missing)?;

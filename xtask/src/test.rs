@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_bad_page_is_a_failure() {
-        // Where mandoc is missing there is nothing to see; `cargo xtask test` installs it.
+        // Without mandoc the test can do nothing; `cargo xtask test` installs it.
         if !sh::has("mandoc") {
             return;
         }

@@ -22,7 +22,7 @@ impl Toolchain {
     /// The toolchain's cargo, ready to build for a target of our own.
     pub fn cargo(&self) -> Command {
         let mut cargo = sh::command(&self.cargo);
-        // What runs us says these of its own toolchain.
+        // The cargo that runs this task sets these for its own toolchain.
         for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
             cargo.env_remove(name);
         }

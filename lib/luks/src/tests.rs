@@ -119,7 +119,7 @@ fn the_newer_copy_is_used() {
 #[test]
 fn no_flipped_bit_gives_another_key() {
     for (mut disk, end) in [(sample1(), 592), (sample2(), AREA)] {
-        // What is neither header nor area is not read.
+        // Bytes that are neither header nor area are not read.
         let area = AREA..AREA + KEY.len() * testing::STRIPES;
         let mut opened = 0;
         for at in (0..end).chain(area) {

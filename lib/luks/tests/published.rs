@@ -102,7 +102,7 @@ fn verdicts_of_cryptsetups_own_test() {
         let Some(path) = named(image) else { continue };
         let disk = File::open(path).expect("the image");
         let read = Header::read(&disk);
-        // What is wrong with data is said when they are to be used.
+        // Mistakes about the data are reported when they are to be used.
         let data = match &read {
             Ok(header) if header.segments.iter().any(|segment| segment.kind == "crypt") => {
                 match header.payload(1 << 40) {

@@ -72,7 +72,7 @@ pub fn print(text: &str) {
             let mut line = std::mem::take(&mut log.partial);
             line.pop();
             if !QUIET.load(Ordering::Relaxed) {
-                // Nobody may read it; the kernel goes on.
+                // Standard error may be closed; the kernel goes on.
                 let _ = writeln!(std::io::stderr(), "{line}");
             }
             if log.lines.len() == RING {

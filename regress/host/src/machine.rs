@@ -236,7 +236,7 @@ impl Machine {
         for module in module::builtin() {
             let before = xcall::barriers();
             lwp::syscall(|| module.command(nb::modcmd_MODULE_CMD_FINI))?;
-            // What it has in memory goes now, while another CPU may still be on its way out of it.
+            // The module's memory goes now, while another CPU may still be on its way out of its code.
             kassert!(
                 xcall::barriers() > before,
                 "{}: unloaded without waiting for other CPUs (xc_barrier)",

@@ -9,8 +9,8 @@ use crate::errno::Errno;
 use crate::netbsd as nb;
 
 unsafe extern "C" {
-    // What MODULE() in the shim describes. A Unix linker drops the link set that a kernel reads,
-    // so the shim is asked.
+    // The modinfo of MODULE() in the shim. A Unix linker drops the link set that a kernel reads, so the shim is
+    // asked.
     fn dm_shim_modinfo() -> *const nb::modinfo;
 }
 

@@ -82,7 +82,7 @@ mod tests {
         });
         assert_eq!(answer, Err((Errno::EINVAL, "line 2: no".into())));
         assert!(sent.starts_with("<plist><dict><key>reasons</key><integer>0x1</integer><key>"));
-        // Whoever asks gets the driver's own reply.
+        // A client that asks for reasons gets the driver's own reply.
         let own = "<plist><dict><key>reasons</key><integer>0x1</integer></dict></plist>";
         assert_eq!(
             ask(own, |xml| (xml == own).then(|| reply.into()).ok_or(Errno::EIO)),

@@ -73,7 +73,7 @@ fn comes_back(completion: Completion) {
         assert_eq!(result.error, None);
         same(&data, &plain, "what was read");
     }
-    // What was there before is what it decrypts to.
+    // Sectors that were not written decrypt to the disk's old content.
     let (_, found) = strategy_read(device.dev(), 500, 4);
     same(&encrypted(500, &found), &pattern(1, OFFSET + 500, 4), "what nobody wrote");
     // Across the device's end it is cut, as on any disk.
@@ -149,7 +149,7 @@ fn who_sends_a_write_encrypts_it_where_it_may() {
     let fua = Request::write(400).flags(B_MEDIA_FUA as u32);
     assert_eq!(computed(&mut io, device, fua), 0, "with FUA");
     assert!(io.wait().is_complete(128 * SECTOR));
-    // Whoever resumes the device does not compute for those that have waited: it would, as long as they send more.
+    // The thread that resumes the device does not compute for I/O that has waited: it would as long as more comes.
     let mut other = Io::new(64 * SECTOR);
     let mut resume = |io: &mut Io, name: &str, device: Mapped| {
         bench.on("suspend", name).unwrap();

@@ -225,7 +225,7 @@ fn keys_do_not_stay_behind() {
     let found = std::mem::take(&mut *FOUND.lock().unwrap());
     assert!(found.is_empty(), "{} times a key was freed, first\n{}", found.len(), found[0]);
 
-    // What this test had goes; then there must be none anywhere.
+    // The test drops its own keys; then there must be none anywhere.
     INSIDE.set(true);
     drop((kept, first));
     let needles = NEEDLES.lock().unwrap().clone();

@@ -411,7 +411,7 @@ fn components_by_number() {
     fill(&disk, 1);
     let device = bench.device("d", &format!("0 100 linear {} 7", disk.major_minor()));
     same(&read(&bench.raw(device), 0, 100), &pattern(1, 7, 100), "by number");
-    // What `table` prints loads again.
+    // The output of `table` loads.
     let table = bench.table("d").join("\n");
     assert_eq!(table, format!("0 100 linear {} 7", disk.major_minor()));
     bench.load("d", &table).unwrap();

@@ -134,7 +134,7 @@ fn a_label_is_written_and_read_back() {
     bad.d_magic = 7;
     assert_eq!(raw.ioctl(DIOCWDINFO as u64, &mut bad), Err(Errno::EINVAL));
     assert_eq!(raw.ioctl(DIOCWDINFO as u64, &mut label), Ok(()));
-    // It is on the disk, in the second sector of the device, where disklabel(8) looks.
+    // The label is on the disk, in the second sector of the device, where disklabel(8) looks.
     let sector = on_disk(&disk, 65, 1);
     assert_eq!(sector[..4], 0x8256_4557u32.to_ne_bytes());
     let back: disklabel = ask(&raw, DIOCGDINFO as i64).unwrap();
@@ -282,7 +282,7 @@ fn the_last_close_flushes_the_components() {
     assert_eq!(flushes(), [1, 1]);
     assert_eq!(bench.raw(upper).pread(&mut [0; SECTOR], 0), Ok(SECTOR));
     assert_eq!(flushes(), [1, 1], "nothing was written");
-    // What fails is not told, and done at the next close.
+    // A flush that fails is not reported, and is done at the next close.
     disks[0].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::EIO));
     write(&bench.raw(upper));
     assert_eq!(flushes(), [1, 2]);

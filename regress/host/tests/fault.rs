@@ -59,7 +59,7 @@ impl Stage {
 fn each_failure_of(name: &str, request: impl Fn(&Stage) -> Request) {
     let stage = Stage::new();
     let faults = stage.bench.machine.faults();
-    // What came of a command whose answer could not be made or told.
+    // The results of commands whose answer could not be made or told.
     let mut untold = Vec::new();
     let mut met = 0;
     for nth in 1.. {
@@ -87,7 +87,7 @@ fn each_failure_of(name: &str, request: impl Fn(&Stage) -> Request) {
             untold.push((what, after.without_minors()));
         } else {
             assert_eq!(after, before, "{what}");
-            // What failed once works the next time, from the same state.
+            // A command that failed once works the next time, from the same state.
             let again = stage.bench.send(&request);
             assert!(again.is_ok(), "after {what}: {again:?}");
         }

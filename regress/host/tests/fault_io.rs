@@ -339,7 +339,7 @@ fn a_component_that_does_not_answer_until_told() {
     shape.bench.on("clear", "d0").unwrap();
     let rename = Request::on("rename", "d0").with("cmd_data", vec![Object::from("e")]);
     shape.bench.send(&rename).unwrap();
-    // What must wait can be interrupted, and has then changed nothing.
+    // A command that must wait can be interrupted, and has then changed nothing.
     shape.bench.reload("e", "0 100 linear /dev/wd1 0").unwrap();
     let before = common::state::state(&shape.bench, &shape.disks);
     for command in ["suspend", "resume"] {

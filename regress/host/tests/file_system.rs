@@ -74,7 +74,7 @@ fn what_lies_below_a_suspended_device_is_what_was_synchronised() {
     busy.with("suspend", 0);
     assert_eq!((busy.below(), busy.mount.suspensions()), (1, 1));
     assert!(!busy.mount.is_suspended(), "it goes on when I/O is held");
-    // What it writes now waits, and so it is not synchronised again.
+    // Writes of the file system wait from now on, so that it is not synchronised once more.
     busy.dirty(2);
     busy.with("suspend", 0);
     let mut io = Io::new(SECTOR);

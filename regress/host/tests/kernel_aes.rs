@@ -42,7 +42,7 @@ fn xts_is_as_p1619_has_it_in_place_and_apart() {
         let mut first = [0; BLOCK];
         first[..8].copy_from_slice(&unit.to_le_bytes());
         aes().block(&tweaks, &mut first);
-        // What is beyond the data stays.
+        // Memory behind the data stays as it is.
         let mut result = vec![7; plain.len() + 16];
         aes().xts(&encrypt, Data::Apart(&plain, &mut result), &mut { first });
         assert_eq!(result[..32], hex(cipher));

@@ -25,7 +25,7 @@ fn recorded_lists() {
                 if exact {
                     assert_eq!(again.as_deref(), Some(list.as_str()));
                 } else {
-                    // What the tools write differs from what the kernel writes only in its form.
+                    // The tools write the same in another form than the kernel.
                     let twice = again.as_deref().and_then(round_trip);
                     assert_eq!(twice, again);
                 }

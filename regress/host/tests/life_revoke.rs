@@ -189,7 +189,7 @@ fn a_detach_waits_for_a_removal_that_is_at_work() {
     std::thread::scope(|scope| {
         let detach = scope.spawn(|| {
             let result = bench.machine.detach_device("dm1", 0);
-            // What autoconf(9) had of it was named by the disk, which is gone by now.
+            // The disk(9), whose name belongs to autoconf(9)'s device, is gone by now.
             (result, bench.machine.disk_names())
         });
         assert_eq!(bench.machine.disk_names(), ["wd0", "wd1", "dm1"]);

@@ -430,7 +430,7 @@ fn a_device_below_another_is_linuxs_number_and_in_use() {
     assert!(bench.info("below").unwrap().has(flag::DEFERRED_REMOVE));
     bench.remove("above");
     assert_eq!(bench.info("below").err(), Some(libc::ENXIO));
-    // Nobody has it open: it goes at once, and the flag says so.
+    // The device is not open: it is removed at once, and the flag says so.
     bench.create("idle");
     let deferred = Dm::on("idle").flags(flag::DEFERRED_REMOVE);
     assert!(!deferred.send(&bench, Command::DevRemove).unwrap().has(flag::DEFERRED_REMOVE));
@@ -606,7 +606,7 @@ fn messages_and_geometry() {
     assert_eq!(endless.send(&bench, Command::TargetMsg).err(), Some(libc::EINVAL));
     let none = message().room(abi::SIZE as u32 + 8).send(&bench, Command::TargetMsg);
     assert_eq!(none.err(), Some(libc::EINVAL));
-    // What a target of the driver's answers.
+    // The answer of a target to a message.
     bench.device("dusty", &[(0, 8, "dust", "7:0 0 512")]);
     let count = Dm::on("dusty").data(&[&0u64.to_le_bytes()[..], b"countbadblocks\0"].concat());
     let said = count.send(&bench, Command::TargetMsg).unwrap();

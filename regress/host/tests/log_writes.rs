@@ -124,7 +124,7 @@ fn a_log_without_room_ends_and_the_device_goes_on() {
         same(&on_disk(&disk, n * 8, 8), &data, "a write");
     }
     assert_eq!(bench.raw(device).ioctl(DIOCCACHESYNC as u64, &mut 0i32), Ok(()));
-    // What is there is right: writes in order, with flushes of the target's own.
+    // The entries that are there are right: writes in order, with flushes of the target's own.
     let entries = log(&logged);
     let writes: Vec<_> = entries.iter().filter(|entry| entry.2 == 0).cloned().collect();
     assert!(writes.len() >= 3, "{} writes", writes.len());

@@ -158,7 +158,7 @@ fn what_a_leg_cannot_read_another_can() {
         same(&data, &pattern(1, sector, sectors), "what was read");
     }
     assert!(mirror.status().contains(" 200/200 1 RR 3 disk"), "{}", mirror.status());
-    // Where no leg can.
+    // A sector that both legs fail.
     mirror.legs[1].fail_range(100..110, Errno::ENXIO);
     let (result, _) = strategy_read(mirror.device.dev(), 96, 8);
     assert!(result.error.is_some());
@@ -233,7 +233,7 @@ fn without_features_a_write_is_done_when_the_source_took_it() {
     mirror.legs[1].fail_range(0..4000, Errno::EIO);
     assert_eq!(mirror.write(3, 0, 16), None);
     assert!(mirror.status().contains(" 199/200 1 AD "), "{}", mirror.status());
-    // What went to the first only must not be read from the second.
+    // Data that went to the first leg only must not be read from the second.
     mirror.legs[1].heal();
     for _ in 0..4 {
         same(&strategy_read(mirror.device.dev(), 0, 16).1, &pattern(3, 0, 16), "the source");
@@ -273,7 +273,7 @@ fn a_flush_reaches_every_leg() {
     assert_eq!(flushes(), before.map(|count| count + 1));
     mirror.legs[1].fail_ioctl(DIOCCACHESYNC as u64, Some(Errno::EIO));
     assert_eq!(mirror.write(3, 0, 16), None);
-    // What the leg may have lost is out of sync.
+    // Regions that the leg may have lost are out of sync.
     file.ioctl(DIOCCACHESYNC as u64, &mut 0i32).unwrap();
     assert!(mirror.status().contains(" 199/200 1 AF "), "{}", mirror.status());
     drop(file);

@@ -172,7 +172,7 @@ fn reads() {
     let device = bench.device("d", table);
     let raw = bench.raw(device);
     let allowed = |data: &[u8], what: &str| {
-        // What was not read is as it was.
+        // Bytes that were not read are as they were.
         let strange = data.iter().find(|byte| ![0x11, 0, 0x22].contains(*byte));
         assert_eq!(strange, None, "{what}");
     };

@@ -85,7 +85,7 @@ fn a_suspend_lets_all_go_at_once() {
         assert_eq!(io.wait().error, None);
         same(io.data(), &pattern(1, n * 8, 8), "a read");
     }
-    // What comes now is held, and meets the next table.
+    // A read that comes now is held, and meets the next table.
     let mut held = start_read(device, 0);
     bench.reload("d", "0 1000 linear /dev/wd0 8").unwrap();
     bench.on("resume", "d").unwrap();

@@ -203,7 +203,7 @@ fn merging_goes_on_with_another_table_and_a_new_machine() {
             it.write(sector, &pattern(500 + round as u64, sector, 8));
             it.shows();
         }
-        // What is on the disks is all there is.
+        // The disks have everything: a new device shows the same.
         it.bench.on("remove", "o").unwrap();
         it.device = it.bench.device("o", &Merge::table("P 8"));
         it.shows();

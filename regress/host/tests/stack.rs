@@ -182,7 +182,7 @@ fn a_component_that_went_and_came_back_is_opened_anew() {
         same(&strategy_read(device.dev(), 0, 3).1, &there, name);
     }
     assert_eq!(bench.machine.block_opens(disk.dev()), 1, "all share the new opening");
-    // It is as large as it is now.
+    // The disk has its new size.
     assert_eq!(load(&bench, "old", "0 3000 linear /dev/wd0 0"), Err(Errno::EINVAL));
     for name in ["old", "other", "new"] {
         bench.on("remove", name).unwrap();

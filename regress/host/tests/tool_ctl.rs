@@ -40,7 +40,7 @@ fn a_device_from_create_to_remove() {
     let columns = ctl(&["info", "-c", "--noheadings"]);
     assert_eq!(columns.trim_end(), "vol              169   1 L--w    0    4      0 U-1");
 
-    // What `table` prints loads again.
+    // The output of `table` loads.
     server.ctl_with(&["reload", "vol"], shown).ok();
     assert!(ctl(&["info", "vol"]).contains("Tables present:    LIVE & INACTIVE\n"));
     assert_eq!(ctl(&["table", "--inactive", "vol"]), shown);

@@ -228,7 +228,7 @@ fn one_server_below_another() {
     let client = connect(&server, "vol");
     let written = vec![5; 1 << 20];
     client.call(Operation::write(0, written.clone(), false)).unwrap();
-    // What the other server holds back is only late.
+    // I/O that the other server holds is only late.
     below.ctl(&["suspend", "one"]).ok();
     std::thread::scope(|scope| {
         let reads = scope.spawn(|| client.read(0, 1 << 20));
@@ -239,7 +239,7 @@ fn one_server_below_another() {
     let said = server.end();
     assert!(said.contains("lets nobody write"), "{said}");
     below.end();
-    // Nobody there, and not for long.
+    // A server that does not answer is not waited for long.
     let folder = Folder::new();
     let said = refusal(&folder, &format!("wd0=nbd://{tcp}one,timeout=5"));
     assert!(said.contains("disk wd0"), "{said}");

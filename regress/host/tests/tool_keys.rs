@@ -60,7 +60,7 @@ fn a_served_machine_does_not_keep_keys_in_what_it_has_freed() {
     let (key, digits) = key();
     let table = format!("0 1024 crypt aes-xts-plain64 {digits} 0 /dev/wd0 0\n");
     server.ctl_with(&["create", "c"], &table).ok();
-    // What lies below is looked up, by the table.
+    // nbdinfo has the server look up the components, by the table.
     run(program("nbdinfo").args(["--map"]).arg(server.uri("c")), "").ok();
     run(program("nbdinfo").args(["--list"]).arg(server.uri("")), "").ok();
     assert_eq!(found(server.id(), digits.as_bytes()), [""; 0], "the key's digits are there");

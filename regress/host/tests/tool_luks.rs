@@ -219,7 +219,7 @@ fn the_terminal_shows_nothing_of_what_is_typed() {
     assert!(terminal.child.wait().unwrap().success());
     assert_eq!(out, "keyslot 0\n");
     assert!(terminal.echoes());
-    // What the terminal showed ends with this.
+    // A mark at the end of the terminal's output.
     File::from(terminal.theirs.try_clone().unwrap()).write_all(b"end").unwrap();
     let (mut shown, mut byte) = (Vec::new(), [0]);
     while !shown.ends_with(b"end") {

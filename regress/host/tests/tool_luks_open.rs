@@ -226,7 +226,7 @@ impl Client {
         let mut command = program("qemu-io");
         command.args(["-f", "raw", uri]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // It has connected when it asks what to do.
+        // When qemu-io shows its prompt it has connected.
         let mut byte = [0];
         assert_eq!(child.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 1);
         Client(child)
@@ -252,7 +252,7 @@ fn who_is_connected_keeps_it_open() {
     drop(client);
     let said = bench.tool(&["luks", "close", "home"]).fails(3);
     assert!(said.contains("home is not open"), "{said}");
-    // It is free again.
+    // The image is not locked any more.
     bench.open(&[]);
     bench.close();
 }
@@ -337,7 +337,7 @@ fn the_keeper_has_no_secrets_that_others_see() {
         loop {
             match looked_for(key, &process.path()) {
                 None => eprintln!("not tried: the system lets nobody look into processes"),
-                // What the reply above had goes soon after it was sent.
+                // The copies in the reply above are wiped soon after it was sent.
                 Some(found) if !found.is_empty() => {
                     let limit = Duration::from_secs(20);
                     assert!(begun.elapsed() < limit, "the key's text is at {found:x?}");

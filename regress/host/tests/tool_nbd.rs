@@ -142,7 +142,7 @@ fn any_range_of_bytes_can_be_read_and_written() {
     let table = "0 2048 linear /dev/wd0 0\n2048 2048 linear /dev/wd1 8\n";
     server.ctl_with(&["create", "vol"], table).ok();
     let mut client = Client::new(&server, "vol");
-    // What should be there, kept the slow way.
+    // The content that should be there, kept the slow way.
     let mut expected = vec![0u8; 4096 * 512];
     for (seed, (offset, length)) in [
         (0, 512),

@@ -72,7 +72,7 @@ fn reasons_outlast_the_console() {
         assert_eq!(reply.errno, Errno::EINVAL.0);
         assert!(said.starts_with("line 1: the range ends beyond its component"), "{said}");
     }
-    // What is no request the driver could read has words, too.
+    // A body that is no request for the driver gets an answer with words, too.
     let large = Request { kind: Kind::Ioctl, body: vec![b'x'; 70_000] };
     large.write(&mut stream).unwrap();
     let reply = Reply::read(&mut stream).unwrap();

@@ -90,7 +90,7 @@ fn a_server_answers_rubbish_and_goes_on() {
     stream.write_all(&header(b"dmhQ", 1, 1, 0, 100)).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
-    // What is no property list is the kernel's to refuse; the connection stays.
+    // The kernel refuses bodies that are no property lists; the connection stays.
     let mut stream = connect();
     for body in [&b""[..], b"\xff\xfe", b"<plist>", b"<dict/>"] {
         let request = Request { kind: Kind::Ioctl, body: body.to_vec() };

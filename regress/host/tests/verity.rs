@@ -163,7 +163,7 @@ fn images() -> Vec<Image> {
 fn images_of_veritysetup_are_read() {
     for image in images() {
         let what = format!("{:?}, {} blocks", image.format, image.blocks);
-        // What our own tests build is the same.
+        // Trees that the driver's own tests build are the same.
         let built = image.format.build(&image.data);
         assert_eq!(built.root, image.root, "{what}");
         same(&built.tree, &image.tree[image.format.hash_bytes..], &what);

@@ -9,7 +9,7 @@ fn script(text: &str) -> String {
     let disks = Disks::new(4);
     let done = disks.script_with(&["--no-blocks"], text);
     assert_eq!(done.code, 0, "{done:?}");
-    // What the driver says on its console, as Linux would in its log, is told beside.
+    // The driver's console lines, which Linux would put into its log, are on standard error.
     let strange = done.err.lines().find(|line| !line.starts_with("dm"));
     assert_eq!(strange, None, "{done:?}");
     done.out

@@ -69,7 +69,7 @@ pub struct Executor {
     state: AtomicU8,
     /// (c) The number of suspends that have begun; wraps around.
     suspends: AtomicU32,
-    /// (c) `true` after [`Quiesce::NoFlush`]: failed jobs are given back instead of answered.
+    /// (c) `true` after [`Quiesce::NoFlush`](crate::worker::Quiesce): failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
     /// (a) Threads for which jobs do not wait: see [`Executor::hasten`].
     hastened: AtomicU32,
@@ -275,7 +275,7 @@ impl Executor {
     /// The number among serving lines of a line of the table, if its target serves I/O.
     #[inline]
     pub fn serving(&self, number: usize) -> Option<usize> {
-        // Where all lines before it serve, too, it has the same number here.
+        // A line has the same number here if all lines before it serve, too.
         if self.lines.get(number).is_some_and(|line| line.number == number) {
             return Some(number);
         }

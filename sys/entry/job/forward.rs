@@ -145,7 +145,7 @@ pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a
 /// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
 ///
 /// # Safety
-/// As for [`lane_done`].
+/// As for `lane_done`.
 pub(in crate::entry) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
     // SAFETY: as for `lane_done`; the job's piece is inside the gate, which keeps the table until
     // it is answered, last of all.

@@ -45,7 +45,7 @@ impl Slot {
         }
         let disk = node.disk.take();
         drop(node);
-        // What was counted for this device is not the next one's.
+        // Counts of this device are not the next one's.
         self.fold();
         let mut folded = self.folded.lock();
         let old = core::mem::replace(&mut *folded, Folded::starting_from(self.tallies()));

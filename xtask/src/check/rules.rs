@@ -222,7 +222,7 @@ fn frame(function: &Function, arch: Arch) -> Option<u64> {
                 let displacement = i.operands.split('(').next()?;
                 depth = depth.saturating_add_signed(-hexadecimal(displacement)?);
             }
-            // What follows was reached by a jump from the body.
+            // The code that follows was reached by a jump from the body.
             "ret" | "jmp" | "ud2" => depth = depth.max(body.unwrap_or(0)),
             _ => {}
         }
@@ -250,7 +250,7 @@ fn frame_of_aarch64(function: &Function) -> Option<u64> {
         } else if let Some((_, up)) = i.operands.split_once("[sp],#") {
             depth = depth.saturating_add_signed(-number(up)?);
         } else if ["ret", "b", "br", "brk"].contains(&name) {
-            // What follows was reached by a jump from the body.
+            // The code that follows was reached by a jump from the body.
             depth = depth.max(body.unwrap_or(0));
         }
         if depth > deepest {

@@ -161,7 +161,7 @@ fn stack_frames() {
         only(arch, &function(&format!("add $-2048, {sp}")), "a stack frame of 2048 bytes");
         only(arch, &function(&format!("push {bp}\nsub $1022, {sp}")), "a stack frame of 10");
         only(arch, &function(&format!("sub {bp}, {sp}")), "no fixed size");
-        // What comes after a return belongs to a branch, and the frame is still there.
+        // Code behind a return belongs to a branch, where the frame is still there.
         let branch = format!("sub $1000, {sp}\nadd $1000, {sp}\nret\npush {bp}\n");
         fine(arch, &function(&branch));
         let branch = branch + &format!("push {bp}\n").repeat(8);

@@ -257,7 +257,7 @@ fn modules(root: &Path, kernel: &Path) -> Result<()> {
         }
     }
     wanted.extend(MORE.iter().filter(|module| names.iter().any(|name| name == *module)));
-    // Which module needs which is found out where a package is installed: here, now.
+    // The dependencies of modules are found out where a package is installed: here, now.
     sh::run(sh::command("depmod").arg("-b").arg(base).arg(name))?;
     let needs = sh::read(&version.join("modules.dep"))?;
     let mut copied = BTreeSet::new();

@@ -347,7 +347,7 @@ impl Shared {
                 drop(state);
                 self.send_operation(&socket, cookie, &operation);
             }
-            // Whoever connects sends what is pending.
+            // The thread that connects sends the pending operations.
             Link::Connecting => {}
             Link::Down(..) => {
                 state.link = Link::Connecting;
@@ -355,7 +355,7 @@ impl Shared {
                 let own = self.clone();
                 let spawned = thread::Builder::new().name("nbd-client".into()).spawn(move || {
                     if let Some(before) = before {
-                        // It has set the link down, which was the last thing it had to do.
+                        // The thread before has set the link down, as its last act.
                         let _ = before.join();
                     }
                     own.run(None);

@@ -73,7 +73,7 @@ fn work<D: Device>(connection: Arc<Connection<D>>, mut place: Option<Box<Reader>
             Ok(Some(request)) => {
                 place = connection.carry_out(&own, reader, &request, &mut buffer);
             }
-            // What the socket says about its end is of no use to anybody.
+            // The socket's reason for its end is of no use.
             Ok(None) | Err(_) => connection.end(),
         }
     }

@@ -80,7 +80,7 @@ pub(crate) fn execute<D: Device>(
         }
         Ok(Command::Write { fua }) => receive(connection, &mut reader, request, fua, buffer),
         Ok(command) => Ok(What::Other(command)),
-        // What is far too much is not waited for.
+        // A payload that is far too long is not skipped.
         Err(_) if request.payload() > 2 * MAX_REQUEST => Err(io::ErrorKind::InvalidData.into()),
         Err(error) => reader.skip(request.payload().into()).map(|()| What::Told(Err(error))),
     };

@@ -64,7 +64,7 @@ pub(crate) fn haggle<E: Exports>(
         socket.receive_exact(&mut header)?;
         let Some((number, length)) = proto::parse_option_header(&header) else { return Ok(None) };
         if length > proto::MAX_OPTION {
-            // Who sends much more than an option can be is not waited for.
+            // A client that sends much more than an option can be is not waited for.
             if length > proto::MAX_REQUEST {
                 return Ok(None);
             }

@@ -149,7 +149,7 @@ impl<'l> Scan<'l> {
         let Some((_, label)) = found else { return Found::Nothing };
         let size = self.label.d_secperunit;
         *self.label = label;
-        // Whether the geometry is right: by what the label itself says.
+        // The geometry is right if the last sector by the label itself can be read.
         let whole = size != 0 && self.read(size - 1, 1) == 0;
         self.raw_partition(whole, size)
     }
@@ -261,7 +261,7 @@ impl<'l> Scan<'l> {
 
     /// Writes the label to all places that have one or should; 0, or why not.
     pub(super) fn put(mut self) -> c_int {
-        // What could not be read or written is in `error`.
+        // Errors of reads and writes are in `error`.
         let _ = self.partitions();
         let _ = self.label_at(0, self.found_mbr);
         match self.error {

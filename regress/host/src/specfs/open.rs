@@ -60,7 +60,7 @@ pub(crate) unsafe extern "C" fn VOP_OPEN(
         drop(guard);
         n.unlock();
         let Some(operation) = n.io_enter() else {
-            // Whoever revoked it has closed it.
+            // The thread that revoked the node has closed it.
             n.lock();
             return Errno::ENXIO.0;
         };
@@ -130,7 +130,7 @@ unsafe fn set_size(n: &Node, dev: Dev, l: *mut nb::lwp) {
 unsafe extern "C" fn VOP_CLOSE(vp: *mut nb::vnode, flags: c_int, _cred: nb::kauth_cred_t) -> c_int {
     let n = node(vp);
     n.assert_locked("VOP_CLOSE");
-    // Whoever revoked it has closed it.
+    // The thread that revoked the node has closed it.
     if n.is_dead() { 0 } else { close(n, flags) }
 }
 

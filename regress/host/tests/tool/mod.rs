@@ -172,7 +172,7 @@ impl Server {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the tool");
         let out = BufReader::new(child.stdout.take().expect("piped"));
-        // It has said where it listens when it says how to end it.
+        // The line about the end comes after those about the sockets.
         let mut lines = out.lines().map_while(Result::ok);
         let mut told = Vec::new();
         let ready = lines.any(|line| {

@@ -187,7 +187,7 @@ impl Judge<'_> {
             Image::new(disk).save(&first.input(&disk.name))?;
         }
         let mut found = Vec::new();
-        // Where each side finds its images: Linux, ours.
+        // The folders of each side's images: Linux's, ours.
         let mut images = [image_paths(script, &first, false), image_paths(script, &first, false)];
         if !script.prepare.is_empty() {
             if let Err(why) = self.linux(script, "first")? {

@@ -111,7 +111,7 @@ impl<'a, S: Side> Runner<'a, S> {
                     drop(node);
                     one("ok")
                 }
-                // Where one side could not open it, it is no error of the script.
+                // If one side could not open the node, that is no error of the script.
                 None => one("not open"),
             },
             Action::Size(place) => {
@@ -183,7 +183,7 @@ impl<'a, S: Side> Runner<'a, S> {
     pub fn end(mut self) -> Result<(), String> {
         self.open.clear();
         for (name, _) in self.names() {
-            // What is suspended holds I/O; where it is not, nothing happens.
+            // A suspended device holds I/O; for others resume does nothing.
             let _ = self.side.command(&on(Call::Resume, &name));
         }
         for (tag, receive) in std::mem::take(&mut self.started) {

@@ -49,7 +49,7 @@ fn connect(settings: &Settings) -> c_int {
         while libc::connect(socket, (&raw const address).cast(), length) != 0 {
             if *libc::__errno_location() != libc::EINTR {
                 libc::close(socket);
-                // Where the kernel has no device mapper, open(2) says this.
+                // open(2) fails so in a kernel without device mapper.
                 return fail(libc::ENODEV);
             }
         }
@@ -146,7 +146,7 @@ pub unsafe fn ioctl(settings: &Settings, fd: c_int, request: u32, argument: *mut
     // SAFETY: a struct dm_ioctl has its length at byte 12.
     let told = unsafe { at.add(12).cast::<u32>().read_unaligned() } as usize;
     let length = told.max(MINIMUM);
-    // Where the program has it from is the connection for events: it is armed there.
+    // The program's descriptor is the connection for events, which DM_DEV_ARM_POLL arms.
     let arm = request & 0xff == ARM_POLL && drain(fd);
     let socket = if arm { fd } else { connect(settings) };
     if socket < 0 {

@@ -204,7 +204,7 @@ pub unsafe extern "C" fn mknod(path: *const c_char, mode: libc::mode_t, dev: lib
     let place = unsafe { place::of(path) };
     let block = mode & libc::S_IFMT == libc::S_IFBLK;
     match place {
-        // It is there.
+        // The control node exists already.
         (Place::Control, Some(_)) => 0,
         (_, Some(settings)) if block && libc::major(dev) == settings.major => {
             let (major, minor) = numbers::meant(settings, libc::major(dev), libc::minor(dev));

@@ -33,7 +33,7 @@ impl LaneState {
 
     fn wakes_in(&self, now: u32) -> Option<u32> {
         let left = self.until.load(Ordering::Relaxed).wrapping_sub(now);
-        // What lies in the past is more than half round.
+        // A moment in the past is more than half round the clock.
         let left = if left > u32::MAX / 2 { 0 } else { left };
         self.sleeps.load(Ordering::Relaxed).then_some(left)
     }

@@ -108,7 +108,7 @@ impl BadBlocks {
                 bad.write_failures = bad.write_failures.saturating_sub(1);
                 Some(bad.number)
             }
-            // What lies before it is written first; then it is asked for again.
+            // The sectors before the bad block are written first; the rest is mapped by another call.
             Some(bad) => Some(bad.number),
             None => None,
         };

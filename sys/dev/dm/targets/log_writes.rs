@@ -199,7 +199,7 @@ impl LogWrites {
         if state.copied == 0 {
             state.copies = end.saturating_sub(end.checked_rem(self.unit).unwrap_or(0));
         }
-        // What is unflushed needs room in the log, too.
+        // The unflushed writes need room in the log, too.
         let log = state.tail.saturating_add(state.wanted).saturating_add(self.taken(length));
         let copy = state.copies.checked_sub(length).filter(|copy| *copy >= log);
         let full = state.unflushed.len().saturating_add(JOBS) > limits::UNFLUSHED_WRITES;

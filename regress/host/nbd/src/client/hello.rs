@@ -182,7 +182,7 @@ impl Talk<'_> {
                 (option_reply::INFO, data) => match Info::parse(&data) {
                     Some(Info::Export(size, flags)) => (export.size, export.flags) = (size, flags),
                     Some(Info::BlockSize(least, best, largest)) => {
-                        // What is no power of two is nonsense, and 64 KiB the most that it may be.
+                        // A size that is no power of two is nonsense; 64 KiB is the most that it may be.
                         let least = if least.is_power_of_two() { least } else { 1 };
                         export.blocks = (least, best, largest.max(least));
                     }

@@ -306,13 +306,13 @@ fn simple_replies_and_requests_that_are_wrong() {
         raw.send(kind, number as u64, offset, length);
         assert_eq!(raw.simple(), (number as u64, error as u32), "request {number}");
     }
-    // What comes with a refused write is skipped.
+    // The data of a refused write are skipped.
     raw.send(command::WRITE, 9, 40 << 20, 100_000);
     raw.0.write_all(&[7; 100_000]).unwrap();
     assert_eq!(raw.simple(), (9, Error::NoSpc as u32));
     raw.send(command::FLUSH, 10, 0, 0);
     assert_eq!(raw.simple(), (10, 0));
-    // What is no request ends the connection, and that only.
+    // Bytes that are no request end the connection, and that only.
     raw.0.write_all(&[0; 28]).unwrap();
     raw.drain();
     assert!(served.client().read(0, 512).is_ok());

@@ -156,7 +156,7 @@ impl Client {
             .and_then(|()| Ok(self.stream.write_all(&both)?))
             .and_then(|()| {
                 let first = Reply::read(&mut self.stream)?;
-                // Where the first failed, there is nothing to undo, and the second is refused.
+                // If the first request failed there is nothing to undo, and the second is refused.
                 Reply::read(&mut self.stream)?;
                 Ok(first)
             });

@@ -39,7 +39,7 @@ pub fn run(ctl: &Ctl) -> Result<String, Failure> {
         Some(command) => command,
         None => return Ok(help()),
     };
-    // What no server is asked for.
+    // Commands that need no server.
     match command {
         CtlCommand::Help { columns: true } => return Ok(report::help()),
         CtlCommand::Help { columns: false } => return Ok(help()),

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Command::Completion(completion) => completion::script(completion.shell),
     };
     let result = result.and_then(|text| match io::stdout().write_all(text.as_bytes()) {
-        // Whoever read it has seen enough.
+        // The reader has closed the pipe: it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::Usage(format!("standard output: {error}"))),
         Ok(()) => Ok(()),

@@ -142,7 +142,7 @@ impl Drop for Made {
 
 fn remove(sockets: &[PathBuf]) {
     for path in sockets {
-        // Somebody may have been quicker; it is gone then, as it should be.
+        // The socket may be gone already.
         let _ = fs::remove_file(path);
     }
 }

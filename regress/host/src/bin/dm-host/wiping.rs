@@ -31,7 +31,7 @@ pub struct Wiping;
 unsafe fn wipe(at: *mut u8, bytes: usize) {
     // SAFETY: the caller's promise.
     unsafe { at.write_bytes(0, bytes) };
-    // Somebody may look at it: the zeroes have to be there.
+    // To the compiler the memory is read here, so that the zeroes must be written.
     black_box(at);
 }
 

@@ -107,7 +107,7 @@ fn by_own_name(name: &str, find: Find<'_>) -> Result<Parsed, Mistake> {
         }
     };
     let (mode, iv) = match (mode, iv) {
-        // What the oldest tables said.
+        // The spelling of the oldest tables.
         (None, _) | (Some("plain"), None) => ("cbc", Some("plain")),
         (Some(mode), iv) => (mode, iv),
     };

@@ -73,7 +73,7 @@ impl Features {
         if count > WORDS || count > params.left() as u64 {
             return Err(invalid(wrong).about(format_args!("{count}")));
         }
-        // What is left when the features are over.
+        // The number of words behind the features.
         let rest = params.left().saturating_sub(count as usize);
         while params.left() > rest {
             let words = params.left().saturating_sub(rest);

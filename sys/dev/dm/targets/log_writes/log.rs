@@ -160,7 +160,7 @@ impl LogWrites {
     /// Logs a FUA write that has been sent.
     pub(super) async fn log_fua(&self, job: &Job, lane: &mut Lane) -> Result<(), Errno> {
         self.append_marks(lane).await?;
-        // What it overwrites must not come behind it.
+        // Unflushed writes that this one overwrites must come before it.
         self.append_unflushed(self.overlapped(job.start().0, job.length().0), lane).await?;
         let entry = Entry::new(Kind::Fua, job.start().0, job.length().0);
         if let Some(data) = self.append(entry, &[], lane).await? {

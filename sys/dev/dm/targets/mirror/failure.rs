@@ -166,7 +166,7 @@ impl Mirror {
             let mut state = self.state.lock();
             self.choose_source(&state, failed);
             let news = self.remember(&mut state, failed, Kind::Flush);
-            // Whatever was written since the last flush that reached all.
+            // Out of sync is everything written since the last flush that reached all legs.
             let clean = &state.clean.0;
             let synced = self.sync.change(|at, word| word & clean.get(at).copied().unwrap_or(0));
             state.in_sync &= synced == state.synced;

@@ -65,9 +65,9 @@ impl Mirror {
                 let Some(clean) = clean.0.get_mut(at) else { return 0 };
                 match (first, known) {
                     (true, _) => {}
-                    // What went out of sync since the last start is so.
+                    // Regions that went out of sync since the last start stay so.
                     (false, Some(_)) => *clean &= word,
-                    // What was true when it was stopped is true now.
+                    // No log was read: the state in memory from the stop is true.
                     (false, None) => *clean = word,
                 }
                 *clean
@@ -120,7 +120,7 @@ impl Mirror {
             let bytes = lane.buffer().get(..length).unwrap_or(&[]);
             if at == 0 {
                 known = match Header::read(bytes) {
-                    // What the table says counts when it is started first.
+                    // The table's word counts at its first start.
                     Header::Log(_) if first && self.log.word.is_some() => 0,
                     Header::Log(regions) => regions.min(self.regions),
                     Header::None => 0,
@@ -247,7 +247,7 @@ impl Mirror {
             // Another lane's flush is in flight, and began before some of the writes were over.
             return;
         }
-        // What is idle now, and still is after the flush, is on stable storage.
+        // A region that is idle now, and still is after the flush, is on stable storage.
         if self.change_words(|_, word| *word.idle & word.dirty()) == 0 {
             self.flush_is_over(lane);
             self.note_idle();

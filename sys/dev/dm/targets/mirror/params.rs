@@ -114,7 +114,7 @@ pub(super) fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         changed: Signal::new(),
         dirtied: Signal::new(),
     };
-    // What a status shows before the table is started.
+    // The state that a status shows before the table is started.
     mirror.state.lock().synced = mirror.first_sync();
     Ok(Made::serves(mirror))
 }

@@ -48,7 +48,7 @@ impl Mirror {
             *recovering = None;
             if synced && self.sync.put(region, true) {
                 *count = count.saturating_add(1);
-                // It has no mark any more when the legs were flushed.
+                // The region's mark goes when the legs are flushed.
                 *marked = true;
             }
             let waiters = core::mem::take(&mut state.waiters);

@@ -106,7 +106,7 @@ impl Target for Merge {
         {
             let state = of.cow.state.lock();
             if !state.is_kept_by(of.table) {
-                // It has not started.
+                // The table has not started.
                 return Mapping::Take { length, queue };
             }
             if !state.is_merged() {
@@ -187,7 +187,7 @@ impl Worker for Merge {
         match job.op() {
             Op::Read | Op::Write => self.send(job),
             Op::Flush => {
-                // What a chunk has is in one place or the other.
+                // A chunk's content is in one place or the other.
                 let both = [self.of.origin, self.of.store];
                 let merged = self.of.cow.state.lock().is_merged();
                 let places = both.get(..if merged { 1 } else { 2 }).unwrap_or(&both);

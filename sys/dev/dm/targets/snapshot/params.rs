@@ -69,7 +69,7 @@ pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, M
     let features = new_features(line)?;
     line.params.end()?;
     if features.passes || merges {
-        // It is written, in a way.
+        // Discards or merging write the origin.
         line.component(origin_path, Sector::ZERO, line.length)?;
     }
     let unit = line.sector_size(store) as usize;
@@ -88,7 +88,7 @@ pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, M
         }
         state.origin = Some(dev);
         if !state.loaded && state.tables == 0 {
-            // What a status shows before the table is started.
+            // The state that a status shows before the table is started.
             let next_free = if kind == Kind::Transient { 0 } else { format::FIRST };
             (state.kind, state.geometry, state.next_free) = (kind, geometry, next_free);
             (state.cow_size, state.origin_size) = (line.size(store), line.size(origin));

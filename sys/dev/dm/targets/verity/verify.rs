@@ -57,7 +57,7 @@ impl Verity {
             // Neither product wraps: the line has these blocks.
             let (from, length) = (block.wrapping_mul(unit), count.wrapping_mul(unit));
             let place = Place { component: self.params.data, sector: Sector(from) };
-            // What is read now may be older than what is found right meanwhile.
+            // Looked up before the read: its data may be older than a block that another read finds right meanwhile.
             let seen = self.seen_before(block, count);
             lane.read(place, Sector(length)).await?;
             for n in (0..count).filter(|n| !bit(seen, *n)) {

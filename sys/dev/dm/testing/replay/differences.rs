@@ -464,7 +464,7 @@ fn present(case: &mut Case<'_>) {
         let (ours, theirs) = (&device.ours, &device.theirs);
         (&ours.active, &ours.inactive) == (&theirs.active, &theirs.inactive)
     };
-    // Where a device has both tables, the C driver's `table` tells of the active one only.
+    // Of a device with both tables, the C driver's `table` tells of the active one only.
     let half = |device: &Device| case.tables() && device.ours.inactive.is_some();
     let told = |device: &Device| same(device) && !half(device);
     if about_device(case) && !(tells(case) && case.device.as_ref().is_some_and(told)) {

@@ -524,7 +524,7 @@ impl host::Host for Host {
 
     fn wait(&self, done: &mut dyn FnMut() -> bool) {
         loop {
-            // What is announced while it is being asked counts.
+            // An announcement that comes while `done` is asked counts.
             self.with(|state, number| state.host(number).announced = false);
             if done() {
                 return;

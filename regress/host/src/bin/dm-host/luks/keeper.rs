@@ -59,7 +59,7 @@ pub fn run(words: &LuksKeeper) -> ExitCode {
 pub fn stay(words: &LuksKeeper, table: Zeroizing<String>) -> Result<(), Failure> {
     let running = begin(words, table)?;
     let mut out = io::stdout();
-    // Nobody may listen.
+    // Standard output may be closed.
     let _ = writeln!(out, "{}\nCtrl-C ends it.", dm_nbd::uri::unix(&words.name, &words.nbd));
     let _ = out.flush();
     running.wait()?;
@@ -84,7 +84,7 @@ fn stand_apart() -> io::Result<()> {
     out.flush()?;
     dup2_stdin(&null)?;
     dup2_stderr(&null)?;
-    // Whoever waits for the end of it has waited for this.
+    // Last: the parent waits until standard output is closed.
     dup2_stdout(&null)?;
     Ok(())
 }
@@ -125,7 +125,7 @@ fn begin(words: &LuksKeeper, table: Zeroizing<String>) -> Result<Running, Failur
 fn start(words: &LuksKeeper, end: Sender<()>) -> Result<(Server, Made), String> {
     let disk = Disk::parse_all(&[&words.disk].map(String::clone))?;
     let opened = disk.iter().map(image::open).collect::<Result<Vec<_>, _>>();
-    // What `serve` has options for.
+    // Options that `serve` has, and this command calls otherwise.
     let opened = opened.map_err(|why| {
         why.replace("with `,ro`", "with --readonly")
             .replace("; `,nolock` serves it all the same", "")
@@ -137,7 +137,7 @@ fn start(words: &LuksKeeper, end: Sender<()>) -> Result<(Server, Made), String> 
     made.0.insert(0, nbd);
     let disks = disk.into_iter().zip(opened).collect();
     let listeners = vec![Listener::Unix(nbd_socket)];
-    // What the console says of the table is in the reply.
+    // The console's messages about the table are in the reply.
     let boot = Boot { as_user: false, quiet: true };
     let server = Server::start(disks, listeners, control_socket, boot, end)?;
     Ok((server, made))

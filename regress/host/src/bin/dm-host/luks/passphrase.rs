@@ -168,7 +168,7 @@ impl Silence {
         let mut silent = before;
         silent.local_flags.remove(LocalFlags::ECHO);
         silent.local_flags.remove(LocalFlags::ECHONL);
-        // What was typed before the question is no answer to it.
+        // Input from before the question is dropped.
         termios::tcsetattr(terminal, SetArg::TCSAFLUSH, &silent)?;
         Ok(silence)
     }

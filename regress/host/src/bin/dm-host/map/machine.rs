@@ -90,7 +90,7 @@ fn borders(lines: &[Line]) -> Vec<BadLine> {
     let mut order: Vec<_> = lines.iter().filter(|line| line.length > 0).collect();
     order.sort_by_key(|line| (line.start, line.number));
     let mut bad = Vec::new();
-    // How far the lines have come, and which came furthest.
+    // The end of the lines so far, and the line that reaches it.
     let mut end = 0u64;
     let mut furthest = 0usize;
     for line in order {
@@ -137,7 +137,7 @@ impl Drop for Booted {
     fn drop(&mut self) {
         let _ = self.ask("remove_all", "", 0, &[], &[]);
         self.control = None;
-        // What is left over is for tests of the machine to find.
+        // Leaks are for the machine's own tests to find.
         let _ = self.machine.take().map(Machine::shutdown);
     }
 }

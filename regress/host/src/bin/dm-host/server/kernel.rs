@@ -393,7 +393,7 @@ impl Kernel {
             let flushed = self.machine().and_then(|machine| {
                 let mut force = 1i32;
                 let node = match machine.open(raw.as_str(), Flags::READ_WRITE) {
-                    // What takes no writes has nothing to flush.
+                    // A disk that takes no writes has nothing to flush.
                     Err(Errno::EROFS) => return Ok(()),
                     node => node?,
                 };

@@ -79,7 +79,7 @@ impl State {
             return;
         }
         if self.merging.is_none() && !self.dense {
-            // What merging sets back may be in use.
+            // Chunks that merging sets back may be in use.
             self.floor = self.floor.max(self.next_free);
         }
         // A run that is written stays, and with it that merging has failed.

@@ -68,7 +68,7 @@ fn a_crash_loses_what_was_not_flushed_and_no_more() {
     let mut crashed = model.clone();
     crashed.crash(7);
     assert!((0..3).all(|number| reads(&crashed, number, 8)));
-    // What it was read as it stays.
+    // The sector keeps the content that was read.
     crashed.read(0, 8, &sector(Value::of(1, 0))).unwrap();
     assert!(!reads(&crashed, 0, 9) && reads(&crashed, 1, 9) && !reads(&crashed, 2, 9));
     // A flush that began before the answer does not cover it.

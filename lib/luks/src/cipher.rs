@@ -131,7 +131,7 @@ impl Spelling {
         })
     }
 
-    /// The same with one block cipher; `None` if a key does not fit.
+    /// Encrypts or decrypts an area with the block cipher `C`; `None` if a key does not fit.
     fn with<C>(&self, key: &[u8], area: &mut [u8], way: Way) -> Option<()>
     where
         C: KeyInit

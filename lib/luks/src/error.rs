@@ -11,20 +11,20 @@ use std::{fmt, io};
 pub enum Error {
     /// The disk could not be read.
     Io(io::Error),
-    /// There is no LUKS header.
+    /// The disk has no LUKS header.
     NotLuks,
     /// The header is damaged, or makes no sense.
     Damaged(String),
-    /// It asks for something that is not supported here.
+    /// The header asks for something that is not supported here.
     Unsupported(String),
-    /// It asks for more memory or work than the limits allow.
+    /// The header asks for more memory or work than the limits allow.
     Costly(String),
-    /// There is not as much memory as it asks for.
+    /// The system lacks the memory that a keyslot asks for.
     NoMemory {
         /// KiB that were asked for.
         kib: u32,
     },
-    /// There is no such keyslot, or it holds no key.
+    /// The header has no such keyslot, or it holds no key.
     NoSlot(u32),
     /// The passphrase opens none of the keyslots that were tried.
     WrongKey {

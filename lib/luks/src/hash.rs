@@ -77,7 +77,7 @@ impl Hash {
         })
     }
 
-    /// As [`Hash::named`], for who cannot go on without.
+    /// The hash of this name, as [`Hash::named`] has it.
     ///
     /// # Errors
     /// [`Error::Unsupported`].

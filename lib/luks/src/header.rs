@@ -17,7 +17,7 @@ pub enum Version {
 /// The content of a header.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Its format.
+    /// The format of the header.
     pub version: Version,
     /// The UUID, as text.
     pub uuid: String,
@@ -46,8 +46,8 @@ pub struct Header {
 pub struct Copy {
     /// Byte at which it stands.
     pub offset: u64,
-    /// Its bytes, JSON included, and the sequence number that goes up with each change; or what is wrong with
-    /// it.
+    /// The copy's bytes, JSON included, and the sequence number that goes up with each change; or the fault of the
+    /// copy.
     pub state: Result<(u64, u64), String>,
     /// `true` for the one that was read.
     pub used: bool,
@@ -56,7 +56,7 @@ pub struct Copy {
 /// A keyslot that is in use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keyslot {
-    /// Its number.
+    /// The keyslot's number.
     pub number: u32,
     /// When it is tried.
     pub priority: Priority,
@@ -71,7 +71,7 @@ pub enum Priority {
     Ignore,
     /// After those of high priority.
     Normal,
-    /// First.
+    /// Tried first.
     High,
 }
 
@@ -91,7 +91,7 @@ pub struct Slot {
 /// An encrypted area.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Area {
-    /// First byte.
+    /// The area's first byte.
     pub offset: u64,
     /// Bytes.
     pub bytes: u64,
@@ -113,7 +113,7 @@ pub struct Af {
 /// A digest of a volume key: PBKDF2 of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Digest {
-    /// Its number.
+    /// The digest's number.
     pub number: u32,
     /// Keyslots that hold this key.
     pub keyslots: Vec<u32>,
@@ -132,11 +132,11 @@ pub struct Digest {
 /// A part of the disk that holds data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Its number.
+    /// The segment's number.
     pub number: u32,
     /// `crypt`, `linear`, or what else there may be.
     pub kind: String,
-    /// First byte.
+    /// The segment's first byte.
     pub offset: u64,
     /// Bytes; without, up to the end of the disk.
     pub bytes: Option<u64>,
@@ -146,7 +146,7 @@ pub struct Segment {
     pub iv_offset: u64,
     /// Bytes in a sector that is encrypted as one.
     pub sector_bytes: u32,
-    /// How the data are authenticated, if they are.
+    /// The integrity mode of the data, if they are authenticated.
     pub integrity: Option<String>,
     /// Flags, such as `in-reencryption`.
     pub flags: Vec<String>,
@@ -155,9 +155,9 @@ pub struct Segment {
 /// A token: where a passphrase can be got.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Token {
-    /// Its number.
+    /// The token's number.
     pub number: u32,
-    /// Its type, such as `systemd-tpm2`.
+    /// The token's type, such as `systemd-tpm2`.
     pub kind: String,
     /// Keyslots that it opens.
     pub keyslots: Vec<u32>,

@@ -22,7 +22,7 @@ pub enum Kdf {
     },
     /// Argon2, version 1.3.
     Argon2 {
-        /// Its variant.
+        /// The variant of Argon2.
         kind: Argon2Kind,
         /// Passes over the memory.
         time: u32,
@@ -33,7 +33,7 @@ pub enum Kdf {
         /// The salt.
         salt: Vec<u8>,
     },
-    /// One that is not known here, by its name.
+    /// A function that is not known here, by its name.
     Other(String),
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How much a header may ask for.
+//! Limits of the work and memory that a header may ask for.
 
 use crate::Error;
 
-/// What a header may make us spend on one keyslot. A header has at most 32 keyslots that are tried.
+/// The work and memory that a header may cost for one keyslot. A header has at most 32 keyslots that are tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// HMACs that PBKDF2 computes for one key: iterations times the blocks of its output.

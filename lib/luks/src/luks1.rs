@@ -9,7 +9,7 @@ use crate::{Error, Kdf, SECTOR};
 
 /// Bytes of the header.
 pub const BYTES: usize = 592;
-/// What it begins with.
+/// The bytes that a header begins with.
 pub const MAGIC: &[u8] = b"LUKS\xba\xbe";
 
 const KEYSLOTS: u32 = 8;

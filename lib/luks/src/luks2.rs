@@ -14,9 +14,9 @@ use crate::{Error, luks1};
 
 /// Bytes of the binary header.
 pub const BINARY: usize = 4096;
-/// What the second copy begins with.
+/// The bytes that the second copy begins with.
 pub const SECOND_MAGIC: &[u8] = b"SKUL\xba\xbe";
-/// Where the checksum stands, and its bytes.
+/// The place of the checksum in the header.
 pub const CHECKSUM: std::ops::Range<usize> = 448..512;
 
 /// Bytes that a copy may have; the second one begins behind the first.

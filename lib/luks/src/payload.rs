@@ -13,7 +13,7 @@ use crate::{Error, SECTOR, VolumeKey, cipher};
 /// A line of the table: a range of the device, and where its data are. Sectors have 512 bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// First sector of the device.
+    /// The first sector of the device.
     pub start: u64,
     /// Sectors.
     pub length: u64,
@@ -21,7 +21,7 @@ pub struct Line {
     pub cipher: String,
     /// The number that the IV of its first sector has.
     pub iv_offset: u64,
-    /// First sector on the disk.
+    /// The first sector on the disk.
     pub offset: u64,
     /// Bytes in a sector that is encrypted as one.
     pub sector_bytes: u32,
@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// `true` for what a change under way will need, and nobody maps.
+/// `true` for a segment that a reencryption in progress keeps as a backup, and that is not mapped.
 fn is_backup(segment: &Segment) -> bool {
     segment.flags.iter().any(|flag| flag.starts_with("backup-"))
 }

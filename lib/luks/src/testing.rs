@@ -13,13 +13,13 @@ use crate::{VolumeKey, af, luks1};
 
 /// Bytes of each copy of the header of [`luks2`].
 pub const HEADER: usize = 0x4000;
-/// Where the only keyslot of [`sample1`] and [`sample2`] has its area.
+/// The place of the only keyslot's area in [`sample1`] and [`sample2`].
 pub const AREA: usize = 2 * HEADER;
-/// Where their data begin.
+/// The place of the samples' data.
 pub const DATA: usize = AREA + 4096;
 /// Stripes of their keyslot.
 pub const STRIPES: usize = 8;
-/// What opens it.
+/// The samples' passphrase.
 pub const PASSPHRASE: &[u8] = b"open sesame";
 /// Their volume key.
 pub const KEY: [u8; 32] = *b"0123456789abcdef0123456789ABCDEF";

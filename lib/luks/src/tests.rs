@@ -145,7 +145,7 @@ fn no_flipped_bit_gives_another_key() {
     }
 }
 
-/// The same in both copies, with right checksums.
+/// A flipped bit in both copies, with right checksums.
 #[test]
 fn no_flipped_bit_of_a_sound_header_gives_another_key() {
     let mut disk = sample2();

@@ -103,7 +103,7 @@ fn luks1_in_all_its_modes() {
     assert!(made >= 12, "cryptsetup made {made} images");
 }
 
-/// What `cryptsetup luksDump` says of a LUKS1 image.
+/// Compares a LUKS1 image with the output of `cryptsetup luksDump`.
 #[track_caller]
 fn same_as_dump1(image: &Path) {
     let said = run("cryptsetup", &["luksDump", text(image)]);
@@ -174,7 +174,7 @@ fn number(value: &Value) -> u64 {
     }
 }
 
-/// What `cryptsetup luksDump` says of a LUKS2 image.
+/// Compares a LUKS2 image with the output of `cryptsetup luksDump`.
 #[track_caller]
 fn same_as_dump2(image: &Path) {
     let said = run("cryptsetup", &["luksDump", "--dump-json-metadata", text(image)]);
@@ -355,7 +355,7 @@ fn a_detached_header() {
     }
 }
 
-/// One bit after the other of a real header and of its key material: the right key, or none.
+/// Flips the bits of a real header and of its key material, one after the other: the right key is found, or none.
 #[test]
 fn no_flipped_bit_gives_another_key() {
     let bench = Bench::new();

@@ -125,7 +125,7 @@ fn verdicts_of_cryptsetups_own_test() {
     eprintln!("{same} verdicts are the same");
 }
 
-/// What the data are; those that hold a FAT file system have the serial number dead-babe.
+/// The description of an image's data; a FAT file system among them has the serial number dead-babe.
 fn check(path: &Path, header: &Header, key: &[u8]) -> String {
     let disk = fs::read(path).expect("the image");
     let lines = match header.payload(disk.len() as u64) {

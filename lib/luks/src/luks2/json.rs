@@ -20,7 +20,7 @@ const SALT: usize = 1024;
 
 type Parsed<T> = Result<T, String>;
 
-/// An object, and its place for those who read what is wrong with it.
+/// An object, with its place for error messages.
 struct Object<'a> {
     map: &'a Map<String, Value>,
     place: String,

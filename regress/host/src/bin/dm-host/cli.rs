@@ -98,7 +98,7 @@ pub struct Serve {
     /// The NBD socket [default: nbd.sock beside the default control socket].
     #[arg(long, value_name = "PATH")]
     pub nbd: Option<PathBuf>,
-    /// Serve NBD on TCP too. There is no password: whoever connects can read and write.
+    /// Serve NBD on TCP too. There is no password: everybody who can connect can read and write.
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub tcp: Option<String>,
     /// Run as someone who is not root: commands that change devices fail with EPERM.
@@ -120,7 +120,7 @@ pub struct Uri {
 /// Print a completion script: `source <(dm-host completion bash)`.
 #[derive(Args)]
 pub struct Completion {
-    /// Which shell.
+    /// The shell.
     pub shell: clap_complete::Shell,
 }
 

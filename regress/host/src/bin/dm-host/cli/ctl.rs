@@ -229,7 +229,7 @@ pub enum CtlCommand {
     /// Create a device, load its table and resume it; a failure leaves nothing behind, nor does a
     /// signal.
     Create {
-        /// Its name: 1 to 127 bytes without a slash.
+        /// The device's name: 1 to 127 bytes without a slash.
         #[arg(required_unless_present = "concise", value_parser = device_name)]
         name: Option<String>,
         #[command(flatten)]
@@ -251,7 +251,7 @@ pub enum CtlCommand {
         /// With --minor: the driver's major number.
         #[arg(short = 'j', long, value_name = "MAJOR", requires = "new_minor")]
         major: Option<u32>,
-        /// It takes no writes.
+        /// Create a device that takes no writes.
         #[arg(short, long)]
         readonly: bool,
     },

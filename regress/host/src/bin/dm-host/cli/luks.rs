@@ -42,7 +42,7 @@ pub enum LuksCommand {
     Open {
         #[command(flatten)]
         disk: LuksDisk,
-        /// What the device and the export are called.
+        /// The name of the device and of the export.
         #[arg(value_parser = super::ctl::device_name)]
         name: String,
         #[command(flatten)]
@@ -50,7 +50,7 @@ pub enum LuksCommand {
         /// Only read the disk.
         #[arg(long)]
         readonly: bool,
-        /// Pass on what is discarded: whoever sees the disk then sees what is in use.
+        /// Pass on discards: the disk then shows which sectors are in use.
         #[arg(long)]
         allow_discards: bool,
         /// Stay in the foreground; Ctrl-C ends it.
@@ -61,10 +61,10 @@ pub enum LuksCommand {
     },
     /// End what `open` began: flush, and forget the key.
     Close {
-        /// What was given to `open`.
+        /// The name that was given to `open`.
         #[arg(value_parser = super::ctl::device_name)]
         name: String,
-        /// Also while somebody is connected.
+        /// Close it even if a client is connected.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -83,7 +83,7 @@ pub enum LuksCommand {
         disk: LuksDisk,
         #[command(flatten)]
         key: LuksKey,
-        /// What the table calls the disk.
+        /// The name of the disk in the table.
         #[arg(long, value_name = "PATH", default_value = "/dev/wd0")]
         device: String,
     },
@@ -99,7 +99,7 @@ pub struct LuksDisk {
     pub header: Option<String>,
 }
 
-/// Where the passphrase comes from.
+/// The source of the passphrase.
 #[derive(Args)]
 pub struct LuksKey {
     /// The passphrase is what this file holds, all of it, newline included; `-` is standard input.
@@ -121,7 +121,7 @@ pub struct LuksKey {
     pub memory: u32,
 }
 
-/// Where an opened disk is served.
+/// The sockets on which an opened disk is served.
 #[derive(Args)]
 pub struct LuksSockets {
     /// The control socket [default: luks-NAME.control beside `serve`'s].

@@ -26,12 +26,12 @@ impl Events {
         answered
     }
 
-    /// `true` if nobody has waited for this device's events: the caller does so from now on.
+    /// `true` if no thread has waited for this device's events: the caller does so from now on.
     pub fn watch(&self, minor: u32) -> bool {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(minor)
     }
 
-    /// Nobody waits for this device's events any more.
+    /// Records that no thread waits for this device's events any more.
     pub fn unwatch(&self, minor: u32) {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&minor);
     }

@@ -26,7 +26,7 @@ const SESSIONS: u32 = 60;
 /// The environment variable that marks a session's programs, with the session's folder.
 pub const MARK: &str = "DM_HOST_LINUX_FOLDER";
 
-/// What other processes need to know of a session.
+/// The state of a session that other processes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The process that keeps it.
@@ -72,7 +72,7 @@ pub fn all() -> PathBuf {
 /// A lock on a file, given up when it is closed.
 pub struct Lock(File);
 
-/// Locks a file that is made if need be: `None` if it is locked by somebody else.
+/// Locks a file that is created if necessary: `None` if another process has it locked.
 fn lock(path: &Path, wait: bool) -> io::Result<Option<Lock>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     let how = libc::LOCK_EX | if wait { 0 } else { libc::LOCK_NB };
@@ -130,7 +130,7 @@ pub fn keep(folder: &Path) -> Result<Lock, String> {
     locked.map_err(|error| error.to_string())?.ok_or_else(|| "the session is another's".into())
 }
 
-/// Does somebody keep the session?
+/// `true` if a process keeps the session.
 pub fn is_kept(folder: &Path) -> bool {
     folder.join("alive").exists() && !matches!(lock(&folder.join("alive"), false), Ok(Some(_)))
 }

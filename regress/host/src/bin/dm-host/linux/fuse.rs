@@ -22,7 +22,7 @@ use fuser::{
 
 /// Threads for each device.
 const THREADS: usize = 4;
-/// Nothing is remembered: a device's size changes with its table.
+/// The kernel caches no attributes: a device's size changes with its table.
 const NEVER: Duration = Duration::ZERO;
 
 enum Job {
@@ -33,7 +33,7 @@ enum Job {
 
 /// A device's raw node, open for a loop device.
 pub struct Node {
-    /// No two nodes have the same.
+    /// The node's number, which no other node has.
     pub id: u64,
     /// Bytes.
     pub size: AtomicU64,
@@ -60,8 +60,8 @@ impl Node {
         Ok(Node { id, size: AtomicU64::new(size), file, jobs: Mutex::new(Some(sender)) })
     }
 
-    /// Closes the node when what is under way has ended. No I/O comes after it. Of two threads that
-    /// close it, neither returns before it is closed.
+    /// Closes the node when I/O in flight has ended. No I/O comes after it. Of two threads that close it, neither
+    /// returns before it is closed.
     pub fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.file.write().unwrap_or_else(PoisonError::into_inner).take();

@@ -29,7 +29,7 @@ struct Known {
     disk: Disk,
     /// Linux's number of it, where Linux has it too.
     dev: Option<u64>,
-    /// It was attached because a table named it, and goes when none does.
+    /// `true` if the disk was attached because a table named it; it goes when none does.
     passing: bool,
     /// Threads whose request names the disk: a table with it may be about to come.
     wanted: Vec<ThreadId>,
@@ -46,7 +46,7 @@ pub enum Prepared {
 }
 
 impl Prepared {
-    /// Looks at a disk, and opens what is no block device.
+    /// Examines a disk, and opens it if it is no block device.
     ///
     /// # Errors
     /// In words.
@@ -63,7 +63,7 @@ impl Prepared {
     }
 }
 
-/// What is remembered of a device, to know who uses whom.
+/// The record of a device, for the uses of one by another.
 #[derive(Clone, Default)]
 struct Device {
     name: String,
@@ -71,7 +71,7 @@ struct Device {
     suspended: bool,
     read_only: bool,
     has_table: bool,
-    /// It goes at its last close.
+    /// `true` if the device is removed at its last close.
     leaving: bool,
     sectors: u64,
     /// The minors that its tables name, once for each table.
@@ -86,7 +86,7 @@ pub struct Keeper {
     pub major: u32,
     /// The block devices, if there are any.
     pub blocks: Option<Blocks>,
-    /// Who wants to hear of events.
+    /// The programs that wait for events.
     pub events: Events,
     folder: PathBuf,
     tree: Tree,
@@ -425,7 +425,7 @@ impl Keeper {
         self.devices().keys().copied().collect()
     }
 
-    /// Resumes what is suspended, so that I/O that is held can end.
+    /// Resumes suspended devices, so that I/O that is held can end.
     pub fn release_held(&self) {
         for (minor, device) in self.devices().clone() {
             if device.suspended {

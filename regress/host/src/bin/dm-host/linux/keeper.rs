@@ -32,7 +32,7 @@ use crate::disk::Disk;
 /// <linux/prctl.h>; the libc crate has not got it.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
-/// What it prints when programs may come.
+/// The line that the keeper prints when programs may come.
 pub const READY: &str = "ready";
 
 /// Runs until the standard input ends.

@@ -101,7 +101,7 @@ pub fn add(number: u32) -> io::Result<()> {
     }
 }
 
-/// Takes away a loop device that nobody uses.
+/// Removes a loop device that is not used.
 ///
 /// # Errors
 /// The system's: EBUSY while it is used.

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use super::folder::LOOPS;
 use super::loops;
 
-/// Where the session's own nodes are.
+/// The folder of the session's own nodes.
 pub const NODES: &str = "/dev/.dm-host";
 
 /// Leaves the machine's mount name space, and covers /dev with one of our own.

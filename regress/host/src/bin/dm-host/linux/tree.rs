@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What sysfs(5) would have for the devices: `block/dm-N` and `dev/block/MAJOR:N`.
+//! The files that sysfs(5) would have for the devices: `block/dm-N` and `dev/block/MAJOR:N`.
 
 use std::fs;
 use std::io;
@@ -13,21 +13,21 @@ pub struct Tree {
     major: u32,
 }
 
-/// What it tells of a device.
+/// The properties of a device that the files tell.
 pub struct Entry<'a> {
-    /// Its minor number.
+    /// The device's minor number.
     pub minor: u32,
-    /// Its name.
+    /// The device's name.
     pub name: &'a str,
-    /// Its uuid, or nothing.
+    /// The device's uuid, or nothing.
     pub uuid: &'a str,
-    /// Is it suspended?
+    /// `true` if the device is suspended.
     pub suspended: bool,
-    /// Does it take no writes?
+    /// `true` if the device takes no writes.
     pub read_only: bool,
-    /// Sectors of 512 bytes.
+    /// The size in sectors of 512 bytes.
     pub sectors: u64,
-    /// The minors of the devices whose tables name it.
+    /// The minors of the devices whose tables name this one.
     pub holders: &'a [u32],
     /// The minors of the devices that its tables name.
     pub slaves: &'a [u32],

@@ -187,7 +187,7 @@ pub(crate) unsafe extern "C" fn strlcpy(
     }
 }
 
-/// Is there memory at this address of the process? Reads one byte.
+/// Reads one byte at an address of the process, which may have no memory there.
 ///
 /// # Safety
 ///

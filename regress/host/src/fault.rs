@@ -102,7 +102,7 @@ pub(crate) static PLAN: FaultPlan = FaultPlan {
     any_calls: AtomicU64::new(0),
 };
 
-/// Shall this call fail? With which error?
+/// Counts a call, which fails with `error` or the plan's if it is to fail.
 #[inline(always)]
 pub(crate) fn check(site: Site, error: Errno) -> Result<(), Errno> {
     if PLAN.active.load(Ordering::Relaxed) { PLAN.check(site, error) } else { Ok(()) }

@@ -122,7 +122,7 @@ impl<T> Kthread<T> {
         self.lwp
     }
 
-    /// Has the thread ended?
+    /// `true` if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
     }

@@ -146,7 +146,7 @@ fn count(kind: u64, lwp: &Lwp, step: i32) {
     count.set(count.get().wrapping_add_signed(step));
 }
 
-/// May the lwp enter a mutex whose word this is? Returns its kind.
+/// Checks that the lwp may enter a mutex with this word. The answer is its kind.
 fn check_enter(m: *const nb::kmutex_t, now: u64, lwp: &Lwp) -> u64 {
     match now & KIND {
         ADAPTIVE => {
@@ -179,12 +179,12 @@ fn exit_slowly(m: *mut nb::kmutex_t, lwp: &Lwp) {
     }
 }
 
-/// Is the mutex held by the calling lwp?
+/// `true` if the calling lwp holds the mutex.
 pub(crate) fn owned(m: *const nb::kmutex_t) -> bool {
     word(m).load(Ordering::Relaxed) & OWNER == lwp::current().addr()
 }
 
-/// Is it a spin mutex?
+/// `true` for a spin mutex.
 pub(crate) fn is_spin(m: *const nb::kmutex_t) -> bool {
     word(m).load(Ordering::Relaxed) & KIND == SPIN
 }

@@ -66,7 +66,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Does I/O have to wait here at all?
+    /// `true` if I/O need not wait here, and completes at once.
     pub(super) fn is_inline(&self) -> bool {
         let state = self.state();
         state.completion == Completion::Inline && !state.held && state.pending.is_empty()

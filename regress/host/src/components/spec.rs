@@ -107,13 +107,13 @@ impl DiskSpec {
         self
     }
 
-    /// Can it take crash dumps?
+    /// The disk, with or without crash dumps.
     pub fn dump(mut self, can: bool) -> DiskSpec {
         self.dump = can;
         self
     }
 
-    /// Can it discard?
+    /// The disk, with or without discards.
     pub fn discard(mut self, can: bool) -> DiskSpec {
         self.discard = can;
         self

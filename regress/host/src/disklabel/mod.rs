@@ -59,7 +59,7 @@ pub fn default_label(secsize: u32, sectors: u64) -> nb::disklabel {
     label
 }
 
-/// Is this a valid label?
+/// `true` for a valid label.
 pub fn valid(label: &nb::disklabel) -> bool {
     label.d_magic == MAGIC
         && label.d_magic2 == MAGIC

@@ -447,7 +447,7 @@ pub(crate) fn vnode_of(block: bool, dev: Dev) -> Result<*mut nb::vnode, Errno> {
     if vp.is_null() { Err(Errno::ENXIO) } else { Ok(vp) }
 }
 
-/// Is the vnode a block device's? A character device's? Neither?
+/// `Some(true)` for a block device's vnode, `Some(false)` for a character device's, else `None`.
 pub(crate) fn is_block(vp: *mut nb::vnode) -> Option<bool> {
     match node(vp).kind() {
         VBLK => Some(true),

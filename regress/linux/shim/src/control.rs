@@ -24,7 +24,7 @@ const MINIMUM: usize = 305;
 const WAIT: u32 = 8;
 const ARM_POLL: u32 = 16;
 
-/// Is it an ioctl of the device mapper's?
+/// `true` for an ioctl of the device mapper's.
 pub fn is_ours(request: u32) -> bool {
     request >> 8 & 0xff == 0xfd && request >> 30 == 3
 }

@@ -133,7 +133,7 @@ pub fn configure(
     unsafe { ioctl(device.as_raw_fd(), CONFIGURE, &raw const configuration as usize) }.map(drop)
 }
 
-/// Has the device a file?
+/// `true` if the loop device has a file.
 pub fn has_file(device: &File) -> bool {
     let mut info = info();
     // SAFETY: LOOP_GET_STATUS64 fills in a loop_info64.
@@ -176,7 +176,7 @@ pub fn remove_all(base: u32) -> bool {
     all
 }
 
-/// Are there loop devices on this machine, for us?
+/// Checks that this process can use loop devices on this machine.
 ///
 /// # Errors
 /// Why not, in words.

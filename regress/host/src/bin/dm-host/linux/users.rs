@@ -84,7 +84,7 @@ fn is_same_file((process, descriptor): (u32, u32), (other, second): (u32, u32)) 
     unsafe { libc::syscall(libc::SYS_kcmp, process, other, KCMP_FILE, descriptor, second) == 0 }
 }
 
-/// Is it a node of that device?
+/// `true` for a node of that device.
 fn is(path: &str, dev: u64) -> bool {
     path.starts_with('/')
         && fs::metadata(path)

@@ -213,7 +213,7 @@ fn main() {
             .flag("-g")
             .flag("-Wall")
             .flag("-Werror=implicit-function-declaration");
-        // What a NetBSD header does is not ours to mend.
+        // Warnings about NetBSD's headers are not ours to mend.
         shim.flag("-Wno-unused-function").flag("-DDM_HOSTED");
         shim.compile("dmshim");
     }

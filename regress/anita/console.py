@@ -66,7 +66,7 @@ class Console:
                 self.line(text(self.child.before))
                 raise self.died() from None
             if self.panicked and at < len(patterns):
-                # What was waited for is no longer to be believed.
+                # The text that was waited for is not to be trusted any more.
                 continue
             if at < len(patterns):
                 return at
@@ -130,8 +130,8 @@ class Console:
 
     def shell(self, command):
         """Types a command; returns its exit status."""
-        # What is typed comes back from the console too; with the quotes it is not what is
-        # waited for.
+        # The console echoes the command; with the quotes that does not match the text that
+        # is waited for.
         self.asked += 1
         self.child.send(f'{command}; echo "status"-{self.asked}-"$?"-\n')
         self.wait(rf"status-{self.asked}-(\d+)-")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the guest is given, what it is told to do, and what comes back.
+"""The guest's side: the archive that it is given, the script that it runs, and the results.
 
 One raw disk image carries both: a tar archive of the tests at its start, which
 the guest unpacks, and one of the results from RESULTS on, which the guest
@@ -14,7 +14,7 @@ import tarfile
 TESTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "atf")
 
 MEGABYTE = 1 << 20
-# Where the results begin, in megabytes, and what there is room for in all.
+# The place of the results on the image, in megabytes, and the image's size.
 RESULTS, ROOM = 96, 128
 
 # Exit statuses of the script, beside 0: why no test ran.
@@ -23,7 +23,7 @@ NO_COMPILER, NO_SYMBOLS, NO_MODULE = 3, 4, 5
 # The word that the script's lines on the console begin with.
 WORD = "dm-tests:"
 
-# What the guest does with the archive. It is itself in it, so that the console,
+# The script that the guest runs on the archive. It is in the archive, so that the console,
 # which takes no long lines, sees short commands only. The loop at its end reads
 # what atf-run(1) writes, in the format of atf-formats(5).
 SCRIPT = f"""\

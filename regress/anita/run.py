@@ -30,7 +30,7 @@ from machine import Need
 
 OK, FAILED, NEEDS, FELL = 0, 1, 2, 3
 
-# What the guest's script says by its exit status.
+# The meanings of the exit statuses of the guest's script.
 REASONS = {
     guest.NO_COMPILER: (
         "the guest cannot compile h_dm.c (results/cc says why): install its set comp, or give\n"

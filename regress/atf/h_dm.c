@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the tests of dm(4) need and sh(1) cannot do: requests of any shape to the
- * control node, a disk's ioctls, I/O whose result and buffer are looked at, and
- * several processes at work on one device.
+ * A helper for the tests of dm(4), for what sh(1) cannot do: requests of any
+ * shape to the control node, a disk's ioctls, I/O whose result and buffer are
+ * examined, and several processes at work on one device.
  *
  * Results go to standard output, errors as their names ("EINVAL"), and the exit
  * status is 1 then.  2 is a failure of the test itself.
@@ -360,7 +360,7 @@ do_ioctl(int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
-/* A request of `length' bytes that is none. */
+/* Sends `length' bytes that are no request. */
 static int
 do_noise(int argc __unused, char **argv)
 {
@@ -376,7 +376,7 @@ do_noise(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
-/* What a disk answers when it is asked what it is. */
+/* query node: prints a disk's answers about itself. */
 static int
 do_query(int argc __unused, char **argv)
 {
@@ -427,7 +427,7 @@ do_query(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
-/* read|write [-l] node offset length [byte]: how many bytes were moved. */
+/* read|write [-l] node offset length [byte]: prints the number of bytes moved. */
 static int
 do_transfer(int argc, char **argv)
 {
@@ -671,7 +671,7 @@ do_verify(int argc __unused, char **argv)
 	return EXIT_SUCCESS;
 }
 
-/* What one of the processes of do_storm does. */
+/* The body of one process of do_storm. */
 static int
 storm(const char *prefix, uint64_t times, const char *line, unsigned int seed)
 {
@@ -710,7 +710,7 @@ storm(const char *prefix, uint64_t times, const char *line, unsigned int seed)
 	return EXIT_SUCCESS;
 }
 
-/* storm prefix processes times line seed: many that do what they like. */
+/* storm prefix processes times line seed: processes with random commands. */
 static int
 do_storm(int argc __unused, char **argv)
 {
@@ -786,7 +786,7 @@ wild_object(struct text *t, int deep)
 }
 
 /*
- * A request that may well be good, but for what is strange about it.  It names
+ * A request that may be good, but for one strange thing.  It names
  * no device but those with the prefix: others may be the machine's own.
  */
 static void
@@ -845,8 +845,8 @@ wild_request(struct text *t, const char *prefix)
 }
 
 /*
- * wild prefix times seed: requests of all kinds.  Whatever becomes of them, the
- * driver answers the next.
+ * wild prefix times seed: sends requests of all kinds.  However they end, the
+ * driver must answer the next.
  */
 static int
 do_wild(int argc __unused, char **argv)
@@ -906,8 +906,8 @@ do_parts(int argc, char **argv)
 }
 
 /*
- * replay log node [mark]: does to the node what a log of log-writes says, up to
- * and without the first mark of that text; says how many entries that were.
+ * replay log node [mark]: carries out on the node the entries of a log of
+ * log-writes, up to the first mark of that text; prints the number of entries.
  */
 static int
 do_replay(int argc, char **argv)
@@ -1042,7 +1042,7 @@ do_memory(int argc __unused, char **argv __unused)
 	return EXIT_SUCCESS;
 }
 
-/* hog megabytes rounds: fills memory again and again, and checks it. */
+/* hog megabytes rounds: fills memory in each round, and checks it. */
 static int
 do_hog(int argc __unused, char **argv)
 {

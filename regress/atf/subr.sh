@@ -9,15 +9,15 @@
 #	DM_DISKS="/dev/ld2d /dev/ld3d" atf-run
 #	kyua -v test_suites.dm.dm.disks="/dev/ld2d /dev/ld3d" test
 #
-# What a test sets up is noted in files in its directory, and dm_cleanup takes
-# it down again.  Names of devices begin with $P, so that a machine's own logical
+# A test notes the things that it sets up in files in its directory, and
+# dm_cleanup takes them down.  Names of devices begin with $P, so that a machine's own logical
 # volumes are left alone.
 
 P=atfdm
 MAPPER=/dev/mapper
 H=$(atf_get_srcdir)/h_dm
 
-# What every test needs.
+# The properties that all tests have.
 dm_head()
 {
 	atf_set "descr" "$1"
@@ -213,7 +213,7 @@ dm_start()
 	echo $! >$job.pid
 }
 
-# dm_start_child job command ...: the same, for one program, whose own pid is in
+# dm_start_child job command ...: as dm_start, for one program, whose own pid is in
 # job.child.
 dm_start_child()
 {
@@ -303,7 +303,7 @@ dm_race()
 	dm_expect 0 $status "storm: $(cat storm.out)"
 }
 
-# dm_pattern file sectors: each sector says which it is.
+# dm_pattern file sectors: writes a file in which each sector has its number.
 dm_pattern()
 {
 	awk -v n=$2 'BEGIN { for (i = 0; i < n; i++) printf "sector %-504d\n", i }' >$1
@@ -341,7 +341,7 @@ dm_own()
 	dmctl ls 2>/dev/null | sed -n "s/^Device name: \($P[^,]*\),.*/\1/p"
 }
 
-# Takes down what the test set up, whatever has become of it.
+# Takes down everything that the test set up, however the test has ended.
 dm_cleanup()
 {
 	local job name round what

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The ioctl contract: every command of dmctl(8), what it answers, and its errors.
+# The ioctl contract: every command of dmctl(8), its answers and its errors.
 
 . $(atf_get_srcdir)/subr.sh
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Target crypt: Linux's encrypted disks.  What is on the component is compared with
-# what OpenSSL makes of the same key, sector and data.
+# Target crypt: Linux's encrypted disks.  The component's content is compared with
+# OpenSSL's for the same key, sector and data.
 
 . $(atf_get_srcdir)/subr.sh
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# A dm device as a disk: what it answers, file systems, swap, stacking, read-only
+# A dm device as a disk: its ioctls, file systems, swap, stacking, read-only
 # devices, discard.
 
 . $(atf_get_srcdir)/subr.sh

@@ -7,14 +7,14 @@
 NOFLUSH=0x800
 DEFERRED=0x20000
 
-# flag name bit: whether a device's flags have it.
+# flag name bit: succeeds if a device's flags have the bit.
 flag()
 {
 	[ $(($($H ioctl command=info name=$1 | dm_get flags) & $2)) -ne 0 ]
 }
 
-# counted name column: what hw.dm.counters says of a device: 5, how many I/Os it
-# has held; 6, how many have failed.
+# counted name column: a number of hw.dm.counters for a device: column 5 is the I/Os
+# that were held, 6 those that failed.
 counted()
 {
 	local minor=$(($($H ioctl command=info name=$1 | dm_get minor)))
@@ -22,7 +22,7 @@ counted()
 	    $1 == name { n = $column } END { print n + 0 }'
 }
 
-# over_and_over command ...: until there is a file stop, whatever it says.
+# over_and_over command ...: runs it until there is a file stop, and ignores errors.
 over_and_over()
 {
 	while [ ! -f stop ]; do "$@" >/dev/null; done

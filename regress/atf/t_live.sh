@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# What happens under I/O: reload, suspend, removal, and the C driver's falls.
+# Commands under I/O: reload, suspend, removal, and the C driver's panics.
 
 . $(atf_get_srcdir)/subr.sh
 

@@ -13,7 +13,7 @@ table_has()
 	    atf_fail "the table of $1: $(dm_table $VG-$1)"
 }
 
-# regions name: what the status of a device's first mirror says, IN-SYNC/TOTAL.
+# regions name: IN-SYNC/TOTAL in the status of a device's first mirror.
 regions()
 {
 	$H ioctl command=status name=$VG-$1 flags:0 | sed -n \
@@ -65,7 +65,7 @@ settled()
 	checked $1
 }
 
-# checked name: the same, of a volume on which nothing is being written.
+# checked name: as settled, for a volume to which nothing is being written.
 checked()
 {
 	umount $(pwd)/mnt || atf_fail "umount"

@@ -6,7 +6,7 @@
 . $(atf_get_srcdir)/subr.sh
 . $(atf_get_srcdir)/lvm.sh
 
-# status name: a snapshot's.
+# status name: prints a snapshot's status.
 status()
 {
 	$H ioctl command=status name=$VG-$1 flags:0 |
@@ -169,8 +169,8 @@ renamed_body()
 	atf_check umount $(pwd)/mnt
 }
 
-# used: what the merging device says that its store has in use, and how much of that
-# is not for chunks.  Both are equal when all is merged.
+# used: the sectors of its store that the merging device has in use, and those of them
+# that are not for chunks.  Both are equal when all is merged.
 used()
 {
 	$H ioctl command=status name=${P}o flags:0 |
@@ -186,7 +186,7 @@ is_merged()
 	[ ${now% *} = ${now#* } ]
 }
 
-# merged_files: what the snapshot had, and nothing that came to the origin later.
+# merged_files: the files are those of the snapshot, and none that came to the origin later.
 merged_files()
 {
 	local n
@@ -198,7 +198,7 @@ merged_files()
 	done
 }
 
-# delay_writes milliseconds: of the merging device's origin.
+# delay_writes milliseconds: delays writes of the merging device's origin.
 delay_writes()
 {
 	dm_load ${P}real "0 18000 delay $DISK1 1000 0 $DISK1 1000 $1"

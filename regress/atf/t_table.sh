@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Tables: which are refused, with which error, and that nothing has changed then.
+# Tables that are refused: with the right error, and without a change.
 
 . $(atf_get_srcdir)/subr.sh
 

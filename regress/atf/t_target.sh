@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# What becomes of data, target by target.
+# The data that reads and writes move, target by target.
 
 . $(atf_get_srcdir)/subr.sh
 

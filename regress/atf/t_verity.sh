@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# verity: a file system that is read by way of its hashes, and what becomes of it
-# when the disk is not what it was.
+# verity: a file system that is read by way of its hashes, from a good disk and from one
+# that has changed.
 
 . $(atf_get_srcdir)/subr.sh
 

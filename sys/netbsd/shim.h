@@ -1,7 +1,7 @@
 /*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What only C can say: macros, static inlines and variadic functions of the
+ * Parts that only C can express: macros, static inlines and variadic functions of the
  * kernel, each under a name that Rust can call.
  */
 #ifndef DM_SHIM_H

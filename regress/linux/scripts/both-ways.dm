@@ -1,4 +1,4 @@
-# What one began the other carries on, three times over, with a crash between.
+# One side begins and the other carries on, three times over, with a crash between.
 quick
 disk a 2048
 disk b 2048

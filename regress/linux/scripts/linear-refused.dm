@@ -1,4 +1,4 @@
-# What linear, zero, error and a table as a whole refuse.
+# Lines that linear, zero and error refuse, and tables that are refused as a whole.
 quick
 disk a 4096
 disk odd 1001

@@ -21,7 +21,7 @@ size d
 # A mark goes to the log at once, and the superblock with it.
 message d 0 mark first
 until d * 1 1
-# What was written waits for a flush.
+# Writes wait for a flush.
 write d 10 8
 write d 20 1
 status d
@@ -45,7 +45,7 @@ message d 0 mark
 message d 0 mark a b
 message d 0 nosuch a
 message d 0
-# What no flush made safe comes with the end.
+# Writes that no flush made durable come at the end.
 write d 200 128
 write d 210 3
 discard d 304 8

@@ -54,7 +54,7 @@ table s
 read o 0 2048 by 64
 image c 0 16
 image a 0 2048
-# What is written goes to the origin.
+# Writes go to the origin.
 write o 8 40 by 4
 write o 2047 1
 flush o
@@ -100,7 +100,7 @@ make o
 until o "* Merge failed"
 table o
 image c 0 16
-# What is merged, what is not, what cannot be read, what never was an exception.
+# Chunks that are merged, that are not, that cannot be read, that never were exceptions.
 read o 600 8
 read o 0 8
 read o 296 8

@@ -64,7 +64,7 @@ status s
 remove s
 write o 800 1
 swap
-# What the other began, with the size of the chunks from the store.
+# Goes on with the other side's snapshot; the size of its chunks is the store's.
 make o
   0 2048 snapshot-origin @a
 make s

@@ -1,4 +1,4 @@
-# What striped refuses.
+# Lines that striped refuses.
 needs striped
 disk a 4096
 disk b 4096

@@ -47,7 +47,7 @@ struct Keys {
     decrypts: bool,
 }
 
-/// Keeps a key, and gives back the number of rounds.
+/// Stores a key, and returns the number of rounds.
 ///
 /// # Safety
 /// `keys` has room for 240 bytes, `key` has `length`.
@@ -64,7 +64,7 @@ unsafe fn set(keys: *mut c_void, key: *const u8, length: usize, decrypts: bool) 
     6 + length as u32 / 4
 }
 
-/// The key that is kept.
+/// The stored key.
 ///
 /// # Safety
 /// `set` made it, and nobody changes it meanwhile.
@@ -76,7 +76,7 @@ unsafe fn kept<'a>(keys: *const c_void, rounds: u32, way: Way) -> &'a [u8] {
     &keys.key[..keys.length.into()]
 }
 
-/// Puts data where it is to become other data, and gives it to `run` with the key and the IV.
+/// Copies data to its destination, and calls `run` on it there with the key and the IV.
 ///
 /// # Safety
 /// The pointers are as NetBSD's functions have them; the two ends of the data are the same or apart.

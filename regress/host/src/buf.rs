@@ -88,7 +88,7 @@ pub(crate) fn start() -> JoinHandle<()> {
                     }
                 }
             }
-            // Only here is it in an interrupt: xcall(9) waits for those who are.
+            // Only here is the thread in an interrupt: xcall(9) waits for threads that are.
             lwp::with_context(Context::SoftInterrupt, || {
                 for buf in work.drain(..) {
                     biodone2(buf.0);
@@ -194,7 +194,7 @@ fn biodone2(bp: *mut nb::buf) {
     }
 }
 
-/// A write of the buffer's vnode is done; b_objlock is held.
+/// Records that a write of the buffer's vnode is done. The caller holds b_objlock.
 unsafe fn vwakeup(bp: *mut nb::buf) {
     // SAFETY: b_vp is a vnode whose interlock guards the count.
     unsafe {
@@ -325,7 +325,7 @@ unsafe extern "C" fn nestiobuf_iodone(bp: *mut nb::buf) {
         kassert!(master != bp, "nestiobuf_iodone: {bp:p} is its own master");
         let mut error = (*bp).b_error;
         if error == 0 && ((*bp).b_bcount < (*bp).b_bufsize || (*bp).b_resid > 0) {
-            // A short piece cannot be told to the master otherwise.
+            // A master learns in no other way that a piece was short.
             error = Errno::EIO.0;
         }
         let done = (*bp).b_bufsize;

@@ -42,7 +42,7 @@ struct Callout {
     at: usize,
     func: Option<unsafe extern "C" fn(*mut c_void)>,
     arg: usize,
-    /// The tick at which it goes off, if it is pending.
+    /// The tick at which the callout goes off, if it is pending.
     due: Option<u64>,
     fired: bool,
     invoking: bool,
@@ -77,7 +77,7 @@ pub(crate) fn start(manual: bool) -> Option<JoinHandle<()>> {
     }
 }
 
-/// Stops the clock. Returns the callouts never destroyed.
+/// Stops the clock. The answer is the callouts that were never destroyed.
 pub(crate) fn stop(clock: Option<JoinHandle<()>>) -> Vec<String> {
     RUN.store(false, Ordering::Relaxed);
     if let Some(clock) = clock {

@@ -63,7 +63,7 @@ pub fn lines() -> Vec<String> {
     LOG.lock().unwrap_or_else(|e| e.into_inner()).lines.iter().cloned().collect()
 }
 
-/// Says something on the console; a line ends with `\n`, as in printf(9).
+/// Prints a text on the console; a line ends with `\n`, as in printf(9).
 pub fn print(text: &str) {
     let mut log = LOG.lock().unwrap_or_else(|e| e.into_inner());
     for piece in text.split_inclusive('\n') {

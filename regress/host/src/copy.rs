@@ -12,10 +12,10 @@ use crate::errno::Errno;
 use crate::fault::{self, Site};
 use crate::netbsd as nb;
 
-/// process_vm_readv is not to be had: addresses are trusted.
+/// `true` if the system refuses process_vm_readv: addresses are then trusted.
 static UNCHECKED: AtomicBool = AtomicBool::new(false);
 
-/// Copies `len` bytes, or says that one of the ranges is not there.
+/// Copies `len` bytes. EFAULT if one of the ranges is not there.
 ///
 /// # Safety
 ///

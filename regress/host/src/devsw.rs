@@ -243,8 +243,8 @@ impl Drop for Big {
     }
 }
 
-/// The entries that block and character devices have alike, a pair of functions for each, and the
-/// two sets of them.
+/// Defines the entry points that block and character devices both have, as a pair of functions each, and the two sets
+/// of them.
 macro_rules! calls {
     ($($(#[$doc:meta])* $block:ident, $character:ident: $field:ident, $entry:ident(
         $($arg:ident: $type:ty),*) else $missing:expr;)*) => {
@@ -322,7 +322,7 @@ flags! {
     cdev_flags: cdevsw_lookup, 0, !nb::D_TYPEMASK;
 }
 
-/// Reading and writing, which character devices have alone.
+/// Defines reading and writing, which only character devices have.
 macro_rules! transfers {
     ($($(#[$doc:meta])* $name:ident: $entry:ident;)*) => { $(
         calls!($(#[$doc])* $name, cdevsw_lookup, $entry(uio: *mut nb::uio, flag: c_int)
@@ -365,7 +365,7 @@ pub(crate) unsafe extern "C" fn bdev_strategy(bp: *mut nb::buf) {
     }
 }
 
-/// Away from [`bdev_strategy`], which has nothing to take back otherwise.
+/// Calls a strategy routine under the big lock. Apart from [`bdev_strategy`], which so has nothing to undo.
 #[inline(never)]
 unsafe fn strategy_locked(strategy: unsafe extern "C" fn(*mut nb::buf), bp: *mut nb::buf) {
     let _big = Big::enter(0);

@@ -144,7 +144,7 @@ impl FaultPlan {
         SITES.iter().map(|site| self.failures(*site)).sum()
     }
 
-    /// The `nth` call of the site from now fails, counted from 1. Earlier orders for it are dropped.
+    /// Has the `nth` call of the site from now on fail, counted from 1. Earlier orders for the site are dropped.
     pub fn fail(&self, site: Site, nth: u64) {
         let state = &self.sites[site as usize];
         state.calls.store(0, Ordering::Relaxed);
@@ -184,9 +184,9 @@ impl FaultPlan {
         self.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Calls `operation` with the first fallible call of the kernel failing, then the second, and
-    /// so on until a run in which nothing failed. Returns the number of runs with a failure.
-    /// `operation` gets the number of the call that fails.
+    /// Calls `operation` with the first fallible call of the kernel failing, then with the second, and so on until a
+    /// run in which no call failed. The answer is the number of runs with a failure. `operation` gets the number of
+    /// the call that fails.
     pub fn each_failure(&self, mut operation: impl FnMut(u64)) -> u64 {
         for nth in 1.. {
             self.fail_any(nth);

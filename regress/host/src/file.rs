@@ -63,7 +63,7 @@ unsafe impl Send for File {}
 unsafe impl Sync for File {}
 
 impl File {
-    /// Opens a node: ENOENT, ENXIO, EBUSY and what else the driver says.
+    /// Opens a node: ENOENT, ENXIO, EBUSY, and the driver's errors.
     pub(crate) fn open(node: Node<'_>, flags: Flags) -> Result<File, Errno> {
         syscall(|| {
             let vp = match node {
@@ -106,7 +106,7 @@ impl File {
         unsafe { (*self.vp).v_size as u64 }
     }
 
-    /// ioctl(2): `data` is copied in, and copied out again where the command succeeds.
+    /// ioctl(2): `data` is copied in, and copied out if the command succeeds.
     pub fn ioctl<T: Copy>(&self, cmd: u64, data: &mut T) -> Result<(), Errno> {
         let mut kernel = *data;
         // SAFETY: the command takes a T, says the caller; the length is checked.
@@ -133,7 +133,7 @@ impl File {
             // SAFETY: the caller's promise.
             let error =
                 unsafe { specfs::VOP_IOCTL(self.vp, cmd, data, self.flags, kauth_cred_get()) };
-            // Not handled at any layer.
+            // No layer handles the command.
             Errno::check(if error == Errno::EPASSTHROUGH.0 { Errno::ENOTTY.0 } else { error })
         })
     }

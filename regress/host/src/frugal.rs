@@ -21,7 +21,7 @@ use crate::netbsd as nb;
 /// Adaptive mutexes that were taken by a thread that holds I/O.
 static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// Notes that a thread that holds I/O has taken a mutex.
+/// Records that a thread that holds I/O has taken a mutex.
 pub(crate) fn took(m: *const nb::kmutex_t) {
     within(|| {
         let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
@@ -72,11 +72,11 @@ pub(crate) fn within<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A `#[global_allocator]` that knows who may not wait for memory.
+/// A `#[global_allocator]` that stops the machine when a thread that may not wait for memory asks for some.
 pub struct Watched;
 
 impl Watched {
-    /// Stops the machine if the calling thread may not ask for memory; for other allocators.
+    /// Stops the machine if the calling thread may not ask for memory. For other allocators.
     #[inline]
     pub fn look() {
         assert_may_wait("an allocation");

@@ -46,7 +46,7 @@ trait Context<const N: usize> {
         self.buffer()[..rest.len()].copy_from_slice(rest);
     }
 
-    /// Adds what ends the data: a bit, zeroes up to the last eighth of a block, and the number of bits there.
+    /// Appends the padding: a bit, zeroes up to the last eighth of a block, and the number of bits there.
     fn pad(&mut self) {
         let bits = self.count() * 8;
         let used = (self.count() % N as u64) as usize;

@@ -56,7 +56,7 @@ pub(crate) fn wait_for_memory() {
     }
 }
 
-/// Wakes those that wait for memory.
+/// Wakes threads that wait for memory.
 pub(crate) fn memory_returned() {
     let _guard = MEMORY.lock().unwrap_or_else(|e| e.into_inner());
     RETURNED.notify_all();

@@ -41,7 +41,7 @@ pub(crate) fn leaks() -> Vec<String> {
     left.map(|name| format!("thread {name} was not joined")).collect()
 }
 
-/// kthread_create(9), once the shim's variable arguments are a name. May be told to fail.
+/// kthread_create(9), with the name that the shim's variable arguments make. May be told to fail.
 ///
 /// # Safety
 ///

@@ -38,7 +38,7 @@ pub(crate) fn release_all(lwp: &Lwp) -> Released {
     Released(depth)
 }
 
-/// Takes back what [`release_all`] gave up.
+/// Takes back the big lock as deep as [`release_all`] found it.
 pub(crate) fn reacquire(released: Released, lwp: &Lwp) {
     if released.0 != 0 {
         acquire(lwp);

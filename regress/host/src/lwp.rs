@@ -34,7 +34,7 @@ pub enum Context {
     HardInterrupt,
 }
 
-/// Names an lwp for [`crate::Machine::interrupt`].
+/// The name of an lwp, for [`crate::Machine::interrupt`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct LwpId(u64);
 
@@ -47,7 +47,7 @@ pub(crate) struct Lwp {
     /// Adaptive mutexes held.
     pub(crate) held: Cell<u32>,
     context: Cell<Context>,
-    /// Completions that it is in; other lwps look at it in [`wait_for_completions`].
+    /// The number of completions that the lwp is in. Other lwps read it in [`wait_for_completions`].
     completing: AtomicU32,
     /// Index of the lwp's magazines; [`MAXSLOTS`] for none.
     slot: Cell<u32>,
@@ -63,7 +63,7 @@ pub(crate) struct Lwp {
     /// The condition variable slept on, or 0 (condvar.rs).
     pub(crate) wchan: AtomicUsize,
     pub(crate) sleep: SleepState,
-    /// A signal is pending: 0, or the error that an interruptible sleep returns.
+    /// The error that an interruptible sleep returns because of a pending signal; 0 without one.
     pub(crate) signal: AtomicI32,
 }
 
@@ -143,7 +143,7 @@ thread_local! {
     static EXIT: Exit = const { Exit(Cell::new(ptr::null())) };
 }
 
-/// Takes a thread's lwp off the list when the thread ends.
+/// Removes a thread's lwp from the list when the thread ends.
 struct Exit(Cell<*const Lwp>);
 
 impl Drop for Exit {
@@ -262,8 +262,7 @@ impl Lwp {
     }
 }
 
-/// Has the calling thread, one of the kernel's own, be known to [`wait_for_completions`] before it
-/// is in one.
+/// Makes the calling thread, one of the kernel's own, known to [`wait_for_completions`] before its first completion.
 pub(crate) fn begin() {
     current().cpu();
 }
@@ -327,7 +326,7 @@ pub fn mutex_entries() -> u64 {
     current().mutex_entries.get()
 }
 
-/// A new machine: threads get their CPUs anew. Only the calling thread may be in the kernel.
+/// Gives the threads of a new machine their CPUs anew. Only the calling thread may be in the kernel.
 pub(crate) fn reset_cpus(count: usize) {
     ncpu.store(count.clamp(1, MAXCPUS) as u32, Ordering::Relaxed);
     NEXT_CPU.store(0, Ordering::Relaxed);
@@ -344,7 +343,7 @@ pub(crate) fn reset_cpus(count: usize) {
     NEXT_CPU.store(all.lwps.len() as u32, Ordering::Relaxed);
 }
 
-/// Posts a signal: an interruptible sleep of the lwp ends with `error`. False if it is gone.
+/// Posts a signal: an interruptible sleep of the lwp ends with `error`. `false` if the lwp is gone.
 pub(crate) fn interrupt(id: LwpId, error: i32) -> bool {
     let all = ALL.lock().unwrap_or_else(|e| e.into_inner());
     for lwp in &all.lwps {
@@ -359,7 +358,7 @@ pub(crate) fn interrupt(id: LwpId, error: i32) -> bool {
     false
 }
 
-/// A system call of the calling thread: on return no lock may be held, and signals are taken.
+/// Runs a system call of the calling thread. On return no lock may be held, and signals are taken.
 pub(crate) fn syscall<R>(f: impl FnOnce() -> R) -> R {
     let lwp = current();
     let result = f();
@@ -372,7 +371,7 @@ pub(crate) fn syscall<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// curlwp of a module.
+/// curlwp, for a module.
 #[unsafe(no_mangle)]
 extern "C" fn x86_curlwp() -> *mut nb::lwp {
     (current() as *const Lwp).cast_mut().cast()
@@ -386,7 +385,7 @@ extern "C" fn dm_hosted_process() -> c_int {
     lwp.id.get() as c_int
 }
 
-/// curcpu() of a module.
+/// curcpu(), for a module.
 #[unsafe(no_mangle)]
 extern "C" fn x86_curcpu() -> *mut nb::cpu_info {
     current().cpu().cast_mut().cast()
@@ -426,7 +425,7 @@ pub(crate) fn wait_for_completions() {
     }
 }
 
-/// Waits until `*word` is no longer `value`, or is woken, or for no reason at all.
+/// Waits until `*word` is no longer `value`, or the thread is woken; spurious wakeups happen.
 pub(crate) fn futex_wait(word: *const AtomicU32, value: u32) {
     // SAFETY: FUTEX_WAIT reads the word, which the caller keeps alive.
     unsafe {
@@ -449,7 +448,7 @@ pub(crate) fn futex_wake(word: *const AtomicU32, count: c_int) {
 }
 
 impl Lwp {
-    /// Runs a completion, which may not sleep, wherever it came from.
+    /// Runs a completion, which may not sleep, in whatever context.
     #[inline(always)]
     pub(crate) fn in_softint<R>(&self, f: impl FnOnce() -> R) -> R {
         let before = self.context.replace(Context::SoftInterrupt);

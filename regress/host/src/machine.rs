@@ -44,13 +44,13 @@ pub struct Config {
     pub clock: Clock,
     /// The pattern that fresh kernel memory is filled with, four bytes at a time; 0 for none.
     pub pattern: u32,
-    /// Remember who allocated each block of kmem(9), for the leak report. Slow.
+    /// `true` to record who allocated each block of kmem(9), for the leak report. Slow.
     pub trace_memory: bool,
-    /// Keep the console's lines but do not print them.
+    /// `true` to keep the console's lines without printing them.
     pub quiet: bool,
-    /// Initialise the modules that are linked in.
+    /// `true` to initialise the modules that are linked in.
     pub modules: bool,
-    /// The kernel has AES; one whose configuration asks for nothing that wants it has none.
+    /// `true` if the kernel has AES, which a kernel has only if its configuration asks for it.
     pub aes: bool,
 }
 
@@ -273,7 +273,7 @@ impl Machine {
         specfs::add_name(path, if block { Entry::Block(dev) } else { Entry::Character(dev) })
     }
 
-    /// Makes something that is no device: ENOTBLK for those who want one.
+    /// Makes a file that is no device: ENOTBLK for an open of it as one.
     pub fn mkfile(&self, path: &str) -> Result<(), Errno> {
         specfs::add_name(path, Entry::Regular)
     }
@@ -283,8 +283,8 @@ impl Machine {
         specfs::add_name(path, Entry::Link(target.to_owned()))
     }
 
-    /// Has names that are not there resolved, such as those of devices that come and go: as udev
-    /// or devfs would make nodes for them.
+    /// Sets the function that resolves names which are not in the table, such as those of devices that come and go,
+    /// for which udev or devfs would make nodes.
     pub fn set_resolver(&self, resolver: Arc<specfs::Resolver>) {
         specfs::set_resolver(resolver);
     }
@@ -314,10 +314,10 @@ impl Machine {
         File::open(node.into(), flags)
     }
 
-    /// Mounts a file system on an open block device: `sync` writes what that has.
+    /// Mounts a file system on an open block device. `sync` writes the file system's data.
     ///
     /// # Errors
-    /// ENXIO if it is not open.
+    /// ENXIO if the device is not open.
     pub fn mount(
         &self,
         dev: Dev,
@@ -326,7 +326,7 @@ impl Machine {
         Mount::new(dev, Box::new(sync))
     }
 
-    /// Marks an open block device as mounted, or not: then nobody can open it again.
+    /// Marks an open block device as mounted, or not: while it is, it cannot be opened.
     pub fn set_mounted(&self, dev: Dev, mounted: bool) -> Result<(), Errno> {
         specfs::set_mounted(dev, mounted)
     }
@@ -426,7 +426,7 @@ impl Machine {
         lwp::as_user(uid, f)
     }
 
-    /// A thread whose lwp is known, so that it can be interrupted.
+    /// Starts a thread whose lwp is known, so that it can be interrupted.
     pub fn spawn<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Kthread<T> {
         let (send, receive) = std::sync::mpsc::channel();
         let handle = std::thread::spawn(move || {
@@ -440,8 +440,8 @@ impl Machine {
         }
     }
 
-    /// Posts a signal to a thread: an interruptible sleep of its system call ends with EINTR.
-    /// False if the thread is gone.
+    /// Posts a signal to a thread: an interruptible sleep of its system call ends with EINTR. `false` if the thread
+    /// is gone.
     pub fn interrupt(&self, lwp: LwpId) -> bool {
         lwp::interrupt(lwp, Errno::EINTR.0)
     }
@@ -468,7 +468,7 @@ impl Machine {
         console::clear();
     }
 
-    /// The plan that says what fails.
+    /// The plan of the calls that fail.
     pub fn faults(&self) -> &'static FaultPlan {
         &PLAN
     }

@@ -36,7 +36,7 @@ struct FileSystem {
     dev: Dev,
     sync: Box<dyn Fn() -> Result<(), Errno> + Send + Sync>,
     references: AtomicUsize,
-    /// The lwp that has suspended it, or 0.
+    /// The lwp that has suspended the file system, or 0.
     owner: AtomicU64,
     refused: AtomicI32,
     suspensions: AtomicUsize,
@@ -70,17 +70,17 @@ impl Mount {
         self.0.suspensions.load(Ordering::SeqCst)
     }
 
-    /// `true` while it is suspended.
+    /// `true` while the file system is suspended.
     pub fn is_suspended(&self) -> bool {
         self.0.owner.load(Ordering::SeqCst) != 0
     }
 
-    /// Has vfs_suspend(9) fail with this error; `None`: not any more.
+    /// Has vfs_suspend(9) fail with this error, or with `None` work.
     pub fn refuse(&self, error: Option<Errno>) {
         self.0.refused.store(error.map_or(0, |error| error.0), Ordering::SeqCst);
     }
 
-    /// Suspends it for as long as `f` runs, as another driver would.
+    /// Suspends the file system for as long as `f` runs, as another driver would.
     pub fn suspended<R>(&self, f: impl FnOnce() -> R) -> R {
         let mount = Arc::as_ptr(&self.0).cast_mut().cast();
         // SAFETY: the mount lives.
@@ -234,7 +234,7 @@ unsafe extern "C" fn vfs_resume(mount: *mut nb::mount) {
     mutex::exit(SUSPENDING.0.get(), lwp);
 }
 
-/// vrele_flush(9): nothing is given back late here.
+/// vrele_flush(9): here vrele never defers work.
 ///
 /// # Safety
 ///

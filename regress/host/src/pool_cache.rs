@@ -47,7 +47,7 @@ struct PoolCache {
     arg: *mut c_void,
     depot: Mutex<Depot>,
     back: Condvar,
-    /// Memory is short somewhere: put items in the depot, where others find them.
+    /// Nonzero while an lwp lacks an item: items are put into the depot, where others find them.
     hungry: AtomicU32,
     magazines: Box<[Magazine]>,
 }
@@ -275,8 +275,7 @@ impl PoolCache {
 }
 
 impl Magazine {
-    /// Runs `f` on the rounds. Only an lwp that shares the slot, or one that steals or drains,
-    /// ever waits here.
+    /// Runs `f` on the rounds. Only lwps that share a slot, and one that steals or drains, ever wait here.
     #[inline(always)]
     fn with<R>(&self, f: impl FnOnce(&mut Rounds) -> R) -> R {
         while self.busy.swap(true, Ordering::Acquire) {

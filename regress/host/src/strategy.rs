@@ -45,7 +45,7 @@ impl IoResult {
 pub struct Request {
     /// First block, in units of DEV_BSIZE (512 bytes).
     pub blkno: i64,
-    /// B_READ or a write.
+    /// `true` for a read (B_READ).
     pub read: bool,
     /// Further flags of `b_flags`, such as `netbsd::B_MEDIA_FUA`.
     pub flags: u32,
@@ -98,11 +98,11 @@ pub(crate) fn transfer(
 ) -> Result<(), Errno> {
     let (data, len) = match memory {
         Memory::Into(to) => (to.as_mut_ptr(), to.len()),
-        // A write only reads it.
+        // A write only reads the caller's memory.
         Memory::From(from) => (from.as_ptr().cast_mut(), from.len()),
     };
     let mut ios: Vec<Inner> = (0..len).step_by(MAXPHYS).map(|_| Inner::new()).collect();
-    // From here on they stay where they are.
+    // From here on the buffers stay where they are.
     for (io, at) in ios.iter_mut().zip((0..len).step_by(MAXPHYS)) {
         let count = MAXPHYS.min(len - at);
         // SAFETY: the buffer is idle and ours, and waited for below, before the memory's borrow
@@ -129,7 +129,7 @@ pub(crate) fn transfer(
     result
 }
 
-/// A buffer that can be used again and again, for I/O straight to a strategy routine.
+/// A buffer for many I/Os in turn, straight to a strategy routine.
 ///
 /// It owns its data. Dropping it waits for an I/O in flight.
 pub struct Io {

@@ -15,7 +15,7 @@ const MAGIC: u64 = 0x006a_7366_7773_6872;
 /// The one version there is.
 const VERSION: u64 = 1;
 
-/// Bytes of the superblock that say something.
+/// Bytes of the superblock that have a meaning.
 const SUPER: usize = 28;
 
 /// Bytes of an entry before a mark's text.
@@ -28,7 +28,7 @@ const SECTORS: std::ops::RangeInclusive<u64> = 512..=8 << 20;
 /// kernel has.
 const LONGEST_MARK: u64 = 65_536 - HEADER as u64;
 
-/// Bytes that are copied at a time.
+/// Bytes that are copied at once.
 const CHUNK: u64 = 256 << 10;
 
 /// The flags of an entry.
@@ -47,7 +47,7 @@ impl Flags {
     /// A write of a file system's metadata. Only Linux tells.
     pub const METADATA: Flags = Flags(16);
 
-    /// All that are known, with their words.
+    /// All known flags, with their words.
     pub const ALL: [(Flags, &str); 5] = [
         (Flags::FLUSH, "flush"),
         (Flags::FUA, "fua"),
@@ -56,7 +56,7 @@ impl Flags {
         (Flags::METADATA, "metadata"),
     ];
 
-    /// `true` if all of `other` are among them.
+    /// `true` if all flags of `other` are set.
     pub fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
     }
@@ -84,7 +84,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// `true` if it is a write: data follow it in the log.
+    /// `true` if the entry is a write: data follow it in the log.
     pub fn is_write(&self) -> bool {
         self.length > 0 && !self.flags.has(Flags::DISCARD)
     }

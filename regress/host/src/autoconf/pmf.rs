@@ -21,7 +21,7 @@ pub(super) struct Pmf {
     shutdown: Option<Shutdown>,
 }
 
-/// Runs the devices' suspend (or resume) handlers; the name of the first that refuses.
+/// Runs the devices' suspend or resume handlers. The error is the name of the first that refuses.
 pub(crate) fn power(resume: bool) -> Result<(), String> {
     let mut all: Vec<*mut Device> = config().devices.clone();
     if !resume {

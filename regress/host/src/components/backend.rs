@@ -33,11 +33,11 @@ pub(super) enum Store {
 /// The allocation of a store from a place on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allocation {
-    /// Bytes for which the rest holds; at least 1.
+    /// Bytes that the rest is about; at least 1.
     pub length: u64,
-    /// `true` if nothing is allocated for them.
+    /// `true` if nothing is allocated for these bytes.
     pub hole: bool,
-    /// `true` if they are known to read as zeroes.
+    /// `true` if these bytes are known to read as zeroes.
     pub zero: bool,
 }
 
@@ -68,7 +68,8 @@ impl Memory {
 }
 
 impl Store {
-    /// Opens the store; its size in bytes is `bytes`, or comes back where that is 0.
+    /// Opens the store. Its size in bytes is `bytes`, or, if that is 0, all that the backend has; the size is
+    /// returned.
     pub(super) fn open(backend: Backend, bytes: u64) -> Result<(Store, u64), Errno> {
         match backend {
             Backend::Memory => {
@@ -177,8 +178,8 @@ impl Store {
         }
     }
 
-    /// Begins a transfer that ends in another thread: `done` is called there, once. Gives it back
-    /// for a store whose transfers are done at once, by [`Store::read`] and [`Store::write`].
+    /// Begins a transfer that ends in another thread, where `done` is called once. A store whose transfers are done
+    /// at once, by [`Store::read`] and [`Store::write`], returns `done`.
     ///
     /// # Safety
     ///
@@ -284,7 +285,7 @@ fn size(file: &File) -> Result<u64, Errno> {
     file.seek(SeekFrom::End(0)).map_err(|e| Errno::from_io(&e))
 }
 
-/// The file system, or the kernel, has no reads that do not wait.
+/// `true` once reads that do not wait were refused by the file system or the system.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
 /// pread(2). A thread that reads for a client tries without waiting first, and hands its place as the reader on
@@ -327,7 +328,7 @@ fn file_allocation(file: &File, offset: u64, len: u64) -> Allocation {
             Ok(hole) if hole > offset => Allocation::data(len.min(hole - offset)),
             _ => Allocation::data(len),
         },
-        // Nothing but a hole up to the end.
+        // A hole up to the end.
         Err(Some(libc::ENXIO)) => Allocation::hole(len),
         Err(_) => Allocation::data(len),
     }

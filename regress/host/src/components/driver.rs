@@ -323,7 +323,7 @@ fn nodes(unit: &Unit) -> Vec<(String, Entry)> {
     all
 }
 
-/// Attaches a disk: EEXIST if the name is taken, EINVAL for what cannot be.
+/// Attaches a disk: EEXIST if the name is taken, EINVAL for a specification that cannot be.
 pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
     let digits = spec.name.len() - spec.name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (driver_name, number) = spec.name.split_at(spec.name.len() - digits);
@@ -394,8 +394,8 @@ pub(crate) fn attach(spec: DiskSpec) -> Result<Disk, Errno> {
     Ok(Disk(unit))
 }
 
-/// Detaches a disk: EBUSY while it is open, unless forced. Then its I/O fails, held or to come, and
-/// its open nodes are revoked, as ld(4) does.
+/// Detaches a disk: EBUSY while it is open, unless forced. A forced detach fails its I/O, held or to come, and
+/// revokes its open nodes, as ld(4) does.
 pub(super) fn detach(unit: &Arc<Unit>, force: bool) -> Result<(), Errno> {
     {
         let guard = state();
@@ -441,7 +441,7 @@ pub(crate) fn release_all() {
     }
 }
 
-/// Takes every disk and driver away.
+/// Detaches all disks and drivers.
 pub(crate) fn detach_all() {
     let mut guard = state();
     let Some(state) = guard.as_mut() else { return };

@@ -52,7 +52,7 @@ pub(super) unsafe fn ioctl(
     let writing = flag & nb::FWRITE != 0;
     // SAFETY: the caller's promise.
     unsafe {
-        // A wedge has neither label nor partitions of its own.
+        // A wedge has no label or partitions of its own.
         let own = matches!(cmd as i64, GDINFO | GPARTINFO) && plain;
         if !own {
             let error = disk::disk_ioctl(unit.disk.get(), dev, cmd, data, flag, l);
@@ -129,7 +129,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// DIOCSDINFO, and DIOCWDINFO where it goes to the disk as well.
+/// Carries out DIOCSDINFO, and with `to_disk` DIOCWDINFO.
 unsafe fn set_label(unit: &Unit, label: &nb::disklabel, to_disk: bool) -> c_int {
     // SAFETY: the disk is attached; the opens' lock keeps others from its label.
     unsafe {

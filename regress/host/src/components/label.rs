@@ -37,8 +37,8 @@ impl Label {
         Label::default()
     }
 
-    /// NetBSD's slice, partition `c`, begins at a sector, and the label lies one behind; a master
-    /// boot record says so. The classic place is 63.
+    /// The label with NetBSD's slice, partition `c`, at a sector, in the sector after that one; a master boot record
+    /// says so. The classic sector is 63.
     pub fn slice(mut self, start: u32) -> Label {
         self.slice = Some(start);
         self
@@ -56,7 +56,7 @@ impl Label {
         self
     }
 
-    /// The kernel knows the label, but none is on the disk.
+    /// The label in the kernel only: the disk does not have it.
     pub fn in_core(mut self) -> Label {
         self.in_core = true;
         self

@@ -160,8 +160,7 @@ impl Disk {
         self.0.release();
     }
 
-    /// Completes one held I/O, the `index`th of those that wait, and holds on to the rest.
-    /// False if there is no such I/O.
+    /// Completes one held I/O, the `index`th of those that wait, and holds the rest. `false` if there is no such I/O.
     pub fn release_one(&self, index: usize) -> bool {
         self.0.release_one(index)
     }
@@ -176,14 +175,13 @@ impl Disk {
         self.0.set_completion(completion);
     }
 
-    /// The `nth` I/O from now, counted from 1, ends with an error.
+    /// Has the `nth` I/O from now on, counted from 1, fail.
     pub fn fail_nth(&self, nth: u64, error: Errno) {
         self.0.faults.fail_nth(nth, error);
         self.0.update_slow();
     }
 
-    /// I/O that touches these blocks of 512 bytes, counted from the start of the disk, ends with
-    /// an error, until [`Disk::heal`].
+    /// Has I/O on these blocks of 512 bytes, counted from the start of the disk, fail until [`Disk::heal`].
     pub fn fail_range(&self, blocks: std::ops::Range<u64>, error: Errno) {
         self.0.faults.fail_range(blocks, error);
         self.0.update_slow();
@@ -194,13 +192,13 @@ impl Disk {
         self.fail_range(0..u64::MAX, error);
     }
 
-    /// The `nth` I/O from now transfers `bytes` bytes only, without an error.
+    /// Has the `nth` I/O from now on transfer `bytes` bytes only, without an error.
     pub fn short_nth(&self, nth: u64, bytes: usize) {
         self.0.faults.short_nth(nth, bytes);
         self.0.update_slow();
     }
 
-    /// The disk is gone: everything but closing it gives ENXIO, until [`Disk::heal`].
+    /// Has the disk vanish: all but closing it fails with ENXIO, until [`Disk::heal`].
     pub fn vanish(&self) {
         self.0.faults.vanish(true);
         self.0.update_slow();
@@ -212,8 +210,7 @@ impl Disk {
         self.0.update_slow();
     }
 
-    /// DIOCGDINFO, DIOCGCACHE and every other ioctl gives this error until it is 0 again. The
-    /// error of one command: `netbsd::DIOC…` in `cmd`.
+    /// Has an ioctl of the disk, `netbsd::DIOC…` in `cmd`, fail with this error, or with `None` work.
     pub fn fail_ioctl(&self, cmd: u64, error: Option<Errno>) {
         self.0.faults.fail_ioctl(cmd, error);
     }

@@ -146,7 +146,7 @@ impl Queue {
         })
     }
 
-    /// The disk goes: its worker ends.
+    /// Ends the disk's worker, as the disk is detached.
     pub(super) fn end(&self) {
         self.state().ending = true;
         self.wake.notify_all();

@@ -77,25 +77,25 @@ impl DiskSpec {
         self
     }
 
-    /// Neither writes nor opens for writing: EROFS.
+    /// The disk, read-only: writes, and opens for writing, fail with EROFS.
     pub fn read_only(mut self) -> DiskSpec {
         self.read_only = true;
         self
     }
 
-    /// A disk without partitions or label, like a wedge: one node, which answers DIOCGWEDGEINFO.
+    /// The disk without partitions or label, like a wedge: one node, which answers DIOCGWEDGEINFO.
     pub fn plain(mut self) -> DiskSpec {
         self.plain = true;
         self
     }
 
-    /// A block device number of one's own, of the disk's first minor.
+    /// The disk with this block device number, that of its first minor.
     pub fn dev(mut self, dev: Dev) -> DiskSpec {
         self.dev = Some(dev);
         self
     }
 
-    /// A label with partitions, written to the disk.
+    /// The disk with a label with partitions, which is written to it.
     pub fn label(mut self, label: Label) -> DiskSpec {
         self.label = Some(label);
         self

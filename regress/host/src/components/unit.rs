@@ -21,7 +21,7 @@ use crate::lwp::{self, MAXCPUS};
 use crate::netbsd as nb;
 use crate::{Dev, disk, makedev};
 
-/// FNONBLOCK apart, the flags of an open.
+/// The flag of an open for writing.
 const FWRITE: c_int = nb::FWRITE;
 
 /// A disk.
@@ -42,14 +42,14 @@ pub(crate) struct Unit {
     pub(super) faults: Faults,
     pub(super) disk: UnsafeCell<nb::disk>,
     pub(super) opens: Mutex<Opens>,
-    /// DIOCWLABEL: the label's sector may be written.
+    /// `true` if the label's sector may be written (DIOCWLABEL).
     pub(super) wlabel: AtomicBool,
     me: Weak<Unit>,
     /// `true` if faults or a queue must be looked up before an I/O can complete.
     slow: AtomicBool,
-    /// d_strategy sleeps now and then, as vnd(4)'s does.
+    /// `true` if d_strategy may sleep, as vnd(4)'s does.
     sleeps: AtomicBool,
-    /// Detached while it was open.
+    /// `true` if the disk was detached while it was open.
     pub(super) gone: AtomicBool,
     percpu: [PerCpu; MAXCPUS],
     rare: Rare,
@@ -65,9 +65,9 @@ unsafe impl Send for Unit {}
 /// The openings of a disk.
 #[derive(Default)]
 pub(super) struct Opens {
-    /// Bits of the partitions that are open by their block nodes.
+    /// The partitions that are open by their block nodes, as bits.
     pub(super) block: u32,
-    /// Opens by character nodes, as bits too.
+    /// The partitions that are open by their character nodes, as bits.
     pub(super) character: u32,
 }
 
@@ -367,7 +367,7 @@ impl Unit {
         }
     }
 
-    /// Checks an I/O and finds its place, which goes to b_rawblkno. False: it is done as it is.
+    /// Checks an I/O and finds its place, which goes to b_rawblkno. `false` if the I/O is to be completed as it is.
     #[inline]
     unsafe fn admit(&self, bp: *mut nb::buf) -> Result<bool, Errno> {
         fault::check(Site::Strategy, Errno::EIO)?;
@@ -401,7 +401,7 @@ impl Unit {
         Ok(true)
     }
 
-    /// A bounds check has refused the I/O, or found nothing to transfer.
+    /// Completes an I/O that a bounds check has refused, or in which it found nothing to transfer.
     unsafe fn out_of_bounds(&self, bp: *mut nb::buf) -> Result<bool, Errno> {
         // SAFETY: as in `strategy`.
         let error = unsafe { (*bp).b_error };
@@ -451,7 +451,7 @@ impl Unit {
         }
     }
 
-    /// `len` bytes have been transferred, or not.
+    /// Completes an I/O of which `len` bytes have been transferred.
     #[inline]
     fn transferred(&self, pending: Pending, len: usize, result: Result<(), Errno>) {
         let bp = pending.bp;
@@ -519,7 +519,7 @@ impl Unit {
         self.rare.closes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// dk_openmask and its parts.
+    /// Publishes the opens as dk_openmask and its parts.
     fn publish(&self, opens: &Opens) {
         // SAFETY: written under the opens' lock only.
         unsafe {

@@ -75,13 +75,13 @@ pub trait Host {
     /// The number of opens of a device, as Linux would count; `told` is the driver's count.
     fn open_count(&self, minor: u32, told: u32) -> u32;
 
-    /// Lets go of a device that shall be removed; with `deferred` at its last close.
+    /// Releases a device that is to be removed; with `deferred` at its last close.
     ///
     /// # Errors
-    /// EBUSY when somebody has it open, unless the removal is deferred.
+    /// EBUSY if it is open, unless the removal is deferred.
     fn let_go(&self, minor: u32, deferred: bool) -> Result<(), Fault>;
 
-    /// Is told of each change, after it.
+    /// Called after each change.
     fn changed(&self, change: Change);
 }
 
@@ -246,7 +246,7 @@ impl<H: Host> Call<'_, H> {
     /// Fills the structure in from an answer about a device.
     ///
     /// # Errors
-    /// ENXIO for an answer that there is none.
+    /// ENXIO if the answer says that there is no such device.
     fn about(&mut self, reply: &Reply) -> Result<(), Fault> {
         let told = reply.word("flags");
         if told & flag::EXISTS == 0 {
@@ -286,8 +286,7 @@ impl<H: Host> Call<'_, H> {
         Ok(reply)
     }
 
-    /// Puts the answer's data into its place. One that does not fit leaves the room as it is and
-    /// says so in the flags.
+    /// Puts the answer's data into its place. Data that do not fit leave the room as it is, and set a flag.
     fn answer(&mut self, data: &[u8]) {
         let end = abi::SIZE.saturating_add(data.len());
         abi::put(self.bytes, at::DATA_START, &(abi::SIZE as u32).to_le_bytes());
@@ -312,7 +311,7 @@ impl<H: Host> Call<'_, H> {
             request.number("flags", flag::PERSISTENT_DEV.into());
         }
         let reply = self.ask(request).map_err(taken)?;
-        // NetBSD's begin suspended.
+        // In NetBSD a device is created suspended.
         let mut resume = Request::new("resume");
         resume.number("minor", reply.word("minor").into());
         let reply = self.ask(resume)?;
@@ -414,7 +413,7 @@ impl<H: Host> Call<'_, H> {
                 (abi::u64_at(self.bytes, place), abi::u64_at(self.bytes, place + 8));
             let next = abi::u32_at(self.bytes, place + 20) as usize;
             lines.push((start, length, kind, params));
-            // The next one lies behind this one; after the last, nobody looks.
+            // The next entry lies behind this one; behind the last, nothing is read.
             if next < abi::SPEC && lines.len() < count as usize {
                 return Err(Fault(libc::EINVAL));
             }
@@ -558,7 +557,7 @@ impl<H: Host> Call<'_, H> {
             }
         }
         if devices.is_empty() {
-            // A list of one device that is none.
+            // The list has one entry, of a device that is none.
             data.extend([0; 16]);
         }
         self.answer(&data);
@@ -644,7 +643,7 @@ fn numbers(word: &str) -> Option<(u32, u32)> {
     (digits(major) && digits(minor)).then(|| Some((major.parse().ok()?, minor.parse().ok()?)))?
 }
 
-/// Structures lie at multiples of 8 bytes.
+/// Pads to a multiple of 8 bytes, at which the next structure lies.
 fn pad(data: &mut Vec<u8>) {
     data.resize(data.len().next_multiple_of(8), 0);
 }

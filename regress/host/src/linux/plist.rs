@@ -27,7 +27,7 @@ impl Request {
         self.0 = larger;
     }
 
-    /// A key with a text.
+    /// Adds a key with a text.
     pub fn text(&mut self, key: &str, value: &str) {
         // A String takes all that is written to it.
         let _ = write!(self.0, "<key>{key}</key><string>");
@@ -35,26 +35,26 @@ impl Request {
         self.0.push_str("</string>");
     }
 
-    /// A key with a number.
+    /// Adds a key with a number.
     pub fn number(&mut self, key: &str, value: u64) {
         let _ = write!(self.0, "<key>{key}</key><integer>{value:#x}</integer>");
     }
 
-    /// An array of dictionaries, or of what else `each` writes.
+    /// Adds a key with an array, whose elements `each` writes.
     pub fn array(&mut self, key: &str, each: impl FnOnce(&mut Request)) {
         let _ = write!(self.0, "<key>{key}</key><array>");
         each(self);
         self.0.push_str("</array>");
     }
 
-    /// A dictionary in an array.
+    /// Adds a dictionary to an array.
     pub fn dictionary(&mut self, each: impl FnOnce(&mut Request)) {
         self.0.push_str("<dict>");
         each(self);
         self.0.push_str("</dict>");
     }
 
-    /// A text in an array.
+    /// Adds a text to an array.
     pub fn element(&mut self, value: &str) {
         self.0.push_str("<string>");
         self.escaped(value);
@@ -72,7 +72,7 @@ impl Request {
         }
     }
 
-    /// The whole text.
+    /// Ends the dictionary, and returns the whole text.
     pub fn end(mut self) -> Zeroizing<String> {
         self.0.push_str("</dict></plist>");
         self.0

@@ -367,7 +367,7 @@ get_string!(prop_dictionary_get_string prop_dictionary_get_cstring_nocopy);
 
 macro_rules! set_string {
     ($($name:ident)*) => { $(
-        /// prop_dictionary_set_string(3). What NetBSD would not copy is copied.
+        /// prop_dictionary_set_string(3). The text is copied also where NetBSD would refer to it.
         ///
         /// # Safety
         ///

@@ -15,15 +15,15 @@ use crate::netbsd as nb;
 /// prop_object_copyin_limit: a request must be shorter, in bytes.
 const LIMIT: usize = 65536;
 
-/// NetBSD writes a property list by recursion, which takes some 150 bytes of an 8 KiB stack for each
-/// array and dictionary around an object; so many it surely has room for.
+/// The most arrays and dictionaries in one another. NetBSD writes a property list by recursion, which takes some 150
+/// bytes of an 8 KiB stack for each of them; it surely has room for so many.
 const NESTING: usize = 24;
 
 const IOC_OUT: u64 = 0x4000_0000;
 const IOC_IN: u64 = 0x8000_0000;
 const PAGE: usize = 4096;
 
-/// Memory that a copyout has given the caller of an ioctl; it is his, and dropping frees it.
+/// Memory that a copyout has given to the caller of an ioctl. Dropping this frees it.
 pub struct Reply {
     at: *mut c_void,
     len: usize,

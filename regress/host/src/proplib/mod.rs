@@ -261,7 +261,7 @@ pub(crate) fn release(object: nb::prop_object_t) {
     drop(Ref::from_raw(object));
 }
 
-/// An iterator is an object here and none in NetBSD.
+/// Asserts that the object is none of our iterators, which are no objects in NetBSD.
 fn assert_object(object: nb::prop_object_t) {
     if let Some(Object { body: Body::Iterator(_), .. }) = get(object) {
         kpanic!("proplib: {object:p} is an iterator: prop_object_iterator_release is for those");
@@ -312,7 +312,7 @@ impl Body {
     }
 }
 
-/// Equality of prop_object_equals(3); numbers compare by value whatever their sign is said to be.
+/// Compares as prop_object_equals(3) does: numbers by value, signed or not.
 fn equals(a: &Ref, b: &Ref) -> bool {
     if a.0 == b.0 {
         return true;
@@ -470,7 +470,7 @@ extern "C" fn prop_bool_copy(object: nb::prop_object_t) -> nb::prop_object_t {
     or_null(Ref::retain(object))
 }
 
-/// Frees what prop_*_externalize gave: `text` comes from malloc(9), which is malloc(3) here.
+/// Allocates a text with malloc(9), which is malloc(3) here, for the caller of prop_*_externalize to free.
 pub(crate) fn externalized(text: String) -> *mut c_char {
     // SAFETY: the block holds the text and a NUL.
     unsafe {

@@ -36,7 +36,7 @@ fn malloced(bytes: &[u8]) -> *mut u8 {
 
 macro_rules! create {
     ($($name:ident)*) => { $(
-        /// prop_string_create(3). What NetBSD would not copy is copied.
+        /// prop_string_create(3). The text is copied also where NetBSD would refer to it.
         ///
         /// # Safety
         ///
@@ -126,7 +126,7 @@ equals_string!(prop_string_equals_string prop_string_equals_cstring);
 
 macro_rules! create_data {
     ($($name:ident)*) => { $(
-        /// prop_data_create(3). What NetBSD would not copy is copied.
+        /// prop_data_create(3). The data are copied also where NetBSD would refer to them.
         ///
         /// # Safety
         ///

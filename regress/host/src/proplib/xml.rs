@@ -17,7 +17,7 @@ const HEADER: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 const FOOTER: &str = "</plist>\n";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Reads a property list and writes it again, as the kernel would; None if it is none.
+/// Reads a property list and writes it as the kernel would; `None` if it is none.
 pub fn round_trip(text: &str) -> Option<String> {
     internalize(text.as_bytes()).map(|o| externalize(&o))
 }

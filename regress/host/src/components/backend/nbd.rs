@@ -96,7 +96,7 @@ impl Export {
         self.0.call(Operation::plain(command::FLUSH, 0, 0, 0)).map_err(errno)
     }
 
-    /// Zeroes can be made without sending them: then that is how ranges are discarded.
+    /// `true` if the server can make zeroes without being sent any: ranges are then discarded so.
     pub(super) fn discards_to_zeros(&self) -> bool {
         self.0.export().can(can::WRITE_ZEROES)
     }
@@ -130,7 +130,7 @@ impl Export {
     }
 }
 
-/// Bytes that one request without data may be about: 1 GiB, a multiple of any sector.
+/// The most bytes that one request without data may be about: 1 GiB, a multiple of any sector.
 const PIECE: u64 = 1 << 30;
 
 fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, u32)> {

@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Goes through the export, and again from its beginning.
+    /// Reads or writes the export from its beginning to its end, over and over, `bytes` in all.
     fn run(&mut self, row: &Row, bytes: u64) -> Result<()> {
         let Row(_, kind, length, depth, ..) = *row;
         let data = vec![0x5a; if kind == command::WRITE { length as usize } else { 0 }];

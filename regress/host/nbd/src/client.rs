@@ -62,19 +62,19 @@ pub struct Export {
     pub flags: u16,
     /// Bytes of the least, the best and the largest request.
     pub blocks: (u32, u32, u32),
-    /// Replies to reads are structured.
+    /// `true` if replies to reads are structured.
     pub structured: bool,
-    /// The number of the context that tells holes, if they can be asked for.
+    /// The number of the context that tells holes, if the server has it.
     pub holes: Option<u32>,
 }
 
 impl Export {
-    /// `true` if it takes writes.
+    /// `true` if the export takes writes.
     pub fn is_writable(&self) -> bool {
         self.can(can::HAS_FLAGS) && !self.can(can::READ_ONLY)
     }
 
-    /// `true` if it can do this, one of `proto::can::*`.
+    /// `true` if the export can do this, one of `proto::can::*`.
     pub fn can(&self, what: u16) -> bool {
         self.flags & what != 0
     }
@@ -133,16 +133,16 @@ struct Pending {
     deadline: Instant,
     /// `true` if the operation was sent over a connection that is gone.
     tried: bool,
-    /// Bytes of a read that have come.
+    /// Bytes of a read that have been received.
     got: u64,
     error: Option<Error>,
 }
 
 enum Link {
     Up(Arc<Socket>),
-    /// A thread is about it.
+    /// A thread is connecting.
     Connecting,
-    /// Since then, and whether it is worth another try at once.
+    /// The link is down since then; `true` if another try may be made at once.
     Down(Instant, bool),
 }
 
@@ -151,9 +151,9 @@ struct State {
     pending: BTreeMap<u64, Pending>,
     next: u64,
     closing: bool,
-    /// Writes were answered that no flush has been answered after.
+    /// `true` if writes were answered after the last flush that was.
     dirty: bool,
-    /// Such writes were answered over a connection that is gone: the next flush fails.
+    /// `true` if such writes were answered over a connection that is gone: the next flush fails.
     lost: bool,
     thread: Option<JoinHandle<()>>,
 }
@@ -311,7 +311,7 @@ impl Outcome for Waiter {
     }
 }
 
-/// Ends operations, with no lock held: an outcome may do as it likes.
+/// Ends operations, with no lock held: an outcome may call the client.
 fn fail(pending: impl IntoIterator<Item = Pending>, error: Error) {
     pending.into_iter().for_each(|pending| pending.outcome.done(Err(error)));
 }
@@ -397,7 +397,7 @@ impl Shared {
         socket.send(&request.encode(), payload)
     }
 
-    /// The thread that receives, and connects again. Ends when the link is down.
+    /// Receives, and connects anew when the connection is lost: the thread's body. Ends when the link is down.
     fn run(self: Arc<Self>, mut socket: Option<Arc<Socket>>) {
         loop {
             let link = match socket.take() {
@@ -413,7 +413,7 @@ impl Shared {
         }
     }
 
-    /// The connection is gone. `true` if there is something to connect again for.
+    /// Records that the connection is gone. `true` if there are operations to connect anew for.
     fn lose(&self) -> bool {
         let mut state = self.state();
         state.lost |= std::mem::take(&mut state.dirty);
@@ -438,7 +438,7 @@ impl Shared {
         again
     }
 
-    /// The server cannot be reached: everything ends with an error.
+    /// Gives up the server, which cannot be reached: all operations end with an error.
     fn give_up(&self) {
         let mut state = self.state();
         state.link = Link::Down(Instant::now(), false);

@@ -16,7 +16,7 @@ use crate::socket::Socket;
 /// Threads of a connection, and so its most requests in flight.
 pub const WORKERS: usize = 16;
 
-/// Bytes of replies that are kept at most.
+/// The most bytes of replies that are kept.
 const KEPT: usize = 1024;
 
 /// The state that a connection's threads share.
@@ -24,8 +24,8 @@ pub(crate) struct Connection<D> {
     pub(crate) device: D,
     pub(crate) terms: Terms,
     socket: Arc<Socket>,
-    /// Held while a reply, or a chunk of one, is sent; and replies that are to be sent with the next
-    /// one. None is kept by a thread that waits for anything.
+    /// Held while a reply, or a chunk of one, is sent. Its value is the replies that are to be sent with the next
+    /// one. A thread that waits keeps none.
     sending: Mutex<Vec<u8>>,
     /// Held by the one request that uses a large buffer.
     pub(crate) large: Mutex<()>,
@@ -130,7 +130,7 @@ impl<D: Device> Connection<D> {
         self.wake.notify_all();
     }
 
-    /// The client cannot be answered any more.
+    /// Ends the connection of a client that cannot be answered any more.
     pub(crate) fn give_up(&self) {
         self.socket.cut();
         self.end();

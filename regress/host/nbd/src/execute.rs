@@ -32,7 +32,7 @@ impl Buffer {
         self.0.get_mut(..count).unwrap_or_default()
     }
 
-    /// Gives back what few requests need.
+    /// Frees memory that only few requests need.
     fn shrink(&mut self) {
         if self.0.len() > PIECE {
             self.0 = Vec::new();
@@ -40,7 +40,7 @@ impl Buffer {
     }
 }
 
-/// A request of which nothing more is to be received.
+/// A request that has been received.
 pub(crate) struct Job {
     cookie: u64,
     offset: u64,
@@ -121,7 +121,7 @@ fn receive<D: Device>(
 }
 
 impl Job {
-    /// Does it and answers it. The place as the reader may be handed on meanwhile.
+    /// Executes the request and answers it. The place as the reader may be handed on meanwhile.
     pub(crate) fn run<D: Device>(&mut self, connection: &Connection<D>, buffer: &mut Buffer) {
         let sent = match &self.what {
             What::Told(result) => self.tell(connection, *result),
@@ -275,7 +275,7 @@ impl Job {
         connection.send(&header, &data)
     }
 
-    /// Tells how a request ended that has nothing else to tell.
+    /// Replies with the result of a request that has no data.
     fn tell<D: Device>(
         &self,
         connection: &Connection<D>,
@@ -299,7 +299,7 @@ impl Job {
     }
 }
 
-/// Extents as a reply has them: neighbours of one state joined, none beyond the range.
+/// Extents for a reply: neighbours of one state joined, none beyond the range.
 fn describe(extents: &[Extent], length: u64, count: usize) -> Vec<(u32, u32)> {
     let mut told: Vec<(u32, u32)> = Vec::new();
     let mut left = u32::try_from(length).unwrap_or(u32::MAX);

@@ -17,7 +17,7 @@ use crate::reader::Reader;
 
 /// A pool of threads that the place as the reader can be handed to.
 pub(crate) trait Successors {
-    /// Lets another thread read on.
+    /// Has another thread read on.
     fn take_over(self: Arc<Self>, reader: Box<Reader>);
 }
 
@@ -27,7 +27,7 @@ thread_local! {
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-/// Says that the calling thread is about to wait for something.
+/// Hands on the place as the reader, if the calling thread has it: the thread is about to wait.
 #[inline]
 pub fn about_to_block() {
     PLACE.with(|place| {

@@ -30,9 +30,9 @@ pub const OPTION: usize = 16;
 /// Bytes of a reply to an option without its data.
 pub const OPTION_REPLY: usize = 20;
 
-/// Bytes that a name may have.
+/// The most bytes of a name.
 pub const MAX_NAME: usize = 4096;
-/// Bytes that an option's data may have, here; more are refused.
+/// The most bytes of an option's data; more are refused.
 pub const MAX_OPTION: u32 = 64 << 10;
 /// Bytes of a request that every server takes, and the most this one promises to take.
 pub const MAX_REQUEST: u32 = 32 << 20;
@@ -381,11 +381,11 @@ impl RawRequest {
 pub struct Terms {
     /// Bytes of the device.
     pub size: u64,
-    /// Writes are taken.
+    /// `true` if writes are accepted.
     pub writable: bool,
-    /// Replies are structured.
+    /// `true` if replies are structured.
     pub structured: bool,
-    /// Block status may be asked for.
+    /// `true` if block status may be asked for.
     pub block_status: bool,
 }
 
@@ -395,15 +395,15 @@ pub struct Terms {
 pub enum Command {
     /// Read; with `df` in one piece.
     Read { df: bool },
-    /// Writes the payload.
+    /// Write the payload.
     Write { fua: bool },
-    /// Says that the client goes.
+    /// Disconnect: the client goes.
     Disconnect,
     /// Bring all that was written to the medium.
     Flush,
-    /// Says that the range need not be kept.
+    /// Discard the range, which need not be kept.
     Trim { fua: bool },
-    /// Says that the range will be read.
+    /// Prepare for reads of the range.
     Cache,
     /// Write zeroes; unless `no_hole`, by punching a hole where that gives zeroes. With `fast` only if that is faster
     /// than writing them.

@@ -30,7 +30,7 @@ const STACK: usize = 1 << 20;
 pub struct Description {
     /// The size in bytes.
     pub size: u64,
-    /// Writes are taken.
+    /// `true` if the export takes writes.
     pub writable: bool,
     /// Bytes of the least request that costs no more than itself.
     pub least: u32,
@@ -43,9 +43,9 @@ pub struct Description {
 pub struct Extent {
     /// The length in bytes.
     pub length: u64,
-    /// `true` if nothing is allocated for it.
+    /// `true` if nothing is allocated for the range.
     pub hole: bool,
-    /// `true` if it is known to read as zeroes.
+    /// `true` if the range is known to read as zeroes.
     pub zero: bool,
 }
 
@@ -206,7 +206,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Notes a client, unless there are too many or none are taken any more.
+    /// Records a client. `false` if there are too many, or none are accepted any more.
     fn admit(&self, socket: &Arc<Socket>) -> bool {
         let mut state = self.state();
         state.clients.retain(|client| client.strong_count() > 0);

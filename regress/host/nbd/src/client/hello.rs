@@ -105,7 +105,7 @@ impl Talk<'_> {
         Ok(number)
     }
 
-    /// A reply to an option: its kind and its data.
+    /// Receives the reply to an option: its kind and its data.
     fn reply(&mut self, asked: u32) -> Result<(u32, Vec<u8>), ClientError> {
         let header = self.receive()?;
         let (number, kind, length) = proto::parse_option_reply(&header)
@@ -117,7 +117,7 @@ impl Talk<'_> {
         Ok((kind, data))
     }
 
-    /// Asks for something that may be refused.
+    /// Sends an option that may be refused.
     fn may(&mut self, what: &ClientOption) -> Result<Option<Vec<Vec<u8>>>, ClientError> {
         let number = self.ask(what)?;
         let mut all = Vec::new();

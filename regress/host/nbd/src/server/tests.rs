@@ -157,7 +157,7 @@ impl Served {
         Client::connect(&self.uri(), Limits::default()).unwrap()
     }
 
-    /// Ends it as its owner does; gives back whether clients had to be cut off.
+    /// Ends the server as its owner does. `true` if clients had to be cut off.
     pub(crate) fn end(&mut self, patience: Duration) -> bool {
         let Some(server) = self.server.take() else { return false };
         server.stop_reading();
@@ -238,7 +238,7 @@ impl Raw {
         proto::parse_simple(&bytes).unwrap()
     }
 
-    /// Reads until the server hangs up.
+    /// Reads until the server closes the connection.
     fn drain(mut self) {
         let mut sink = [0; 65536];
         while !matches!(self.0.read(&mut sink), Ok(0) | Err(_)) {}

@@ -20,10 +20,10 @@ use crate::cli::exit;
 use crate::sockets;
 use crate::table::BadLine;
 
-/// Why a command failed.
+/// The failure of a command.
 #[derive(Debug)]
 pub enum Failure {
-    /// The driver said no.
+    /// The driver has refused the request.
     Refused {
         /// The request, in words.
         what: String,
@@ -44,7 +44,7 @@ pub enum Failure {
     Table {
         /// The mistakes in the table.
         bad: Vec<BadLine>,
-        /// A device was to be changed, and was not.
+        /// `true` if a device was to be changed, and was not.
         kept: bool,
     },
     /// No keyslot took the passphrase.
@@ -53,7 +53,7 @@ pub enum Failure {
     Closed(String),
     /// No server listens at this socket.
     Unreachable(PathBuf, io::Error),
-    /// The server does not speak as it should.
+    /// The server breaks the protocol.
     Broken(String),
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Failure {
 /// A connection to a served machine.
 pub struct Client {
     stream: UnixStream,
-    /// The signal that has come, if they are caught; 0 for none.
+    /// The signal that has come, if signals are caught; 0 for none.
     signal: Option<Arc<AtomicI32>>,
 }
 

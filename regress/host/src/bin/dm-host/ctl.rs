@@ -88,7 +88,7 @@ impl Session {
         Self::reply(ask, reply)
     }
 
-    /// Reads the driver's reply; a warning in it is passed on.
+    /// Reads the driver's reply, and passes a warning in it on.
     fn reply(ask: &Ask<'_>, reply: Result<Vec<u8>, (Errno, String)>) -> Result<Answer, Failure> {
         let refused = |errno, line, said: String| {
             let hint = hint(ask.command, errno, &said);
@@ -118,7 +118,7 @@ impl Session {
         Ok(answer)
     }
 
-    /// Asks for something that prints nothing, unless the user wants to see the device after it.
+    /// Sends a request whose reply is not printed, unless the user wants to see the device afterwards.
     fn change(&mut self, ask: &Ask<'_>) -> Result<String, Failure> {
         let answer = self.ask(ask)?;
         Ok(self.after(&answer))

@@ -46,7 +46,7 @@ pub enum From {
 const SYNTAX: &str = "it is NAME=FILE or NAME=NBD-URI and then ,ro ,sector=BYTES ,format=raw \
                       ,nolock or ,timeout=SECONDS, as in wd0=disk.img,ro; a comma in FILE is `,,`";
 
-/// Cuts at commas; two commas together are one that is meant.
+/// Cuts a text at commas; two commas together stand for one.
 fn words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut rest = text.chars().peekable();
@@ -131,7 +131,7 @@ impl Disk {
         Ok(disk)
     }
 
-    /// A device of the mapper's, for a table that names it.
+    /// Reads a device of the mapper's, for a table that names it.
     fn mapped(
         name: &str,
         own: &str,

@@ -144,7 +144,7 @@ pub fn format_of(file: &File) -> io::Result<Option<&'static str>> {
     Ok(format::find(file, size(file)?)?.map(|format| format.name()))
 }
 
-/// Tells of bytes beyond the last whole sector.
+/// Warns of bytes beyond the last whole sector.
 fn tail(disk: &Disk, bytes: u64, sector_size: u32) -> Result<Vec<String>, String> {
     let sector = u64::from(sector_size);
     if bytes < sector {

@@ -128,7 +128,7 @@ impl Opened<'_> {
         known.into_iter().filter(asked).map(|(_, option)| option).collect()
     }
 
-    /// Gets a passphrase, and with it the key. At the terminal one may try again.
+    /// Gets a passphrase, and with it the key. At the terminal the user may try several.
     fn unlock(&self, from: &LuksKey) -> Result<VolumeKey, Failure> {
         let limits = Limits { argon2_kib: from.memory.saturating_mul(1024), ..Limits::default() };
         let mut tries = TRIES;

@@ -91,7 +91,8 @@ fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
     Ok((server, made))
 }
 
-/// Says where it listens. A standard output that takes nothing is no reason not to serve.
+/// Prints the lines that tell where the server listens. A standard output that takes nothing is no reason not to
+/// serve.
 fn tell(lines: &[String]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     // Past the buffer of `io::stdout`, which would try again at the end.

@@ -27,7 +27,7 @@ use kernel::Kernel;
 pub struct Boot {
     /// `true` if requests come from a user who is not root.
     pub as_user: bool,
-    /// The console is not shown.
+    /// `true` if the console is not shown.
     pub quiet: bool,
 }
 

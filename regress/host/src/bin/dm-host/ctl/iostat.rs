@@ -29,9 +29,9 @@ struct Done {
     bytes_written: u64,
     /// I/Os that are not complete now.
     now: u64,
-    /// Microseconds in which there were some.
+    /// Microseconds in which there were incomplete I/Os.
     busy: u64,
-    /// Microseconds of its life.
+    /// Microseconds since the device's creation.
     age: u64,
 }
 

@@ -89,7 +89,7 @@ impl Session {
         })
     }
 
-    /// Learns what each device uses, and what uses it.
+    /// Finds the components of each device, and its users.
     fn relate(&mut self, rows: &mut [Row]) -> Result<(), Failure> {
         let tree = self.tree()?;
         for row in rows {
@@ -232,8 +232,8 @@ fn is_all(devices: &DevicesOrAll) -> bool {
     devices.names.is_empty() && !devices.by.is_given()
 }
 
-/// Runs a command for each device, as dmsetup does: with the path of its node. One that fails is
-/// told and ends nothing.
+/// Runs a command for each device, as dmsetup does: with the path of its node. A command that fails is reported, and
+/// ends nothing.
 fn execute<'n>(command: &str, names: impl Iterator<Item = &'n str>) -> Result<String, Failure> {
     let mut words = command.split_ascii_whitespace();
     let program =

@@ -172,7 +172,7 @@ pub fn parts(lines: &[Line]) -> Vec<Vec<Plist>> {
     parts
 }
 
-/// The driver counts the lines that it was sent; says where they stand in the user's text.
+/// Replaces the driver's number of a line, which counts the lines that were sent, by that in the user's text.
 fn place(mut failure: Failure, lines: &[Line]) -> Failure {
     if let Failure::Refused { errno, line: at, said, .. } = &mut failure {
         let sent = at.and_then(|sent| lines.get(sent.checked_sub(1)?));

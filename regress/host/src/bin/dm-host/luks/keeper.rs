@@ -31,7 +31,7 @@ pub const REFUSED: &str = "refused";
 /// The word that the keeper prints before another failure.
 const FAILED: &str = "failed";
 
-/// Runs as the process of its own.
+/// Runs the keeper as the body of a process.
 pub fn run(words: &LuksKeeper) -> ExitCode {
     wiping::begin();
     let begun = table().map_err(Failure::Usage).and_then(|table| begin(words, table));

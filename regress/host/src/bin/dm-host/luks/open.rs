@@ -44,10 +44,10 @@ pub struct How<'a> {
     pub sockets: &'a LuksSockets,
 }
 
-/// Opens a disk; gives back the URI of its data.
+/// Opens a disk, and returns the URI of its data.
 ///
 /// # Errors
-/// [`Failure::Locked`] for a wrong passphrase, and why it could not be served.
+/// [`Failure::Locked`] for a wrong passphrase, or the reason why the disk could not be served.
 pub fn open(opened: &Opened<'_>, from: &LuksKey, how: &How<'_>) -> Result<String, Failure> {
     let lines = opened.lines()?;
     let (control, nbd) = places(how.name, how.sockets)?;

@@ -69,7 +69,7 @@ impl Open {
 }
 
 impl Shared {
-    /// A connection has just been used: others are closed before it.
+    /// Records that a connection was used: others are closed before it.
     fn used(&self, number: u64) {
         let mut state = self.state();
         if let Some(at) = state.open.iter().position(|open| open.number == number) {

@@ -7,13 +7,13 @@ use dm_host::{Dev, makedev};
 /// The allocation found at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Found {
-    /// Bytes for which the rest holds.
+    /// Bytes that the rest is about.
     pub length: u64,
-    /// `true` if nothing is allocated for them.
+    /// `true` if nothing is allocated for these bytes.
     pub hole: bool,
-    /// `true` if they are known to read as zeroes.
+    /// `true` if these bytes are known to read as zeroes.
     pub zero: bool,
-    /// `true` if they read as zeroes once they have been discarded.
+    /// `true` if these bytes read as zeroes once they have been discarded.
     pub zeroes: bool,
 }
 

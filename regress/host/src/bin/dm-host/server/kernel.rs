@@ -24,7 +24,7 @@ const SOMEBODY: u32 = 1000;
 
 /// A booted machine.
 pub struct Kernel {
-    /// Empty only at the very end.
+    /// The machine. `None` only at the very end.
     machine: Option<Machine>,
     disks: String,
     user: bool,

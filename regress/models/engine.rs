@@ -227,7 +227,7 @@ fn a_signal_is_not_lost() {
 /// I/O that finds no number for its job waits, as in `TableIo::wait_for_job`, and goes on when one is freed, as in
 /// `Executor::unclaim`: no number is free while I/O waits.
 #[test]
-fn a_number_given_back_is_not_missed() {
+fn a_freed_number_is_not_missed() {
     model(3, || {
         let line = Arc::new(Line::new(1, 0));
         assert_eq!(line.numbers.take(), Some(5));

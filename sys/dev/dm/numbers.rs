@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
-/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and given back in any context, without
+/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed in any context, without
 /// a lock.
 ///
 /// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; the context that gives a
@@ -52,7 +52,7 @@ impl Numbers {
         None
     }
 
-    /// Gives back a number that was taken from here. `true` if a sender waits for one: the caller has to have the
+    /// Frees a number that was taken from here. `true` if a sender waits for one: the caller has to have the
     /// waiting ones look again.
     #[inline]
     pub fn put(&self, number: usize) -> bool {
@@ -60,7 +60,7 @@ impl Numbers {
         let bit = 1usize << (number % usize::BITS as usize);
         if let Some(word) = self.words.get(number / usize::BITS as usize) {
             let before = word.fetch_or(bit, Ordering::SeqCst);
-            debug_assert!(before & bit == 0, "given back twice");
+            debug_assert!(before & bit == 0, "freed twice");
         }
         full_fence();
         self.waiters.load(Ordering::SeqCst) != 0

@@ -54,10 +54,10 @@ struct Cell<L> {
     _apart: [usize; 6],
 }
 
-/// A reference to a gate's value: the right to be inside. It may be given back in any context and on any
+/// A reference to a gate's value: the right to be inside. It may be returned in any context and on any
 /// CPU, to the gate that it came from and to no other. A pass does not record its gate, to stay small; the caller
 /// answers for it.
-#[must_use = "a pass must be given back with `leave`"]
+#[must_use = "a pass must be returned with `leave`"]
 pub struct Pass<'g, L>(&'g Cell<L>);
 
 impl<'g, L> Pass<'g, L> {

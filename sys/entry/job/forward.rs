@@ -116,7 +116,7 @@ impl TableIo {
         let parent = self.take_parent(number);
         // First the answer: giving the number back may let others' I/O go on.
         self.answer_parent(parent, outcome);
-        // SAFETY: the place has answered, so that the cell is ours until the number is given back. So the description is
+        // SAFETY: the place has answered, so that the cell is ours until the number is freed. So the description is
         // copied.
         unsafe {
             let info = *cell.forwarded.get();

@@ -22,7 +22,7 @@ impl Executor {
         self.lines.get(line)?.free.take()
     }
 
-    /// Gives back a number that was claimed, and lets I/O go on that waits for one. From anywhere.
+    /// Frees a number that was claimed, and lets I/O go on that waits for one. From anywhere.
     #[inline]
     pub fn unclaim(&self, line: usize, number: usize) {
         if let Some(of) = self.lines.get(line)

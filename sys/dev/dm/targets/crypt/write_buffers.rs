@@ -27,7 +27,7 @@ impl WriteBuffers {
         self.buffers.lock().pop()
     }
 
-    /// Gives back a buffer that was taken.
+    /// Returns a buffer that was taken.
     pub(super) fn give(&self, buffer: Box<[u8]>) {
         let mut buffers = self.buffers.lock();
         debug_assert!(buffers.len() < buffers.capacity());

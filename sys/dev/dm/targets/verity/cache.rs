@@ -33,7 +33,7 @@ struct Slot {
 }
 
 /// A slot that a lane is to load.
-#[must_use = "a slot must be given back"]
+#[must_use = "a slot must be returned"]
 pub struct Claim {
     slot: usize,
     data: Box<[u8]>,
@@ -122,7 +122,7 @@ impl Cache {
         }))
     }
 
-    /// Gives back a slot that was claimed: with its block, if that was verified.
+    /// Returns a slot that was claimed: with its block, if that was verified.
     pub fn put(&mut self, claim: Claim, valid: bool) {
         let now = self.tick();
         if let Some(slot) = self.slots.get_mut(claim.slot) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! `twin LOG DEV DEV`: two copies of one content, at the start of two components, and a log of
-//! which regions may differ. Made to try the engine and the simulation; nobody needs another mirror.
+//! which regions may differ. It tries the engine and the simulation only.
 //!
 //! The log's sector 0 holds a magic number and a byte for each region: 1 where the copies may
 //! differ. A write marks its region there before it goes to the copies. The background clears marks
-//! that nobody needs, after a flush of both copies. A start copies what is marked.
+//! of regions without writes, after a flush of both copies. A start copies what is marked.
 
 use alloc::format;
 use alloc::string::String;
@@ -289,7 +289,7 @@ impl Twin {
         }
     }
 
-    /// Clears the marks that nobody needs.
+    /// Clears the marks of regions without writes.
     async fn clear(&self, lane: &mut Lane) {
         if core::mem::replace(&mut *self.logging.lock(), true) {
             return;

@@ -168,7 +168,7 @@ unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> R
                 write()?;
                 Err(Errno::ESRCH)
             }
-            // Nor idle ones; DIOCLWEDGES, which disk_ioctl answers, says so too.
+            // Nor idle ones; disk_ioctl answers DIOCLWEDGES accordingly.
             DIOCRMWEDGES => write(),
             // The label is read anew when it is asked for after the last close.
             DIOCKLABEL => write(),
@@ -223,7 +223,7 @@ impl Device<'_> {
     }
 
     /// The whole device as a partition. disk_ioctl would look at disk(9)'s geometry without a lock,
-    /// and could tell half of an old size and half of a new one.
+    /// and could return half of an old size and half of a new one.
     fn part_info(&self, info: &mut sys::partinfo) {
         let (size, sector_size) = self.size();
         info.pi_size = in_sectors(size, sector_size);

@@ -104,7 +104,7 @@ pub struct TableIo {
     threads: Mutex<Vec<Thread>>,
     /// (a) `true` once the threads are to end.
     ending: AtomicBool,
-    /// The lock under which [`Host::wait`] asks whether it is over.
+    /// The lock under which [`Host::wait`] looks whether its wait is over.
     control: SpinMutex<()>,
     /// Broadcast when the wait of a thread in [`Host::wait`] may be over. With `control`.
     told: Condvar,

@@ -331,7 +331,7 @@ pub fn default_label(label: &mut sys::disklabel, size: Sector, sector_size: u32)
     // SAFETY: plain numbers and characters.
     *label = unsafe { core::mem::zeroed() };
     let sectors = size.0 / u64::from(sector_size / DEV_BSIZE).max(1);
-    // A label's numbers have 32 bits: a larger disk is told as large as it can be.
+    // A label's numbers have 32 bits: a larger disk is given the largest size.
     let sectors = u32::try_from(sectors).unwrap_or(u32::MAX);
     label.d_magic = sys::DISKMAGIC as _;
     label.d_magic2 = sys::DISKMAGIC as _;

@@ -70,7 +70,7 @@ impl Mounted {
     /// Suspends the file system: it begins no operation, and operations that have begun are waited for.
     ///
     /// # Errors
-    /// EINTR or ERESTART when a signal came first; what the file system says, EOPNOTSUPP if it cannot do this.
+    /// EINTR or ERESTART when a signal came first; those of the file system, EOPNOTSUPP if it cannot be suspended.
     pub fn suspend(self) -> Result<Suspended, Errno> {
         loop {
             // SAFETY: the mount is referenced (invariant). This thread resumes it, since `Suspended` stays with it.

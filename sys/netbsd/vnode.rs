@@ -56,7 +56,7 @@ impl Vnode {
 /// Finds the block device at `path`, following symbolic links. It is not opened.
 ///
 /// # Errors
-/// ENOENT, ENOTBLK, or what the file system says.
+/// ENOENT, ENOTBLK, or those of the file system.
 pub fn find(path: &str) -> Result<Dev, Errno> {
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
     let mut vnode = ptr::null_mut();
@@ -74,7 +74,7 @@ impl BlockDevice {
     /// Opens a device, for reading and writing if it can be, else for reading.
     ///
     /// # Errors
-    /// ENXIO, EBUSY when it is open elsewhere or mounted, or what its driver says.
+    /// ENXIO, EBUSY when it is open elsewhere or mounted, or those of its driver.
     pub fn open(dev: Dev) -> Result<BlockDevice, Errno> {
         let (vnode, flags) = match open(dev, BOTH) {
             Err(errno) if takes_no_writes(errno) => (open(dev, sys::FREAD)?, sys::FREAD),

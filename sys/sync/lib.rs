@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A spin mutex for code that knows no kernel.
+//! A spin mutex for code that is independent of the kernel.
 //!
 //! Targets keep state that [`map`] reads on any CPU and that lanes change, so they need a lock
 //! that may be taken in a soft interrupt. `dm-core` is not generic in the kernel where targets are

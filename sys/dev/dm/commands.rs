@@ -111,7 +111,7 @@ impl Command {
         })
     }
 
-    /// `true` if anyone may give the command: it changes nothing.
+    /// `true` if an unprivileged user may give the command: it changes nothing.
     fn is_unprivileged(self) -> bool {
         use Command::*;
         matches!(self, Version | Targets | Names | Info | Status | Deps | WaitEvent)
@@ -130,7 +130,7 @@ impl Command {
 /// EINVAL for a request that is malformed, EIO for another version of the protocol, EBADF and
 /// EPERM for one that its sender may not make, ENXIO for a device that does not exist, and those
 /// of the command. Nothing has changed then. With sysctl hw.dm.legacy_errors there are none. A
-/// request with the key `reasons` is told of them in the reply: only those of signals are left.
+/// request with the key `reasons` has them in the reply: only those of signals are left.
 pub fn execute<K: Kernel, D: Dictionary>(
     driver: &Driver<K>,
     dict: &mut D,

@@ -190,7 +190,7 @@ pub trait Host: Any + Send + Sync {
     /// Tells the console, on a line of its own that names the device. Asks for no memory.
     fn say(&self, what: fmt::Arguments<'_>);
 
-    /// Ends the system, for which a table has asked, and starts it anew or panics, as `end` says. In a kernel
+    /// Restarts the system or panics, as `end` says, because a table asks for it. In a kernel
     /// it does not return.
     fn end_system(&self, end: End, why: &CStr);
 

@@ -118,7 +118,7 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     fn say(&self, what: fmt::Arguments<'_>);
 }
 
-/// A block device's size, sectors, label and mode when it was asked.
+/// A block device's size, sectors, label and mode at the moment of [`Kernel::ask`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The device's size.

@@ -38,7 +38,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// A device's uuid: 1 to 128 bytes, LVM's or anyone's; the driver reads no meaning into it.
+/// A device's uuid: 1 to 128 bytes, LVM's or another's; to the driver it has no meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Uuid(Box<str>);
 

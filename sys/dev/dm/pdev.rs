@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Components, opened once however many tables use them, and asked anew for each.
+//! Components, opened once for all tables that use them, and looked up anew for each.
 //!
 //! A block device can be open only once in NetBSD, so all tables share one opening. What it is like
 //! they do not share: it may have grown, shrunk, or become read-only since another table was loaded,
@@ -62,7 +62,7 @@ pub struct Pdev<K: Kernel> {
     set: Arc<Pdevs<K>>,
 }
 
-/// The number of times that a component is opened which goes away while it is asked.
+/// The number of times that a component is opened if it goes away while its properties are read.
 const TRIES: usize = 3;
 
 impl<K: Kernel> Pdevs<K> {

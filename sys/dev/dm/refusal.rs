@@ -18,7 +18,7 @@ pub struct Refusal {
     pub errno: Errno,
     /// The table's line at fault, counted from 0 in the order that the lines came.
     pub line: Option<usize>,
-    /// The reason, for people; empty where the error says all there is to say.
+    /// The reason, for people; empty where the error says enough.
     pub reason: String,
 }
 

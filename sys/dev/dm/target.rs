@@ -215,7 +215,7 @@ pub trait Target: Send + Sync {
     /// Asked before a flush (DIOCCACHESYNC) goes to the components.
     ///
     /// # Errors
-    /// Those that the flush is to fail with: no component is asked then.
+    /// The error that the flush is to fail with: no component is flushed then.
     fn may_flush(&self) -> Result<(), Errno> {
         Ok(())
     }
@@ -223,7 +223,7 @@ pub trait Target: Send + Sync {
     /// Takes a message from userland (`dmsetup message`), and writes the answer, if there is one.
     ///
     /// # Errors
-    /// EINVAL unless the target knows what to do with it.
+    /// EINVAL unless the target has such a message.
     fn message(&self, _text: &str, _reply: &mut String) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }

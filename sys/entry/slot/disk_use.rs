@@ -71,7 +71,7 @@ impl Slot {
     /// thread (d_open); takes `node`, and `f` the disk's dk_openlock.
     ///
     /// # Errors
-    /// ENXIO when they are, or what `f` says.
+    /// ENXIO when they are, or those of `f`.
     pub(crate) fn open_with(
         &self,
         f: impl FnOnce(&Disk) -> Result<(), Errno>,

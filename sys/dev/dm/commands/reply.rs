@@ -12,7 +12,7 @@ use crate::{Errno, limits};
 use dm_sync::wipe_text;
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
-    /// Tells all there is to tell about a device.
+    /// Sets all keys that describe a device.
     pub(super) fn reply(&mut self, found: &FoundDevice<K>) -> Result<(), Errno> {
         let now = found.device.snapshot();
         let (about, read_only) = match self.has(flags::QUERY_INACTIVE_TABLE) {

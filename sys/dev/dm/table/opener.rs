@@ -35,7 +35,7 @@ pub trait Opener {
     /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes writes.
     ///
     /// # Errors
-    /// ENOENT, ENOTBLK, EBUSY, or whatever the device's driver says.
+    /// ENOENT, ENOTBLK, EBUSY, or those of the device's driver.
     fn open(&self, path: &str) -> Result<Self::Component, Errno>;
 
     /// Counts `bytes` that a target of the table keeps beside its parameters.

@@ -288,7 +288,7 @@ impl Worker for Snapshot {
             job.end(if asks { self.unless_lost(outcome.ok()) } else { outcome.ok() });
             return None;
         }
-        // It waits for what says where it is.
+        // The job waits for the entry that says where its data are.
         self.cow.copied(job.tag() & !OWN, outcome.failed == 0);
         Some(job)
     }

@@ -3,7 +3,7 @@
 //! `verity TYPE DEV HASHDEV DATABLOCK HASHBLOCK #BLOCKS START HASH ROOT SALT [#OPTIONS OPTION…]`: the content of one
 //! component, read-only, of which no block is given that is not the one that was hashed. A tree of digests on another
 //! component, or behind the data, leads from the root's digest, which the table has, to each block; its shape is in
-//! `tree.rs`. The superblock that programs put before a tree is theirs: the table says all that it says.
+//! `tree.rs`. The superblock that programs put before a tree is for them: the table has all that it has.
 //!
 //! A read is a job. One of whole data blocks goes to the component from its sender's thread, into the sender's memory, and
 //! is verified there: by that thread if the component has answered at once and all hash blocks are in the cache, else by
@@ -70,7 +70,7 @@ struct Verity {
     loaded: Signal,
     /// `true` once a block was not the one that was hashed.
     corrupted: AtomicBool,
-    /// The number of wrong blocks that the console was told of.
+    /// The number of wrong blocks that were reported on the console.
     told: AtomicU32,
     /// The number of threads that the line asks for: one for each CPU, as far as there are lanes.
     threads: usize,

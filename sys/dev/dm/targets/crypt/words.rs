@@ -163,7 +163,7 @@ fn iv(
     find: Find<'_>,
 ) -> Result<Iv, Mistake> {
     if matches!(chain, Chain::Null | Chain::Ecb) {
-        // These take none, whatever is said.
+        // These chains take no IV: a name is ignored.
         return Ok(Iv::Null);
     }
     match name {

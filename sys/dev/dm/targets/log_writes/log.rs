@@ -101,7 +101,7 @@ impl LogWrites {
         Ok(())
     }
 
-    /// Appends an entry, and says where its data go; `None` when the log has ended.
+    /// Appends an entry, and returns the place of its data; `None` when the log has ended.
     async fn append(
         &self,
         entry: Entry,

@@ -43,8 +43,8 @@ impl Mirror {
         LOG_BYTES.max(unit) / unit * unit
     }
 
-    /// Finds out which regions are in sync, and says so in the log. A log that fails is remembered
-    /// and told of; nothing is in sync then, if it is the table's first start.
+    /// Finds out which regions are in sync, and writes that to the log. A failure of the log is recorded and
+    /// reported; nothing is in sync then, if it is the table's first start.
     pub(super) async fn open_log(&self, lane: &mut Lane) {
         let first = !core::mem::replace(&mut self.state.lock().started, true);
         let set = first && self.log.word == Some(Word::NoSync);

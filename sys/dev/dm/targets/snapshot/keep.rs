@@ -127,7 +127,7 @@ impl Snapshot {
         }
     }
 
-    /// Commits the first pending exceptions: their data, then what says so.
+    /// Commits the first pending exceptions: their data, then their entries.
     async fn commit_some(&self, count: usize, lane: &mut Lane) -> Result<(), Errno> {
         let (kind, geometry, tail) = {
             let state = self.cow.state.lock();

@@ -16,7 +16,7 @@ use crate::job::{Job, Place};
 use crate::lane::Lane;
 use crate::{Errno, Sector};
 
-/// The number of wrong blocks that the console is told of.
+/// The most wrong blocks that are reported on the console.
 const MESSAGES: u32 = 100;
 
 /// The message with which a system is ended.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NetBSD's part of tables whose targets serve I/O themselves: where their jobs are kept, the
-//! nested buffers of their lanes, the threads that poll them.
+//! NetBSD's part of tables whose targets serve I/O themselves: the records of their jobs, the nested buffers of their
+//! lanes, the threads that poll them.
 //!
-//! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits
-//! for a flush or a discard. A lane has one request in flight at a time, with a nested buffer for
-//! each place that it goes to; the last buffer to be done has the lane polled. What may sleep, a
-//! flush or a discard, is the errand of a thread of its own.
+//! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits for a
+//! flush or a discard. A lane has one request in flight at a time, with a nested buffer for each place that it goes
+//! to; the last buffer to be done has the lane polled. A flush or a discard, which may sleep, is an errand of another
+//! thread.
 //!
-//! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an
-//! I/O. This file has the records, and how a job comes; `job/host.rs` is the engine's host, `job/forward.rs` has jobs that go to
-//! components without a lane, `job/lane.rs` lanes' requests, `job/parent.rs` what a job answers.
+//! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an I/O. This file has
+//! the records, and how a job comes; `job/host.rs` is the engine's host, `job/forward.rs` has jobs that go to
+//! components without a lane, `job/lane.rs` lanes' requests, `job/parent.rs` the receivers of jobs' results.
 //!
 //! A job's I/O keeps its table, by the pass in its journey, until it is answered. That may be in the middle of a function here;
 //! what keeps the table until the function has returned depends on how it was entered:

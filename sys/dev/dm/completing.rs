@@ -8,8 +8,9 @@ use super::atomic::{AtomicUsize, Ordering, full_fence};
 
 /// The contexts that use one of several things (a device's tables) while nothing else of theirs keeps it.
 ///
-/// A context counts itself in ([`Completions::enter`]) while something else keeps the thing, such as the I/O that it is about to
-/// complete. What ends a thing waits, when nothing else keeps it any more, with [`Completions::drain`].
+/// A context counts itself in ([`Completions::enter`]) while something else keeps the thing, such as the I/O that it
+/// is about to complete. The context that ends a thing waits, when nothing else keeps it any more, with
+/// [`Completions::drain`].
 ///
 /// A drain does not wait for contexts that come while it waits, which are those of other things: there are two counts, and a
 /// drain moves newcomers to the other one. A context that had read which one to use before that is still counted in the old one,

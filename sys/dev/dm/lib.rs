@@ -2,10 +2,9 @@
 
 //! The device mapper: virtual disks made of ranges of other disks.
 //!
-//! This crate decides; it never touches a kernel. What it needs of one (locks, opened components,
-//! a disk to present) it asks for through the traits of [`kernel`], and what userland sends it
-//! reads through those of [`proplib`]. So it runs in NetBSD's kernel, in a Unix process and under
-//! a property test, unchanged.
+//! This crate decides; it never touches a kernel. It gets all that it needs of one (locks, opened components, a disk
+//! to present) through the traits of [`kernel`], and reads userland's requests through those of [`proplib`]. So it
+//! runs in NetBSD's kernel, in a Unix process and under a property test, unchanged.
 //!
 //! A *table* ([`table::Table`]) is a list of lines; each hands a range of sectors to a *target*
 //! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`commands`] has the

@@ -2,11 +2,10 @@
 
 //! Components, opened once for all tables that use them, and looked up anew for each.
 //!
-//! A block device can be open only once in NetBSD, so all tables share one opening. What it is like
-//! they do not share: it may have grown, shrunk, or become read-only since another table was loaded,
-//! and each table keeps the answer that it was checked against. A component that was taken away, and
-//! whose number has come back, is opened anew for the next table, beside the dead opening, which
-//! other tables may still have.
+//! A block device can be open only once in NetBSD, so all tables share one opening. They do not share its properties:
+//! it may have grown, shrunk, or become read-only since another table was loaded, and each table keeps the properties
+//! that it was checked against. A component that was taken away, and whose number has come back, is opened anew for
+//! the next table, beside the dead opening, which other tables may still have.
 //!
 //! Components are opened for writing where they can be, since the next table may write. A table's read-only flag
 //! is enforced for each dm device, not here.

@@ -60,7 +60,8 @@ impl Tracker {
         self.0.load(Ordering::Acquire) & DRAINING != 0
     }
 
-    /// Ends the draining if no I/O is counted. `true` if it did: what waits for that is to look again. With the owner's lock.
+    /// Ends the draining if no I/O is counted. `true` if it did: whatever waits for that is to look once more. With
+    /// the owner's lock.
     pub fn drained(&self) -> bool {
         let now = self.0.load(Ordering::Acquire);
         let empty = now & DRAINING != 0 && now & !(DRAINING | ASKING) == 0;

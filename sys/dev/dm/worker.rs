@@ -103,7 +103,7 @@ impl Needs {
 /// The manner in which a device is being quiesced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Quiesce {
-    /// Suspended: what is in flight is to complete.
+    /// Suspended: I/O in flight is to complete.
     Flush,
     /// Suspended with noflush: what cannot complete may be given back, for the next table.
     NoFlush,
@@ -113,11 +113,10 @@ pub enum Quiesce {
 
 /// A target that serves I/O itself, in lanes.
 ///
-/// The life of such a target: `new` when the table is loaded, which must not look at what is on
-/// its components, for another table may be using it; [`Worker::start`] when a resume makes the
-/// table active, after the table before it has stopped; then jobs and [`Worker::background`];
-/// [`Worker::suspending`], and when no job is left and the background has returned,
-/// [`Worker::stop`]. A stopped one may start again. It is dropped with its table.
+/// The life of such a target: `new` when the table is loaded, which must not read its components, for another table
+/// may be using them; [`Worker::start`] when a resume makes the table active, after the table before it has stopped;
+/// then jobs and [`Worker::background`]; [`Worker::suspending`], and when no job is left and the background has
+/// returned, [`Worker::stop`]. A stopped one may start again. It is dropped with its table.
 ///
 /// Futures are made once, when the table is loaded; none is made for a job. They may hold no
 /// [`Spin`](dm_sync::Spin) guard across an `await`.
@@ -169,7 +168,7 @@ pub trait Worker: Target + Sized + 'static {
         async { Ok(()) }
     }
 
-    /// Puts on stable storage what must be there. No job is left, and none comes until the next
+    /// Brings to stable storage all that must be there. No job is left, and none comes until the next
     /// [`Worker::start`].
     fn stop(&self, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
         async {}

@@ -161,9 +161,9 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
         Ok(())
     }
 
-    /// Lets what is queued go, each with its pass, and opens the door when the queue is empty: what comes
-    /// meanwhile waits behind. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which
-    /// came before; no lock is held when `go` is called.
+    /// Lets queued I/O go, each with its pass, and opens the door when the queue is empty: I/O that comes meanwhile
+    /// waits behind. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which came before; no lock
+    /// is held when `go` is called.
     pub fn release<'g>(
         &'g self,
         cpu: impl Fn() -> usize,

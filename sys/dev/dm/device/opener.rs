@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The components of a table that is being loaded: found by path or number, opened, and seen as they will be when what lies
-//! below is resumed.
+//! The components of a table that is being loaded: found by path or number, opened, and seen as they will be when the
+//! devices below are resumed.
 
 use core::any::TypeId;
 use core::cell::RefCell;

@@ -24,8 +24,8 @@ impl<K: Kernel> Driver<K> {
     /// sleeps, see share/doc/locking.md.
     ///
     /// # Errors
-    /// EINTR when a signal came before I/O had drained, or what a target of the table that is to be
-    /// active says when it starts; nothing has changed then.
+    /// EINTR when a signal came before I/O had drained, or the errno of a target of the new table that does not
+    /// start; nothing has changed then.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
         let switches =
             |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;

@@ -165,7 +165,7 @@ impl Target for Flakey {
     }
 }
 
-/// A line whose features change data serves what they may change. Everything else is sent.
+/// A line whose features change data serves the I/O that they may change. All other I/O is sent.
 impl Worker for Flakey {
     fn needs(&self) -> Needs {
         let buffer = self.unit.to_bytes().unwrap_or(0) as usize;

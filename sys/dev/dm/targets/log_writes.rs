@@ -4,10 +4,10 @@
 //! the order in which it would survive a power cut. `format.rs` has the log's form, which is Linux's.
 //!
 //! A write is not safe before the next flush, so it is kept as *unflushed*: sent to its place, and a copy of its data
-//! put at the end of the log device, out of the log's way. A flush takes along what was unflushed before it
-//! came: first the component is flushed, then the unflushed writes go to the log in the order in which they
-//! were acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before what is
-//! unflushed; but what a FUA write overwrites goes before it. The superblock, which counts the entries, is written last.
+//! put at the end of the log device, out of the log's way. A flush takes along the writes that were unflushed before
+//! it came: first the component is flushed, then the unflushed writes go to the log in the order in which they were
+//! acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before unflushed writes; but
+//! those that a FUA write overwrites go before it. The superblock, which counts the entries, is written last.
 //!
 //! When there is no room to hold more, the target flushes on its own. When the log has no room, nothing
 //! more is logged, and I/O goes on.

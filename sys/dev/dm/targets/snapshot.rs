@@ -76,8 +76,8 @@ const COUNTED: u64 = 1 << 63;
 /// the tag is the exception's number.
 const OWN: u64 = 1 << 62;
 
-/// A `snapshot` line, or what a `snapshot-merge` line has in common with one. Nothing of it changes but `begun`; what does is in
-/// the [`Cow`] and the [`Origin`], under their locks.
+/// A `snapshot` line, or the part of a `snapshot-merge` line that is the same. Only `begun` changes; all other
+/// changing state is in the [`Cow`] and the [`Origin`], under their locks.
 struct Snapshot {
     /// The line's number among all that were ever made, which tells the tables of one store apart: see `keep.rs`.
     table: u64,
@@ -253,7 +253,7 @@ impl Target for Snapshot {
         each(Extent { component: self.store, start: Sector::ZERO, length: chunks });
     }
 
-    /// No write of the line reaches the origin, and of the store only what was given to it.
+    /// No write of the line reaches the origin; of the store it writes only chunks that were given to it.
     fn locate(&self, _: ComponentIndex, _: Sector, _: Sector, _: &mut dyn FnMut(Sector)) {}
 }
 

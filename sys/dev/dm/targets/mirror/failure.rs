@@ -157,7 +157,7 @@ impl Mirror {
         self.act(job, verdict, lane);
     }
 
-    /// Puts what may be lost out of sync, after a flush that failed on these legs, a bit each.
+    /// Puts regions that may have lost writes out of sync, after a flush that failed on these legs (a bit each).
     pub(super) fn flush_failed(&self, failed: u32, lane: &Lane) -> Verdict {
         if failed == 0 {
             return Verdict::Done;

@@ -13,9 +13,9 @@
 //! | copied | written | when it is the first, and no other is in flight or there are many: committed |
 //! | committing | written, flushed | its entry is written and flushed, in order with others |
 //!
-//! Then it is *visible*: reads find it, what waits looks again. Reads of the origin that began before may still be under
-//! way; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes
-//! of these chunks wait, and new reads do.
+//! Then it is *visible*: reads find it, and I/O that waits looks once more. Reads of the origin that began before may
+//! still be in flight; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes of
+//! these chunks wait, and so do new reads.
 //!
 //! I/O that only looks takes no lock: what it needs is in a view (`cow/view.rs`). A view changes with the state, all at once to
 //! a reader (`Version`), so that an I/O which sees an exception sees that the reads of its chunk are drained.
@@ -297,7 +297,7 @@ impl Cow {
         }
     }
 
-    /// Does what follows where an exception cannot be begun now; `snapshot` if a write of the snapshot wanted it.
+    /// Handles the case that an exception cannot be begun now; `snapshot` if a write of the snapshot wanted it.
     fn cannot(&self, state: &mut State, why: Cannot, snapshot: bool) {
         match why {
             Cannot::Busy => {}

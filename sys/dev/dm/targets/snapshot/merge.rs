@@ -4,9 +4,9 @@
 //! shows that already.
 //!
 //! The line takes the place of the origin's and the snapshot's: it shows what the snapshot did, and is written in the
-//! origin's stead, so that the origin's other snapshots get their copies. A chunk that has an exception is read and written in the
-//! store, one that has none on the origin; no exception is made any more. What is in the store is brought back
-//! in the background (`merging.rs`), and writes of a chunk wait while that is its turn (`cow/merging.rs`).
+//! origin's stead, so that the origin's other snapshots get their copies. A chunk that has an exception is read and
+//! written in the store, one that has none on the origin; no exception is made any more. The chunks in the store are
+//! brought back in the background (`merging.rs`), and writes of a chunk wait during its turn (`cow/merging.rs`).
 //!
 //! A snapshot that is lost cannot be merged: the line shows the origin then.
 

@@ -138,7 +138,7 @@ impl Cow {
         (put, geometry, size)
     }
 
-    /// `Some` when what was begun before merging was is over: `true` if there is something to merge.
+    /// `Some` when all work that began before merging is over: `true` if there is something to merge.
     pub fn may_merge(&self, table: u64) -> Option<bool> {
         let state = self.state.lock();
         if !state.is_kept_by(table) || !state.merges() || state.health == Health::Invalid {

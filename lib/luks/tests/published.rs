@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! The images that cryptsetup's own tests use, unpacked into a folder that `DM_LUKS_IMAGES` names.
-//! What in it begins like LUKS is an image; files named `keyfile…` hold passphrases, and so do
+//! A file that begins like LUKS is an image; files named `keyfile…` hold passphrases, and so do
 //! `compatkey` and `aaa…`, which cryptsetup's tests know by heart.
 
 mod common;

@@ -129,7 +129,7 @@ fn number(text: &str) -> Option<u32> {
 /// Reads the JSON of a header of so many bytes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message with the mistake.
 pub fn parse(text: &[u8], header_bytes: u64) -> Parsed<Header> {
     let all: Value = serde_json::from_slice(text).map_err(|error| format!("its JSON: {error}"))?;
     let all = Object::new(&all, "the JSON")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Who has a block device open: what proc(5) knows, since loop devices do not tell.
+//! The users of a block device, from proc(5), since loop devices do not tell.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,23 +16,23 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The numbers of those who have a block device open.
+/// The number of users of a block device.
 #[derive(Clone, Copy, Default)]
 pub struct Users {
-    /// Open files, mounts, loop devices on top and swap of who sees the session's /dev.
+    /// Users in the session, which see its /dev: open files, mounts, loop devices on top and swap.
     pub inside: u32,
-    /// Open files of others: whoever of the machine's looks at each block device that comes.
+    /// Users outside the session, such as programs of the machine that look at each new block device: open files.
     pub outside: u32,
 }
 
-/// How many have the block device `dev` open: open files, mounts, loop devices on top and swap. Our
-/// own descriptors are not counted.
+/// The number of users of the block device `dev`: open files, mounts, loop devices on top and swap. Our own
+/// descriptors are not counted.
 pub fn count(dev: u64) -> u32 {
     let users = of(dev);
     users.inside.saturating_add(users.outside)
 }
 
-/// Counts those who have the block device `dev` open, but for us.
+/// Counts the users of the block device `dev`, ourselves apart.
 pub fn of(dev: u64) -> Users {
     let own = std::process::id();
     let mut open: Vec<(u32, u32)> = Vec::new();
@@ -77,7 +77,7 @@ fn open_in(process: u32, dev: u64) -> Vec<u32> {
         .collect()
 }
 
-/// kcmp(2): are two descriptors one open file? Where the kernel does not tell, they are two.
+/// `true` if two descriptors are one open file, by kcmp(2). Where the kernel does not tell, they are two.
 fn is_same_file((process, descriptor): (u32, u32), (other, second): (u32, u32)) -> bool {
     const KCMP_FILE: libc::c_int = 0;
     // SAFETY: kcmp(2) takes numbers only.
@@ -91,7 +91,7 @@ fn is(path: &str, dev: u64) -> bool {
             .is_ok_and(|found| found.file_type().is_block_device() && found.rdev() == dev)
 }
 
-/// What is mounted here: the device's number and the place, in the order of mounting. Where a file
+/// The mounts of this name space: the device's number and the place, in the order of mounting. Where a file
 /// system has a number of its own, as btrfs does, the device's is that of its source.
 pub fn mounts() -> Vec<(u64, String)> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is known of devices, when requests meet. Sessions without block devices, so that anybody can
-//! run them.
+//! Requests that meet: the host's knowledge of devices stays right. The sessions have no block devices, so that every
+//! user can run the tests.
 
 use dm_host::Config;
 

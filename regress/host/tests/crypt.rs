@@ -237,7 +237,8 @@ fn load(bench: &Bench, device: Mapped, stop: &Arc<AtomicBool>) -> Vec<dm_host::K
             let start = region * 200;
             // One of them with requests as large as a lane's buffer.
             let most = if region == 0 { 128 } else { 16 };
-            while !stop.load(Ordering::Relaxed) {
+            // Once at least, however late it comes to run.
+            loop {
                 rounds += 1;
                 let (at, sectors) = (random.below(200 - most), 1 + random.below(most));
                 let data = pattern(rounds, start + at, sectors);
@@ -245,8 +246,10 @@ fn load(bench: &Bench, device: Mapped, stop: &Arc<AtomicBool>) -> Vec<dm_host::K
                 let (result, found) = strategy_read(device.dev(), start + at, sectors);
                 assert_eq!(result.error, None);
                 same(&found, &data, "this thread's own");
+                if stop.load(Ordering::Relaxed) {
+                    return rounds;
+                }
             }
-            rounds
         })
     };
     (0..4).map(thread).collect()

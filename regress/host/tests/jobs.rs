@@ -110,7 +110,8 @@ fn load(bench: &Bench, dev: dm_host::Dev, stop: &Arc<AtomicBool>) -> Vec<dm_host
         bench.machine.spawn(move || {
             let (mut random, mut rounds) = (Random(region), 0);
             let mut held: Vec<u64> = vec![0; 64];
-            while !stop.load(Ordering::Relaxed) {
+            // Once at least, however late it comes to run.
+            loop {
                 rounds += 1;
                 let (at, sectors) = (random.below(56), 1 + random.below(8));
                 let sector = region * 64 + at;
@@ -133,8 +134,10 @@ fn load(bench: &Bench, dev: dm_host::Dev, stop: &Arc<AtomicBool>) -> Vec<dm_host
                     };
                     same(found, &expected, "a sector of this thread's");
                 }
+                if stop.load(Ordering::Relaxed) {
+                    return rounds;
+                }
             }
-            rounds
         })
     };
     (0..4).map(thread).collect()

@@ -306,11 +306,14 @@ fn sysctl_nodes() {
 
 #[test]
 fn waitevent_sleeps_until_something_happens() {
-    let (bench, ..) = two_disks();
+    let (bench, _, device) = two_disks();
     let event = bench.info("d", "event_nr");
     let control = bench.control.clone();
-    let wait =
-        bench.machine.spawn(move || send(&control, &request("waitevent").with("event_nr", event)));
+    // By its number: the thread may come to ask while the device has the other name.
+    let by_minor = dm_core::testing::Request::new("waitevent")
+        .with("minor", u64::from(device.minor))
+        .with("event_nr", event);
+    let wait = bench.machine.spawn(move || send(&control, &by_minor));
     bench.load("d", "0 100 linear /dev/wd1 0").unwrap();
     for (from, to) in [("d", "e"), ("e", "d")] {
         let rename =

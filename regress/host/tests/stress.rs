@@ -80,7 +80,7 @@ fn write_and_check(
     let mut random = Random(seed);
     let mut known: Vec<Option<u64>> = vec![None; (range.end - range.start) as usize];
     let mut done = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while done == 0 || !stop.load(Ordering::Relaxed) {
         let start = range.start + random.below(range.end - range.start);
         let sectors = 1 + random.below((range.end - start).min(50));
         let at = (start - range.start) as usize..(start - range.start + sectors) as usize;

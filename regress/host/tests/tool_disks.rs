@@ -220,7 +220,7 @@ fn one_server_below_another() {
     below.ctl(&["create", "two", "--readonly", "--table", "0 2048 linear /dev/wd2 0"]).ok();
     let tcp = below.told.iter().find_map(|line| line.split("nbd://").nth(1)).unwrap();
     let tcp = tcp.trim_end_matches("NAME").to_owned();
-    let disks = [format!("wd0=nbd://{tcp}one"), format!("wd1={},timeout=5", below.uri("two"))];
+    let disks = [format!("wd0=nbd://{tcp}one"), format!("wd1={},timeout=60", below.uri("two"))];
     let server = Server::on(Folder::new(), &disks, &[]);
     let shown = server.ctl(&["disks"]).ok();
     assert!(shown.contains("8192") && shown.contains("ro"), "{shown}");

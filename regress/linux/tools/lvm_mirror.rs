@@ -126,7 +126,8 @@ No devices found
 const PHYSICAL: &str = r#"
     p=/dev/mapper/pv
     for n in $DISKS; do dmsetup create pv$n --table "0 196608 linear /dev/wd$n 0"; done
-    lvm() { command lvm "$@" --config 'devices{filter=["r|wd|"]}'; }
+    only='devices{filter=["r|wd|"]}'
+    lvm() { command lvm "$@" --config "$only"; }
     exchange() { dmsetup reload pv$1; dmsetup suspend --noflush pv$1; dmsetup resume pv$1; }
 "#;
 
@@ -140,7 +141,7 @@ fn loses_a_disk(gone: u32, state: &str, after: &str) {
          fill /dev/vg/m; in_sync vg-m; load
          echo '0 196608 error' | exchange $gone
          until_state vg-m ' \\(DA\\|AD\\) \\| D$'
-         state vg-m | sed 's:[78]/8:S:'
+         state vg-m | sed 's:[5-8]/8:S:'
          q lvm vgreduce --removemissing --force vg
          dmsetup table vg-m | sed 's/252:[0-9]* [0-9]*/D/g'
          sync -f mnt; loaded; same; whole /dev/vg/m
@@ -171,10 +172,13 @@ const SLOW: &str = "
     slow() { printf '0 18432 linear %s 0\\n18432 178176 delay %s 18432 0 %s 18432 100\\n' /dev/wd$1 /dev/wd$1 /dev/wd$1 | exchange $1; }
     start_move() {
         slow $2
-        lvm pvmove -i1 $p$1 $p$2 >move 2>&1 & mover=$!
+        # The program itself, not a shell around it, which would die alone.
+        (exec lvm pvmove -i1 $p$1 $p$2 --config \"$only\") >move 2>&1 & mover=$!
         until dmsetup status vg-pvmove0 2>/dev/null | grep -q ' [4-7]/8 '; do
             kill -0 $mover || { cat move; exit 1; }
         done
+        # The volume is the last that goes on; then there is nothing left to do but to wait.
+        until dmsetup info -c --noheadings -o suspended vg-m | grep -q Active; do kill -0 $mover; done
     }
 ";
 

@@ -21,7 +21,7 @@ use crate::hosted::Hosted;
 use crate::replay;
 
 /// The time that a stage may take: far longer than on a busy machine.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The most differences of a script that are shown.
 const MOST: usize = 25;

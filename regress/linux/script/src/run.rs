@@ -19,7 +19,7 @@ use crate::script::{Action, Io, IoKind, Step};
 use crate::side::{Call, Line, Node, Place, Reply, Request, Side};
 
 /// The time that an I/O may take, and that `until` asks: far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Carries out the steps of a stage.
 pub struct Runner<'a, S: Side> {

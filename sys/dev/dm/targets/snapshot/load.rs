@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::cow::{Health, Keeper, Kind, Tail};
 use super::format::{ENTRY, Exception, FIRST, Geometry, Header};
-use super::runs::{Batch, CHAINS, Chains, Runs, SORTING};
+use super::runs::{Above, Batch, Runs, SORTER, Sorter};
 use super::{Snapshot, bytes};
 use crate::lane::Lane;
 use crate::limits;
@@ -250,19 +250,21 @@ impl Snapshot {
 
     /// Inserts what was read into the tree, in order if that is of use and there is memory to sort with.
     async fn insert(&self, batch: &mut Batch, lane: &mut Lane) -> Result<(), Errno> {
-        if batch.digits().next().is_some()
-            && self.make_room(|runs| runs.has_nodes(SORTING), lane).await
-            && let Ok(_paid) = self.purse.take(CHAINS)
-            && let Some(mut chains) = lane.make::<Chains>().await
-        {
-            // Nobody else changes the nodes: the store is being read.
-            let tree = self.cow.state.lock().runs.tree().clone();
-            for digit in batch.digits() {
-                while batch.deal(digit, &mut chains, &mut self.cow.state.lock().runs) {}
+        if batch.is_to_be_sorted() {
+            let nodes = batch.sorting();
+            if self.make_room(|runs| runs.has_nodes(nodes), lane).await
+                && let Ok(_paid) = self.purse.take(SORTER)
+                && let Some(mut sorter) = lane.make::<Sorter>().await
+            {
+                self.sort(batch, &mut sorter);
             }
-            for digit in batch.digits_back(&tree) {
-                while batch.deal(digit, &mut chains, &mut self.cow.state.lock().runs) {}
-            }
+        }
+        let (branches, is_a_tree) =
+            (batch.branches(), batch.is_a_tree(&self.cow.state.lock().runs));
+        if is_a_tree && self.make_room(|runs| runs.has_nodes(branches), lane).await {
+            let mut above = Above::default();
+            let mut build = || batch.build(&mut above, &mut self.cow.state.lock().runs);
+            while build().ok_or(Errno::ENOMEM)? {}
         }
         while !batch.is_empty() {
             let room = self.make_room(|runs| runs.has_room(SOME), lane).await;
@@ -273,8 +275,17 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Puts what was read in the order of the chunks of the origin, unless one is there twice.
+    fn sort(&self, batch: &mut Batch, sorter: &mut Sorter) {
+        sorter.begin(batch);
+        while sorter.work(batch, &mut self.cow.state.lock().runs) {}
+        if sorter.begin_back(batch) {
+            while sorter.work(batch, &mut self.cow.state.lock().runs) {}
+        }
+    }
+
     /// Gets memory for exceptions until there is enough. `false` if it is not to be had.
-    async fn make_room(&self, enough: fn(&Runs) -> bool, lane: &mut Lane) -> bool {
+    async fn make_room(&self, enough: impl Fn(&Runs) -> bool, lane: &mut Lane) -> bool {
         // The lane's buffer is not touched by this.
         while !enough(&self.cow.state.lock().runs) {
             if !self.feed(lane).await {

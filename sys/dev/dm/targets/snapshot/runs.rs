@@ -23,7 +23,7 @@ mod batch;
 mod remove;
 mod tree;
 
-pub use batch::{Batch, CHAINS, Chains, SORTING};
+pub use batch::{Above, Batch, SORTER, Sorter};
 use tree::Node;
 pub use tree::{BLOCK, Block, FoundRun, Tree};
 

@@ -1,35 +1,37 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Exceptions on their way into a tree, as a store is read: they are gathered, and then inserted in the order of their
-//! chunks of the origin.
+//! Exceptions on their way into a tree, as a store is read: they are gathered, sorted by their chunks of the origin, and
+//! become the leaves of the tree, which are in order then. Where the tree is not empty, or there is no memory to sort with, they are inserted
+//! one by one.
 //!
 //! An insertion by chance into a tree that is larger than the CPU's caches waits for memory several times; in order each node is
-//! met once. Runs are sorted by radix, the lowest digit first, which takes the same time for each however many they are.
+//! met once. Sorting (`runs/batch/sort.rs`) takes nearly the same time for each, however many they are.
 //! Of a chunk that is there twice the first exception counts; where one is, the order in which all came is brought back, which
 //! is that of their chunks of the store.
 //!
-//! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the tree's do, and go
-//! back there one by one while they are inserted, so that a batch takes no more memory than the tree that it becomes, unless chunks are
-//! there twice, which a damaged store may have: that may be refused for lack of memory where its tree alone would fit.
+//! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the tree's do, and become
+//! leaves or go back there one by one while they are inserted, so that a batch takes no more memory than the tree that it becomes, unless
+//! chunks are there twice, which a damaged store may have: that may be refused for lack of memory where its tree alone would fit.
 
-use alloc::boxed::Box;
+use super::{Exception, FAN, NONE, Node, Runs, SLACK, goes_on, pack, unpack};
 
-use super::{Exception, FAN, NEW, NONE, Runs, Tree, goes_on, pack, unpack};
+mod build;
+mod sort;
 
-/// Bits of a digit.
-const BITS: u32 = 8;
+pub use build::Above;
+pub use sort::{SORTER, Sorter};
 
-/// Values of a digit.
-const VALUES: usize = 1 << BITS;
-
-/// Nodes that sorting needs beside those of a batch, at most: each digit leaves the last of a chain partly filled, of those
-/// that are dealt and of those that are made.
-pub const SORTING: usize = 2 * VALUES + 1;
+/// Entries in a node of a batch, at most: those of a tree that is made in order have as many.
+const FILL: usize = FAN - SLACK;
 
 /// Nodes of a batch that is not worth sorting, at most: the caches have a tree of as many.
 const SMALL: usize = 512;
 
-/// A chain of nodes: the numbers of the first and of the last.
+/// A bit beside the number of a chain's next node, in a node that is the last of its stretch.
+const LAST: u64 = 1 << 63;
+
+/// A chain of nodes: the numbers of the first and of the last. While a batch is sorted, its chain consists of stretches; all
+/// entries of one go before those of the next.
 #[derive(Clone, Copy)]
 struct Chain {
     first: u64,
@@ -38,45 +40,20 @@ struct Chain {
 
 const EMPTY: Chain = Chain { first: NONE, last: NONE };
 
-/// A digit of an entry's key, or of its chunk of the store; number 0 is the lowest.
-#[derive(Clone, Copy)]
-pub enum Digit {
-    Old(u32),
-    New(u32),
-}
-
-impl Digit {
-    fn of(self, (key, value): (u64, u64)) -> usize {
-        let (number, word) = match self {
-            Digit::Old(number) => (number, key),
-            Digit::New(number) => (number, unpack(value).0),
-        };
-        word.wrapping_shr(number.wrapping_mul(BITS)) as usize % VALUES
-    }
-}
-
-/// Bytes of [`Chains`].
-pub const CHAINS: usize = size_of::<[Chain; VALUES]>();
-
-/// A chain for each value of a digit.
-pub struct Chains(Box<[Chain; VALUES]>);
-
-impl Default for Chains {
-    fn default() -> Chains {
-        Chains(Box::new([EMPTY; VALUES]))
-    }
-}
-
 /// Exceptions that were read, and are not in the tree yet.
 pub struct Batch {
     chain: Chain,
     nodes: usize,
-    /// The key of the first entry, and the bits in which another's differs from it.
-    key: u64,
-    differs: u64,
+    /// The number of exceptions.
+    count: u64,
+    /// The lowest chunk of the origin that starts a run, and the highest.
+    low: u64,
+    high: u64,
+    /// The chunk of the store of the first exception.
+    from: u64,
     /// The last exception.
     last: Exception,
-    /// The entries have the order of their keys.
+    /// The entries have the order of their keys, and no chunk is there twice.
     in_order: bool,
     /// See [`Batch::rises`].
     rises: bool,
@@ -88,34 +65,69 @@ pub struct Batch {
 impl Default for Batch {
     /// No exceptions.
     fn default() -> Batch {
-        let last = Exception::default();
-        let (chain, in_order, rises) = (EMPTY, true, true);
-        Batch { chain, nodes: 0, key: 0, differs: 0, last, in_order, rises, at: 0, on: 0 }
+        Batch {
+            chain: EMPTY,
+            nodes: 0,
+            count: 0,
+            low: u64::MAX,
+            high: 0,
+            from: 0,
+            last: Exception::default(),
+            in_order: true,
+            rises: true,
+            at: 0,
+            on: 0,
+        }
+    }
+}
+
+impl Chain {
+    fn is_empty(self) -> bool {
+        self.first == NONE
+    }
+
+    /// Leaves out the first node, behind which `next` stands.
+    fn pass(&mut self, next: u64) {
+        *self = if next == NONE { EMPTY } else { Chain { first: next, ..*self } };
+    }
+}
+
+impl Node<'_> {
+    /// The number of the node behind this one in a chain, or [`NONE`], and `true` if this one is the last of its stretch.
+    fn behind(self) -> (u64, bool) {
+        match self.next() {
+            NONE => (NONE, true),
+            next => (next & !LAST, next & LAST != 0),
+        }
     }
 }
 
 impl Runs {
     /// Adds an entry at the end of a chain. The answer is the number of nodes that it got for that; `None` if there was none.
-    fn push(&mut self, chain: &mut Chain, entry: (u64, u64)) -> Option<usize> {
-        if let Some(last) = self.node(chain.last as usize).filter(|node| node.len() < FAN) {
+    fn push(&mut self, chain: &mut Chain, entry: (u64, u64), branch: bool) -> Option<usize> {
+        if let Some(last) = self.node(chain.last as usize).filter(|node| node.len() < FILL) {
             last.push(entry);
             return Some(0);
         }
-        let number = self.take(false)?;
+        let number = self.take(branch)?;
         let node = self.node(number)?;
         node.set_next(NONE);
         node.push(entry);
-        self.join(chain, Chain { first: number as u64, last: number as u64 });
+        match self.node(chain.last as usize) {
+            Some(last) => last.set_next(number as u64),
+            None => chain.first = number as u64,
+        }
+        chain.last = number as u64;
         Some(1)
     }
 
-    /// Puts a chain behind another.
+    /// Puts a chain behind another; each is a stretch, or several.
     fn join(&self, chain: &mut Chain, behind: Chain) {
-        if behind.first == NONE {
+        if behind.is_empty() {
             return;
         }
         match self.node(chain.last as usize) {
-            Some(last) => last.set_next(behind.first),
+            Some(last) => last.set_next(behind.first | LAST),
             None => chain.first = behind.first,
         }
         chain.last = behind.last;
@@ -124,9 +136,9 @@ impl Runs {
     /// Takes the first node out of a chain, and gives it back.
     fn shift(&mut self, chain: &mut Chain) {
         let number = chain.first as usize;
-        let Some(next) = self.node(number).map(|node| node.next()) else { return };
+        let Some((next, _)) = self.node(number).map(Node::behind) else { return };
         self.give(number);
-        *chain = if next == NONE { EMPTY } else { Chain { first: next, ..*chain } };
+        chain.pass(next);
     }
 }
 
@@ -145,13 +157,16 @@ impl Batch {
             node.set(at, (entry.0, pack(first, length.wrapping_add(1))));
         } else {
             if self.nodes == 0 {
-                self.key = old;
+                self.from = new;
             }
-            self.differs |= old ^ self.key;
+            (self.low, self.high) = (self.low.min(old), self.high.max(old));
             self.in_order &= self.nodes == 0 || old > self.last.old;
-            let Some(more) = runs.push(&mut self.chain, (old, pack(new, 1))) else { return false };
+            let Some(more) = runs.push(&mut self.chain, (old, pack(new, 1)), false) else {
+                return false;
+            };
             self.nodes = self.nodes.saturating_add(more);
         }
+        self.count = self.count.saturating_add(1);
         self.last = exception;
         true
     }
@@ -163,59 +178,14 @@ impl Batch {
         self.rises
     }
 
-    /// The digits to sort by, the first of them first; none where that is of no use.
-    pub fn digits(&self) -> impl Iterator<Item = Digit> + use<> {
-        let sorts = self.nodes > SMALL && self.rises && !self.in_order;
-        let differs = if sorts { self.differs } else { 0 };
-        (0..u64::BITS / BITS).map(Digit::Old).filter(move |digit| digit.of((differs, 0)) != 0)
-    }
-
-    /// The digits to bring the order back by, the first of them first; none if no chunk is there twice in a batch that
-    /// was sorted.
-    pub fn digits_back(&self, tree: &Tree) -> impl Iterator<Item = Digit> + use<> {
-        let digits = if self.overlaps(tree) { NEW.div_ceil(BITS) } else { 0 };
-        (0..digits).map(Digit::New)
-    }
-
-    fn overlaps(&self, tree: &Tree) -> bool {
-        let (mut number, mut end) = (self.chain.first, 0u128);
-        while let Some(node) = tree.node(number as usize) {
-            for (key, value) in (0..node.len()).filter_map(|at| node.entry(at)) {
-                if u128::from(key) < end {
-                    return true;
-                }
-                end = u128::from(key).saturating_add(u128::from(unpack(value).1));
-            }
-            number = node.next();
-        }
-        false
-    }
-
-    /// Deals the first node's entries by a digit. `false` once all are dealt, and one chain again. There are [`SORTING`] nodes
-    /// that are not in use before the first is dealt.
-    pub fn deal(&mut self, digit: Digit, to: &mut Chains, runs: &mut Runs) -> bool {
-        let number = self.chain.first as usize;
-        let len = runs.node(number).map_or(0, |node| node.len());
-        for at in 0..len {
-            let entry = runs.node(number).and_then(|node| node.entry(at));
-            let chain = entry.and_then(|entry| to.0.get_mut(digit.of(entry)));
-            if let Some((entry, chain)) = entry.zip(chain) {
-                runs.push(chain, entry);
-            }
-        }
-        runs.shift(&mut self.chain);
-        if self.chain.first != NONE {
-            return true;
-        }
-        for chain in to.0.iter_mut() {
-            runs.join(&mut self.chain, core::mem::replace(chain, EMPTY));
-        }
-        false
+    /// `true` if the exceptions are many and out of order, so that sorting saves time.
+    pub fn is_to_be_sorted(&self) -> bool {
+        self.nodes > SMALL && self.rises && !self.in_order
     }
 
     /// `true` if there are no exceptions.
     pub fn is_empty(&self) -> bool {
-        self.chain.first == NONE
+        self.chain.is_empty()
     }
 
     /// Inserts the next exceptions, at most this many. `false` if there was no room.

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{fs, process, thread};
 
 use dm_nbd::Listener;
@@ -59,9 +60,9 @@ fn start(serve: &Serve, end: Sender<()>) -> Result<(Server, Made), String> {
     let nbd = absolute(serve.nbd.clone().unwrap_or_else(sockets::default_nbd))?;
     let tcp = serve.tcp.as_deref().map(tcp).transpose()?;
     let control_socket = sockets::listen(&control)?;
-    let mut made = Made(vec![control.clone()]);
+    let mut made = Made(vec![Socket::at(&control)]);
     let nbd_socket = sockets::listen(&nbd)?;
-    made.0.push(nbd.clone());
+    made.0.push(Socket::at(&nbd));
 
     let mut told = Vec::new();
     for (disk, opened) in disks.iter().zip(&opened) {
@@ -133,18 +134,39 @@ pub fn end(server: Server, made: Made, told_to_end: &Receiver<()>) -> Result<(),
 }
 
 /// Sockets to be removed at the end.
-pub struct Made(pub Vec<PathBuf>);
+pub struct Made(pub Vec<Socket>);
 
 impl Drop for Made {
     fn drop(&mut self) {
-        remove(&self.0);
+        self.0.iter().for_each(Socket::remove);
     }
 }
 
-fn remove(sockets: &[PathBuf]) {
-    for path in sockets {
-        // The socket may be gone already.
-        let _ = fs::remove_file(path);
+/// A socket that this process has made.
+#[derive(Clone)]
+pub struct Socket {
+    path: PathBuf,
+    /// The inode, and when it came: numbers of inodes are given again.
+    made: Option<(u64, Option<SystemTime>)>,
+}
+
+impl Socket {
+    /// The socket that was just made at a path.
+    pub fn at(path: &Path) -> Socket {
+        Socket { path: path.into(), made: Socket::made(path) }
+    }
+
+    fn made(path: &Path) -> Option<(u64, Option<SystemTime>)> {
+        let found = fs::symlink_metadata(path).ok()?;
+        Some((found.ino(), found.created().ok()))
+    }
+
+    /// Removes the socket. Nobody answers there any more: another server may have put its own at the path.
+    fn remove(&self) {
+        if Socket::made(&self.path) == self.made {
+            // It may have gone meanwhile.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -152,12 +174,12 @@ fn remove(sockets: &[PathBuf]) {
 struct Watchdog(Sender<()>);
 
 impl Watchdog {
-    fn start(sockets: Vec<PathBuf>) -> Watchdog {
+    fn start(sockets: Vec<Socket>) -> Watchdog {
         let (send, receive) = mpsc::channel::<()>();
         let waits = move || {
             if receive.recv_timeout(GRACE + LAST) == Err(mpsc::RecvTimeoutError::Timeout) {
                 say("a disk does not answer: ended without flushing it");
-                remove(&sockets);
+                sockets.iter().for_each(Socket::remove);
                 process::exit(1);
             }
         };
@@ -205,5 +227,26 @@ fn is_ignored(signal: libc::c_int) -> bool {
         let mut now: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &mut now) == 0
             && now.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that ends takes a while, and one that begins meanwhile replaces what nobody answers at.
+    #[test]
+    fn the_end_leaves_a_socket_that_another_server_has_made() {
+        let path = std::env::temp_dir().join(format!("dm-host-made-{}", process::id()));
+        let _ = fs::remove_file(&path);
+        let first = sockets::listen(&path).expect("it listens");
+        let ends = Made(vec![Socket::at(&path)]);
+        drop(first);
+        let second = sockets::listen(&path).expect("nobody answers there");
+        let begins = Made(vec![Socket::at(&path)]);
+        drop(ends);
+        assert!(path.exists(), "the other server's socket is gone");
+        drop((second, begins));
+        assert!(!path.exists());
     }
 }

@@ -19,7 +19,7 @@ use super::passphrase;
 use crate::cli::LuksKeeper;
 use crate::client::Failure;
 use crate::disk::Disk;
-use crate::serve::{self, Made};
+use crate::serve::{self, Made, Socket};
 use crate::server::{Boot, Server};
 use crate::xml::Answer;
 use crate::{image, say, sockets, wiping};
@@ -132,9 +132,9 @@ fn start(words: &LuksKeeper, end: Sender<()>) -> Result<(Server, Made), String> 
     })?;
     let (control, nbd): (PathBuf, PathBuf) = (words.control.clone(), words.nbd.clone());
     let control_socket = sockets::listen(&control)?;
-    let mut made = Made(vec![control]);
+    let mut made = Made(vec![Socket::at(&control)]);
     let nbd_socket = sockets::listen(&nbd)?;
-    made.0.insert(0, nbd);
+    made.0.insert(0, Socket::at(&nbd));
     let disks = disk.into_iter().zip(opened).collect();
     let listeners = vec![Listener::Unix(nbd_socket)];
     // The console's messages about the table are in the reply.

@@ -33,6 +33,11 @@ const BUSY_TICKS: usize = 4;
 const N_SPLITS: usize = 5;
 const N_FAILED: usize = 6;
 
+/// The bit of the tallies `N_READS` and `N_WRITES` from which they count I/Os, in a word that counts sectors below it: one
+/// locked operation counts both. `None` where words are too small for that. Between two folds, some of a second, a device
+/// completes fewer than 2^32 I/Os, and less than 2 TiB.
+const PACKED: Option<u32> = if usize::BITS == 64 { Some(32) } else { None };
+
 /// The statistics of a device, added up. All fields: under [`Slot::folded`].
 #[derive(Default)]
 pub struct Folded {
@@ -87,8 +92,14 @@ impl Tallies {
             true => (N_WRITES, SECTORS_WRITTEN),
             false => (N_READS, SECTORS_READ),
         };
-        self.add(number, 1);
-        self.add(amount, (bytes / DEV_BSIZE) as usize);
+        let sectors = (bytes / DEV_BSIZE) as usize;
+        match PACKED {
+            Some(bits) => self.add(number, (1 << bits) | sectors),
+            None => {
+                self.add(number, 1);
+                self.add(amount, sectors);
+            }
+        }
         let busy = cpu::ticks().wrapping_sub(came);
         if busy > 0 {
             self.add(BUSY_TICKS, busy as usize);
@@ -161,7 +172,7 @@ impl Slot {
         sums
     }
 
-    /// The number of writes that are complete; wraps.
+    /// A number that changes with each write that is complete.
     pub(crate) fn written(&self) -> usize {
         let writes = |local: &super::slot::Local| local.tallies.0[N_WRITES].load(Ordering::Relaxed);
         self.gate.locals().map(writes).fold(0, usize::wrapping_add)
@@ -175,6 +186,12 @@ impl Slot {
         let mut new = [0u64; TALLIES];
         for (new, (now, seen)) in new.iter_mut().zip(now.iter().zip(&folded.seen)) {
             *new = now.wrapping_sub(*seen) as u64;
+        }
+        if let Some(bits) = PACKED {
+            for (number, amount) in [(N_READS, SECTORS_READ), (N_WRITES, SECTORS_WRITTEN)] {
+                new[amount] = new[number] & ((1 << bits) - 1);
+                new[number] >>= bits;
+            }
         }
         folded.seen = now;
         for (total, new) in folded.totals.iter_mut().zip(&new) {

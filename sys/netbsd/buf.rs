@@ -301,7 +301,7 @@ pub unsafe fn fill(
     }
 }
 
-/// `true` if all of a nested buffer was done. A fast check: [`nested_result`] is `Ok` exactly then.
+/// `true` if all of a nested buffer was done, so that its [`nested_result`] is `Ok`. A fast check.
 ///
 /// # Safety
 /// As for [`nested_result`].
@@ -309,7 +309,9 @@ pub unsafe fn fill(
 pub unsafe fn is_complete(child: *const buf) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        (*child).b_error == 0 && (*child).b_resid == 0 && (*child).b_bcount == (*child).b_bufsize
+        let left =
+            (*child).b_bufsize.wrapping_sub((*child).b_bcount).wrapping_add((*child).b_resid);
+        (*child).b_error | left == 0
     }
 }
 

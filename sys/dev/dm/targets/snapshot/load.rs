@@ -256,7 +256,7 @@ impl Snapshot {
                 && let Ok(_paid) = self.purse.take(SORTER)
                 && let Some(mut sorter) = lane.make::<Sorter>().await
             {
-                self.sort(batch, &mut sorter);
+                self.sort(batch, &mut sorter).ok_or(Errno::ENOMEM)?;
             }
         }
         let (branches, is_a_tree) =
@@ -275,13 +275,15 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Puts what was read in the order of the chunks of the origin, unless one is there twice.
-    fn sort(&self, batch: &mut Batch, sorter: &mut Sorter) {
+    /// Puts what was read in the order of the chunks of the origin, unless one is there twice. `None` if an exception was lost
+    /// for lack of memory.
+    fn sort(&self, batch: &mut Batch, sorter: &mut Sorter) -> Option<()> {
         sorter.begin(batch);
-        while sorter.work(batch, &mut self.cow.state.lock().runs) {}
+        while sorter.work(batch, &mut self.cow.state.lock().runs)? {}
         if sorter.begin_back(batch) {
-            while sorter.work(batch, &mut self.cow.state.lock().runs) {}
+            while sorter.work(batch, &mut self.cow.state.lock().runs)? {}
         }
+        Some(())
     }
 
     /// Gets memory for exceptions until there is enough. `false` if it is not to be had.

@@ -97,17 +97,19 @@ struct Pile {
 const NO_PILE: Pile = Pile { chain: EMPTY, nodes: 0, len: FILL };
 
 impl Pile {
-    /// Adds an entry. There is a node that is not in use.
-    fn push(&mut self, entry: (u64, u64), runs: &mut Runs) {
+    /// Adds an entry. `false` if it needed a node, and none was left.
+    fn push(&mut self, entry: (u64, u64), runs: &mut Runs) -> bool {
         if self.len >= FILL {
             self.end(runs);
-            if runs.push(&mut self.chain, entry, false).is_some() {
-                (self.nodes, self.len) = (self.nodes.saturating_add(1), 1);
+            if runs.push(&mut self.chain, entry, false).is_none() {
+                return false;
             }
+            (self.nodes, self.len) = (self.nodes.saturating_add(1), 1);
         } else if let Some(last) = runs.node(self.chain.last as usize) {
             last.set(self.len, entry);
             self.len = self.len.wrapping_add(1);
         }
+        true
     }
 
     /// Writes the number of entries into the last node's head.
@@ -140,6 +142,8 @@ struct Sort {
     end: u128,
     /// `true` once a run was found that begins within the run before.
     overlaps: bool,
+    /// `true` once an entry found no node: it is lost.
+    lost: bool,
 }
 
 impl Default for Sorter {
@@ -154,6 +158,7 @@ impl Default for Sorter {
             done: EMPTY,
             end: 0,
             overlaps: false,
+            lost: false,
         }))
     }
 }
@@ -198,12 +203,13 @@ impl Sorter {
         (self.0.by, self.0.low, self.0.way) = (by, low, Some(Way::new(open, batch.nodes)));
     }
 
-    /// Handles some nodes. `false` once all are in order, and in the batch again.
-    pub fn work(&mut self, batch: &mut Batch, runs: &mut Runs) -> bool {
+    /// Handles some nodes. `false` once all are in order, and in the batch again; `None` if there was no node for an entry,
+    /// which is lost: fewer than [`Batch::sorting`] were left.
+    pub fn work(&mut self, batch: &mut Batch, runs: &mut Runs) -> Option<bool> {
         for _ in 0..SOME {
             let Some(node) = runs.node(batch.chain.first as usize) else {
                 batch.chain = core::mem::replace(&mut self.0.done, EMPTY);
-                return false;
+                return (!self.0.lost).then_some(false);
             };
             let (_, is_last) = node.behind();
             let way = self.0.way.unwrap_or(if is_last { Way::Settle } else { node.way() });
@@ -224,7 +230,7 @@ impl Sorter {
                 Way::Settle => self.0.settle(len, runs),
             }
         }
-        true
+        (!self.0.lost).then_some(true)
     }
 }
 
@@ -235,7 +241,7 @@ impl Sort {
             let value = self.by.of(*entry).wrapping_sub(self.low).wrapping_shr(bit);
             // Higher bits are the same for the whole stretch.
             if let Some(pile) = self.to.get_mut(value as usize % WAYS) {
-                pile.push(*entry, runs);
+                self.lost |= !pile.push(*entry, runs);
             }
         }
     }
@@ -276,7 +282,7 @@ impl Sort {
         for (key, value) in self.few.iter().take(len) {
             self.overlaps |= u128::from(*key) < self.end;
             self.end = u128::from(*key).saturating_add(u128::from(unpack(*value).1));
-            runs.push(&mut self.done, (*key, *value), false);
+            self.lost |= runs.push(&mut self.done, (*key, *value), false).is_none();
         }
     }
 }

@@ -79,6 +79,12 @@ moment_body()
 		    atf_fail "dump: $(cat dump.out)"
 		[ -s dumped ] || atf_fail "dump wrote nothing"
 	fi
+	if [ -s dumped ] && command -v restore >/dev/null; then
+		mkdir back
+		(cd back && restore -rf ../dumped) >restore.out 2>&1 ||
+		    atf_fail "restore: $(cat restore.out)"
+		dm_same "what was dumped" data back/data
+	fi
 	# A second one, of another moment.
 	lvm_run lvcreate -s -c 64k -L 24m -n other $VG/one
 	same_twice other

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Stores of snapshots and logs of mirrors as a hostile disk may have them, and the tables that find them there when they
-//! start. In the simulation, where each event follows from the bytes.
+//! Stores of snapshots and logs of mirrors as a hostile disk may have them, and the tables that find them there when
+//! they start. In the simulation, where each event follows from the bytes.
 //!
-//! A store is read a second time here, slowly, and the content that a device shows at first is compared with that. After that
-//! the device is used, merged, suspended, exchanged for another and cut off from its power: it may fail, but not hang or panic.
+//! A store is read a second time here, slowly, and the content that a device shows at first is compared with that.
+//! After that the device is used, merged, suspended, exchanged for another and cut off from its power: it may fail, but
+//! not hang or panic.
 
 use std::collections::BTreeSet;
 

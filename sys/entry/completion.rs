@@ -7,8 +7,8 @@
 //! mutex; spin mutexes at IPL_BIO are held for a few instructions, none across biodone(9).
 //!
 //! A completion also lets other I/O go on, that waited for the child or the split that comes back here. So it calls
-//! VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does, whose b_iodone starts what
-//! its queue holds. For I/O that waits for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
+//! VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does, whose b_iodone starts
+//! what its queue holds. For I/O that waits for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
@@ -216,8 +216,8 @@ impl Slot {
         }
     }
 
-    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next table maps all of it, also the
-    /// pieces that were done, which does no harm since its sender has not been answered.
+    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next table maps all of it,
+    /// also the pieces that were done, which does no harm since its sender has not been answered.
     #[cold]
     pub(super) fn hold_given_back(&'static self, io: Io, journey: Journey) {
         let own = journey.is_impatient().then(|| self.minor());

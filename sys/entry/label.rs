@@ -130,8 +130,8 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
 /// suspended. Context: a thread in an ioctl; sleeps while one is, until a signal comes, and for I/O.
 ///
 /// # Errors
-/// EINVAL for a label that does not fit this device, EINTR, ENXIO if the device goes, or those of the port's code or
-/// of the I/O; the label stays set in core then, as on other disks.
+/// EINVAL for bytes that are no label, or a label that does not fit this device; EINTR; ENXIO if the device goes; or
+/// those of the port's code or of the I/O, after which the label stays set in core, as on other disks.
 pub(crate) fn write(
     slot: &Slot,
     disk: &Disk,

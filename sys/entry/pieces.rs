@@ -173,8 +173,8 @@ pub struct Split {
     pub(super) failed: AtomicBool,
     /// (f) The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
-    /// (a) `true` if a piece was given back ([`Job::give_back`](dm_core::job::Job::give_back)): the next table maps the whole
-    /// I/O when its other pieces are done, unless one of them has failed.
+    /// (a) `true` if a piece was given back ([`Job::give_back`](dm_core::job::Job::give_back)): the next table maps the
+    /// whole I/O when its other pieces are done, unless one of them has failed.
     pub(super) given_back: AtomicBool,
     /// (-) `true` if the split goes back to the device's reserve.
     pub(super) reserved: bool,

@@ -33,9 +33,9 @@ const BUSY_TICKS: usize = 4;
 const N_SPLITS: usize = 5;
 const N_FAILED: usize = 6;
 
-/// The bit of the tallies `N_READS` and `N_WRITES` from which they count I/Os, in a word that counts sectors below it: one
-/// locked operation counts both. `None` where words are too small for that. Between two folds, some of a second, a device
-/// completes fewer than 2^32 I/Os, and less than 2 TiB.
+/// The bit of the tallies `N_READS` and `N_WRITES` from which they count I/Os, in a word that counts sectors below it:
+/// one locked operation counts both. `None` where words are too small for that. Between two folds, a fraction of a
+/// second (`RATE`), a device completes fewer than 2^32 I/Os, and less than 2 TiB.
 const PACKED: Option<u32> = if usize::BITS == 64 { Some(32) } else { None };
 
 /// The statistics of a device, added up. All fields: under [`Slot::folded`].

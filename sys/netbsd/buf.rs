@@ -318,7 +318,7 @@ pub unsafe fn is_complete(child: *const buf) -> bool {
 /// All was done, or so many bytes before an error.
 pub type NestedResult = Result<(), (u32, Errno)>;
 
-/// The nested_result of a nested buffer: the bytes that were moved, and the error if not all were. One
+/// The result of a nested buffer: the bytes that were moved, and the error if not all were. A buffer
 /// that a component cut short without an error is an error: the table said that it is all there.
 ///
 /// # Safety

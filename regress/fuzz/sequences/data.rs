@@ -26,7 +26,7 @@ struct Device {
     held: bool,
     read_only: bool,
     lines: Option<Vec<Line>>,
-    /// Bytes in a sector of the device.
+    /// Sectors of 512 bytes in one of the device's sectors.
     sector_size: u64,
 }
 

@@ -148,8 +148,8 @@ fn one_on_a_suspended_device_below_is_not_waited_for() {
     busy.end();
 }
 
-/// I/O that the file system waits for is not held back until the device is suspended, and I/O that comes later is delayed
-/// again.
+/// I/O that the file system waits for is not held back until the device is suspended, and I/O that comes later is
+/// delayed again.
 #[test]
 fn a_target_that_holds_back_io_lets_go_what_the_file_system_waits_for() {
     const HOUR: &str = "0 1000 delay /dev/wd0 0 3600000";

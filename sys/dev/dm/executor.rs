@@ -297,7 +297,7 @@ impl Executor {
         end.saturating_sub(first(line).unwrap_or(end))
     }
 
-    /// Polls every lane, which then looks whether its wait is over.
+    /// Wakes every lane, which then looks whether its wait is over.
     pub fn look_again(&self) {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);

@@ -200,8 +200,8 @@ pub trait Host: Any + Send + Sync {
     /// Bytes in the largest request to a component (MAXPHYS).
     fn max_io(&self) -> usize;
 
-    /// The size of a component in sectors of 512 bytes: that of a device of ours as it is now, that of another driver's as
-    /// it was when the table was loaded. Does not sleep.
+    /// The size of a component in sectors of 512 bytes: that of a device of ours as it is now, that of another driver's
+    /// as it was when the table was loaded. Does not sleep.
     fn size(&self, component: ComponentIndex) -> Sector;
 
     /// Puts the calling thread, which polls no lanes, to sleep until `done` is true; it is asked

@@ -272,8 +272,8 @@ impl Job {
         self.executor.as_ref().is_some_and(|executor| executor.is_suspending())
     }
 
-    /// Gives the job back unserved. While the device is being suspended with noflush the next table maps its I/O; else it fails
-    /// with EIO.
+    /// Gives the job back unserved. While the device is being suspended with noflush the next table maps its I/O; else
+    /// it fails with EIO.
     pub fn give_back(self) {
         if let (info, Some(executor)) = self.take_apart() {
             match executor.keeps_failed() {

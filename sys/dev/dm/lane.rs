@@ -107,8 +107,8 @@ impl Lane {
         Sector((self.buffer.len() / DEV_BSIZE as usize) as u64)
     }
 
-    /// The size of a component in sectors: that of a device of ours as it is now, that of another driver's as it was when
-    /// the table was loaded.
+    /// The size of a component in sectors: that of a device of ours as it is now, that of another driver's as it was
+    /// when the table was loaded.
     pub fn size(&self, component: ComponentIndex) -> Sector {
         self.executor.host().size(component)
     }

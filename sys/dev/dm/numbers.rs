@@ -8,11 +8,12 @@ use alloc::boxed::Box;
 
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
-/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed in any context, without
-/// a lock.
+/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed in any context,
+/// without a lock.
 ///
-/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; the context that gives a
-/// number back looks at the count afterwards. All of this is sequentially consistent, so that one of the two sees the other.
+/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; the context that
+/// frees a number looks at the count afterwards. All of this is sequentially consistent, so that one of the two sees
+/// the other.
 pub struct Numbers {
     first: usize,
     words: Box<[AtomicUsize]>,

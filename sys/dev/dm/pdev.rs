@@ -70,7 +70,7 @@ impl<K: Kernel> Pdevs<K> {
         Arc::new(Pdevs { set: K::Mutex::new(Vec::new()), settled: K::Condvar::new(c"dmpdev") })
     }
 
-    /// Opens `dev`, or shares it if it is open, and looks up its size and its sectors.
+    /// Opens `dev`, or shares it if it is open, and looks up its properties: size, sectors, label and mode.
     ///
     /// # Errors
     /// Those of [`Kernel::open`] and [`Kernel::ask`]; EINTR.

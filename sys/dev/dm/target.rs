@@ -168,9 +168,9 @@ pub trait Target: Send + Sync {
         None
     }
 
-    /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is over, or
-    /// was not sent for lack of memory and will be mapped once more. Called from anywhere, soft interrupts included: must not
-    /// sleep. The answer is the read's result.
+    /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is
+    /// over, or was not sent for lack of memory and will be mapped once more. Called from anywhere, soft interrupts
+    /// included: must not sleep. The answer is the read's result.
     fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
         result
     }

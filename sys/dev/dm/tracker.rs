@@ -22,14 +22,15 @@ const ASKING: usize = 1 << (usize::BITS - 2);
 pub struct Tracker(AtomicUsize);
 
 impl Default for Tracker {
-    /// A tracker with no read in flight.
+    /// A tracker with no I/O in flight.
     fn default() -> Tracker {
         Tracker(AtomicUsize::new(0))
     }
 }
 
 impl Tracker {
-    /// Counts an I/O in. `false` while the count is drained, or has the target asked: the I/O is to be a job of the target's.
+    /// Counts an I/O in. `false` while the count is drained, or has the target asked: the I/O is to be a job of the
+    /// target's.
     #[inline]
     pub fn begin(&self) -> bool {
         if self.0.load(Ordering::Relaxed) & (DRAINING | ASKING) != 0 {

@@ -2,9 +2,9 @@
 
 //! A place where one thread sleeps until there is work for it.
 //!
-//! A thread or soft interrupt that has work for the sleeper makes it visible first and then calls
-//! [`Parker::unpark`]. The sleeper says that it is about to sleep and then looks for work, so that one of the two always sees the other; while it is awake, unparking costs one
-//! load.
+//! A thread or soft interrupt that has work for the sleeper makes it visible first and then calls [`Parker::unpark`].
+//! The sleeper says that it is about to sleep and then looks for work, so that one of the two always sees the other;
+//! while it is awake, unparking costs one load.
 //!
 //! `regress/models` includes this file and checks it under loom.
 

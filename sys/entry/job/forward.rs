@@ -114,7 +114,7 @@ impl TableIo {
     unsafe fn forwarded_over(&self, number: usize, outcome: buf::NestedResult) {
         let cell = self.job(number);
         let parent = self.take_parent(number);
-        // First the answer: giving the number back may let others' I/O go on.
+        // First the answer: freeing the number may let others' I/O go on.
         self.answer_parent(parent, outcome);
         // SAFETY: the place has answered, so that the cell is ours until the number is freed. So the description is
         // copied.

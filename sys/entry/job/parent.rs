@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The parent of a job, which it answers: an I/O, a piece of a split, or a thread that waits for a flush or a discard.
+//! The parent of a job, which the job answers: an I/O, a piece of a split, or a thread that waits for a flush or a
+//! discard.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};

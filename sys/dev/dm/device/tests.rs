@@ -166,7 +166,7 @@ fn a_remove_waits_for_io_that_is_in_flight() {
     let driver = bench.driver.clone();
     let thread = spawn(move || send(&driver, &Request::on("remove", "d")).map(|_| ()));
     while unit.begin_io() {
-        // Opens are refused once the device is being detached.
+        // I/O is refused once the device is being detached.
         unit.end_io();
         std::thread::yield_now();
     }

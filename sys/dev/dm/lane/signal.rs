@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Signals: conditions that a lane waits for beside its own requests, and that other lanes, senders or completions change.
+//! Signals: conditions that a lane waits for beside its own requests, and that other lanes, senders or completions
+//! change.
 
 use alloc::sync::Arc;
 use core::future::poll_fn;

@@ -217,10 +217,10 @@ impl Crypt {
         decrypted.ok_or(Errno::EIO)
     }
 
-    /// Encrypts a write's data into a buffer, as much as fits.
+    /// Encrypts all of a write's data into the first bytes of a buffer.
     ///
     /// # Errors
-    /// EIO if the buffer has, somewhere in the job's length, something else.
+    /// EIO if not all of the data fit, or if the keys were taken away.
     fn encrypt(&self, job: &mut Job, buffer: &mut [u8]) -> Result<(), Errno> {
         let (keys, start, length) = (self.keys()?, job.start(), job.length());
         let unit = self.features.sector_size as usize;

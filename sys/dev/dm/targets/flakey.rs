@@ -28,7 +28,7 @@ struct Flakey {
     /// The up interval, in seconds.
     up: u32,
     down: u32,
-    /// The length of both intervals.
+    /// The length of both intervals together, in seconds.
     period: NonZeroU32,
     clock: Clock,
     /// The time at which the table was loaded.

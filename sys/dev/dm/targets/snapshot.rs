@@ -18,9 +18,9 @@
 //! (`keep.rs`), also while its device is suspended: the origin's writes wait for them. `cow.rs` has the states and
 //! their consequences.
 //!
-//! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs have a
-//! lock that is taken alone. None is held over an `await`. I/O that is only mapped takes none of them (`cow/view.rs`); only
-//! writes of an origin take the members'.
+//! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs
+//! have a lock that is taken alone. None is held over an `await`. I/O that is only mapped takes none of them
+//! (`cow/view.rs`), but for an origin's writes, which take the members'.
 
 use alloc::sync::Arc;
 use core::fmt;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The keys of a crypt line, and the round keys and hashes made of them. All of them are wiped when they are dropped.
+//! The keys of a crypt line, and the round keys made of them. All of them are wiped when they are dropped, and
+//! essiv's hash of a key when its round keys are made.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -3,10 +3,10 @@
 //! Merging: the background lane of `snapshot-merge` brings exceptions back into the origin, from the last one of the
 //! store backwards, a run at a time.
 //!
-//! In this order, so that whenever it stops each chunk has its content where the store says: the other snapshots of the origin get
-//! exceptions of the chunks; writes of the chunks are held, and those in flight waited for; the content is copied to the
-//! origin, and flushed; the entries become zeroes in the store, the first one's sector last; then they go from memory.
-//! Copying may stop anywhere, and begins anew.
+//! In this order, so that whenever it stops each chunk has its content where the store says: the other snapshots of the
+//! origin get exceptions of the chunks; writes of the chunks are held, and those in flight waited for; the content is
+//! copied to the origin, and flushed; the entries become zeroes in the store, the first one's sector last; then they go
+//! from memory. Copying may stop anywhere, and begins anew.
 
 use core::sync::atomic::AtomicBool;
 
@@ -94,8 +94,8 @@ impl Snapshot {
     /// Reads the end of the store: its last exceptions, as many as are one run.
     ///
     /// # Errors
-    /// EINVAL if the store does not have there what memory has, EIO if the run lies beyond a device's end, or those of the
-    /// read.
+    /// EINVAL if the store does not have there what memory has, EIO if the run lies beyond a device's end, or those of
+    /// the read.
     async fn last_run(&self, window: &mut Window, lane: &mut Lane) -> Result<Run, Errno> {
         let (geometry, tail, size) = {
             let state = self.cow.state.lock();
@@ -125,8 +125,8 @@ impl Snapshot {
     /// The longest run that may be merged at once and ends with the exception at `last`. `entries` are that exception's
     /// and those before it in its area, as the store has them.
     ///
-    /// A store that another program has changed, or that has a chunk twice, is not to be trusted: only what is in memory too is
-    /// merged, since the device shows that.
+    /// A store that another program has changed, or that has a chunk twice, is not to be trusted: only what is in
+    /// memory too is merged, since the device shows that.
     ///
     /// # Errors
     /// EINVAL if the exception at `last` is not in memory, or does not end its run there.

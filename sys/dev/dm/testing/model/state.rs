@@ -310,7 +310,7 @@ impl Model {
         (dev, self.revoked.get(&dev).copied().unwrap_or(0))
     }
 
-    /// The size of a component, which is opened if nobody has it open.
+    /// The [`Shape`] of a component, which is opened if nobody has it open.
     fn shape(&self, dev: Dev, open: &mut BTreeSet<Opening>) -> Result<Shape, Errno> {
         if open.insert(self.opening(dev))
             && let Some(errno) = self.fail_open.get(&dev)

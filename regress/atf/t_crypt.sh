@@ -52,6 +52,8 @@ filesystem_body()
 {
 	dm_need_target crypt
 	dm_disk 1
+	# A real disk has what another test left there.
+	dd if=/dev/zero of=$RDISK1 bs=64k count=160 2>/dev/null || atf_fail "dd"
 	line="aes-xts-plain64 $KEY64 0 $DISK1 1024"
 	dm_make ${P}a "0 16384 crypt $line"
 	dm_newfs $MAPPER/r${P}a

@@ -69,7 +69,8 @@ files_body()
 	dm_refuse EROFS write $MAPPER/r${P}v 0 4096
 	umount $(pwd)/mnt || atf_fail "umount"
 	dd if=$MAPPER/r${P}v of=all bs=64k 2>/dev/null || atf_fail "dd"
-	dd if=$RDISK1 of=disk bs=64k 2>/dev/null
+	# A real disk is larger.
+	dd if=$RDISK1 of=disk bs=64k count=160 2>/dev/null
 	dm_same "all of the device" disk all
 }
 

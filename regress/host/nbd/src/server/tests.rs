@@ -119,7 +119,8 @@ pub(crate) fn bind(mut path: impl FnMut() -> PathBuf) -> (PathBuf, UnixListener)
 #[test]
 fn a_socket_that_was_left_is_left_alone() {
     let left = std::env::temp_dir().join(format!("dm-nbd-left-{}", std::process::id()));
-    let (mut paths, _) = (1.., drop(UnixListener::bind(&left)));
+    drop(UnixListener::bind(&left));
+    let mut paths = 1..;
     let named = |number: u32| left.with_extension(if number == 1 { "" } else { "2" });
     let (path, _listener) = bind(|| named(paths.next().unwrap()));
     assert_eq!(path, named(2));

@@ -275,8 +275,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Puts what was read in the order of the chunks of the origin, unless one is there twice. `None` if an exception was lost
-    /// for lack of memory.
+    /// Sorts the exceptions that were read by their chunks of the origin, unless a chunk is there twice. `None` if an exception
+    /// was lost for lack of memory.
     fn sort(&self, batch: &mut Batch, sorter: &mut Sorter) -> Option<()> {
         sorter.begin(batch);
         while sorter.work(batch, &mut self.cow.state.lock().runs)? {}

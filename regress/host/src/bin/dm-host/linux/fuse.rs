@@ -354,6 +354,7 @@ mod tests {
         });
         assert!(nodes.get(7).is_none());
     }
+
     /// The end of an old node is heard of late: the number may be another device's.
     #[test]
     fn the_end_of_a_node_leaves_the_next_one() {

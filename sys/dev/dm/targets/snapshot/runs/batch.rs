@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! Exceptions on their way into a tree, as a store is read: they are gathered, sorted by their chunks of the origin, and
-//! become the leaves of the tree, which are in order then. Where the tree is not empty, or there is no memory to sort with, they are inserted
-//! one by one.
+//! become the leaves of the tree, which are in order then. Where the tree is not empty, or there is no memory to sort with,
+//! they are inserted one by one.
 //!
 //! An insertion by chance into a tree that is larger than the CPU's caches waits for memory several times; in order each node is
 //! met once. Sorting (`runs/batch/sort.rs`) takes nearly the same time for each, however many they are.
@@ -10,8 +10,9 @@
 //! is that of their chunks of the store.
 //!
 //! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the tree's do, and become
-//! leaves or go back there one by one while they are inserted, so that a batch takes no more memory than the tree that it becomes, unless
-//! chunks are there twice, which a damaged store may have: that may be refused for lack of memory where its tree alone would fit.
+//! leaves or go back there one by one while they are inserted, so that a batch takes no more memory than the tree that it
+//! becomes, unless chunks are there twice, which a damaged store may have: that may be refused for lack of memory where its
+//! tree alone would fit.
 
 use super::{Exception, FAN, NONE, Node, Runs, SLACK, goes_on, pack, unpack};
 

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a batch is sorted: its entries are dealt out over nodes by their highest bits, which makes up to 256 stretches of nodes. Each
-//! of these is dealt by the next bits, and so on; where a stretch has a single node, the entries in it are put in order.
+//! Sorting a batch: its entries are dealt out over nodes by their highest bits, which makes up to 256 stretches of nodes.
+//! Each of these is dealt by the next bits, and so on; where a stretch has a single node, the entries in it are put in order.
 //!
 //! The first stretch is always the next to be dealt. So all dealings but the first of many entries are of nodes that the CPU's
 //! caches have, and nodes are free again that were dealt; entries that are in order go to the end of another chain. Whatever
-//! the entries are, none is dealt more often than there are bits in which they may differ. Where chunks are equal, which come first shows
-//! once the order is brought back.
+//! the entries are, none is dealt more often than there are bits in which they may differ. The order of entries with the same
+//! chunk is that in which they came only after a second sort, which brings that order back ([`Sorter::begin_back`]).
 
 use alloc::boxed::Box;
 
 use super::super::{NODES, NOWHERE};
 use super::{Batch, Chain, EMPTY, FAN, FILL, Node, Runs, unpack};
 
-/// Bits that a dealing settles, at most.
+/// The most bits that one dealing settles.
 const BITS: u32 = 8;
 
-/// Stretches that a dealing makes, at most.
+/// The most stretches that one dealing makes.
 const WAYS: usize = 1 << BITS;
 
-/// Nodes that are handled at a time.
+/// The number of nodes that are handled in one call.
 const SOME: usize = 8;
 
-/// What a batch is sorted by.
+/// The chunk by which a batch is sorted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     /// The chunk of the origin.
@@ -63,7 +63,7 @@ impl Way {
 }
 
 impl Node<'_> {
-    /// Notes the next step of a stretch in its first node: in the place of the last entry, which batches do not use.
+    /// Records the next step of a stretch in its first node, in the place of the last entry, which batches do not use.
     fn set_way(self, way: Way) {
         let bit = match way {
             Way::Deal(bit) => u64::from(bit),
@@ -89,8 +89,8 @@ fn bits(number: u64) -> u32 {
 struct Pile {
     chain: Chain,
     nodes: usize,
-    /// The number of entries in the last node, whose head has it only after [`Pile::end`]: so adding an entry does not touch
-    /// the head.
+    /// The number of entries in the last node. The node's head has it only after [`Pile::end`], so that adding an entry
+    /// does not touch the head.
     len: usize,
 }
 
@@ -173,8 +173,8 @@ impl Batch {
         (low, bits(high.saturating_sub(low)))
     }
 
-    /// Nodes that sorting needs beside those of the batch, at most: each dealing leaves its nodes partly filled, which are 32 for
-    /// each bit that it settles at most.
+    /// The most nodes that sorting needs beside those of the batch: each dealing leaves nodes partly filled, 32 at most for
+    /// each bit that it settles.
     pub fn sorting(&self) -> usize {
         let ((_, old), (_, new)) = (self.spread(By::Old), self.spread(By::New));
         // One more node that is being dealt, and one that is being filled.

@@ -98,7 +98,9 @@ pub struct Keeper {
 /// The order in which devices are looked at. Held from the question to the driver until the answer is
 /// noted or the device forgotten, so that no older answer is noted after a newer one, and what has a
 /// device's number after it is not forgotten in its place. Taken before the other locks.
-struct Order<'a>(#[allow(dead_code, reason = "it is held")] MutexGuard<'a, ()>);
+struct Order<'a> {
+    _held: MutexGuard<'a, ()>,
+}
 
 /// The time for which the end of a session tries to remove devices in vain.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,7 +143,7 @@ impl Keeper {
     }
 
     fn order(&self) -> Order<'_> {
-        Order(self.order.lock().unwrap_or_else(PoisonError::into_inner))
+        Order { _held: self.order.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Attaches a disk of the command line; where there are block devices, also as /dev/NAME.
@@ -542,32 +544,34 @@ impl Host for Keeper {
     }
 
     fn changed(&self, change: Change) {
-        let (Change::Created(minor) | Change::Altered(minor) | Change::Removed(minor)) = change;
-        let is_new = matches!(change, Change::Created(_));
-        if let Some(blocks) = self.blocks.as_ref().filter(|_| !is_new) {
-            blocks.stays(minor);
-        }
-        let order = self.order();
-        if let Some(blocks) = self.blocks.as_ref().filter(|_| is_new)
-            && let Err(error) = blocks.add(minor)
-        {
-            eprintln!("dm-host: dm-{minor} has no block device: {error}");
-        }
-        // Another thread may have removed it, or have made one with the number of one that is gone.
-        self.look_in(&order, minor);
-        if !is_new {
-            let device = self.devices().get(&minor).cloned();
-            if let (Some(blocks), Some(device)) = (&self.blocks, device)
-                && device.has_table
-                && !device.leaving
-                && let Err(error) = blocks.update(&self.machine, minor, device.read_only)
-            {
-                eprintln!("dm-host: {error}");
+        match change {
+            Change::Created(minor) => {
+                let order = self.order();
+                if let Some(blocks) = &self.blocks
+                    && let Err(error) = blocks.add(minor)
+                {
+                    eprintln!("dm-host: dm-{minor} has no block device: {error}");
+                }
+                self.look_in(&order, minor);
             }
-        }
-        drop(order);
-        if !is_new {
-            self.drop_passing();
+            // Another thread may have removed it, or have made one with the number of one that is gone.
+            Change::Altered(minor) | Change::Removed(minor) => {
+                if let Some(blocks) = &self.blocks {
+                    blocks.stays(minor);
+                }
+                let order = self.order();
+                self.look_in(&order, minor);
+                let device = self.devices().get(&minor).cloned();
+                if let (Some(blocks), Some(device)) = (&self.blocks, device)
+                    && device.has_table
+                    && !device.leaving
+                    && let Err(error) = blocks.update(&self.machine, minor, device.read_only)
+                {
+                    eprintln!("dm-host: {error}");
+                }
+                drop(order);
+                self.drop_passing();
+            }
         }
         self.see_off();
         self.events.happened();

@@ -10,6 +10,8 @@ mod kernel;
 mod kmod;
 mod linux;
 mod lvm2;
+#[cfg(test)]
+mod manual;
 mod nbd;
 mod rump;
 mod sanitize;

@@ -71,8 +71,8 @@ impl Aes for Kernel {
         if bytes == 0 {
             return;
         }
-        // SAFETY: as for `block`; both ends have so many bytes, and they are the same memory or none
-        // of it.
+        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and they are the same
+        // memory or none of it.
         unsafe {
             let iv = iv.as_mut_ptr();
             sys::dm_shim_aes_cbc(decrypts(keys), memory, keys.rounds, from, to, bytes as _, iv);
@@ -84,7 +84,8 @@ impl Aes for Kernel {
         if bytes == 0 {
             return;
         }
-        // SAFETY: as for `cbc`.
+        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and they are the same
+        // memory or none of it.
         unsafe {
             let tweak = tweak.as_mut_ptr();
             sys::dm_shim_aes_xts(decrypts(keys), memory, keys.rounds, from, to, bytes as _, tweak);

@@ -34,6 +34,9 @@ macro_rules! field {
 /// An I/O that came to the driver: it must be completed, once. Completing takes it; dropping it
 /// would leave its sender waiting for ever, so that is a panic.
 ///
+/// Context of all methods: thread or soft interrupt; none sleeps. Those that complete the I/O call biodone(9), which
+/// takes b_objlock and calls the sender's b_iodone: the caller holds no lock.
+///
 /// # Invariants
 /// The buffer is the driver's from d_strategy until biodone(9).
 #[must_use = "an I/O must be completed"]
@@ -67,7 +70,7 @@ impl Io {
         self.0.as_ptr()
     }
 
-    /// The device it is for.
+    /// The device that the I/O is for.
     #[inline]
     pub fn dev(&self) -> Dev {
         Dev(field!(self.b_dev))
@@ -96,7 +99,7 @@ impl Io {
         (0..=field!(self.b_bufsize)).contains(&field!(self.b_bcount))
     }
 
-    /// Cuts it to the device's size, as disks do. `false` when nothing is left to do: it has been
+    /// Cuts the I/O to the device's size, as disks do. `false` when nothing is left to do: the I/O has been
     /// given its error, or lies at the end.
     pub fn bound(&self, size: Sector) -> bool {
         // SAFETY: the buffer is ours, and the function looks at no more than it.
@@ -120,7 +123,7 @@ impl Io {
         unsafe { data.cast::<u8>().add(offset as usize) }
     }
 
-    /// Fills `bytes` bytes of its data, from `offset` on, with zeroes.
+    /// Fills `bytes` bytes of the data, from `offset` on, with zeroes.
     #[inline]
     pub fn zero(&self, offset: u32, bytes: u32) {
         debug_assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.bytes()));
@@ -140,10 +143,10 @@ impl Io {
         }
     }
 
-    /// Completes it with an error, before which `done` bytes were moved.
+    /// Completes the I/O with an error, before which `done` bytes were moved.
     pub fn fail(self, done: u32, errno: Errno) {
         let raw = self.into_raw().as_ptr();
-        // SAFETY: as for `complete`.
+        // SAFETY: the buffer was ours until here; biodone(9) gives it back.
         unsafe {
             (*raw).b_error = errno.raw();
             // Both lie within b_bcount, which is an i32.
@@ -152,10 +155,10 @@ impl Io {
         }
     }
 
-    /// Completes it with nothing done, with the error it may already have.
+    /// Completes the I/O with nothing done, with the error it may already have.
     pub fn complete_empty(self) {
         let raw = self.into_raw().as_ptr();
-        // SAFETY: as for `complete`.
+        // SAFETY: the buffer was ours until here; biodone(9) gives it back.
         unsafe {
             (*raw).b_resid = (*raw).b_bcount;
             sys::biodone(raw);
@@ -322,14 +325,14 @@ pub type NestedResult = Result<(), (u32, Errno)>;
 /// that a component cut short without an error is an error: the table said that it is all there.
 ///
 /// # Safety
-/// `child` was filled in by [`nest`] and is done.
+/// `child` was filled in by [`nest`] or [`fill`], and is done.
 #[inline]
 pub unsafe fn nested_result(child: *const buf) -> NestedResult {
     // SAFETY: the caller's promise.
     unsafe { if is_complete(child) { Ok(()) } else { partial(child) } }
 }
 
-/// [`nested_result`] of one of which not all was done.
+/// [`nested_result`] of a buffer of which not all was done, or that the component has changed.
 ///
 /// # Safety
 /// As for [`nested_result`].

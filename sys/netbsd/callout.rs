@@ -46,7 +46,7 @@ impl<T: Tick> Callout<T> {
         Callout { raw, target }
     }
 
-    /// Schedules the call after `ticks`.
+    /// Schedules the call after `ticks`. Context: thread or soft interrupt; does not sleep.
     pub fn schedule(&self, ticks: i32) {
         let _ = self.target;
         // SAFETY: initialised (invariant).

@@ -26,7 +26,7 @@ unsafe impl Send for Condvar {}
 unsafe impl Sync for Condvar {}
 
 impl Condvar {
-    /// A new one; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
+    /// A new condition variable; `name` is what ps(1) shows of a sleeper, 8 bytes at most.
     pub fn new(name: &'static CStr) -> Condvar {
         // SAFETY: kcondvar_t is plain memory that cv_init(9) fills.
         let raw = Fixed::new(unsafe { core::mem::zeroed() });
@@ -47,17 +47,19 @@ impl Condvar {
     /// # Errors
     /// EINTR or ERESTART.
     pub fn wait_sig<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) -> Result<(), Interrupted> {
-        // SAFETY: as for `wait`.
+        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread holds the mutex and
+        // has no reference into the data.
         Errno::check(unsafe { sys::cv_wait_sig(self.0.get(), guard.raw()) })
     }
 
     /// Sleeps until woken, without the mutex, or until so many ticks have passed, at least one.
     pub fn wait_ticks<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>, ticks: i32) {
-        // SAFETY: as for `wait`. That it was the time is no error.
+        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread holds the mutex and
+        // has no reference into the data. That it was the time is no error.
         unsafe { sys::cv_timedwait(self.0.get(), guard.raw(), ticks.max(1)) };
     }
 
-    /// Wakes all sleepers.
+    /// Wakes all sleepers. Context: thread or soft interrupt; does not sleep.
     pub fn broadcast(&self) {
         // SAFETY: initialised (invariant).
         unsafe { sys::cv_broadcast(self.0.get()) }

@@ -56,18 +56,19 @@ pub fn ticks_in(milliseconds: u32) -> i32 {
     i32::try_from(ticks.div_ceil(1000)).unwrap_or(i32::MAX).max(1)
 }
 
-/// Sleeps for a tick of the clock.
+/// Sleeps for a tick of the clock. Context: a thread that holds no lock.
 pub fn pause() {
     // SAFETY: the caller may sleep, and holds no lock.
     unsafe { sys::kpause(c"dmpause".as_ptr(), false, 1, core::ptr::null_mut()) };
 }
 
-/// Runs `f` with the kernel lock, which autoconf(9) asks for.
+/// Runs `f` with the kernel lock, which autoconf(9) asks for. Context: a thread; a sleep in `f` gives the lock up
+/// meanwhile.
 pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the lock is taken and let go by this thread, in this order.
     unsafe { sys::dm_shim_kernel_lock() };
     let result = f();
-    // SAFETY: as above.
+    // SAFETY: this thread has taken the lock above.
     unsafe { sys::dm_shim_kernel_unlock() };
     result
 }
@@ -88,12 +89,12 @@ impl Frugal {
 
 impl Drop for Frugal {
     fn drop(&mut self) {
-        // SAFETY: as above; the value does not leave its thread.
+        // SAFETY: notes it for the calling thread, which made the promise: the value does not leave it.
         unsafe { sys::dm_shim_frugal(false) };
     }
 }
 
-/// Ends the system, and starts it anew. Nothing is written out first.
+/// Restarts the machine. Nothing is written out first. Context: a thread: kern_reboot(9) is not for a soft interrupt.
 pub fn restart(why: &CStr) -> ! {
     // SAFETY: a string with its NUL; it does not return.
     unsafe { sys::dm_shim_restart(why.as_ptr()) }
@@ -105,7 +106,7 @@ pub fn panic(why: &CStr) -> ! {
     unsafe { sys::dm_shim_panic(why.as_ptr()) }
 }
 
-/// Text on the stack, for where nothing may be allocated. What does not fit is cut.
+/// Text on the stack, for where nothing may be allocated. It refuses nothing: what does not fit is cut.
 pub struct Text {
     bytes: [u8; 160],
     len: usize,

@@ -90,7 +90,8 @@ impl Disk {
         Disk { raw, in_core: AtomicU8::new(InCore::MadeUp as u8) }
     }
 
-    /// Runs `f` with dk_openlock taken, which guards the open masks, the geometry and the label.
+    /// Runs `f` with dk_openlock taken, which guards the open masks, the geometry and the label. Context: a thread: the
+    /// lock is adaptive.
     fn locked<R>(&self, f: impl FnOnce(*mut sys::disk) -> R) -> R {
         let raw = self.raw.get();
         // SAFETY: the disk lives (invariant), and with it its lock.
@@ -103,7 +104,7 @@ impl Disk {
         }
     }
 
-    /// Changes the masks of open nodes; the answer is the new one of them all.
+    /// Changes the masks of open nodes, and returns the new mask of all of them.
     fn masks(&self, node: Node, change: impl FnOnce(c_int) -> c_int) -> c_int {
         // SAFETY: the disk lives (invariant), and dk_openlock guards the masks.
         self.locked(|disk| unsafe {
@@ -121,17 +122,17 @@ impl Disk {
         })
     }
 
-    /// Records that a node was opened.
+    /// Records that a node was opened. Context: a thread; takes dk_openlock.
     pub fn open(&self, node: Node) {
         self.masks(node, |mask| mask | 1);
     }
 
-    /// Records that a node was closed; `true` if none is open any more.
+    /// Records that a node was closed; `true` if none is open any more. Context: a thread; takes dk_openlock.
     pub fn close(&self, node: Node) -> bool {
         self.masks(node, |mask| mask & !1) == 0
     }
 
-    /// The number of nodes that are open.
+    /// The number of nodes that are open. Context: a thread; takes dk_openlock.
     pub fn open_count(&self) -> u32 {
         // SAFETY: the disk lives (invariant), and dk_openlock guards the masks.
         self.locked(|disk| unsafe {
@@ -269,20 +270,21 @@ impl Disk {
         label: &sys::disklabel,
     ) -> Result<(), Errno> {
         let (raw, mut label) = (self.raw.get(), *label);
-        // SAFETY: as for `read_label`.
+        // SAFETY: the function reads and writes through our own strategy routine, and uses the label and the MBR's
+        // partitions, which disk_attach allocated.
         Errno::check(unsafe {
             sys::writedisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
         })
     }
 
-    /// Has the statistics say that no I/O is in flight, which disk_detach(9) wants to see. The
-    /// caller serialises.
+    /// Sets the statistics to no I/O in flight, which disk_detach(9) wants to see. Context: a thread that removes the
+    /// device, beside which nothing else changes them.
     pub fn rest(&self) {
         // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
         unsafe { (*(*self.raw.get()).dk_stats).io_busy = 0 };
     }
 
-    /// Adds to the statistics. The caller serialises.
+    /// Adds to the statistics. Context: thread or soft interrupt; does not sleep. The caller serialises.
     pub fn account(&self, n: &Transfers) {
         let usec = |ticks: u64| {
             let hz = u64::try_from(super::cpu::hz()).unwrap_or(100).max(1);
@@ -305,6 +307,8 @@ impl Disk {
     }
 }
 
+/// Adds microseconds to a time.
+///
 /// # Safety
 /// `time` is valid.
 unsafe fn add_usec(time: *mut sys::timeval, usec: u64) {
@@ -317,6 +321,7 @@ unsafe fn add_usec(time: *mut sys::timeval, usec: u64) {
 }
 
 impl Drop for Disk {
+    /// Detaches the disk. Context: a thread that holds no lock.
     fn drop(&mut self) {
         // SAFETY: attached (invariant), once; no reference to it is left.
         unsafe {

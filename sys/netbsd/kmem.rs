@@ -57,7 +57,7 @@ unsafe impl GlobalAlloc for Kmem {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: the size is not 0: GlobalAlloc's callers promise that.
         unsafe { block(layout, sys::kmem_zalloc) }
     }
 

@@ -51,8 +51,8 @@ pub(crate) use c_const;
 pub(crate) mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Does nothing: a SeqCst read-modify-write followed by a SeqCst load is ordered as it is. The models, whose
-    /// checker knows no SeqCst accesses, have a fence here.
+    /// Does nothing: each caller's accesses on both sides of the call are SeqCst, or ordered by a lock that the
+    /// other side takes too. The models, whose checker knows no SeqCst accesses, have a fence here.
     #[inline(always)]
     pub(crate) fn full_fence() {}
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! vfs_suspend(9): the file system that is mounted on a block device.
+//! vfs_suspend(9): the file system that is mounted on a block device. Context of everything here: a thread that holds
+//! no lock.
 
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
@@ -9,7 +10,7 @@ use dm_core::{Dev, Errno};
 
 use super::{cpu, sys};
 
-/// Milliseconds after which a thread looks again that waits for a file system.
+/// Milliseconds after which a thread looks again that waits for a file system: nothing would wake it.
 const AGAIN: u32 = 10;
 
 /// A file system that is mounted on a block device.
@@ -113,7 +114,7 @@ impl Drop for Mounted {
 pub struct Suspended(Mounted, PhantomData<*mut ()>);
 
 impl Suspended {
-    /// Has the file system write all that it has, and waits until that is on the device.
+    /// Writes out all that the file system has, and waits until it is on the device.
     ///
     /// # Errors
     /// The file system's.

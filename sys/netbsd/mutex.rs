@@ -101,7 +101,7 @@ impl<T, K: Kind> Mutex<T, K> {
         Mutex { raw, data: UnsafeCell::new(data), kind: PhantomData }
     }
 
-    /// Takes the mutex.
+    /// Takes the mutex. Context: as the mutex's [`Kind`] says.
     pub fn lock(&self) -> Guard<'_, T, K> {
         // SAFETY: the mutex is initialised (invariant).
         unsafe { K::enter(self.raw.get()) };
@@ -134,12 +134,12 @@ impl<T: Send> dm_core::kernel::Mutex<T> for Mutex<T> {
 /// dm-core's spin mutexes in this kernel: mutex(9) at IPL_BIO.
 static CALLS: dm_sync::Calls = dm_sync::Calls { alloc, free, enter, exit };
 
-/// Has dm-core's spin mutexes be the kernel's.
+/// Makes the kernel's mutexes dm-core's spin mutexes, of those that are made from now on.
 pub fn provide() {
     dm_sync::use_calls(&CALLS);
 }
 
-/// The driver ends: its spin mutexes are all gone.
+/// Takes the kernel's mutexes from dm-core again: the driver ends, and its spin mutexes are all gone.
 pub fn withdraw() {
     dm_sync::use_own();
 }
@@ -205,7 +205,7 @@ impl<T, K: Kind> Deref for Guard<'_, T, K> {
 
 impl<T, K: Kind> DerefMut for Guard<'_, T, K> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above, and `self` is borrowed mutably.
+        // SAFETY: the mutex is held, so nobody else has the data, and `self` is borrowed mutably.
         unsafe { &mut *self.mutex.data.get() }
     }
 }

@@ -14,13 +14,13 @@ use super::sys;
 /// `init` leaves a valid object in memory that held anything, `fini` ends it, and an object is
 /// valid between the two wherever in memory it lies but does not move.
 pub unsafe trait Pooled {
-    /// Builds the object.
+    /// Builds an object.
     ///
     /// # Safety
     /// `object` points to memory for one that is not in use.
     unsafe fn init(object: *mut Self);
 
-    /// Takes it down.
+    /// Takes an object down.
     ///
     /// # Safety
     /// `object` was built by `init` and is not in use.
@@ -74,14 +74,14 @@ impl<T: Pooled> PoolCache<T> {
         PoolCache { raw, objects: PhantomData }
     }
 
-    /// An object, if one can be had without sleeping.
+    /// An object, if one can be had without sleeping. Context: thread or soft interrupt.
     #[inline]
     pub fn get(&self) -> Option<NonNull<T>> {
         // SAFETY: the cache lives (invariant).
         NonNull::new(unsafe { sys::dm_shim_pool_get(self.raw, sys::PR_NOWAIT as _) }.cast())
     }
 
-    /// An object; sleeps until there is one.
+    /// An object. Context: a thread; sleeps until there is one.
     pub fn get_sleeping(&self) -> NonNull<T> {
         loop {
             // SAFETY: the cache lives (invariant). PR_WAITOK does not fail.
@@ -92,7 +92,7 @@ impl<T: Pooled> PoolCache<T> {
         }
     }
 
-    /// Puts an object back.
+    /// Puts an object back. Context: thread or soft interrupt; does not sleep.
     ///
     /// # Safety
     /// It came from this cache, and the caller does not use it again.

@@ -86,7 +86,8 @@ impl Dictionary {
     /// # Errors
     /// ENOMEM, EFAULT.
     pub fn copyout(&self, reference: &mut sys::plistref, command: c_ulong) -> Result<(), Errno> {
-        // SAFETY: as above; the dictionary lives.
+        // SAFETY: the reference is the ioctl's data, whose addresses are userland's and are checked by copyout(9); the
+        // dictionary lives.
         Errno::check(unsafe {
             sys::prop_dictionary_copyout_ioctl(reference, command, self.0.raw())
         })
@@ -112,7 +113,7 @@ impl Dictionary {
             if open.len() >= limit {
                 return Ok(true);
             }
-            // SAFETY: as above.
+            // SAFETY: the object's container, which lives, holds it, and nobody changes it meanwhile.
             open.push(unsafe { Contents::of(object) }?);
         }
         Ok(false)
@@ -137,6 +138,8 @@ struct Contents {
 }
 
 impl Contents {
+    /// An iterator over an array or a dictionary.
+    ///
     /// # Safety
     /// `container` is an array or a dictionary, which outlives this value unchanged.
     unsafe fn of(container: NonNull<c_void>) -> Result<Contents, Errno> {

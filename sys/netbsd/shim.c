@@ -376,7 +376,11 @@ dm_shim_detach(unsigned int unit)
 
 	return self == NULL ? ENXIO : config_detach_release(self, DETACH_QUIET);
 #else
-	/* Before there was config_detach_release, the kernel lock had to do. */
+	/*
+	 * Without device_lookup_acquire the kernel lock keeps the device_t from
+	 * the lookup to the detach.  Any release calls ca_detach with that lock
+	 * held: config_detach_release takes it by itself.
+	 */
 	device_t self;
 	int error;
 
@@ -500,6 +504,7 @@ dm_sysctl_share(SYSCTLFN_ARGS)
 	return dm_sysctl_within(SYSCTLFN_CALL(rnode), &dm_background_share, 1, 100);
 }
 
+/* Devices that come between the two calls may cut the last line short. */
 static int
 dm_sysctl_counters(SYSCTLFN_ARGS)
 {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! vnode(9) and vnodeops(9), as far as block devices go.
+//!
+//! Context of everything here that asks a device: a thread that holds no lock of the driver's. It sleeps for the vnode's
+//! lock (vn_lock(9)), in the device's driver, and for its I/O. [`Vnode::strategy`] alone is for soft interrupts too.
 
 use alloc::ffi::CString;
 use core::ffi::{c_int, c_void};
@@ -17,11 +20,16 @@ use super::sys;
 ///
 /// # Invariants
 /// The vnode is referenced and open with `flags`, by us alone: NetBSD opens a block device once.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic.
 pub struct BlockDevice {
+    /// (-) The device's vnode.
     vnode: Vnode,
+    /// (-) The device's number.
     dev: Dev,
+    /// (a) FREAD, and FWRITE once the device is open for writing. FWRITE is never cleared.
     flags: AtomicI32,
-    /// `true` until the device is first asked: `flags` are what its driver allowed just now.
+    /// (a) `true` until the device is first asked: `flags` are what its driver allowed just now.
     fresh: AtomicBool,
 }
 
@@ -53,7 +61,8 @@ impl Vnode {
     }
 }
 
-/// Finds the block device at `path`, following symbolic links. It is not opened.
+/// Finds the block device at `path`, following symbolic links. It is not opened. Sleeps for the file systems on the way,
+/// also while one of them is suspended.
 ///
 /// # Errors
 /// ENOENT, ENOTBLK, or those of the file system.
@@ -84,7 +93,8 @@ impl BlockDevice {
         Ok(BlockDevice { vnode, dev, flags, fresh })
     }
 
-    /// `true` if the device was revoked: the vnode is dead, and the device was closed.
+    /// `true` if the device was revoked: the vnode is dead, and the device was closed. Sleeps for the vnode's lock, which
+    /// another thread has while it is in the device's driver to discard: so the caller holds no lock of the driver's.
     pub fn is_dead(&self) -> bool {
         // SAFETY: the vnode is referenced (invariant). A lock that was got is let go.
         unsafe {
@@ -272,6 +282,10 @@ fn takes_no_writes(errno: Errno) -> bool {
     matches!(errno, Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENODEV)
 }
 
+/// Opens a device with these flags.
+///
+/// # Errors
+/// Those of [`BlockDevice::open`].
 fn open(dev: Dev, flags: c_int) -> Result<Vnode, Errno> {
     let mut vnode = ptr::null_mut();
     // SAFETY: bdevvp(9) gives a referenced vnode, which is locked for VOP_OPEN(9), and let go if
@@ -307,6 +321,7 @@ fn count_writer(vnode: Vnode) {
 }
 
 impl Drop for BlockDevice {
+    /// Closes the device. Sleeps in its driver.
     fn drop(&mut self) {
         // SAFETY: opened once (invariant), closed once. An error would leave nothing to be done.
         unsafe { sys::vn_close(self.vnode.raw(), self.flags(), sys::kauth_cred_get()) };

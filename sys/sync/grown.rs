@@ -22,7 +22,7 @@ unsafe impl<T: Send> Send for Grown<T> {}
 unsafe impl<T: Send + Sync> Sync for Grown<T> {}
 
 impl<T> Grown<T> {
-    /// An empty one with room for so many.
+    /// An empty list with room for so many items.
     pub fn new(room: usize) -> Grown<T> {
         let items = (0..room).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
         Grown { items, len: AtomicUsize::new(0), owns: PhantomData }
@@ -43,7 +43,7 @@ impl<T> Grown<T> {
         self.items.len()
     }
 
-    /// Adds an item. The answer is the item if there is no room, or another thread adds one just now.
+    /// Adds an item. Returns the item if there is no room, or another thread adds one just now.
     pub fn push(&self, item: Box<T>) -> Option<Box<T>> {
         let at = self.len.load(Ordering::Acquire);
         let Some(place) = self.items.get(at) else { return Some(item) };

@@ -63,6 +63,8 @@ fn init() -> Result<(), Errno> {
     result
 }
 
+/// Registers the driver with autoconf(9), devsw(9) and sysctl(9).
+///
 /// # Safety
 /// The driver is ready to be called.
 unsafe fn register() -> Result<(), Errno> {
@@ -156,9 +158,9 @@ pub unsafe extern "C" fn dm_attach(_: sys::device_t, device: sys::device_t, _: *
 }
 
 /// ca_detach: called when a device is detached, by config_detach(9) of a removal, `drvctl -d`, or the end of the
-/// system, where devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread, on
-/// kernels without config_detach_release(9) with the kernel lock; sleeps, deaf to signals, until the device's I/O is
-/// over.
+/// system, where devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread with the
+/// kernel lock, which autoconf(9) takes for this in every release, and which is given up while the thread sleeps; no lock of
+/// the driver's is held. Sleeps, deaf to signals, until the device's I/O is over and its tables are gone.
 ///
 /// # Safety
 /// autoconf(9) calls it.
@@ -171,7 +173,7 @@ pub unsafe extern "C" fn dm_detach(device: sys::device_t, flags: c_int) -> c_int
     if let Err(errno) = global.driver.detach(minor, flags & sys::DETACH_FORCE != 0) {
         return errno.raw();
     }
-    // SAFETY: as above.
+    // SAFETY: the device lives until this returns.
     unsafe { sys::pmf_device_deregister(device) };
     0
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! An opened component, and the sectors of it that hold its disk's label.
+//! An opened component, and the sectors of it that hold its disk's label. Context of everything here that asks a device: a
+//! thread that holds no lock; sleeps in the device's driver.
 
 use alloc::vec::Vec;
 
@@ -52,7 +53,7 @@ pub fn guarded(
 ) -> Result<Option<GuardedSectors>, Errno> {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
-    // SAFETY: as above.
+    // SAFETY: plain numbers.
     let mut part: sys::partinfo = unsafe { core::mem::zeroed() };
     // SAFETY: DIOCGDINFO gives a struct disklabel, DIOCGPARTINFO a struct partinfo.
     let asked = unsafe {

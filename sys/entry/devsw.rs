@@ -79,7 +79,8 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
 }
 
 /// d_close(9). Context: a thread with no lock held; sleeps, deaf to signals, to flush the components, and where
-/// this is the last close of a device whose removal was deferred, until its I/O is over.
+/// this is the last close of a device whose removal was deferred, until its I/O is over. It may drop the last reference to
+/// a table, and sleeps for that then: see [`Table`](dm_core::table::Table).
 #[unsafe(no_mangle)]
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     let number = Dev(dev).minor();
@@ -131,6 +132,10 @@ pub unsafe extern "C" fn dmwrite(dev: sys::dev_t, uio: *mut sys::uio, _: c_int) 
     unsafe { transfer(dev, uio, sys::B_WRITE) }
 }
 
+/// d_read(9) and d_write(9), by physio(9).
+///
+/// # Safety
+/// `uio` is valid.
 unsafe fn transfer(dev: sys::dev_t, uio: *mut sys::uio, direction: c_int) -> c_int {
     if let Err(errno) = slot(dev) {
         return errno.raw();
@@ -142,7 +147,7 @@ unsafe fn transfer(dev: sys::dev_t, uio: *mut sys::uio, direction: c_int) -> c_i
     }
 }
 
-/// minphys(9): the kernel's own bound is ours.
+/// minphys(9): the kernel's own bound is ours. Context: a thread in physio(9).
 ///
 /// # Safety
 /// `bp` is valid.
@@ -180,6 +185,8 @@ pub unsafe extern "C" fn dmdump(
     errno::raw(slot.peek(dump).unwrap_or(Err(Errno::ENXIO)))
 }
 
+/// Writes a dump to the components, piece by piece. Context: as for [`dmdump`].
+///
 /// # Safety
 /// `va` has `size` bytes.
 unsafe fn dump(

@@ -37,7 +37,8 @@ const ODIOCGDEFLABEL: c_ulong = label::old_command(false, 114);
 
 const EPASSTHROUGH: c_int = -4;
 
-/// d_ioctl(9).
+/// d_ioctl(9). Context: a thread with no lock held; sleeps, for the control flag of a device, for I/O and for memory. It
+/// may drop the last reference to a table, and sleeps for that then: see [`Table`](dm_core::table::Table).
 ///
 /// # Safety
 /// `data` is what `command` reads and writes, copied in and to be copied out by the caller.
@@ -59,7 +60,7 @@ pub unsafe extern "C" fn dmioctl(
     })
 }
 
-/// NETBSD_DM_IOCTL: a dictionary in, the same dictionary out.
+/// NETBSD_DM_IOCTL: a dictionary in, the same dictionary out. Context: as for [`dmioctl`].
 fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
     // An unprivileged process has no use for a large request, and gets no memory for one.
@@ -206,7 +207,8 @@ struct Device<'s> {
 }
 
 impl Device<'_> {
-    /// The device's size, and bytes in a sector; zeroes without a table.
+    /// The device's size, and bytes in a sector; zeroes without a table. May sleep, where it drops the last reference to a
+    /// table that it has looked at.
     fn size(&self) -> (Sector, u32) {
         let look = |current: &super::slot::Current| {
             current.table.as_ref().map(|table| (table.size(), table.sector_size()))

@@ -5,7 +5,7 @@
 //!
 //! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits for a
 //! flush or a discard. A lane has one request in flight at a time, with a nested buffer for each place that it goes
-//! to; the last buffer to be done has the lane polled. A flush or a discard, which may sleep, is an errand of another
+//! to; the completion of the last buffer wakes the lane. A flush or a discard, which may sleep, is an errand of another
 //! thread.
 //!
 //! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an I/O. This file has
@@ -21,6 +21,8 @@
 //! | the sender of a split: `Slot::advance` | its count of the split, whose I/O has the pass |
 //! | the completion of a nested buffer that is not the last | the places that have not answered: the job is not over |
 //! | the completion of the last: `last_done`, `lane_done` | the slot's `completing`, which [`Host::end_threads`] drains |
+//! | a sender that queues its split for a number: `TableIo::wait_for_job` | the slot's `completing` |
+//! | what requeues a job of this table, another table's I/O perhaps: `Job::resubmit_itself` | the slot's `completing` |
 //! | a runner, or a thread that does errands | the thread, which [`Host::end_threads`] joins |
 //! | a thread that flushes or discards: `TableIo::barrier` | the caller's reference to the table |
 
@@ -72,7 +74,8 @@ pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 /// NetBSD's part of one table whose targets serve I/O.
 ///
 /// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own; (j) the job's owner; (r) the
-/// lane's runner, and while a request is in flight what completes it.
+/// lane's runner, and while a request is in flight what completes it; (e) written by the thread in [`Host::run`] or
+/// [`Host::end_threads`], while there is neither a job nor a lane's request.
 ///
 /// # Invariants
 /// Lanes are touched as the engine says: [`Host::begin`] and [`Host::answer`] by the one thread
@@ -85,7 +88,7 @@ pub struct TableIo {
     minor: Minor,
     /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
-    /// The table's engine, from [`Host::run`] until [`Host::end_threads`]: it is there while a job or a lane's request
+    /// (e) The table's engine, from [`Host::run`] until [`Host::end_threads`]: it is there while a job or a lane's request
     /// is.
     engine: Handed<Option<Arc<Executor>>>,
     /// (-) The components, by [`ComponentIndex`].
@@ -104,9 +107,10 @@ pub struct TableIo {
     threads: Mutex<Vec<Thread>>,
     /// (a) `true` once the threads are to end.
     ending: AtomicBool,
-    /// The lock under which [`Host::wait`] looks whether its wait is over.
+    /// (l) The lock under which [`Host::wait`] looks whether its wait is over, and [`JobParent::Thread`] is answered. It has
+    /// no data of its own.
     control: SpinMutex<()>,
-    /// Broadcast when the wait of a thread in [`Host::wait`] may be over. With `control`.
+    /// (-) Broadcast, with `control` held, when the wait of a thread in [`Host::wait`] may be over.
     told: Condvar,
 }
 
@@ -131,18 +135,21 @@ impl<T> Handed<T> {
 
 /// The record of one job. It belongs to the job's owner (see [`Job`](dm_core::job::Job)), and while the job is
 /// forwarded to the completion of its last place.
+///
+/// Fields are marked by what protects them: (a) atomic, added to by each place's completion; (j) the owner; (n) the owner, and
+/// in flight each buffer's component and then its completion.
 struct JobCell {
-    /// The I/O, or the thread, that the job stands for.
+    /// (j) The I/O, or the thread, that the job stands for.
     parent: Handed<JobParent>,
-    /// The description of a job that is forwarded.
+    /// (j) The description of a job that is forwarded.
     forwarded: Handed<JobInfo>,
-    /// The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
+    /// (a) The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
     /// target is not told.
     answers: Answers,
-    /// The data of a write that its target has changed, from [`Host::forward_changed`] until the target takes them
+    /// (j) The data of a write that its target has changed, from [`Host::forward_changed`] until the target takes them
     /// back.
     changed: Handed<Option<Box<[u8]>>>,
-    /// Buffers for the places that the job is forwarded to.
+    /// (n) Buffers for the places that the job is forwarded to.
     nested: Box<[Nested]>,
 }
 
@@ -225,10 +232,12 @@ impl TableIo {
         cell
     }
 
+    /// A component, if the table has that many.
     fn component(&self, component: ComponentIndex) -> Option<&Opened> {
         self.components.get(component.0 as usize)
     }
 
+    /// A component's device, if the table has that many.
     fn device(&self, component: ComponentIndex) -> Option<&BlockDevice> {
         self.component(component).map(|opened| opened.disk.device())
     }
@@ -254,7 +263,8 @@ impl TableIo {
         unsafe { cell.parent.get().write(parent) };
     }
 
-    /// Has a split wait for the number of a job of a table's line. Context: thread or soft interrupt.
+    /// Queues a split until there is the number of a job of a table's line. Context: thread or soft interrupt, with no lock
+    /// held; sleeps where a component's d_strategy does, in a thread.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
         // Once it waits, another context may carry the split on to its end, and with it what keeps the table.
         let _kept = self.slot.completing.enter();
@@ -268,8 +278,8 @@ impl TableIo {
         }
     }
 
-    /// Flushes or discards a stretch of a serving line, and waits for it. `false`: the target gave the job back,
-    /// and the next table is to be asked. Context: a thread (an ioctl, d_discard) that keeps the table; sleeps,
+    /// Flushes or discards a stretch of a serving line, and waits for it. `false` if the target gave the job back:
+    /// the next table is to be asked. Context: a thread (an ioctl, d_discard) that keeps the table; sleeps,
     /// deaf to signals.
     ///
     /// # Errors

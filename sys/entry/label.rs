@@ -68,7 +68,7 @@ unsafe extern "C" fn impatient(bp: *mut sys::buf) {
 
 impl Slot {
     /// Fails an I/O that has found the gate shut and does not wait. `origin` is the minor of the
-    /// device where it began. Context: thread or soft interrupt.
+    /// device where it began. Context: thread or soft interrupt, with no lock held; does not sleep.
     pub(super) fn turn_away(&self, io: Io, origin: u32) {
         let dead = self.gate.door() == Door::Dead;
         if let Some(slot) = global().and_then(|global| global.slots.get(origin)) {
@@ -181,7 +181,7 @@ pub(crate) fn to_old(label: &sys::disklabel) -> Result<Old, Errno> {
 pub(crate) fn from_old(old: &Old) -> sys::disklabel {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
-    // SAFETY: as in `to_old`; any bytes are a label, true or not.
+    // SAFETY: a label is plain memory without holes, and its old form its beginning; any bytes are a label, true or not.
     unsafe { *core::ptr::from_mut(&mut label).cast::<Old>() = *old };
     label
 }

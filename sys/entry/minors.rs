@@ -16,14 +16,16 @@ use crate::netbsd::mutex::Mutex;
 /// Minors in a chunk, and chunks.
 const CHUNK: usize = 256;
 
-/// The slots of all devices, by minor.
+/// The slots of all devices, by minor. Lookups are for any context; slots are taken, published and given back by threads.
+///
+/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, adaptive, with which no other lock is taken.
 pub struct Slots {
-    /// The chunks of slots, by the minor's upper half. Published with a release store, found with an acquire load; a
+    /// (a) The chunks of slots, by the minor's upper half. Published with a release store, found with an acquire load; a
     /// chunk stays until [`Slots::clear`].
     chunks: [AtomicPtr<Chunk>; CHUNK],
-    /// Slots that serve no device.
+    /// (l) Slots that serve no device.
     free: Mutex<Vec<&'static Slot>>,
-    /// Every slot, until [`Slots::clear`].
+    /// (l) Every slot, until [`Slots::clear`].
     all: Mutex<Vec<Fixed<Slot>>>,
 }
 
@@ -39,7 +41,7 @@ impl Slots {
         Slots { chunks, free: Mutex::new(Vec::new()), all: Mutex::new(Vec::new()) }
     }
 
-    /// The slot of a minor number, if a device has it.
+    /// The slot of a minor number, if a device has it. Context: any.
     #[inline]
     pub fn get(&self, minor: u32) -> Option<&'static Slot> {
         let (chunk, at) = (minor as usize / CHUNK, minor as usize % CHUNK);
@@ -126,13 +128,13 @@ impl Slots {
         drop((free, all));
     }
 
-    /// Every slot that serves a device.
+    /// Calls `f` with every slot that serves a device. Context: any, as far as `f` allows.
     pub(crate) fn each(&self, mut f: impl FnMut(&'static Slot)) {
         for chunk in &self.chunks {
-            // SAFETY: as for `get`.
+            // SAFETY: a chunk is published after it is made, and not freed while the driver is there.
             let Some(chunk) = (unsafe { chunk.load(Ordering::Acquire).as_ref() }) else { continue };
             for slot in chunk {
-                // SAFETY: as for `get`.
+                // SAFETY: a slot is published after it is made, and not freed while the driver is there.
                 if let Some(slot) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
                     f(slot);
                 }

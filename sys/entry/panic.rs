@@ -11,7 +11,7 @@ use crate::netbsd::sys;
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let mut text = Text::new();
-    // Text takes all that is written to it.
+    // Text never refuses: what does not fit is cut.
     let _ = match info.location() {
         Some(at) => write!(text, "{} ({}:{})", info.message(), at.file(), at.line()),
         None => write!(text, "{}", info.message()),

@@ -78,6 +78,7 @@ const RATE: i32 = 8;
 pub struct Tallies([AtomicUsize; TALLIES]);
 
 impl Tallies {
+    /// Adds to one count.
     #[inline]
     fn add(&self, which: usize, n: usize) {
         if let Some(tally) = self.0.get(which) {
@@ -109,12 +110,12 @@ impl Tallies {
         }
     }
 
-    /// Counts an I/O that has failed, beside [`Tallies::count`].
+    /// Counts an I/O that has failed, beside [`Tallies::count`]. Context: thread or soft interrupt.
     pub(crate) fn count_failed(&self) {
         self.add(N_FAILED, 1);
     }
 
-    /// Counts an I/O in several pieces.
+    /// Counts an I/O in several pieces. Context: thread or soft interrupt.
     pub(crate) fn count_split(&self) {
         self.add(N_SPLITS, 1);
     }
@@ -126,6 +127,8 @@ pub(crate) fn count_held(slot: &Slot) {
     folded.held = folded.held.wrapping_add(1);
 }
 
+/// Schedules the callout, unless it is scheduled. Context: thread or soft interrupt, the callout's own among them; does not
+/// sleep.
 #[cold]
 fn start() {
     if let Some(global) = global()
@@ -161,7 +164,7 @@ impl Tick for Folder {
 }
 
 impl Slot {
-    /// The sums of the CPUs' counts; each wraps.
+    /// The sums of the CPUs' counts; each wraps. Context: thread or soft interrupt.
     pub(crate) fn tallies(&self) -> [usize; TALLIES] {
         let mut sums = [0usize; TALLIES];
         for local in self.gate.locals() {
@@ -172,7 +175,7 @@ impl Slot {
         sums
     }
 
-    /// A number that changes with each write that is complete.
+    /// A number that changes with each write that is complete. Context: thread or soft interrupt.
     pub(crate) fn written(&self) -> usize {
         let writes = |local: &super::slot::Local| local.tallies.0[N_WRITES].load(Ordering::Relaxed);
         self.gate.locals().map(writes).fold(0, usize::wrapping_add)
@@ -219,7 +222,8 @@ impl Slot {
 }
 
 /// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes as much of it as fits
-/// into `size` bytes at `text`, with a NUL; the answer is the number of bytes that all of it takes.
+/// into `size` bytes at `text`, with a NUL: where that is too small, the end is cut off. Returns the number of bytes that
+/// all of it takes, and 256 more, for devices that come before the next call. Context: a thread; waits for memory.
 ///
 /// # Safety
 /// `text` is null or has `size` bytes.
@@ -247,6 +251,6 @@ pub unsafe extern "C" fn dm_counters(text: *mut c_char, size: usize) -> usize {
             *text.add(fits) = 0;
         }
     }
-    // Devices may come before the second call.
+    // Some lines more: devices may come before the second call.
     all.len() + 256
 }

@@ -2,8 +2,8 @@
 
 //! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
 //!
-//! Context of everything here: a thread, with no lock of the driver's held. share/doc/locking.md has the
-//! way a device goes.
+//! Context of everything here: a thread, with no lock of the driver's held; in a detach it has the kernel lock, but while
+//! it sleeps. `device/removal.rs` has the steps in which a device goes.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -193,6 +193,7 @@ impl kernel::Unit<NetBsd> for Unit {
 }
 
 impl Drop for Unit {
+    /// Gives the slot back. Context: whichever thread drops the last reference to the device.
     fn drop(&mut self) {
         debug_assert_ne!(self.slot.gate.door(), Door::Suspended);
         let global = in_use();

@@ -14,9 +14,12 @@ use super::mutex::SpinMutex;
 
 /// A place for one thread to sleep.
 pub struct Parker {
-    /// 1 from before the thread looks for work until it is awake.
+    /// 1 from before the thread looks for work until it is awake. Atomic.
     asleep: AtomicUsize,
+    /// Held from the look for work until the thread sleeps, and to wake it, so that no wake-up comes in between. It has no
+    /// data of its own; locks that the look takes are taken under it.
     lock: SpinMutex<()>,
+    /// Broadcast, with `lock` held, when there is work.
     woken: Condvar,
 }
 

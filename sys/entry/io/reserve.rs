@@ -56,7 +56,7 @@ impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
         self.0.lock().split.take()
     }
 
-    /// Takes the child for a split's next piece, or has the split wait for it.
+    /// Takes the child for a split's next piece, or queues the split until the child comes back.
     pub fn take_child_or_halt(&self, split: P::Item) -> Option<C> {
         let mut state = self.0.lock();
         let child = state.child.take();
@@ -66,7 +66,7 @@ impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
         child
     }
 
-    /// Has an I/O wait for both. [`Reserve::serve`] must follow: they may have come back by now.
+    /// Queues an I/O until child and split have come back. [`Reserve::serve`] must follow: they may have by now.
     pub fn starve(&self, io: I::Item) {
         self.0.lock().starved.push(io);
     }

@@ -19,7 +19,11 @@ use crate::netbsd::vnode::BlockDevice;
 impl Device<'_> {
     /// The active table, once the device is not suspended. Its components stay open as long as it is kept, but this
     /// thread is not inside the gate for it: a component's driver may wait for memory in an ioctl, and a resume or
-    /// suspend holds I/O while it waits for threads inside.
+    /// suspend holds I/O while it waits for threads inside. Dropping the table may sleep ([`Table`](dm_core::table::Table)),
+    /// and is not to be done inside the gate.
+    ///
+    /// # Errors
+    /// ENXIO without a table or if the device goes, EINTR.
     fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
         let inside = self.slot.enter_sleeping()?;
         inside.current().table.clone().ok_or(Errno::ENXIO)
@@ -59,8 +63,8 @@ impl Device<'_> {
         result
     }
 
-    /// Has the lines of a table flush themselves whose targets serve I/O; inside the gate, as every
-    /// job. `None` if that table is not the active one any more, or a target gave its job back.
+    /// Flushes the lines of a table whose targets serve I/O, inside the gate, as every job is. `None` if that
+    /// table is not the active one any more, or a target gave its job back.
     ///
     /// # Errors
     /// EINTR while the device is suspended, ENXIO if it goes.

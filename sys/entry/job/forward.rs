@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! Jobs that go to components without a lane, and the completions of their nested buffers.
+//!
+//! Context of everything here: thread or soft interrupt, with no lock held. Sending sleeps in a thread, where a component's
+//! d_strategy does; completions do not sleep.
 
 use alloc::boxed::Box;
 
@@ -95,7 +98,7 @@ impl TableIo {
     /// sender does.
     ///
     /// # Safety
-    /// The caller's answer was the last. Something other than the job keeps the table: the sender's pass or count of the
+    /// The caller's result was the last. Something other than the job keeps the table: the sender's pass or count of the
     /// split, or a [`Completing`](dm_core::host::Completing).
     #[inline(always)]
     unsafe fn all_answered(&self, number: usize, at_sender: bool) {
@@ -114,7 +117,7 @@ impl TableIo {
     unsafe fn forwarded_over(&self, number: usize, outcome: buf::NestedResult) {
         let cell = self.job(number);
         let parent = self.take_parent(number);
-        // First the answer: freeing the number may let others' I/O go on.
+        // The I/O first: freeing the number may let others' I/O go on.
         self.answer_parent(parent, outcome);
         // SAFETY: the place has answered, so that the cell is ours until the number is freed. So the description is
         // copied.
@@ -128,7 +131,7 @@ impl TableIo {
 /// The I/O that a forwarded job is, or is a piece of, and its journey.
 ///
 /// # Safety
-/// `buf` is a nested buffer of a job that is forwarded until the answer is used no more.
+/// `buf` belongs to a job that is forwarded, and stays so while the returned references are used.
 pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a Io, &'a Journey)> {
     // SAFETY: the caller's promise: the buffer is the first field of its record, and the job's record does not change.
     unsafe {
@@ -145,9 +148,9 @@ pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a
 /// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
 ///
 /// # Safety
-/// As for `lane_done`.
+/// biodone(9) calls it, once, with the buffer of a forwarded job that was sent.
 pub(in crate::entry) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
-    // SAFETY: as for `lane_done`; the job's piece is inside the gate, which keeps the table until
+    // SAFETY: the buffer is the first field of an `Inner`; the job's piece is inside the gate, which keeps the table until
     // it is answered, last of all.
     unsafe {
         let inner = buf.cast::<Inner>();
@@ -168,7 +171,7 @@ pub(in crate::entry) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
 /// As for [`job_done`]; the record is the job's.
 #[inline(never)]
 unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
-    // SAFETY: as for `job_done`.
+    // SAFETY: the record is the job's, whose piece keeps the table until it is answered, last of all.
     unsafe {
         let (table, number, place) = (&*(*inner).table, (*inner).number, (*inner).place);
         let result = buf::nested_result(inner.cast());
@@ -187,7 +190,7 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
 /// The place's buffer is done, and the job is the caller's to end.
 #[inline(never)]
 unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::NestedResult>) {
-    // The answer may let the gate go, while this is still in a function of the table's.
+    // Answering the I/O may let a drain of the gate end, while this is still in a function of the table's.
     let _kept = table.slot.completing.enter();
     // SAFETY: the caller's promise.
     unsafe {

@@ -194,7 +194,7 @@ impl Host for TableIo {
 
     fn say(&self, what: fmt::Arguments<'_>) {
         let mut text = Text::new();
-        // Text takes all that is written to it.
+        // Text never refuses: what does not fit is cut.
         let _ = writeln!(text, "dm{}: {what}", self.minor);
         text.print();
     }

@@ -24,20 +24,22 @@ use crate::netbsd::sys;
 /// A lane's request to its components, and the nested buffers that it goes in.
 ///
 /// IDLE → BUSY (the runner, in [`Host::begin`]) → DONE (the completion of the last place, or the thread that does
-/// errands) → IDLE (the runner, in [`Host::answer`]). All fields belong to the runner while the state is IDLE or
-/// DONE, and to the request while it is BUSY.
+/// errands) → IDLE (the runner, in [`Host::answer`]).
+///
+/// Fields are marked by what protects them: (a) atomic; (r) the runner, while the state is IDLE or DONE, and while it is BUSY
+/// the request: the components that have its buffers, or the thread that does errands.
 pub(super) struct LaneCell {
-    /// IDLE, BUSY or DONE; DONE is a release store, read with an acquire load.
+    /// (a) IDLE, BUSY or DONE; DONE is a release store, read with an acquire load.
     state: AtomicU8,
-    /// The answers of the request's places.
+    /// (a) The answers of the request's places.
     answers: Answers,
-    /// The lane's buffer, while a request has it.
+    /// (r) The lane's buffer, while a request has it.
     data: Handed<Option<Box<[u8]>>>,
-    /// The request, if it may sleep.
+    /// (r) The request, if it may sleep.
     errand: Handed<Option<Errand>>,
-    /// The value that an errand has made.
+    /// (r) The value that an errand has made.
     made: Handed<Option<Box<dyn Any + Send>>>,
-    /// Buffers for the places of a request.
+    /// (r) Buffers for the places of a request.
     pub(super) nested: Box<[Nested]>,
 }
 
@@ -55,7 +57,10 @@ const FOR_MEMORY: usize = 1;
 
 /// Lanes whose errands wait for a thread, and where it sleeps.
 pub(super) struct Errands {
+    /// (l) The lanes, in the order in which they came. The lock is also taken under `parker`'s, by the thread's look before
+    /// it sleeps; with it held no other is taken.
     lanes: SpinMutex<VecDeque<usize>>,
+    /// (l) The place where the thread sleeps.
     pub(super) parker: Parker,
 }
 
@@ -66,6 +71,7 @@ impl Errands {
         Errands { lanes, parker: Parker::new(c"dmflush") }
     }
 
+    /// `true` if no errand waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lanes.lock().is_empty()
     }
@@ -88,7 +94,7 @@ impl LaneCell {
         }
     }
 
-    /// A request begins.
+    /// Marks the lane as busy with a request.
     fn begin(&self) {
         debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
         self.state.store(BUSY, Ordering::Relaxed);
@@ -238,7 +244,8 @@ impl TableIo {
         }
     }
 
-    /// Records that one place of a lane's request is done; the last has the lane polled.
+    /// Records that one place of a lane's request is done; the last one wakes the lane. Context: thread or soft interrupt;
+    /// does not sleep.
     fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         if cell.answers.add(place, result) {
@@ -249,7 +256,8 @@ impl TableIo {
         }
     }
 
-    /// Does the errands that wait, one after the other.
+    /// Does the errands that wait, one after the other. Context: the thread that does errands; sleeps in components' drivers
+    /// or for memory.
     pub(super) fn do_errands(&self, errands: &Errands) {
         loop {
             let Some(lane) = errands.lanes.lock().pop_front() else { return };
@@ -263,7 +271,7 @@ impl TableIo {
                     .and_then(|device| device.discard(SectorRange { start: place.sector, length })),
                 Errand::Make(make) => {
                     let made = make();
-                    // SAFETY: as above; the lane takes it when this is done.
+                    // SAFETY: the lane's request is in flight here and nowhere else; the lane takes the value when it is done.
                     unsafe { *cell.made.get() = Some(made) };
                     Ok(())
                 }
@@ -272,6 +280,7 @@ impl TableIo {
         }
     }
 
+    /// Gives a lane's request to a thread that does errands; without an errand the request has failed.
     fn send_off(&self, lane: usize, which: usize, errand: Option<Errand>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         cell.answers.begin(1);

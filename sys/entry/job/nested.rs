@@ -16,6 +16,8 @@ unsafe impl Send for Nested {}
 // SAFETY: the buffer has one user at a time, as `TableIo` says.
 unsafe impl Sync for Nested {}
 
+/// The memory of a nested buffer of a table's own. A buffer is one of these if its b_iodone is `lane_done` or `job_done`; it
+/// is a `Child` if that is `done` or `track_done`.
 #[repr(C)]
 pub(super) struct Inner {
     /// The buffer: the first field, so that its address is that of all.
@@ -36,6 +38,7 @@ impl Nested {
         (0..places).map(|place| Nested::new(number, bit(place))).collect()
     }
 
+    /// A buffer for one place.
     fn new(number: usize, place: u32) -> Nested {
         // SAFETY: a buf and a kmutex_t are plain memory until they are initialised.
         let inner: Fixed<Inner> = Fixed::new(unsafe { core::mem::zeroed() });
@@ -53,6 +56,7 @@ impl Nested {
         self.0.get().cast()
     }
 
+    /// Sets the table that the buffer is of.
     pub(super) fn belong_to(&self, table: *const TableIo) {
         // SAFETY: the buffer is not used before its table is complete.
         unsafe { (*self.0.get()).table = table };

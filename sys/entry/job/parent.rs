@@ -53,7 +53,7 @@ impl JobParent {
 }
 
 impl TableIo {
-    /// Takes the I/O or the thread that a job stands for.
+    /// Takes the I/O or the thread that a job stands for. Context: thread or soft interrupt.
     pub(super) fn take_parent(&self, job: usize) -> JobParent {
         // SAFETY: the caller has the job, so that its cell is the caller's.
         let parent =
@@ -63,7 +63,8 @@ impl TableIo {
     }
 
     /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved before. Context:
-    /// thread or soft interrupt.
+    /// thread or soft interrupt, with no lock held: it calls the b_iodone of the I/O's sender. Sleeps in a thread, where a
+    /// read is retried and a component's d_strategy sleeps.
     pub(super) fn answer_parent(&self, parent: JobParent, result: Result<(), (u32, Errno)>) {
         match parent {
             JobParent::Nothing => {}
@@ -83,7 +84,7 @@ impl TableIo {
         }
     }
 
-    /// Gives a thread in [`TableIo::barrier`] its answer.
+    /// Gives a thread in [`TableIo::barrier`] its answer. Context: thread or soft interrupt; takes `control`.
     pub(super) fn answer_thread(&self, answer: NonNull<AtomicI32>, number: i32) {
         let guard = self.control.lock();
         // SAFETY: the thread waits until it sees the answer under this lock.

@@ -18,6 +18,7 @@ pub(super) struct Waiting {
 unsafe impl Send for Waiting {}
 
 impl Waiting {
+    /// Adds a split at the end.
     pub(super) fn push(&mut self, split: NonNull<Split>) {
         // SAFETY: a split that waits is not touched by any other context; `last` waits here too.
         unsafe {
@@ -30,9 +31,10 @@ impl Waiting {
         self.last = Some(split);
     }
 
+    /// Takes the first split.
     pub(super) fn pop(&mut self) -> Option<NonNull<Split>> {
         let split = self.first?;
-        // SAFETY: as above.
+        // SAFETY: a split that waits is not touched by any other context.
         self.first = unsafe { (*split.as_ptr()).next };
         if self.first.is_none() {
             self.last = None;

@@ -9,8 +9,8 @@ use super::atomic::{AtomicUsize, Ordering, full_fence};
 /// The contexts that use one of several things (a device's tables) while nothing else of theirs keeps it.
 ///
 /// A context counts itself in ([`Completions::enter`]) while something else keeps the thing, such as the I/O that it
-/// is about to complete. The context that ends a thing waits, when nothing else keeps it any more, with
-/// [`Completions::drain`].
+/// is about to complete, or to queue for others to complete. The context that ends a thing waits, when nothing else keeps
+/// it any more, with [`Completions::drain`].
 ///
 /// A drain does not wait for contexts that come while it waits, which are those of other things: there are two counts, and a
 /// drain moves newcomers to the other one. A context that had read which one to use before that is still counted in the old one,
@@ -26,7 +26,7 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Counts the caller in until the answer is dropped. In any context; does not sleep.
+    /// Counts the caller in until the returned value is dropped. In any context; does not sleep.
     #[inline]
     pub fn enter(&self) -> Completing<'_> {
         let [first, second] = &self.counts;

@@ -10,7 +10,7 @@
 //! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
 //! serialised per device by `Device::control`, a flag to sleep on and no lock. Context of everything here: a
-//! thread, in an ioctl, a close or a detach.
+//! thread, in an ioctl, a close or a detach; [`Device::raise_event`] alone runs in a table's threads, too.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -112,7 +112,8 @@ impl<K: Kernel> Clone for Loaded<K> {
     }
 }
 
-/// A device's state at one moment.
+/// A device's state at one moment, with its tables. Dropping it may drop the last reference to a table, which sleeps
+/// ([`Table`](crate::table::Table)): not with a lock held, nor while I/O is held.
 pub struct Snapshot<K: Kernel> {
     /// The active table.
     pub active: Option<Arc<LiveTable<K>>>,
@@ -234,7 +235,7 @@ impl<K: Kernel> Device<K> {
     }
 
     /// Hands a message to the target that holds `sector`, which may write a reply; one that begins
-    /// with `@` is for the device.
+    /// with `@` is for the device. Context: a thread in an ioctl, with no lock held; sleeps.
     ///
     /// # Errors
     /// EINVAL if there is no such sector or its target does not understand, ENXIO without a table.

@@ -20,9 +20,13 @@
 //!
 //! | state of the engine | jobs come | background runs | left by |
 //! |---|---|---|---|
-//! | Stopped (as made) | no | no | [`Executor::start`] |
+//! | Stopped (as made) | no | no | [`Executor::start`], or [`Executor::end`] |
 //! | Running | yes | yes | [`Executor::suspending`] |
 //! | Suspending | those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
+//!
+//! Two facts stand beside the state. *Hastened* ([`Executor::hasten`]) goes with any state, since threads that have not the
+//! control flag hasten: jobs wait for nothing but their components, as in Suspending, while they come and the background runs
+//! as the state says. *Ending* ([`Executor::end`]) goes with Stopped only, and no other state follows: resident lanes return.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -65,15 +69,16 @@ pub struct Executor {
     lines: Box<[ServingLine]>,
     /// (-) Lanes of all lines, by number.
     lanes: Box<[LaneState]>,
-    /// (c) See the table above.
+    /// (c) STOPPED, RUNNING or SUSPENDING: see the table above.
     state: AtomicU8,
     /// (c) The number of suspends that have begun; wraps around.
     suspends: AtomicU32,
-    /// (c) `true` after [`Quiesce::NoFlush`](crate::worker::Quiesce): failed jobs are given back instead of answered.
+    /// (c) `true` after [`Quiesce::NoFlush`](crate::worker::Quiesce), until the engine runs again: failed jobs are given back
+    /// instead of answered.
     keeps_failed: AtomicBool,
-    /// (a) Threads for which jobs do not wait: see [`Executor::hasten`].
+    /// (a) The number of threads for which jobs do not wait: see [`Executor::hasten`]. It may be above 0 in any state.
     hastened: AtomicU32,
-    /// (a) `true` once the table goes.
+    /// (a) `true` once the table goes: `state` is STOPPED, and stays so.
     ending: AtomicBool,
     /// (-) Raises an event of the device. A thread only: it takes an adaptive lock.
     raise: Box<dyn Fn() + Send + Sync>,
@@ -242,22 +247,24 @@ impl Executor {
         self.host.clone()
     }
 
+    /// `true` if jobs that have failed are given back, and not answered. From anywhere.
     pub(crate) fn keeps_failed(&self) -> bool {
         self.keeps_failed.load(Ordering::Acquire)
     }
 
+    /// Raises an event of the device. From a thread: it takes an adaptive lock.
     pub(crate) fn raise_event(&self) {
         (self.raise)();
     }
 
-    /// Has a lane polled. From anywhere.
+    /// Wakes a lane: its runner polls it. From anywhere.
     pub(crate) fn wake(&self, lane: usize) {
         if let Some(runner) = self.ready.set(lane) {
             self.host.kick(runner);
         }
     }
 
-    /// Has lanes of a line polled, a bit each. From anywhere.
+    /// Wakes lanes of a line, a bit each. From anywhere.
     pub(crate) fn wake_all(&self, line: usize, mut lanes: u32) {
         let Some(first) = self.lines.get(line).map(|line| line.first_lane) else { return };
         while lanes != 0 {
@@ -297,7 +304,7 @@ impl Executor {
         end.saturating_sub(first(line).unwrap_or(end))
     }
 
-    /// Wakes every lane, which then looks whether its wait is over.
+    /// Wakes every lane, which then looks whether its wait is over. From anywhere.
     pub fn look_again(&self) {
         for (lane, _) in self.lanes.iter().enumerate() {
             self.wake(lane);

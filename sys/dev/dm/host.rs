@@ -75,9 +75,9 @@ pub enum Request {
         /// `true` if they must be on stable storage when it is over.
         fua: bool,
     },
-    /// Have each component put on stable storage all that was written; the sectors mean nothing.
+    /// Flush each component: all that was written to it is on stable storage then. The sectors mean nothing.
     Flush,
-    /// Tell each component that `length` sectors are not needed any more.
+    /// Discard `length` sectors of each component, which are not needed any more.
     Discard {
         /// The number of sectors.
         length: Sector,
@@ -102,9 +102,11 @@ pub struct Answer {
 ///
 /// Jobs and lanes go by number. The host never allocates for an I/O: what a [`Plan`] names was
 /// taken before.
+///
+/// Context of methods that do not name another: thread or soft interrupt; they do not sleep.
 pub trait Host: Any + Send + Sync {
     /// Starts the threads that poll lanes, one for each runner. The host refers to the runners' engine from here
-    /// until [`Host::end_threads`].
+    /// until [`Host::end_threads`]. Context: the thread that loads the table; sleeps for memory.
     ///
     /// # Errors
     /// Those of kthread(9); nothing runs then.
@@ -117,8 +119,8 @@ pub trait Host: Any + Send + Sync {
     /// Wakes the thread of a runner. Context: thread or soft interrupt; does not sleep.
     fn kick(&self, runner: usize);
 
-    /// Begins a request of a lane, which has none in flight. When the request ends the host has the lane
-    /// polled, and [`Host::answer`] gives the result; if it ends before this returns the lane is not woken, and must
+    /// Begins a request of a lane, which has none in flight. When the request ends the host wakes the lane,
+    /// and [`Host::answer`] gives the result; if it ends before this returns the lane is not woken, and must
     /// ask. Context: a thread that polls lanes, which may sleep in VOP_STRATEGY; flushes and discards sleep
     /// elsewhere.
     fn begin(&self, lane: usize, request: Request, places: &[Place]);
@@ -127,18 +129,19 @@ pub trait Host: Any + Send + Sync {
     /// writes them to each, as the job is. Otherwise as [`Host::begin`]; [`Host::outcome`] gives the result.
     fn send(&self, lane: usize, job: &JobInfo, part: SectorRange, places: &[Place]);
 
-    /// Takes the answer to a lane's request, once it is there.
+    /// Takes the answer to a lane's request, once it is there. Context: the thread that polls the lane.
     fn answer(&self, lane: usize) -> Option<Answer>;
 
-    /// [`Host::answer`], to a request that brings nothing back.
+    /// [`Host::answer`], to a request that brings nothing back. Context: the thread that polls the lane.
     fn outcome(&self, lane: usize) -> Option<Outcome> {
         self.answer(lane).map(|Answer { failed, errno, .. }| Outcome { failed, errno })
     }
 
-    /// Hands a job's data to `use_it`.
+    /// Hands the data of a job, which the caller owns, to `use_it`.
     fn data(&self, job: usize, use_it: &mut dyn FnMut(&mut [u8]));
 
-    /// Answers the I/O of a job. Context: thread or soft interrupt; does not sleep.
+    /// Answers the I/O of a job. Context: thread or soft interrupt, with no lock held: it calls the b_iodone of the I/O's
+    /// sender. Sleeps in a thread, where a read is retried and a component's d_strategy sleeps.
     fn end(&self, job: usize, result: Result<(), Errno>);
 
     /// Returns a job to the device, which is being suspended, to be mapped by the next table. Context: as for
@@ -147,17 +150,18 @@ pub trait Host: Any + Send + Sync {
 
     /// Sends a job to a component, whose answer is the job's. On completion the host takes the job's record, completes
     /// the I/O, and calls [`Executor::forwarded`], in this order: that may let other I/O go on. Something other than the
-    /// I/O keeps the table until then.
+    /// I/O keeps the table until then. Context: thread or soft interrupt, with no lock held; sleeps in a thread, where the
+    /// component's d_strategy does.
     fn forward(&self, job: &JobInfo, to: Place);
 
     /// Sends a job to several places, as [`Host::begin`] does a lane's request; the data are the job's own. When all
     /// have answered the host calls [`Executor::answered`], in any context; before this returns, with
-    /// [`JobInfo::at_sender`] set, if they have by then.
+    /// [`JobInfo::at_sender`] set, if they have by then. Context: as for [`Host::forward`].
     fn forward_each(&self, job: &JobInfo, to: &[Place]);
 
     /// Sends a write to one place, with `data` in the place of the job's own, and FUA if the job has it.
     /// Until the place has answered they are not touched; then the host calls [`Executor::answered`], as for
-    /// [`Host::forward_each`].
+    /// [`Host::forward_each`]. Context: as for [`Host::forward`].
     fn forward_changed(&self, job: &JobInfo, data: Box<[u8]>, to: Place);
 
     /// Takes the data that a job was sent with by [`Host::forward_changed`], which is over.
@@ -168,8 +172,9 @@ pub trait Host: Any + Send + Sync {
     fn completing(&self) -> &'static Completions;
 
     /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
-    /// [`Executor::wait_for_number`]; `false` if there is none. Has threads look again that wait for one. Called where
-    /// a sender was counted in, by one caller at a time. Context: as for [`Host::end`].
+    /// [`Executor::wait_for_number`]; `false` if there is none. Wakes threads that wait for one. Called where
+    /// a sender was counted in, by one caller at a time. Context: a thread with no lock held; sleeps where a component's
+    /// d_strategy does.
     fn freed(&self, line: usize) -> bool;
 
     /// `true` if a component puts a write with FUA on stable storage before it answers; what another component
@@ -191,7 +196,7 @@ pub trait Host: Any + Send + Sync {
     fn say(&self, what: fmt::Arguments<'_>);
 
     /// Restarts the system or panics, as `end` says, because a table asks for it. In a kernel
-    /// it does not return.
+    /// it does not return. Context: a thread that polls lanes, and no other: kern_reboot(9) is not for a soft interrupt.
     fn end_system(&self, end: End, why: &CStr);
 
     /// Milliseconds since some moment; they wrap around.
@@ -204,8 +209,8 @@ pub trait Host: Any + Send + Sync {
     /// as it was when the table was loaded. Does not sleep.
     fn size(&self, component: ComponentIndex) -> Sector;
 
-    /// Puts the calling thread, which polls no lanes, to sleep until `done` is true; it is asked
-    /// again after each [`Host::announce`]. Deaf to signals.
+    /// Puts the calling thread to sleep, deaf to signals, until `done` is true; it is asked again after each
+    /// [`Host::announce`]. Context: a thread that polls no lanes, with no lock held.
     fn wait(&self, done: &mut dyn FnMut() -> bool);
 
     /// Wakes threads in [`Host::wait`]. Context: thread or soft interrupt; does not sleep.

@@ -56,8 +56,12 @@ pub struct Place {
 /// A job must be ended once: [`Job::end`], [`Job::done`], [`Job::fail`], [`Job::forward`] or [`Job::give_back`], or handed on:
 /// [`Job::forward_each`], [`Job::forward_changed`], [`Job::resubmit_itself`], [`Aside::push`]. Dropping one
 /// would leave an I/O without an answer, so that is a panic. While a job lives, its I/O is in flight: the device
-/// cannot be suspended, and its table and components stay. Context of all methods: thread or soft interrupt;
-/// none sleeps, but for a component's d_strategy where a job is forwarded in a thread.
+/// cannot be suspended, and its table and components stay.
+///
+/// Context of all methods: thread or soft interrupt; none sleeps, but in a thread for a component's d_strategy, where a job
+/// is forwarded or its end lets other I/O go on. Methods that end a job, hand it on or requeue jobs are called with no lock
+/// held: they may complete I/O, and call its sender's b_iodone. The others may be called with a target's
+/// [`Spin`](dm_sync::Spin) held.
 ///
 /// [`Mapping::Take`]: crate::target::Mapping::Take
 #[must_use = "a job must be ended"]
@@ -241,7 +245,7 @@ impl Job {
         self.executor.as_ref()?.host().take_changed(self.info.number())
     }
 
-    /// Has the lanes of the job's line that wait for a signal look again.
+    /// Wakes the lanes of the job's line that wait for a signal.
     pub fn raise(&self, signal: &Signal) {
         if let Some(executor) = &self.executor {
             executor.wake_all(self.info.line(), signal.take());

@@ -97,6 +97,9 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// Marks the calling thread, as long as the value lives, as one that does nothing that may wait for
     /// memory, nor takes a lock under which another thread does. It holds I/O, or is about to: a page-out may be
     /// among that, which would free the very memory. A kernel may check that the promise is kept.
+    ///
+    /// One exception is not seen by that check: the thread waits for [`Worker::start`](crate::worker::Worker::start) of the
+    /// next table's targets, and a snapshot's asks another thread for memory when it reads its store.
     fn frugal(&self) -> Self::Frugal;
 
     /// A clock that counts seconds, from anywhere.
@@ -187,14 +190,14 @@ pub type LiveTable<K> = Table<Pdev<K>>;
 /// [`Unit::suspend_file_system`]; it holds no lock, but [`Unit::release`], [`Unit::set_table`] and
 /// [`Unit::open_count`] would allow it. Order: `quiesce`, perhaps `set_table`, `release`, then `tell`; in the end
 /// `begin_detach`, `kill`, `detach_disk`, `detach`. All of them are called by threads and may sleep, but
-/// `set_table`; between `quiesce` and `release` nothing waits for memory.
+/// `set_table`; between `quiesce` and `release` nothing waits for memory, with the exception that [`Kernel::frugal`] names.
 pub trait Unit<K: Kernel> {
     /// A suspension of the file system that is mounted on the device: it begins nothing new until the value is
     /// dropped, by the thread that has it. No other file system of the system is suspended or unmounted meanwhile, so
     /// that it is kept for a moment only, in which the thread waits for nothing but I/O.
     type Suspended;
 
-    /// Has the file system that is mounted on the device write all that it has, and begin nothing new. `None` if
+    /// Suspends the file system that is mounted on the device, and writes out all that it has. `None` if
     /// there is none, it cannot do this, or it could not write because this device or one below it is suspended.
     /// The caller holds no I/O, and has no lock.
     ///
@@ -238,7 +241,7 @@ pub trait Unit<K: Kernel> {
     /// [`Unit::kill`]; waits for closes and for threads in ioctls of the disk, deaf to signals.
     fn detach_disk(&self);
 
-    /// Has autoconf(9) let go of the device. Called once at most, after [`Unit::detach_disk`].
+    /// Detaches the device_t (config_detach(9)). Called once at most, after [`Unit::detach_disk`].
     ///
     /// # Errors
     /// autoconf(9)'s.

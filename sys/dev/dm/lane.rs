@@ -75,7 +75,7 @@ impl Outcome {
     }
 }
 
-/// Waits until `look`, which is asked whenever the lane is polled, gives something.
+/// Waits until `look`, which is called whenever the lane is polled, returns something.
 fn until_some<T>(mut look: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
     poll_fn(move |_| look().map_or(Poll::Pending, Poll::Ready))
 }
@@ -200,7 +200,7 @@ impl Lane {
         self.executor.host().say(what);
     }
 
-    /// Ends the system, because the table says so. In a kernel it does not return.
+    /// Ends the system, because the table says so. In a kernel it does not return. A lane's thread alone may do this.
     pub fn end_system(&self, end: End, why: &CStr) {
         self.executor.host().end_system(end, why);
     }
@@ -222,7 +222,7 @@ impl Lane {
         self.executor.take_job(self.line, queue, self.bit)
     }
 
-    /// Waits until the engine runs. The answer is for [`Lane::run_ends`].
+    /// Waits until the engine runs. Returns the number of the run, for [`Lane::run_ends`].
     pub(crate) async fn run_begins(&self) -> u32 {
         until_some(|| self.executor.run_begins(self.line)).await
     }

@@ -53,8 +53,8 @@ impl Numbers {
         None
     }
 
-    /// Frees a number that was taken from here. `true` if a sender waits for one: the caller has to have the
-    /// waiting ones look again.
+    /// Frees a number that was taken from here. `true` if a sender waits for one: the caller has to let the waiting ones
+    /// go on.
     #[inline]
     pub fn put(&self, number: usize) -> bool {
         let number = number.wrapping_sub(self.first);
@@ -85,7 +85,7 @@ impl Numbers {
 }
 
 /// Work that one caller at a time does, in a loop. A call that comes while another works, or from inside the work
-/// itself, has that one do it once more. So the stack does not grow where work asks for more of its kind. From
+/// itself, makes that one do it once more. So the stack does not grow where work asks for more of its kind. From
 /// anywhere, without a lock.
 #[derive(Default)]
 pub struct InTurn {
@@ -94,7 +94,7 @@ pub struct InTurn {
 }
 
 impl InTurn {
-    /// Has `work` done, once or more, after this call has begun: here, unless another is at it.
+    /// Does `work`, once or more, after this call has begun; a caller that is at it already does it in this one's place.
     pub fn ask(&self, mut work: impl FnMut()) {
         if self.asked.fetch_add(1, Ordering::SeqCst) != 0 {
             return;

@@ -21,8 +21,9 @@ use crate::units::{DEV_BSIZE, Dev, Sector};
 
 /// All components that some table uses.
 pub struct Pdevs<K: Kernel> {
+    /// The openings, one for each device number.
     set: K::Mutex<Vec<Entry<K>>>,
-    /// An entry has come out of [`State::Moving`].
+    /// An entry has come out of [`State::Moving`]. With `set`.
     settled: K::Condvar,
 }
 
@@ -70,7 +71,8 @@ impl<K: Kernel> Pdevs<K> {
         Arc::new(Pdevs { set: K::Mutex::new(Vec::new()), settled: K::Condvar::new(c"dmpdev") })
     }
 
-    /// Opens `dev`, or shares it if it is open, and looks up its properties: size, sectors, label and mode.
+    /// Opens `dev`, or shares it if it is open, and looks up its properties: size, sectors, label and mode. Context: a
+    /// thread with no lock held; sleeps in the component's driver, and while another thread opens or closes it.
     ///
     /// # Errors
     /// Those of [`Kernel::open`] and [`Kernel::ask`]; EINTR.
@@ -140,6 +142,7 @@ impl<K: Kernel> Pdevs<K> {
 }
 
 impl<K: Kernel> Drop for Pdev<K> {
+    /// Closes the component if no table has it any more. Context: a thread with no lock held; sleeps in its driver.
     fn drop(&mut self) {
         let mut disk = self.disk.take();
         let Some(own) = &disk else { return };

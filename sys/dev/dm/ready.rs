@@ -51,7 +51,7 @@ impl Ready {
         self.lanes.get(lane).map_or(0, |(runner, _)| *runner)
     }
 
-    /// Has a lane polled. The answer is the runner to wake; `None` if the bit was set before, by a context that has woken the
+    /// Marks a lane to be polled. Returns the runner to wake; `None` if the bit was set before, by a context that has woken the
     /// runner, or will.
     #[inline]
     pub fn set(&self, lane: usize) -> Option<usize> {

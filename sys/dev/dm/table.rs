@@ -32,6 +32,11 @@ pub use opener::{Clock, Component, Opener};
 mod tests;
 
 /// An immutable table. Its lines cover sectors 0 to [`Table::size`] without a gap.
+///
+/// Whichever thread drops the last reference to a table sleeps for it: any command or ioctl that looks at one, a close, a
+/// removal. It waits for resident lanes (`dmtable`), for the table's threads (kthread_join(9)), for contexts that are counted
+/// in ([`Completions`](crate::host::Completions), `dmpause`), and closes the components. So no reference is dropped with a
+/// lock held, while I/O is held, or in a soft interrupt; I/O in flight refers to the table by its pass of the gate.
 pub struct Table<C> {
     /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields: its threads
     /// use the components.
@@ -54,7 +59,7 @@ pub struct Table<C> {
     guards: Box<[Sector]>,
 }
 
-/// A table's engine. Dropping it ends the engine's threads, and sleeps for them.
+/// A table's engine, which is stopped when the table goes. Dropping it ends the engine's threads, and sleeps for them.
 struct Engine(Option<Arc<Executor>>);
 
 impl Drop for Engine {
@@ -197,14 +202,14 @@ impl<C> Table<C> {
         self.targets.get(self.find(sector)).map(LineTarget::target)
     }
 
-    /// The tracker that counts reads from a sector on, if its target has any.
+    /// The tracker that counts reads from a sector on, if its target has any. Context: thread or soft interrupt.
     pub fn tracker(&self, start: Sector) -> Option<&Tracker> {
         let sector = SectorRange { start, length: Sector(1) };
         let (index, sector) = self.within(sector)?;
         self.targets.get(index)?.target().tracker(sector.start)
     }
 
-    /// Maps the first sectors of a range; `None` past the end.
+    /// Maps the first sectors of a range; `None` past the end. Context: thread or soft interrupt; does not sleep.
     #[inline(always)]
     pub fn map(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
         let (index, within) = self.within(range)?;
@@ -213,7 +218,7 @@ impl<C> Table<C> {
     }
 
     /// Maps the first sectors of a range whose I/O has failed where [`Table::map`] had it sent; `None` if their
-    /// target has nothing else to try.
+    /// target has nothing else to try. Context: thread or soft interrupt; does not sleep.
     #[cold]
     pub fn map_failed(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
         let (index, SectorRange { start, length }) = self.within(range)?;
@@ -222,8 +227,8 @@ impl<C> Table<C> {
         Some(self.piece(mapping, index, start))
     }
 
-    /// Asks the target of a range, all in its line, after the read of it, which [`Table::map`] had tracked. The answer
-    /// is the read's result.
+    /// Asks the target of a range, all in its line, after the read of it, which [`Table::map`] had tracked. Returns the
+    /// read's result. Context: thread or soft interrupt, with no lock held; does not sleep.
     ///
     /// # Errors
     /// The target's: those of `result`, or its own.

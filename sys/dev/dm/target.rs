@@ -147,8 +147,9 @@ impl Extent {
     }
 }
 
-/// The rule of one line. [`Target::map`] is called on many CPUs at once, by threads and soft interrupts: it does not
-/// sleep or allocate.
+/// The rule of one line. [`Target::map`], [`Target::map_failed`], [`Target::tracker`] and [`Target::untrack`] are called on many
+/// CPUs at once, by threads and soft interrupts: they do not sleep or allocate, and take no lock but, for a few instructions,
+/// a [`Spin`](dm_sync::Spin). All other methods are called by threads with no lock held.
 pub trait Target: Send + Sync {
     /// The target's type.
     fn kind(&self) -> &'static TargetType;
@@ -158,7 +159,7 @@ pub trait Target: Send + Sync {
 
     /// Maps a read that [`Target::map`] had sent and that has failed, to retry it: `None` if the failure is
     /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
-    /// in the line, those that have not failed among them.
+    /// in the line, those that have not failed among them. Context: thread or soft interrupt (the read's completion).
     fn map_failed(&self, _io: &IoRange) -> Option<Mapping<'_>> {
         None
     }
@@ -170,7 +171,7 @@ pub trait Target: Send + Sync {
 
     /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is
     /// over, or was not sent for lack of memory and will be mapped once more. Called from anywhere, soft interrupts
-    /// included: must not sleep. The answer is the read's result.
+    /// included: must not sleep. Returns the read's result.
     fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
         result
     }

@@ -11,7 +11,7 @@ use super::atomic::{AtomicUsize, Ordering};
 /// The bit in a count that is set while it is drained: no I/O is counted in until all that are counted are out.
 const DRAINING: usize = 1 << (usize::BITS - 1);
 
-/// The bit in a count that has the target asked about each I/O that is counted out. Never cleared.
+/// The bit in a count that is set once the target is to be asked about each I/O that is counted out. Never cleared.
 const ASKING: usize = 1 << (usize::BITS - 2);
 
 /// The number of I/Os in flight that a target counts together.
@@ -29,8 +29,8 @@ impl Default for Tracker {
 }
 
 impl Tracker {
-    /// Counts an I/O in. `false` while the count is drained, or has the target asked: the I/O is to be a job of the
-    /// target's.
+    /// Counts an I/O in. `false` while the count is drained, or once the target is asked: the I/O is to be a job of the
+    /// target's. In any context.
     #[inline]
     pub fn begin(&self) -> bool {
         if self.0.load(Ordering::Relaxed) & (DRAINING | ASKING) != 0 {
@@ -70,7 +70,7 @@ impl Tracker {
         empty && self.0.compare_exchange(now, now & !DRAINING, order, failed).is_ok()
     }
 
-    /// Has the target asked about each I/O that is counted out from now on.
+    /// Sets the count to ask: the target is asked about each I/O that is counted out from now on. In any context.
     pub fn ask(&self) {
         self.0.fetch_or(ASKING, Ordering::AcqRel);
     }

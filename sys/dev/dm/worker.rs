@@ -14,7 +14,7 @@ use crate::lane::{Lane, Outcome};
 use crate::target::Target;
 
 /// The resources that a line of such a target needs while its table is loaded. All of them are taken then, so that
-/// serving I/O never waits for memory.
+/// serving I/O never waits for memory, unless the target [grows](Needs::grows).
 #[derive(Clone, Debug)]
 pub struct Needs {
     /// The number of lanes that serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
@@ -38,7 +38,8 @@ pub struct Needs {
     pub background_buffer: usize,
     /// Bytes of each resident lane's buffer.
     pub resident_buffer: usize,
-    /// `true` if the target asks for memory while it is there: see [`Lane::make`](crate::lane::Lane::make).
+    /// `true` if the target asks for memory while it is there: see [`Lane::make`](crate::lane::Lane::make). I/O of such a
+    /// line may wait for memory, and so may [`Worker::start`], while I/O is held.
     pub grows: bool,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
@@ -131,15 +132,16 @@ pub trait Worker: Target + Sized + 'static {
         Some(job)
     }
 
-    /// All places of [`Job::forward_each`] have answered, of which some may have failed. The target
+    /// Takes a job back of which all places of [`Job::forward_each`] have answered; some may have failed. The target
     /// ends the job, or returns it to wait in its queue for a lane. From anywhere, also from a
-    /// soft interrupt: must not sleep, nor forward.
+    /// soft interrupt, with no lock held: must not sleep, nor forward.
     fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
         job.end(outcome.ok());
         None
     }
 
-    /// Serves one job, and ends it. Context: the thread that polls lanes; sleeps by `await` only.
+    /// Serves one job, and ends it. Context: the thread that polls lanes. Sleeps by `await`, and in a component's d_strategy
+    /// where it sends; [`Lane::raise_event`] takes an adaptive lock.
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
 
     /// Does the work that no I/O asks for. Called once in each run from start to stop, by each of
@@ -159,7 +161,8 @@ pub trait Worker: Target + Sized + 'static {
     }
 
     /// Makes the target ready for I/O: reads its components, takes over from the table before it. No I/O comes before
-    /// this is over.
+    /// this is over: the device holds it. Where a target asks for memory here ([`Needs::grows`]), page-outs to the device are
+    /// held, too, which would free it: such a device is not to be swapped to while it is started.
     ///
     /// # Errors
     /// Why the table cannot be used; the one before it goes on. Should that not start again either,
@@ -174,11 +177,11 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// The device, or a file system on it, is going to wait for the jobs there are: those that the target holds back
-    /// must go now. New I/O is about to be held; until then jobs may still come, many if a file system is written out,
+    /// Lets go of jobs that the target holds back: the device, or a file system on it, is going to wait for the jobs there
+    /// are. New I/O is about to be held; until then jobs may still come, many if a file system is written out,
     /// and the suspend may be called off, without a call: [`Lane::suspending`] says how things stand. It may be
-    /// called twice for one suspend. Every lane of the
-    /// line is polled after this, so that whatever it waits for is looked at again. Must not sleep.
+    /// called twice for one suspend. Every lane of the line is polled after this, so that whatever it waits for is looked at
+    /// again. Context: a thread with no lock held; must not sleep.
     fn suspending(&self, _how: Quiesce) {}
 }
 

@@ -88,8 +88,9 @@ impl LineRequest {
 
 impl<K: Kernel> Driver<K> {
     /// Builds a table and puts it into the inactive slot, in place of what was there. With
-    /// [`Load::more`] the lines are kept until the request that brings the last of them. The
-    /// answer is a warning about a table that is loaded all the same, if there is one.
+    /// [`Load::more`] the lines are kept until the request that brings the last of them. Returns
+    /// a warning about a table that is loaded all the same, if there is one. Context: a thread in an ioctl, with no lock held;
+    /// sleeps for file systems, components' drivers and memory, and for the end of the table that goes.
     ///
     /// # Errors
     /// The mistake in the table. Both slots are as they were then, and lines that the same process has sent before
@@ -135,7 +136,7 @@ impl<K: Kernel> Driver<K> {
         Ok(warning)
     }
 
-    /// Adds lines to those that the same process has sent before. The answer is all of them, with the memory that is
+    /// Adds lines to those that the same process has sent before. Returns all of them, with the memory that is
     /// charged for them, unless more are to come.
     ///
     /// # Errors
@@ -303,7 +304,8 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Drops, on all devices, the lines of tables that are not complete: the control node was closed.
+    /// Drops, on all devices, the lines of tables that are not complete: the control node was closed. Context: a thread
+    /// (d_close) with no lock held; may drop the last reference to a device that another thread removes.
     pub fn forget_all_lines(&self) {
         let devices = self.devices.lock();
         let all: Vec<_> = devices.list.iter().filter_map(|e| e.device().cloned()).collect();
@@ -313,7 +315,7 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Drops the inactive table.
+    /// Drops the inactive table. Context: a thread with no lock held; sleeps for the table's end.
     pub fn clear(&self, device: &Device<K>) {
         let old = device.state.lock().inactive.take();
         drop(old);
@@ -322,13 +324,14 @@ impl<K: Kernel> Driver<K> {
 }
 
 impl<K: Kernel> Device<K> {
-    /// Drops the lines that were kept for a table in several requests.
+    /// Drops the lines that were kept for a table in several requests. Context: a thread; takes `parts`.
     pub fn forget_lines(&self) {
         let parts = core::mem::take(&mut *self.parts.lock());
         drop(parts);
     }
 
-    /// Drops the lines that were kept for a table in several requests, if `sender` sent them.
+    /// Drops the lines that were kept for a table in several requests, if `sender` sent them. Context: a thread; takes
+    /// `parts`.
     pub fn forget_lines_of(&self, sender: u64) {
         let mut kept = self.parts.lock();
         let parts = match kept.sender == sender {

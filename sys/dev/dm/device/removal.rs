@@ -81,7 +81,8 @@ impl<K: Kernel> Driver<K> {
 
     /// Detaches a device for autoconf(9), in ca_detach: `drvctl -d`, the end of the system, or the second half
     /// of a removal. When this has returned `Ok`, nothing of the device refers to its device_t. Context: a
-    /// thread, on kernels before config_detach_release(9) with the kernel lock; sleeps, deaf to signals.
+    /// thread with the kernel lock, as ca_detach is called, which is given up while the thread sleeps; no other lock is
+    /// held. Sleeps, deaf to signals.
     ///
     /// # Errors
     /// EBUSY while the device is open and `force` is not set.
@@ -122,14 +123,16 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Has autoconf(9) let go of a device that was torn down, and frees its minor and names.
+    /// Detaches the device_t of a device that was torn down (config_detach(9)), and frees its minor and names. Context: a
+    /// thread with no lock held; sleeps for another thread's ca_detach of the device_t.
     fn leave_system(&self, device: &Device<K>) {
         // An error would mean that autoconf(9) took the device_t away first.
         let _ = device.unit.detach();
         self.forget(device.minor);
     }
 
-    /// Steps 1 to 7 of the picture above. The caller has the control flag.
+    /// Steps 1 to 7 of the picture above. Context: the thread that has the control flag, with no lock held, but perhaps the
+    /// kernel lock; sleeps, deaf to signals, for I/O, closes, ioctls, and what the tables' ends wait for.
     ///
     /// # Errors
     /// EBUSY while the device is open and `force` is not set: nothing has changed then.
@@ -158,7 +161,7 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Has the entry of a device that is being removed go on to its next state.
+    /// Moves the entry of a device that is being removed to its next state. Context: as for [`Driver::detach`].
     fn entry_goes(&self, device: &Device<K>, next: EntryState<K>) {
         let mut devices = self.devices.lock();
         let at = devices.position(device.minor).ok();

@@ -165,7 +165,7 @@ impl<K: Kernel> Driver<K> {
         self.devices.lock().list.len()
     }
 
-    /// Finds a device.
+    /// Finds a device. Context: a thread; takes `devices`.
     pub fn find(&self, which: &Selector) -> Option<FoundDevice<K>> {
         let devices = self.devices.lock();
         let entry = devices.list.iter().find(|e| match which {
@@ -178,7 +178,8 @@ impl<K: Kernel> Driver<K> {
         Some(FoundDevice { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
     }
 
-    /// `true` if a device exists and takes no writes.
+    /// `true` if a device exists and takes no writes. Context: a thread with no lock held; sleeps where it drops the last
+    /// reference to a table that it has looked at.
     pub fn is_read_only(&self, minor: Minor) -> bool {
         self.find(&Selector::Minor(minor)).is_some_and(|found| found.device.snapshot().read_only)
     }
@@ -256,7 +257,8 @@ impl<K: Kernel> Driver<K> {
         Ok(minor)
     }
 
-    /// Removes the entry of a device that is gone or has not come: its minor and names are free.
+    /// Removes the entry of a device that is gone or has not come: its minor and names are free. Context: a thread; takes
+    /// `devices`.
     pub(super) fn forget(&self, minor: Minor) {
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(minor) {

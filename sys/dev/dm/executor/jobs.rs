@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! The way of a job: its number, its line's queue, the lane that takes it. Context of everything here: a thread or a soft
-//! interrupt; nothing sleeps, but for what [`Worker::at_once`](crate::worker::Worker::at_once) sends.
+//! interrupt, with no lock held; nothing sleeps, but for a component's d_strategy in a thread: where
+//! [`Worker::at_once`](crate::worker::Worker::at_once) sends, and where I/O goes on that has waited for a number.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -47,7 +48,7 @@ impl Executor {
         }
     }
 
-    /// Puts a job in its queue, and has a lane take it. Its number was claimed, and the host knows
+    /// Puts a job in its queue, and wakes a lane for it. Its number was claimed, and the host knows
     /// the I/O. While the engine is stopped, which is so when a start has failed, the job fails
     /// with EIO: no target sees I/O that it has not been started for. From anywhere; calls
     /// [`Worker::at_once`](crate::worker::Worker::at_once).
@@ -74,18 +75,18 @@ impl Executor {
         }
     }
 
-    /// Puts a job at the end of its queue, and has a lane take it.
+    /// Puts a job at the end of its queue, and wakes a lane for it.
     fn queue(&self, line: &ServingLine, job: Job) {
         self.put(line, job, VecDeque::push_back);
     }
 
-    /// Puts a job that was set aside at the front of its queue again, and has a lane take it.
+    /// Puts a job that was set aside at the front of its queue again, and wakes a lane for it.
     pub(crate) fn resubmit(&self, job: Job) {
         let Some(line) = self.lines.get(job.info.line()) else { return job.fail(Errno::EIO) };
         self.put(line, job, VecDeque::push_front);
     }
 
-    /// Puts a job at one end of its queue, and has a lane take the first.
+    /// Puts a job at one end of its queue, and wakes a lane for the first one there.
     #[inline]
     fn put(&self, line: &ServingLine, mut job: Job, push: impl FnOnce(&mut VecDeque<Job>, Job)) {
         job.info.at_sender = false;

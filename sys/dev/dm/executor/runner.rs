@@ -23,7 +23,7 @@ pub(crate) struct LaneState {
 }
 
 impl LaneState {
-    /// The lane sleeps until this moment, or does not.
+    /// Notes the moment that the lane sleeps until, or that it does not sleep.
     pub(crate) fn sleep(&self, until: Option<u32>) {
         if let Some(until) = until {
             self.until.store(until, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl Runner {
         self.number
     }
 
-    /// Polls lanes until none is ready. The answer is in how many milliseconds one wants to be
+    /// Polls lanes until none is ready. Returns the number of milliseconds after which one wants to be
     /// polled again, if any sleeps.
     pub fn run(&mut self) -> Option<u32> {
         loop {
@@ -82,8 +82,8 @@ impl Runner {
         }
     }
 
-    /// Has sleeping lanes polled whose moment has come. The answer is in how many milliseconds the next
-    /// one's does.
+    /// Marks sleeping lanes to be polled whose moment has come. Returns the number of milliseconds after which the next
+    /// one's comes.
     pub fn wake_sleepers(&self) -> Option<u32> {
         if !self.sleepers.replace(false) {
             return None;

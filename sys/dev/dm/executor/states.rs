@@ -63,25 +63,25 @@ impl Executor {
         self.tell_suspending(how);
     }
 
-    /// Has no job wait for anything but its components until [`Executor::hastened_is_over`], while new I/O still
+    /// Lets jobs wait for nothing but their components until [`Executor::hastened_is_over`], while new I/O still
     /// comes and the background goes on: jobs that would be let go when the device is suspended are let go now. From
-    /// a thread; does not sleep.
+    /// a thread, which need not have the control flag; does not sleep.
     pub fn hasten(&self, how: Quiesce) {
         // First that jobs must go, then that they are looked at again.
         self.hastened.fetch_add(1, Ordering::SeqCst);
         self.tell_suspending(how);
     }
 
-    /// The opposite of [`Executor::hasten`], once for each call.
+    /// The opposite of [`Executor::hasten`], once for each call. From a thread; does not sleep.
     pub fn hastened_is_over(&self) {
         self.hastened.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Tells every line's target, and has its lanes look again.
+    /// Tells every line's target that its jobs must end, and wakes all of its lanes.
     fn tell_suspending(&self, how: Quiesce) {
         for (at, line) in self.lines.iter().enumerate() {
             line.target.suspending(how);
-            // Those that sleep, and the background.
+            // Lanes that sleep, and the background lanes.
             self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
         }
     }
@@ -118,8 +118,8 @@ impl Executor {
         }
     }
 
-    /// Ends the threads, when resident lanes have returned; nothing else is in flight. The lanes'
-    /// futures are dropped. Context: the thread that drops the table, with no lock held and I/O not held;
+    /// Ends the threads, when resident lanes have returned; nothing else is in flight, and the engine is stopped. The
+    /// lanes' futures are dropped. Context: the thread that drops the table, with no lock held and I/O not held;
     /// sleeps, deaf to signals.
     pub fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
@@ -149,7 +149,7 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Has a line's control lane do something, and waits for it.
+    /// Gives a line's control lane an order, and waits until it has obeyed. Context: as for [`Executor::start`].
     fn order(&self, at: usize, order: Order) -> Result<(), Errno> {
         let Some(line) = self.lines.get(at) else { return Err(Errno::EIO) };
         *line.orders.lock() = Orders::Given(order);
@@ -171,7 +171,7 @@ impl Executor {
         result
     }
 
-    /// Has a line's control lane polled, which is its last. From anywhere.
+    /// Wakes a line's control lane, which is its last. From anywhere.
     pub(super) fn wake_control(&self, at: usize) {
         if let Some(line) = self.lines.get(at) {
             self.wake(line.first_lane.saturating_add(self.lanes_of(at)).saturating_sub(1));
@@ -206,7 +206,7 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Counts a background lane in, if the engine runs. The answer tells this run from later ones.
+    /// Counts a background lane in, if the engine runs. Returns a number that tells this run from later ones.
     pub(crate) fn run_begins(&self, line: usize) -> Option<u32> {
         let line = self.lines.get(line)?;
         // Before the look: a suspend that comes in between is another's run.

@@ -127,7 +127,7 @@ impl Lane {
         })
     }
 
-    /// Has each component put on stable storage all that was written to it.
+    /// Flushes each component: all that was written to it is on stable storage then.
     pub async fn flush(&mut self, components: &[ComponentIndex]) -> Outcome {
         self.each(components, Sector::ZERO, || Request::Flush).await
     }

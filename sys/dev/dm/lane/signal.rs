@@ -12,14 +12,16 @@ use super::{Lane, until_some};
 use crate::executor::Executor;
 
 /// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
-/// sender's thread. It keeps the engine, so that it must be dropped before the table can go.
+/// sender's thread, or in a soft interrupt, where an I/O of another table is over. It keeps the engine, so that it must be
+/// dropped before the table can go; a soft interrupt does not drop it.
 pub struct LineWaker {
     pub(super) executor: Arc<Executor>,
     pub(super) line: usize,
 }
 
 impl LineWaker {
-    /// Has the lanes that wait for a signal look again. Context: thread or soft interrupt; does not sleep.
+    /// Wakes the lanes that wait for a signal. Context: thread or soft interrupt; does not sleep. A target's
+    /// [`Spin`](dm_sync::Spin) may be held.
     pub fn raise(&self, signal: &Signal) {
         self.executor.wake_all(self.line, signal.take());
     }
@@ -51,7 +53,7 @@ impl Signal {
 }
 
 impl Lane {
-    /// Waits until `condition` gives something. It is asked at once and whenever `signal` is
+    /// Waits until `condition` returns something. It is called at once and whenever `signal` is
     /// raised; it must not sleep.
     pub async fn until<T>(
         &mut self,
@@ -109,7 +111,7 @@ impl Lane {
         found
     }
 
-    /// Has the lanes that wait for a signal look again.
+    /// Wakes the lanes that wait for a signal.
     pub fn raise(&self, signal: &Signal) {
         self.executor.wake_all(self.line, signal.take());
     }

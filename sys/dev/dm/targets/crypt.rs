@@ -15,8 +15,9 @@
 //! sender's thread does that, where it may compute, and a buffer is left of those in [`WriteBuffers`], as many as there
 //! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
 //! when it is over, for which a flush may be needed, the write waits in the queue [`WRITES`] for a lane, which encrypts
-//! it into the lane's buffer; the lane is the write's for as long. So one sender with many writes at a time encrypts
-//! a few, and lanes encrypt the rest meanwhile. A job is never larger than a buffer. Flushes and discards have a lane.
+//! it into the lane's buffer; the lane is the write's until the component has answered. So one sender with many writes at
+//! a time encrypts a few, and lanes encrypt the rest meanwhile. A job is never larger than a buffer. A lane serves flushes
+//! and discards.
 //!
 //! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
 //! are taken from the first, so that two jobs of one queue at one time have two threads. They call ciphers, and so do senders' threads as above,
@@ -82,28 +83,31 @@ const THREADS: usize = 8;
 const JOBS: usize = 64;
 
 /// A `crypt` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (l) a lock of its own; (k) atomic, set and looked at under
+/// the lock of `keys`.
 struct Crypt {
-    /// The kernel's AES.
+    /// (-) The kernel's AES.
     aes: &'static dyn Aes,
-    /// The cipher that the table names.
+    /// (-) The cipher that the table names.
     cipher: Cipher,
-    /// The features that the table names.
+    /// (-) The features that the table names.
     features: Features,
-    /// Bytes of the key.
+    /// (-) Bytes of the key.
     key_size: usize,
-    /// Added to each sector's number before its IV is made; the sum wraps.
+    /// (-) Added to each sector's number before its IV is made; the sum wraps.
     iv_offset: u64,
-    /// The component.
+    /// (-) The component.
     component: ComponentIndex,
-    /// The first sector there.
+    /// (-) The first sector there.
     offset: Sector,
-    /// The number of threads that the line asks for.
+    /// (-) The number of threads that the line asks for.
     threads: usize,
-    /// Memory that senders' threads encrypt into.
+    /// (l) Memory that senders' threads encrypt into.
     write_buffers: WriteBuffers,
-    /// The keys; `None` after `key wipe`.
+    /// (l) The keys; `None` after `key wipe`. They are dropped, and so wiped, without the lock.
     keys: Spin<Option<Arc<Keys>>>,
-    /// `true` from `start` to `stop`: the key stays as it is.
+    /// (k) `true` from `start` to `stop`: the keys stay as they are. Cleared without the lock.
     running: AtomicBool,
 }
 
@@ -243,7 +247,7 @@ impl Crypt {
         lane.write(&[self.place(job.start())], job.length(), job.fua()).await.ok()
     }
 
-    /// Encrypts a write's data and sends it, in its sender's thread. The answer is the job if a lane has to serve it.
+    /// Encrypts a write's data and sends it, in its sender's thread. Returns the job if a lane has to serve it.
     fn write_at_once(&self, mut job: Job) -> Option<Job> {
         if job.fua() || !job.may_compute() {
             return Some(job);
@@ -262,7 +266,7 @@ impl Crypt {
         None
     }
 
-    /// `key set KEY`, `key wipe`.
+    /// Obeys the messages `key set KEY` and `key wipe`.
     fn change_key(&self, words: &mut Words<'_>) -> Result<(), Errno> {
         let mut word = || words.word("").map_err(|_| Errno::EINVAL);
         let command = word()?;

@@ -26,6 +26,7 @@ const WRITE: usize = 2;
 /// The longest that a lane is asked to sleep at once, in milliseconds.
 const NAP: u32 = 1 << 30;
 
+/// A `delay` line. Only each class's count changes, which is atomic.
 struct Delay {
     /// The number of classes that the table named, 1 to 3; the others are as the one named last before them.
     named: usize,
@@ -85,6 +86,7 @@ impl Class {
 }
 
 impl Delay {
+    /// The class of an I/O, and its queue.
     fn class(&self, op: Op) -> (&Class, usize) {
         match op {
             Op::Read => (&self.read, READ),
@@ -93,6 +95,7 @@ impl Delay {
         }
     }
 
+    /// The classes that the table named.
     fn named(&self) -> impl Iterator<Item = &Class> {
         [&self.read, &self.write, &self.flush].into_iter().take(self.named)
     }

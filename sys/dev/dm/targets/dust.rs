@@ -28,17 +28,24 @@ pub static TYPE: TargetType = TargetType { name: "dust", version: [1, 0, 0], new
 /// Bytes in the largest block.
 const LARGEST: u32 = 1 << 30;
 
+/// A `dust` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own.
 struct Dust {
+    /// (-) The component.
     component: ComponentIndex,
+    /// (-) The first sector there.
     offset: Sector,
-    /// Sectors in a block.
+    /// (-) Sectors in a block.
     block: NonZeroU64,
-    /// The largest number that a block can have.
+    /// (-) The largest number that a block can have.
     last: u64,
-    /// `true` if bad blocks show, `false` if all I/O goes through.
+    /// (a) `true` if bad blocks show, `false` if all I/O goes through.
     enabled: AtomicBool,
-    /// Shown in the status; nothing is printed for a block either way.
+    /// (a) Shown in the status; nothing is printed for a block either way.
     quiet: AtomicBool,
+    /// (l) The bad blocks. While they show, [`Target::map`] takes the lock for each I/O. It is held for as long as a list of
+    /// [`limits::BAD_BLOCKS`] blocks, of 16 bytes each, takes to be moved by a place or to be copied.
     bad: Spin<BadBlocks>,
 }
 
@@ -152,7 +159,7 @@ impl Dust {
         Ok(())
     }
 
-    /// Messages of one word.
+    /// Obeys a message of one word.
     fn command(&self, verb: &str, reply: &mut String) -> Result<(), Errno> {
         match verb {
             "enable" => self.enabled.store(true, Ordering::Relaxed),

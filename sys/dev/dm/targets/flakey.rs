@@ -22,17 +22,23 @@ use features::{Change, Features};
 /// The target type `flakey`.
 pub static TYPE: TargetType = TargetType { name: "flakey", version: [1, 5, 0], new };
 
+/// A `flakey` line. Only `random` changes, which is atomic.
 struct Flakey {
+    /// The component.
     component: ComponentIndex,
+    /// The first sector there.
     offset: Sector,
     /// The up interval, in seconds.
     up: u32,
+    /// The down interval, in seconds.
     down: u32,
     /// The length of both intervals together, in seconds.
     period: NonZeroU32,
+    /// The clock that the intervals go by.
     clock: Clock,
     /// The time at which the table was loaded.
     since: u32,
+    /// The features that the table names.
     features: Features,
     /// The last random number.
     random: AtomicU64,

@@ -44,37 +44,52 @@ const END: &str = "dm-log-writes-end";
 /// Bytes of a lane's buffer: the data that are copied to the log at once.
 const BUFFER: usize = 4096;
 
+/// A `log-writes` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own.
 pub(crate) struct LogWrites {
+    /// (-) The component whose writes are logged.
     device: ComponentIndex,
+    /// (-) The component that has the log.
     log: ComponentIndex,
-    /// Sectors of 512 bytes in a sector of the log's, which is the device's.
+    /// (-) Sectors of 512 bytes in a sector of the log's, which is the device's.
     unit: u64,
+    /// (l) Everything that changes.
     state: Spin<State>,
-    /// Raised when the log is free, or room has come.
+    /// (a) Raised when the log is free, or room has come.
     free: Signal,
 }
 
+/// The changing state of a log. All fields: under [`LogWrites::state`].
+///
+/// # Invariants
+/// The log lies below `tail`, and while `copied` is not 0 each copy at `copies` or above it, and `tail` not above `copies`.
+/// `copied` is the number of `unflushed` with a copy, and of copies that are being made: those for which [`LogWrites::room`]
+/// has found a place. `wanted` is the sum of what each of `unflushed` will take ([`LogWrites::taken`]). `unflushed` has
+/// room for a write of every job besides: a place is found only then, so that it never allocates.
 struct State {
-    /// A lane writes to the log, and alone moves `tail` and `entries`.
+    /// `true` while a lane writes to the log. That lane alone moves `tail` and `entries`, and takes writes from `unflushed`.
     busy: bool,
     /// `true` until the log is full, or could not be written.
     logging: bool,
     /// The log's end, in sectors of 512 bytes.
     tail: u64,
+    /// The number of entries in the log.
     entries: u64,
     /// Writes that no flush has made safe yet, in the order of acknowledgement.
     unflushed: VecDeque<Unflushed>,
-    /// Sectors that all of it will take of the log.
+    /// Sectors that all of `unflushed` will take of the log.
     wanted: u64,
     /// The number of the first of `unflushed`.
     first: u64,
-    /// The first sector of the copies of unflushed writes, those being made among them: they grow downwards
-    /// from the log device's end.
+    /// The first sector that a copy may have: copies grow downwards from the log device's end, and begin there again when
+    /// there is none.
     copies: u64,
     /// The number of copies, those that are being made among them.
     copied: usize,
     /// Marks that wait for the log.
     marks: VecDeque<Box<[u8]>>,
+    /// The manner of the last suspend: a device that goes ends its log.
     how: Quiesce,
 }
 
@@ -95,6 +110,7 @@ impl Unflushed {
 }
 
 impl State {
+    /// Adds an unflushed write, with its entry's sector to `wanted`.
     fn add(&mut self, write: Unflushed, unit: u64) {
         self.wanted = self.wanted.saturating_add(write.data()).saturating_add(unit);
         self.unflushed.push_back(write);
@@ -145,7 +161,7 @@ enum Room {
     NotLogged,
 }
 
-/// The answer of [`LogWrites::find_room`].
+/// The result of [`LogWrites::find_room`].
 enum RoomSearch {
     Room(Room),
     /// There is no room: so many writes are unflushed, or being copied.
@@ -191,6 +207,7 @@ impl LogWrites {
         }
     }
 
+    /// Looks for a place for the copy of a write of `length` sectors, on a log device with `end` sectors.
     fn find_room(&self, length: u64, end: u64) -> RoomSearch {
         let mut state = self.state.lock();
         if !state.logging {
@@ -338,7 +355,7 @@ impl Target for LogWrites {
         }
         state.marks.push_back(mark);
         drop(state);
-        // The device has the lanes look again.
+        // The device wakes the lanes after a message.
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ impl Leg {
     }
 }
 
-/// The changing state of a mirror that [`Target::map`] does not read.
+/// The changing state of a mirror that [`Target::map`] reads in degraded mirrors only. All fields: under [`Mirror::state`].
 struct State {
     /// A bit for each region: 1 if it is clean, or to be so.
     clean: Bits,
@@ -132,6 +132,7 @@ struct State {
     idle: Bits,
     /// Writes in flight in each region.
     writes: Box<[u16]>,
+    /// The sectors of the writes and discards in flight.
     blocks: Blocks,
     /// The region that is being recovered.
     recovering: Option<u64>,
@@ -143,10 +144,11 @@ struct State {
     started: bool,
     /// `true` if there may be regions that are in sync and not clean.
     marked: bool,
-    /// A lane writes the log.
+    /// `true` while a lane writes the log.
     log_busy: bool,
-    /// A lane flushes the legs.
+    /// `true` while a lane flushes the legs.
     flushing: bool,
+    /// The kind of I/O with which the log has failed, until it was written again.
     log_failed: Option<Kind>,
     /// The failures of each leg.
     errors: Box<[Errors]>,
@@ -155,6 +157,7 @@ struct State {
 }
 
 impl Mirror {
+    /// The region that has a sector.
     fn region(&self, sector: Sector) -> u64 {
         sector.0.wrapping_shr(self.shift)
     }
@@ -166,10 +169,12 @@ impl Mirror {
         Sector(length.0.min(left))
     }
 
+    /// The leg that is right where the legs differ.
     fn source(&self) -> usize {
         self.source.load(Ordering::Acquire) as usize
     }
 
+    /// The mapping of sectors to a leg.
     fn send(&self, leg: usize, start: Sector, length: Sector) -> Mapping<'_> {
         match self.legs.get(leg) {
             Some(leg) => {
@@ -202,7 +207,7 @@ impl Mirror {
         }
     }
 
-    /// Maps a read while recovery runs or a leg has failed.
+    /// Maps a read while recovery runs or a leg has failed: then each read takes `state`.
     #[cold]
     fn map_degraded(&self, io: &IoRange) -> Mapping<'_> {
         self.used.store(true, Ordering::Relaxed);
@@ -369,7 +374,7 @@ impl Worker for Mirror {
     }
 
     fn suspending(&self, _how: Quiesce) {
-        // They are given back, or fail.
+        // Held jobs go to the next table, if the suspend is with noflush; else they fail.
         while let Some(job) = self.held.pop() {
             job.give_back();
         }

@@ -19,8 +19,14 @@
 //! their consequences.
 //!
 //! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs
-//! have a lock that is taken alone. None is held over an `await`. I/O that is only mapped takes none of them
-//! (`cow/view.rs`), but for an origin's writes, which take the members'.
+//! have a lock that is taken alone. None is held over an `await`. I/O that is only mapped takes:
+//!
+//! | line | I/O | lock |
+//! |---|---|---|
+//! | `snapshot` | reads, writes | none (`cow/view.rs`), but the state's while that is changed |
+//! | `snapshot-origin` | reads | none |
+//! | `snapshot-origin` | writes | none without snapshots; else the members', and each state's as above |
+//! | `snapshot-merge` | reads, writes | the state's, and that of a write of `snapshot-origin` |
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -76,8 +82,8 @@ const COUNTED: u64 = 1 << 63;
 /// the tag is the exception's number.
 const OWN: u64 = 1 << 62;
 
-/// A `snapshot` line, or the part of a `snapshot-merge` line that is the same. Only `begun` changes; all other
-/// changing state is in the [`Cow`] and the [`Origin`], under their locks.
+/// A `snapshot` line, or the part of a `snapshot-merge` line that is the same. Only `begun` changes, which is atomic; all
+/// other changing state is in the [`Cow`] and the [`Origin`], under their locks.
 struct Snapshot {
     /// The line's number among all that were ever made, which tells the tables of one store apart: see `keep.rs`.
     table: u64,
@@ -188,8 +194,8 @@ impl Snapshot {
         self.cow.tracker(self.cow.state.view().mode().geometry().chunk_of(sector))
     }
 
-    /// Counts out a read that was not sent to the origin after all, or has been. `true` if the tracker says that the target is to be
-    /// asked.
+    /// Counts out a read of the origin that is over, or was not sent after all, or a write that merging counted in. `true` if the
+    /// tracker says that the target is to be asked. Context: thread or soft interrupt, with no lock held; does not sleep.
     fn end_tracked(&self, tracker: &Tracker) -> bool {
         let asks = tracker.end();
         if asks && self.cow.drained(tracker) {

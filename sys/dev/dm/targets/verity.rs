@@ -55,24 +55,26 @@ const LANES: usize = 8;
 const BATCH: u32 = 64 * 1024;
 
 /// A `verity` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own.
 struct Verity {
-    /// The line's parameters.
+    /// (-) The line's parameters.
     params: Params,
-    /// The shape of the tree of digests.
+    /// (-) The shape of the tree of digests.
     tree: Tree,
-    /// The digest of a block of zeroes, where such blocks are not compared.
+    /// (-) The digest of a block of zeroes, where such blocks are not compared.
     zeroes: Option<Digest>,
-    /// A bit for each data block that was right, with `check_at_most_once`.
+    /// (a) A bit for each data block that was right, with `check_at_most_once`. Bits are set, and never cleared.
     seen: Option<SharedBits>,
-    /// Hash blocks that were verified.
+    /// (l) Hash blocks that were verified.
     cache: Spin<Cache>,
-    /// Raised when a hash block is not being loaded any more.
+    /// (a) Raised when a hash block is not being loaded any more.
     loaded: Signal,
-    /// `true` once a block was not the one that was hashed.
+    /// (a) `true` once a block was not the one that was hashed.
     corrupted: AtomicBool,
-    /// The number of wrong blocks that were reported on the console.
+    /// (a) The number of wrong blocks that were reported on the console.
     told: AtomicU32,
-    /// The number of threads that the line asks for: one for each CPU, as far as there are lanes.
+    /// (-) The number of threads that the line asks for: one for each CPU, as far as there are lanes.
     threads: usize,
 }
 

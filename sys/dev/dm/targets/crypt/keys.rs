@@ -103,7 +103,7 @@ impl Keys {
     /// The key of a sector; `None` for the cipher that has none.
     pub(super) fn part(&self, sector: u64) -> Option<&Part> {
         let last = self.parts.len().checked_sub(1)?;
-        // They are a power of two.
+        // There is a power of two of parts.
         self.parts.get(sector as usize & last)
     }
 }
@@ -184,7 +184,7 @@ impl Part {
     }
 }
 
-/// Has each block changed, where the result goes.
+/// Calls `change` with each block, where the result goes.
 fn each_block(data: Data<'_>, mut change: impl FnMut(&mut [u8; BLOCK])) {
     let bytes = data.len();
     let result = match data {

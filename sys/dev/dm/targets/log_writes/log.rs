@@ -23,7 +23,7 @@ impl LogWrites {
         lane.raise(&self.free);
     }
 
-    /// The log ends here: it is full, or broken.
+    /// Ends the log: it is full, or broken.
     pub(super) fn give_up(&self, lane: &Lane) {
         self.state.lock().logging = false;
         lane.raise_event();

@@ -115,6 +115,7 @@ impl Mirror {
         }
     }
 
+    /// Puts a region out of sync.
     fn out_of_sync(&self, state: &mut State, region: u64) {
         if self.sync.put(region, false) {
             state.synced = state.synced.saturating_sub(1);
@@ -122,6 +123,7 @@ impl Mirror {
         state.in_sync = false;
     }
 
+    /// The fate of a write or flush that these legs, a bit each, or all legs have not taken: see the table above.
     fn verdict(&self, failed: u32, all: bool) -> Verdict {
         match () {
             () if all => Verdict::Fail,
@@ -189,7 +191,7 @@ impl Mirror {
         }
     }
 
-    /// Has a job wait for another table, or for all legs to be well again.
+    /// Holds a job until another table comes, or all legs are well again.
     pub(super) fn hold(&self, mut job: Job, lane: &Lane) {
         job.set_tag(0);
         self.held.push(job);

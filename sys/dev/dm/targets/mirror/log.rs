@@ -18,7 +18,8 @@ use core::sync::atomic::Ordering;
 /// after one to two of them.
 const REST: u32 = 500;
 
-/// Words of the bitmaps that are looked at with the lock held.
+/// Words of the bitmaps that are looked at with the lock held. It is the longest that the lock is held: 32,768 regions, with
+/// the counts of their writes.
 const WORDS: usize = 1024;
 
 /// The next step in writing a log.
@@ -103,7 +104,7 @@ impl Mirror {
         true
     }
 
-    /// Reads the bitmap. The answer is how many regions the log knew.
+    /// Reads the bitmap. Returns the number of regions that the log knew.
     async fn read_log(
         &self,
         disk: ComponentIndex,
@@ -135,6 +136,7 @@ impl Mirror {
         Ok(known)
     }
 
+    /// Records that the log has failed, which is an event the first time.
     fn log_has_failed(&self, lane: &Lane) {
         let before = self.state.lock().log_failed.replace(Kind::Write);
         if before.is_none() {
@@ -217,7 +219,7 @@ impl Mirror {
         true
     }
 
-    /// Lets another lane write the log, and has jobs look again that waited for a mark.
+    /// Lets another lane write the log, and requeues jobs that waited for a mark.
     pub(super) fn log_is_free(&self, lane: &Lane) {
         self.state.lock().log_busy = false;
         lane.resubmit(&self.marking);
@@ -282,8 +284,8 @@ impl Mirror {
         self.state.lock().marked |= marked != 0;
     }
 
-    /// Calls `change` with each word of the bitmaps and the counts of its regions' writes. The answer is
-    /// the sum of what it answers, as bits.
+    /// Calls `change` with each word of the bitmaps and the counts of its regions' writes. Returns the number of bits
+    /// that are set in all that it returns.
     fn change_words(&self, mut change: impl FnMut(&[u16], &mut Word32<'_>) -> u32) -> u64 {
         let mut sum = 0u64;
         let mut first = 0;

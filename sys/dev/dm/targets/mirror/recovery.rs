@@ -41,6 +41,7 @@ impl Mirror {
         Some(region)
     }
 
+    /// Lets writes of a region go on; `synced` if it was copied.
     fn end_region(&self, region: u64, synced: bool, lane: &Lane) {
         let (done, waiters) = {
             let mut state = self.state.lock();
@@ -62,7 +63,7 @@ impl Mirror {
         }
         if done {
             lane.raise_event();
-            // Those that some leg has not taken can go on.
+            // Writes that some leg has not taken can go on.
             lane.resubmit(&self.held);
         }
     }

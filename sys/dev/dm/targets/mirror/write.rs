@@ -43,7 +43,7 @@ pub(super) fn failed_legs(job: &Job, legs: usize) -> (u32, bool) {
 }
 
 impl Mirror {
-    /// Decides about a write. `unlogged`: its region cannot be marked, and it goes on without.
+    /// Decides about a write. `unlogged` if its region cannot be marked, and it goes on without.
     fn admit(&self, state: &mut State, job: &Job, unlogged: bool) -> Admit {
         let region = self.region(job.start());
         if state.recovering == Some(region) {
@@ -77,8 +77,8 @@ impl Mirror {
         if synced { Admit::All } else { Admit::Alone(source) }
     }
 
-    /// A write that has just come, in the thread of its sender: it goes on at once if nothing has to be
-    /// done before.
+    /// Sends a write that has just come, if nothing has to be done before; else returns it. Context: thread or soft interrupt;
+    /// sleeps in a thread, where a component's d_strategy does.
     #[inline]
     pub(super) fn write_at_once(&self, job: Job) -> Option<Job> {
         let admit = {
@@ -91,7 +91,7 @@ impl Mirror {
         self.go(job, admit)
     }
 
-    /// Sends a write where it may go; else the answer is the write.
+    /// Sends a write where it may go; else returns it.
     #[inline(always)]
     fn go(&self, job: Job, admit: Admit) -> Option<Job> {
         // There are two legs, nearly always.
@@ -126,7 +126,7 @@ impl Mirror {
         }
     }
 
-    /// A write that was counted as in flight is over.
+    /// Counts a write out that was in flight. Context: thread or soft interrupt, with no lock held; does not sleep.
     #[inline(always)]
     pub(super) fn write_over(&self, job: &Job) {
         let region = self.region(job.start());
@@ -146,7 +146,8 @@ impl Mirror {
         }
     }
 
-    /// Has those look again that wait for a write to be over.
+    /// Requeues the jobs that wait for a write to complete, and wakes recovery if its region has no write any more. Context:
+    /// as for [`Mirror::write_over`].
     #[cold]
     fn let_go_on(&self, job: &Job, drained: bool) {
         job.resubmit(&self.waiting);
@@ -201,7 +202,7 @@ impl Mirror {
         }
     }
 
-    /// Has all legs put on stable storage all that was written before; one flush at a time.
+    /// Serves a flush: flushes all legs, for one job at a time.
     pub(super) async fn flush(&self, job: Job, lane: &mut Lane) {
         {
             let mut state = self.state.lock();
@@ -216,7 +217,7 @@ impl Mirror {
         self.act(job, verdict, lane);
     }
 
-    /// Flushes the legs. The answer has a bit for each that failed.
+    /// Flushes the legs. Returns a bit for each that failed.
     pub(super) async fn flush_legs(&self, lane: &mut Lane) -> u32 {
         let mut components = [ComponentIndex(0); limits::MIRROR_LEGS];
         for (component, leg) in components.iter_mut().zip(&self.legs) {
@@ -256,7 +257,7 @@ impl Mirror {
         job.end(result);
     }
 
-    /// A read that has failed on some leg: tries those that are as good, one after the other.
+    /// Serves a read that has failed on some leg: tries those that are as good, one after the other.
     pub(super) async fn read(&self, job: Job, lane: &mut Lane) {
         let (mut tried, mut errno) = (0u32, Errno::EIO);
         loop {

@@ -17,8 +17,14 @@
 //! still be in flight; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes of
 //! these chunks wait, and so do new reads.
 //!
-//! I/O that only looks takes no lock: what it needs is in a view (`cow/view.rs`). A view changes with the state, all at once to
-//! a reader (`Version`), so that an I/O which sees an exception sees that the reads of its chunk are drained.
+//! Mapping I/O of the snapshot, and looking for exceptions before a write of the origin, do not take the state's lock: what
+//! they need is in a view (`cow/view.rs`), and only while that is being changed they wait for the lock's holder. A view changes
+//! with the state, all at once to a reader (`Version`), so that an I/O which sees an exception sees that the reads of its chunk
+//! are drained. The line that merges takes the lock for each I/O.
+//!
+//! Context of what is called for I/O ([`Cow::tracker`], [`Cow::drained`], [`Cow::clear`], [`Cow::ask_for`], [`Cow::write`],
+//! [`Cow::put`], [`Cow::copied`], [`Cow::fail`]): thread or soft interrupt; it neither sleeps nor allocates. The rest is called
+//! by lanes.
 //!
 //! | health | reads, writes | origin | next |
 //! |---|---|---|---|
@@ -99,15 +105,15 @@ pub struct Cow {
 pub struct Signals {
     /// Raised when a chunk is queued to be copied.
     pub work: Signal,
-    /// The lane that commits may have something to do.
+    /// Raised when the lane that commits may have something to do.
     pub ready: Signal,
-    /// Memory is wanted.
+    /// Raised when memory is wanted.
     pub hungry: Signal,
-    /// The lane that merges may go on.
+    /// Raised when the lane that merges may go on.
     pub merge: Signal,
 }
 
-/// The answer to a write of the origin.
+/// Whether a write of the origin may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
     /// The write waits for no copy.
@@ -116,7 +122,7 @@ pub enum Ask {
     Wait,
 }
 
-/// The answer to a write of the snapshot.
+/// What a write of the snapshot is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// The chunk has an exception.
@@ -192,7 +198,7 @@ impl Cow {
         tracker.drained()
     }
 
-    /// Has each read that is in flight ask whether the snapshot is lost.
+    /// Sets every tracker to ask: each read that is in flight looks at its end whether the snapshot is lost.
     pub fn ask_all(&self) {
         self.reads.iter().for_each(Tracker::ask);
     }
@@ -238,7 +244,8 @@ impl Cow {
         view.is(seen).then_some(clear)
     }
 
-    /// Answers a write of the origin. Chunks of it that have no exception get one.
+    /// Says whether a write of the origin may go on. Chunks of it that have no exception get one. The lock is held for a
+    /// look-up in the tree for each chunk of the write.
     pub fn ask_for(&self, start: Sector, length: Sector) -> Ask {
         let mut state = self.state.lock();
         if state.asks_nothing() || start >= state.length {
@@ -271,7 +278,8 @@ impl Cow {
         answer
     }
 
-    /// Answers a write of the snapshot to a chunk; `whole` if it writes all of the chunk.
+    /// Says what a write of the snapshot to a chunk is to do; `whole` if it writes all of the chunk. A chunk that has no
+    /// exception gets one.
     pub fn write(&self, chunk: u64, whole: bool) -> Write {
         let mut state = self.state.lock();
         if state.health != Health::Good || state.overflow {
@@ -315,7 +323,7 @@ impl Cow {
         }
     }
 
-    /// Fails the snapshot, whose content is not right any more.
+    /// Fails the snapshot, whose content is not right any more. With the state's lock.
     pub fn fail(&self, state: &mut State) {
         if state.health == Health::Good {
             state.health = Health::Failing;

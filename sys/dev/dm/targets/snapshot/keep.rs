@@ -117,6 +117,7 @@ impl Snapshot {
         count
     }
 
+    /// Looks whether the store's device has grown.
     fn ask_size(&self, lane: &Lane) {
         let size = lane.size(self.store);
         let mut state = self.cow.state.lock();
@@ -185,7 +186,7 @@ impl Snapshot {
         lane.write(&[self.place(Sector::ZERO)], length, true).await.ok()
     }
 
-    /// The table goes: the origin waits for this snapshot no more.
+    /// Lets go of the snapshot, since the table goes: the origin waits for it no more.
     fn let_go(&self) {
         self.shared.remove(&self.cow);
         let keeper = {

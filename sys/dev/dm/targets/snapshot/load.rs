@@ -13,7 +13,7 @@ use crate::limits;
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector};
 
-/// Exceptions that are put into memory at a time.
+/// Exceptions that are put into memory at a time, with the state's lock held.
 const SOME: usize = 512;
 
 /// A store as it was read.
@@ -46,7 +46,8 @@ struct Reading {
 }
 
 impl Snapshot {
-    /// [`Worker::start`](crate::worker::Worker::start).
+    /// Starts the line: [`Worker::start`](crate::worker::Worker::start). I/O of the device is held meanwhile, also where
+    /// memory is asked for to read the store.
     pub(super) async fn begin(&self, lane: &mut Lane) -> Result<(), Errno> {
         let load = {
             let mut state = self.cow.state.lock();
@@ -90,7 +91,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// This table does the snapshot's work from now on.
+    /// Makes this table the one that does the snapshot's work.
     fn take_over(&self, lane: &Lane) {
         let (store, origin) = (lane.size(self.store), lane.size(self.origin));
         let waker = lane.waker();
@@ -204,7 +205,7 @@ impl Snapshot {
         }
     }
 
-    /// Reads an area. The answer is the entry that ends the exceptions, if it does.
+    /// Reads an area. Returns the entry that ends the exceptions, if the area has their end.
     async fn read_area(
         &self,
         geometry: Geometry,

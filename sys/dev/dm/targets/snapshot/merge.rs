@@ -28,15 +28,19 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-merge", version: [1, 
 /// The number of resident lanes, which end the work that was begun before merging.
 const RESIDENTS: usize = keep::COPIES + 1;
 
+/// A `snapshot-merge` line.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic.
 struct Merge {
+    /// (-) The snapshot that is merged.
     of: Snapshot,
-    /// `true` if there was I/O since copying looked last.
+    /// (a) `true` if there was I/O since copying looked last.
     used: AtomicBool,
 }
 
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let mut of = parse(line, true)?;
-    // That of the table, or of the other that has the store.
+    // The kind that this line names, or that of the table which has the store already.
     if of.kind == Kind::Transient || of.cow.state.lock().kind == Kind::Transient {
         return Err(invalid("a store that is kept in memory cannot be merged"));
     }
@@ -52,7 +56,8 @@ impl Merge {
         Place { component: self.of.origin, sector }
     }
 
-    /// Sends a job to where its chunk is, or has it wait.
+    /// Sends a job to where its chunk is, or queues it until something has changed. Context: thread or soft interrupt, with no
+    /// lock held; sleeps in a thread, where a component's d_strategy does.
     fn send(&self, mut job: Job) {
         let of = &self.of;
         loop {
@@ -84,7 +89,7 @@ impl Merge {
         }
     }
 
-    /// A write of the store is over that was counted.
+    /// Ends a write of the store that was counted as in flight. Context: thread or soft interrupt, with no lock held.
     fn written(&self, job: Job, result: Result<(), Errno>) {
         self.of.end_tracked(self.of.tracker_of(job.start()));
         job.end(result);

@@ -57,7 +57,7 @@ impl Snapshot {
         let merged = self.merge_all(used, lane).await;
         self.shared.merger(None);
         self.cow.rest(merged.is_err());
-        // To be seen with `wait`.
+        // For programs in `dmsetup wait`.
         if merged != Ok(false) {
             lane.raise_event();
         }
@@ -187,7 +187,8 @@ impl Snapshot {
         (start, run.chunks.saturating_mul(geometry.chunk().0).min(left))
     }
 
-    /// Has the other snapshots of the origin make exceptions of a run's chunks. `false` when the device is being suspended.
+    /// Asks the other snapshots of the origin for exceptions of a run's chunks, and waits until they have them. `false` when the
+    /// device is being suspended.
     async fn ask_others(&self, run: Run, lane: &mut Lane) -> bool {
         let (start, length) = self.on_origin(run, lane);
         let mut done = 0u64;
@@ -256,7 +257,7 @@ impl Snapshot {
     }
 
     /// Writes zeroes over a run's entries: the sector with the first of them last, which ends the exceptions for a
-    /// reader of the store. The answer is where in the buffer that is, as the tail has it then.
+    /// reader of the store. Returns the place of that sector in the buffer, as the tail has it then.
     async fn zero_entries(
         &self,
         run: Run,

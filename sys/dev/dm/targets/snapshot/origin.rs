@@ -24,17 +24,20 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1,
 
 /// An origin's device, as all lines see it that use it: the registry has one for each device.
 ///
-/// Locks: `members`, then a [`Cow`]'s; `waiting`, `merger` and `merged` are taken with neither held.
+/// Locks: `members`, then a [`Cow`]'s; `waiting`, `merger` and `merged` are taken with neither held. Context of everything
+/// here: thread or soft interrupt, but for what allocates, which is called when a table comes, starts or goes.
+///
+/// Fields are marked by what protects them: (l) a lock of its own; (m) atomic, written with `members` held.
 pub struct Origin {
-    /// Snapshots that want copies. One is added at its first start, and removed with its table.
+    /// (l) Snapshots that want copies. One is added at its first start, and removed with its table.
     members: Spin<Vec<Arc<Cow>>>,
-    /// The number of `members`.
+    /// (m) The number of `members`.
     count: AtomicUsize,
-    /// Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
+    /// (l) Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
     waiting: Spin<Waiting>,
-    /// The lane that merges a snapshot, which waits for the other snapshots.
+    /// (l) The lane that merges a snapshot, which waits for the other snapshots.
     merger: Spin<Option<Merger>>,
-    /// The store that is merged, and the number of tables that do it.
+    /// (l) The store that is merged, and the number of tables that do it.
     merged: Spin<(Option<Arc<Cow>>, u32)>,
 }
 
@@ -100,7 +103,7 @@ impl Origin {
         self.waiting.lock().wakes
     }
 
-    /// Has a job wait until something has changed. The answer is the job if something has changed since `wakes` was read.
+    /// Queues a job until something has changed. Returns the job if something has changed since `wakes` was read.
     pub fn wait(&self, job: Job, wakes: u64) -> Option<Job> {
         let mut waiting = self.waiting.lock();
         if waiting.wakes != wakes {
@@ -111,7 +114,8 @@ impl Origin {
         None
     }
 
-    /// Has the jobs that wait look again, since something has changed, and the lane that merges. In any context; does not sleep.
+    /// Requeues the jobs that wait, since something has changed, and wakes the lane that merges. In any context, with no lock
+    /// held; does not sleep.
     pub fn wake(&self) {
         let mut left = {
             let mut waiting = self.waiting.lock();
@@ -121,7 +125,7 @@ impl Origin {
         // From the last, so that they come to stand in their order.
         while let Some(less) = left.checked_sub(1) {
             left = less;
-            // Those that come meanwhile stand behind.
+            // Jobs that come meanwhile stand behind these.
             let job = self.waiting.lock().jobs.remove(left);
             if let Some(job) = job {
                 job.resubmit_itself();
@@ -198,7 +202,7 @@ impl Origin {
     }
 
     /// The sectors from `start` on, at most `length`, that may be written at once: their chunks need no copy. With
-    /// none the sectors that lie in one chunk of each snapshot.
+    /// none the sectors that lie in one chunk of each snapshot. Takes `members` for a walk of it, if there is any.
     pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return Ok(length);
@@ -214,7 +218,8 @@ impl Origin {
         if blocked { Err(clear) } else { Ok(clear) }
     }
 
-    /// Asks every snapshot for the copies that a write needs. `true` if it may go on at once.
+    /// Asks every snapshot for the copies that a write needs. `true` if it may go on at once. Takes `members`, and each
+    /// snapshot's state under it.
     pub fn ask(&self, start: Sector, length: Sector) -> bool {
         let members = self.members.lock();
         let mut clear = true;
@@ -252,7 +257,8 @@ impl OriginLine {
         Place { component: self.device, sector }
     }
 
-    /// Sends a write when its copies are made, or has it wait.
+    /// Sends a write when its copies are made, or queues it until they are. Context: thread or soft interrupt, with no lock
+    /// held; sleeps in a thread, where a component's d_strategy does.
     fn write(&self, mut job: Job) {
         loop {
             let wakes = self.origin.wakes();

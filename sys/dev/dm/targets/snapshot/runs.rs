@@ -87,7 +87,7 @@ impl Runs {
         &self.tree
     }
 
-    /// Adds a block of nodes. The answer is the block if there is no room for one.
+    /// Adds a block of nodes. Returns the block if there is no room for one.
     pub fn grow(&mut self, block: Block) -> Option<Block> {
         let left = self.tree.grow(block);
         if left.is_none() && self.used == 0 {

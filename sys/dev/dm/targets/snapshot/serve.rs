@@ -21,8 +21,9 @@ impl Snapshot {
         }
     }
 
-    /// Sends a read to its chunk's exception, or to the origin, counted in by the chunk's tracker; or has it wait until
-    /// something has changed.
+    /// Sends a read to its chunk's exception, or to the origin, counted in by the chunk's tracker; or queues it until
+    /// something has changed. Context: thread or soft interrupt, with no lock held; sleeps in a thread, where a component's
+    /// d_strategy does.
     pub(super) fn read(&self, mut job: Job) {
         loop {
             let wakes = self.shared.wakes();
@@ -58,7 +59,8 @@ impl Snapshot {
         if self.cow.state.lock().health != Health::Good { Err(Errno::EIO) } else { result }
     }
 
-    /// Sends a write to its chunk's exception; where there is none, has the write make it or wait until it is made.
+    /// Sends a write to its chunk's exception; where there is none, the write makes it, or is queued until it is made. Context:
+    /// as for [`Snapshot::read`].
     pub(super) fn write(&self, mut job: Job) {
         loop {
             let wakes = self.shared.wakes();

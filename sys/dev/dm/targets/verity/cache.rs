@@ -39,7 +39,7 @@ pub struct Claim {
     data: Box<[u8]>,
 }
 
-/// The answer to a look for a digest.
+/// The result of a search for a digest.
 pub enum Lookup {
     /// The digest.
     Digest(Digest),
@@ -49,10 +49,13 @@ pub enum Lookup {
     Claimed(Option<Claim>),
 }
 
-/// Verified hash blocks.
+/// Verified hash blocks. All fields: under [`Verity::cache`](super::Verity).
 pub struct Cache {
+    /// The slots, those of a set together.
     slots: Box<[Slot]>,
+    /// The number of uses so far.
     clock: u64,
+    /// Bytes of a digest.
     digest: usize,
 }
 
@@ -69,7 +72,7 @@ pub fn bytes(blocks: u64, bytes: usize, most: usize) -> usize {
 }
 
 impl Cache {
-    /// An empty one for a tree of so many blocks of `bytes` bytes, of at most `most` bytes or one set.
+    /// An empty cache for a tree of so many blocks of `bytes` bytes, of at most `most` bytes or one set.
     pub fn new(blocks: u64, bytes: usize, most: usize, digest: usize) -> Cache {
         let slot = |_| Slot { state: State::Empty, block: 0, used: 0, data: vec![0; bytes].into() };
         let slots = (0..slots(blocks, bytes, most)).map(slot).collect();

@@ -113,7 +113,8 @@ impl Verity {
         (job.start().0 / unit, job.length().0 / unit)
     }
 
-    /// `true` if all of a job's data are right, by digests that are in the cache. `false`: a lane is to verify them.
+    /// `true` if all of a job's data are right, by digests that are in the cache; else a lane is to verify them. Context: the
+    /// thread of the job's sender.
     pub(super) fn verify_at_once(&self, job: &mut Job) -> bool {
         let (first, count) = self.blocks(job);
         (0..count).all(|n| {
@@ -171,8 +172,8 @@ impl Verity {
         Ok(digest)
     }
 
-    /// Has the blocks from a level on, above a data block, be the last to give up their slots: blocks below them are
-    /// about to be loaded, and more may be.
+    /// Notes that the blocks from a level on, above a data block, are in use, so that they give up their slots last: blocks
+    /// below them are about to be loaded, and more may be.
     fn keep_above(&self, block: u64, level: usize) {
         for at in level..self.tree.levels() {
             if let Some(spot) = self.tree.spot(block, at) {
@@ -218,7 +219,8 @@ impl Verity {
         digest.ok_or(Errno::EIO)
     }
 
-    /// Reports a block that differs from the one that was hashed, and does as the table's options say.
+    /// Reports a block that differs from the one that was hashed, and does as the table's options say. A lane alone may call
+    /// this: it may end the system.
     ///
     /// # Errors
     /// EIO, unless corruption is to be ignored.

@@ -102,7 +102,7 @@ impl Cow {
     }
 
     /// Fills `bytes` with the store's content from the tail's sector on, the first `count` pending exceptions
-    /// included. The answer is the offset of that sector in its area, and the number of bytes.
+    /// included. Returns the offset of that sector in its area, and the number of bytes.
     pub fn fill(&self, count: usize, bytes: &mut [u8]) -> (usize, usize) {
         let state = self.state.lock();
         let unit = state.unit.len().max(1);
@@ -141,7 +141,8 @@ impl Cow {
         if !state.runs.has_room(ROOM) {
             state.raise(|signals| &signals.hungry);
         }
-        // Those that waited for a number.
+        // A lane that copies looks once more, and finds nothing. Jobs that wait for a place among the pending exceptions
+        // are woken by `Origin::wake`, which follows.
         state.raise(|signals| &signals.work);
     }
 }

@@ -72,7 +72,7 @@ pub enum Put {
 }
 
 impl State {
-    /// The keeper's table begins: it merges, or does not.
+    /// Sets whether the keeper's table, which begins, merges the snapshot.
     pub fn begin_merging(&mut self, merges: bool) {
         if !merges {
             self.merging = None;
@@ -154,7 +154,7 @@ impl Cow {
         merging.run.filter(|_| merging.written)
     }
 
-    /// Writes of a run's chunks wait from now on.
+    /// Blocks writes of a run's chunks: they wait from now on.
     pub fn block(&self, run: Run) {
         let mut state = self.state.lock();
         if let Some(merging) = &mut state.merging {
@@ -169,7 +169,7 @@ impl Cow {
         (!(0..run.chunks).any(draining)).then_some(())
     }
 
-    /// The run's entries could not be zeroed, though it is in the origin.
+    /// Notes that the run's entries could not be zeroed, though it is in the origin.
     pub fn doubt(&self) {
         if let Some(merging) = &mut self.state.lock().merging {
             merging.written = merging.run.is_some();
@@ -184,7 +184,7 @@ impl Cow {
         }
     }
 
-    /// A run is on the store no more: it goes from memory. `unit` is the sector of the store's device that its first entry
+    /// Removes a run from memory that is on the store no more. `unit` is the sector of the store's device that its first entry
     /// was in, as it is now.
     pub fn forget(&self, run: Run, unit: &[u8]) {
         let mut state = self.state.lock();

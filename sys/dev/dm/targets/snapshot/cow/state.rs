@@ -129,7 +129,7 @@ impl State {
         self.keeper.as_ref().is_some_and(|keeper| keeper.table == table)
     }
 
-    /// Has the keeper's lanes look that wait for a signal.
+    /// Wakes the keeper's lanes that wait for a signal.
     pub fn raise(&self, signal: fn(&Signals) -> &Signal) {
         if let Some(keeper) = &self.keeper {
             keeper.waker.raise(signal(&keeper.signals));
@@ -163,7 +163,7 @@ impl State {
         number < self.first
     }
 
-    /// Begins an exception. The answer is its number and its chunk of the store.
+    /// Begins an exception. Returns its number and its chunk of the store.
     pub(super) fn allocate(&mut self, old: u64, step: Step) -> Result<(u64, u64), Cannot> {
         let waiting = self.pending.len();
         if waiting >= PENDING {
@@ -201,14 +201,14 @@ impl State {
         Ok((self.first.wrapping_add(waiting as u64), new))
     }
 
-    /// Entries were written at the tail.
+    /// Moves the tail behind `count` entries that were written there; `bytes` is what [`Cow::fill`](super::Cow::fill) made.
     pub(super) fn advance(&mut self, count: usize, bytes: &[u8]) {
         let unit = self.unit.len().max(1);
         let entry = self.tail.entry.saturating_add(count as u64);
         let before =
             usize::try_from(self.tail.entry).unwrap_or(0).saturating_mul(ENTRY) / unit * unit;
         let after = usize::try_from(entry).unwrap_or(0).saturating_mul(ENTRY) / unit * unit;
-        // Nothing of it when that sector is still empty.
+        // A tail at the start of a sector has an empty sector, of which `bytes` has nothing.
         let now = bytes.get(after.saturating_sub(before)..).unwrap_or(&[]);
         let full = entry.saturating_mul(ENTRY as u64).is_multiple_of(unit as u64);
         let now = if full { &[] } else { now };

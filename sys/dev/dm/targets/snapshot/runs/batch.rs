@@ -104,7 +104,7 @@ impl Node<'_> {
 }
 
 impl Runs {
-    /// Adds an entry at the end of a chain. The answer is the number of nodes that it got for that; `None` if there was none.
+    /// Adds an entry at the end of a chain. Returns the number of nodes that it took for that; `None` if there was none.
     fn push(&mut self, chain: &mut Chain, entry: (u64, u64), branch: bool) -> Option<usize> {
         if let Some(last) = self.node(chain.last as usize).filter(|node| node.len() < FILL) {
             last.push(entry);

@@ -7,7 +7,7 @@ use super::{MOST, NONE, Runs, pack, unpack};
 
 impl Runs {
     /// Takes away the exception of a chunk of the origin, which ends its run, and those before it in the run, `most` in all
-    /// at most. The answer is how many: none if there is no such exception, or it does not end its run.
+    /// at most. Returns how many: none if there is no such exception, or it does not end its run.
     pub fn remove(&mut self, last: u64, most: u64) -> u64 {
         let mut path = [(0usize, 0usize); MOST];
         let (mut number, mut depth) = (self.tree.root(), 0usize);
@@ -67,7 +67,7 @@ impl Runs {
         }
     }
 
-    /// A node is not in use any more.
+    /// Gives back a node that is not in use any more.
     pub(super) fn give(&mut self, number: usize) {
         let next = self.free;
         let Some(node) = self.node(number) else { return };

@@ -188,7 +188,7 @@ impl Tree {
         self.blocks.len() < self.blocks.room()
     }
 
-    /// Adds a block of nodes. The answer is the block if there is no room for one.
+    /// Adds a block of nodes. Returns the block if there is no room for one.
     pub(super) fn grow(&self, block: Block) -> Option<Block> {
         self.blocks.push(block.0).map(Block)
     }

@@ -272,7 +272,7 @@ impl TableIo {
         if let Some(waiting) = self.waiting.get(line) {
             waiting.lock().push(split);
         }
-        // One may have come back before the split was in the queue.
+        // A number may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
             engine.unclaim(line, number);
         }

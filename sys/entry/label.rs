@@ -45,7 +45,7 @@ unsafe extern "C" fn searching(bp: *mut sys::buf) {
     if left == Some(false) {
         return io.fail(0, Errno::EIO);
     }
-    // SAFETY: as above: the buffer is the driver's until it is completed.
+    // SAFETY: the buffer is the driver's until it is completed.
     unsafe { impatient(io.into_raw().as_ptr()) }
 }
 

@@ -77,7 +77,7 @@ impl Mounted {
             // SAFETY: the mount is referenced (invariant). This thread resumes it, since `Suspended` stays with it.
             match Errno::check(unsafe { sys::vfs_suspend(self.0.as_ptr(), 1) }) {
                 Ok(()) => return Ok(Suspended(self, PhantomData)),
-                // Another one is being suspended, or unmounted.
+                // Another file system is being suspended, or unmounted.
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(errno),
             }

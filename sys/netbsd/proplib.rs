@@ -199,7 +199,7 @@ unsafe fn value<'a>(raw: *mut c_void) -> Option<Value<'a, Dictionary>> {
             sys::prop_type_t_PROP_TYPE_STRING => {
                 let text = sys::prop_string_value(raw.cast());
                 let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_str().ok()).flatten();
-                // One with a NUL in it is cut at the NUL here, and is none of ours.
+                // A string with a NUL in it is cut at the NUL here, and is none of ours.
                 match text.filter(|text| text.len() == sys::prop_string_size(raw.cast())) {
                     Some(text) => Value::String(text),
                     None => Value::Other,
@@ -250,7 +250,7 @@ impl proplib::Dictionary for Dictionary {
         let text = CString::new(value).map_err(|_| Errno::EINVAL)?;
         // SAFETY: makes a new object of a copy of the string.
         let value = Object::own(unsafe { sys::prop_string_create_copy(text.as_ptr()) }.cast());
-        // It may hold a key.
+        // The text may hold a key.
         dm_sync::wipe(&mut text.into_bytes_with_nul());
         self.set(key, value?)
     }

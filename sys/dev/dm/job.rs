@@ -301,7 +301,7 @@ impl Drop for Job {
 /// A job was dropped that had not been ended.
 #[cold]
 fn lost() {
-    // One that is lost because of another panic, which unwinds in tests, is no news.
+    // A job that is lost because of another panic, which unwinds in tests, is no news.
     #[cfg(any(test, feature = "testing"))]
     if std::thread::panicking() {
         return;

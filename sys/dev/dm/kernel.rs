@@ -140,9 +140,9 @@ pub struct Answer {
 pub enum LabelGuard {
     /// Tables and writes are accepted.
     Off,
-    /// Such tables are accepted with a message; writes to the label are refused.
+    /// Tables that reach into a label's sectors are accepted with a message; writes to the label are refused.
     Writes,
-    /// Such tables are refused.
+    /// Tables that reach into a label's sectors are refused.
     Tables,
 }
 

@@ -109,7 +109,7 @@ impl<K: Kernel> Pdevs<K> {
                     if !shared.disk().is_some_and(|disk| kernel.is_gone(disk)) {
                         return Ok(shared);
                     }
-                    // Its users keep it; the last of them, perhaps this one, drops it.
+                    // The users of the dead opening keep it; the last of them, perhaps this one, drops it.
                     set = self.set.lock();
                     if let Some(dead) = &shared.disk {
                         set.retain(|e| !e.has(dead));

@@ -225,7 +225,7 @@ impl Mirror {
         }
         let near = self.near(start);
         let all = (near..self.legs.len()).chain(0..near).filter(untried);
-        // One that has failed before is better than none.
+        // A leg that has failed before is better than none.
         let sound = |leg: &usize| state.errors.get(*leg).is_some_and(|errors| errors.none());
         all.clone().find(sound).or(all.min())
     }

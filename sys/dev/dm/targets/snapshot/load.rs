@@ -56,7 +56,7 @@ impl Snapshot {
                 || state.loaded
                     && (state.kind == Kind::Transient) != (self.kind == Kind::Transient);
             if other || another || state.loading {
-                // Its device is not suspended, or the store is not known to be as it is in memory.
+                // The other table's device is not suspended, or the store is not known to be as it is in memory.
                 return Err(Errno::EINVAL);
             }
             state.loading = !state.loaded;

@@ -173,7 +173,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Without nodes, and with room for so many blocks of them.
+    /// A tree without nodes, with room for so many blocks of them.
     pub(super) fn new(blocks: usize) -> Tree {
         Tree { blocks: Grown::new(blocks), root: AtomicUsize::new(0) }
     }

@@ -26,7 +26,7 @@ mod tests;
 /// The version of the protocol: major, minor, patch level.
 pub const VERSION: [u32; 3] = [4, 16, 0];
 
-/// Bits of `flags`. Those of a device's state ([`STATUS_FLAGS`]) are set anew in every reply about one; all others are
+/// Bits of `flags`. Those of a device's state (`STATUS_FLAGS`) are set anew in every reply about one; all others are
 /// echoed.
 pub mod flags {
     /// The device, or the table to be loaded, takes no writes.

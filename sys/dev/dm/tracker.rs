@@ -2,7 +2,7 @@
 
 //! A count of I/O in flight that can be drained; counting takes no lock.
 //!
-//! `regress/models` includes this file and checks it, with [`Version`](crate::version::Version), under loom.
+//! `regress/models` includes this file and checks it, with `Version`, under loom.
 
 use core::fmt;
 

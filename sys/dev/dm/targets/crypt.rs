@@ -7,19 +7,19 @@
 //!
 //! *Reads* go to the component from their sender's thread, into the sender's own memory
 //! ([`Worker::at_once`]). Their answer comes in any context, where no cipher may run, so that it only
-//! puts the job into the queue [`READS`]; a lane decrypts the data where it lies and ends the job. It
+//! puts the job into the queue `READS`; a lane decrypts the data where it lies and ends the job. It
 //! never waits for anything. Where the component has answered before its sender's thread returns, as memory does, that
 //! thread decrypts. So reads need no memory of ours, and no lane while the component is at work.
 //!
 //! *Writes* are encrypted into memory of the line's own, and sent from there: the sender's data stays as it is. Their
-//! sender's thread does that, where it may compute, and a buffer is left of those in [`WriteBuffers`], as many as there
+//! sender's thread does that, where it may compute, and a buffer is left of those in `WriteBuffers`, as many as there
 //! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
-//! when it is over, for which a flush may be needed, the write waits in the queue [`WRITES`] for a lane, which encrypts
+//! when it is over, for which a flush may be needed, the write waits in the queue `WRITES` for a lane, which encrypts
 //! it into the lane's buffer; the lane is the write's until the component has answered. So one sender with many writes at
 //! a time encrypts a few, and lanes encrypt the rest meanwhile. A job is never larger than a buffer. A lane serves flushes
 //! and discards.
 //!
-//! *Threads*: one for each CPU, up to [`THREADS`]; lanes are dealt out to them in turn, and idle lanes
+//! *Threads*: one for each CPU, up to `THREADS`; lanes are dealt out to them in turn, and idle lanes
 //! are taken from the first, so that two jobs of one queue at one time have two threads. They call ciphers, and so do senders' threads as above,
 //! never an interrupt: ciphers use the FPU, a sector a call.
 //!
@@ -28,7 +28,7 @@
 //!
 //! # The key's owners
 //!
-//! [`Keys`] are made by `new` and by the message `key set`, and wiped with their last reference: the target has
+//! `Keys` are made by `new` and by the message `key set`, and wiped with their last reference: the target has
 //! one, and a lane or a sender's thread for as long as it encrypts or decrypts a stretch. The message takes them away only
 //! while no job is there, between [`Worker::stop`] and [`Worker::start`], so that `key wipe` returns
 //! when they are wiped.

@@ -12,13 +12,13 @@
 //! of it were given out. A write, of the origin or the snapshot, goes on when its exception is on stable storage: the
 //! data, then the entry, one write for all that are ready. With `N` the store is in memory, and begins anew with each table.
 //!
-//! Tables share a [`Cow`] for each store's device, and an [`Origin`] for each origin's. A table that is loaded over
-//! another with the same store takes over the [`Cow`] when it is started, which it is when the other's device is
+//! Tables share a `Cow` for each store's device, and an [`Origin`] for each origin's. A table that is loaded over
+//! another with the same store takes over the `Cow` when it is started, which it is when the other's device is
 //! suspended; the store is not read again. The work is done by *resident* lanes of the table that was started last
 //! (`keep.rs`), also while its device is suspended: the origin's writes wait for them. `cow.rs` has the states and
 //! their consequences.
 //!
-//! Locks, outermost first: the origin's members, a [`Cow`]'s state, what waking a lane takes. The origin's waiting jobs
+//! Locks, outermost first: the origin's members, a `Cow`'s state, what waking a lane takes. The origin's waiting jobs
 //! have a lock that is taken alone. None is held over an `await`. I/O that is only mapped takes:
 //!
 //! | line | I/O | lock |

@@ -24,7 +24,7 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1,
 
 /// An origin's device, as all lines see it that use it: the registry has one for each device.
 ///
-/// Locks: `members`, then a [`Cow`]'s; `waiting`, `merger` and `merged` are taken with neither held. Context of everything
+/// Locks: `members`, then a `Cow`'s; `waiting`, `merger` and `merged` are taken with neither held. Context of everything
 /// here: thread or soft interrupt, but for what allocates, which is called when a table comes, starts or goes.
 ///
 /// Fields are marked by what protects them: (l) a lock of its own; (m) atomic, written with `members` held.

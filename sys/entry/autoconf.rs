@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! autoconf(9) and module(9): how the driver and its devices come and go. Context of everything here: a thread.
+//! autoconf(9) and module(9): how the driver and its devices come and go. Context of everything
+//! here: a thread.
 
 use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
@@ -22,8 +23,8 @@ use crate::netbsd::mutex;
 use crate::netbsd::pool_cache::PoolCache;
 use crate::netbsd::{cpu, sys};
 
-/// `true` from the start of a `dm_module_fini` that does not fail until the next `dm_module_init`: opens of the
-/// control node fail, without which no device is made.
+/// `true` from the start of a `dm_module_fini` that does not fail until the next `dm_module_init`:
+/// opens of the control node fail, without which no device is made.
 static UNLOADING: AtomicBool = AtomicBool::new(false);
 
 /// `true` if opens of the control node fail, since the driver is being unloaded.
@@ -43,7 +44,8 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 fn init() -> Result<(), Errno> {
     mutex::provide();
     UNLOADING.store(false, Ordering::SeqCst);
-    // The variables' first values: in the hosted kernel the driver is loaded many times in one process.
+    // The variables' first values: in the hosted kernel the driver is loaded many times in one
+    // process.
     dm_legacy_errors.store(0, Ordering::Relaxed);
     dm_label_guard.store(1, Ordering::Relaxed);
     dm_background_share.store(BACKGROUND_SHARE, Ordering::Relaxed);
@@ -89,8 +91,8 @@ unsafe fn register() -> Result<(), Errno> {
     Ok(())
 }
 
-/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open. Sleeps until each CPU has left the
-/// driver's code.
+/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open. Sleeps until each
+/// CPU has left the driver's code.
 ///
 /// # Safety
 /// module(9) calls it, once after `dm_module_init`.
@@ -101,8 +103,8 @@ pub unsafe extern "C" fn dm_module_fini() -> c_int {
 
 fn fini() -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
-    // From here on no open of the control node succeeds; one that was quicker, and a device made by it, is
-    // seen below.
+    // From here on no open of the control node succeeds; one that was quicker, and a device made by
+    // it, is seen below.
     UNLOADING.store(true, Ordering::SeqCst);
     if devsw::control_is_open() || global.driver.count() > 0 {
         UNLOADING.store(false, Ordering::SeqCst);
@@ -145,7 +147,8 @@ pub extern "C" fn dm_match(_: sys::device_t, _: sys::cfdata_t, _: *mut c_void) -
     1
 }
 
-/// ca_attach: called while a device is created. Context: config_attach_pseudo(9), with the kernel lock.
+/// ca_attach: called while a device is created. Context: config_attach_pseudo(9), with the kernel
+/// lock.
 ///
 /// # Safety
 /// autoconf(9) calls it.
@@ -157,10 +160,11 @@ pub unsafe extern "C" fn dm_attach(_: sys::device_t, device: sys::device_t, _: *
     }
 }
 
-/// ca_detach: called when a device is detached, by config_detach(9) of a removal, `drvctl -d`, or the end of the
-/// system, where devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE is not). Context: a thread with the
-/// kernel lock, which autoconf(9) takes for this in every release, and which is given up while the thread sleeps; no lock of
-/// the driver's is held. Sleeps, deaf to signals, until the device's I/O is over and its tables are gone.
+/// ca_detach: called when a device is detached, by config_detach(9) of a removal, `drvctl -d`, or
+/// the end of the system, where devices in use refuse (DVF_DETACH_SHUTDOWN is set, and DETACH_FORCE
+/// is not). Context: a thread with the kernel lock, which autoconf(9) takes for this in every
+/// release, and which is given up while the thread sleeps; no lock of the driver's is held. Sleeps,
+/// deaf to signals, until the device's I/O is over and its tables are gone.
 ///
 /// # Safety
 /// autoconf(9) calls it.

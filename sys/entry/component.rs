@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! An opened component, and the sectors of it that hold its disk's label. Context of everything here that asks a device: a
-//! thread that holds no lock; sleeps in the device's driver.
+//! An opened component, and the sectors of it that hold its disk's label. Context of everything
+//! here that asks a device: a thread that holds no lock; sleeps in the device's driver.
 
 use alloc::vec::Vec;
 
@@ -40,9 +40,9 @@ impl Disk {
     }
 }
 
-/// The sectors of a component that hold its disk's label and boot code. `None` for wedges, for drivers without
-/// labels, and where the driver made its label up: the label sector has no DISKMAGIC then. If that sector cannot be
-/// read, a label is assumed.
+/// The sectors of a component that hold its disk's label and boot code. `None` for wedges, for
+/// drivers without labels, and where the driver made its label up: the label sector has no
+/// DISKMAGIC then. If that sector cannot be read, a label is assumed.
 ///
 /// # Errors
 /// The component's driver's, when it has labels but does not return this one.
@@ -81,16 +81,16 @@ pub fn guarded(
                 let there = PORT.slices != Slices::Unnamed || at < size;
                 (there && carries_label(device, at, sector_size)).then_some(guard)
             }
-            // A label sector that lies before this partition cannot be read through it. Where the slice is
-            // known a label is assumed.
+            // A label sector that lies before this partition cannot be read through it. Where the
+            // slice is known a label is assumed.
             None => (PORT.slices != Slices::Unnamed).then_some(guard),
         }
     });
     Ok(found)
 }
 
-/// The sectors that would be guarded if the slice started there, counted in sectors of the disk, and the component's
-/// sector with the label, unless it lies before the component.
+/// The sectors that would be guarded if the slice started there, counted in sectors of the disk,
+/// and the component's sector with the label, unless it lies before the component.
 fn place(sector_size: u32, slice: u64, offset: u64) -> Option<(GuardedSectors, Option<Sector>)> {
     let per_sector = u64::from(sector_size / DEV_BSIZE);
     let in_dev_bsize = |n: u64| n.checked_mul(per_sector).map(Sector);

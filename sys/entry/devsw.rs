@@ -16,7 +16,8 @@ use super::{Global, autoconf, global};
 use crate::netbsd::disk::Node;
 use crate::netbsd::sys;
 
-/// The control nodes that are open, a bit each: NetBSD calls d_close for the last of several opens only.
+/// The control nodes that are open, a bit each: NetBSD calls d_close for the last of several opens
+/// only.
 static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);
 
 /// `true` if a control node is open.
@@ -47,8 +48,8 @@ pub(crate) fn slot(dev: sys::dev_t) -> Result<(&'static Global, &'static Slot), 
     Ok((global, slot))
 }
 
-/// d_open(9). ENXIO for a device that does not exist, EROFS for writing to one that takes none. Context: a thread;
-/// takes `Slot::node`.
+/// d_open(9). ENXIO for a device that does not exist, EROFS for writing to one that takes none.
+/// Context: a thread; takes `Slot::node`.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmopen(dev: sys::dev_t, flags: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     errno::raw(open(dev, flags, mode))
@@ -78,9 +79,10 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
     })
 }
 
-/// d_close(9). Context: a thread with no lock held; sleeps, deaf to signals, to flush the components, and where
-/// this is the last close of a device whose removal was deferred, until its I/O is over. It may drop the last reference to
-/// a table, and sleeps for that then: see [`Table`](dm_core::table::Table).
+/// d_close(9). Context: a thread with no lock held; sleeps, deaf to signals, to flush the
+/// components, and where this is the last close of a device whose removal was deferred, until its
+/// I/O is over. It may drop the last reference to a table, and sleeps for that then: see
+/// [`Table`](dm_core::table::Table).
 #[unsafe(no_mangle)]
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
     let number = Dev(dev).minor();
@@ -157,8 +159,9 @@ pub unsafe extern "C" fn dm_minphys(bp: *mut sys::buf) {
     unsafe { sys::minphys(bp) }
 }
 
-/// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, INT_MAX if it is larger; -1 for no device, no table,
-/// or a device that is suspended: nothing may be waited for here. Context: thread, or a system that goes down.
+/// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, INT_MAX if it is larger; -1 for no
+/// device, no table, or a device that is suspended: nothing may be waited for here. Context:
+/// thread, or a system that goes down.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
     let Ok((_, slot)) = slot(dev) else { return -1 };
@@ -167,8 +170,8 @@ pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
 }
 
 /// d_dump(9): writes `size` bytes at `va` to sector `blkno` on, when the system is going down: it
-/// neither sleeps nor allocates. ENXIO while the device is suspended, ENODEV for a line whose target serves I/O.
-/// Context: a panic, with the other CPUs stopped.
+/// neither sleeps nor allocates. ENXIO while the device is suspended, ENODEV for a line whose
+/// target serves I/O. Context: a panic, with the other CPUs stopped.
 ///
 /// # Safety
 /// `va` has `size` bytes.
@@ -225,8 +228,9 @@ unsafe fn dump(
     Ok(())
 }
 
-/// d_discard(9): frees `len` bytes from `pos` on, on every component that can. A component that cannot is no error,
-/// unless none can. Context: a thread; sleeps while the device is suspended, and for the components.
+/// d_discard(9): frees `len` bytes from `pos` on, on every component that can. A component that
+/// cannot is no error, unless none can. Context: a thread; sleeps while the device is suspended,
+/// and for the components.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
     errno::raw(discard(dev, pos, len))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are in `dm/commands.rs`, and a disk's ioctls on
-//! the devices; `ioctl/forward.rs` has those that go to the components.
+//! d_ioctl(9): NETBSD_DM_IOCTL on the control node, whose commands are in `dm/commands.rs`, and a
+//! disk's ioctls on the devices; `ioctl/forward.rs` has those that go to the components.
 
 mod forward;
 
@@ -37,8 +37,9 @@ const ODIOCGDEFLABEL: c_ulong = label::old_command(false, 114);
 
 const EPASSTHROUGH: c_int = -4;
 
-/// d_ioctl(9). Context: a thread with no lock held; sleeps, for the control flag of a device, for I/O and for memory. It
-/// may drop the last reference to a table, and sleeps for that then: see [`Table`](dm_core::table::Table).
+/// d_ioctl(9). Context: a thread with no lock held; sleeps, for the control flag of a device, for
+/// I/O and for memory. It may drop the last reference to a table, and sleeps for that then: see
+/// [`Table`](dm_core::table::Table).
 ///
 /// # Safety
 /// `data` is what `command` reads and writes, copied in and to be copied out by the caller.
@@ -76,7 +77,8 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
             refused(format_args!("{} bytes are more than the kernel reads", reference.pref_len));
         }
     })?;
-    // Keys that the driver does not know go back as they came, and proplib writes them by recursion.
+    // Keys that the driver does not know go back as they came, and proplib writes them by
+    // recursion.
     if dict.is_deeper_than(limits::NESTING)? {
         refused(format_args!("it nests more than {} deep", limits::NESTING));
         return Err(Errno::EINVAL);
@@ -207,8 +209,8 @@ struct Device<'s> {
 }
 
 impl Device<'_> {
-    /// The device's size, and bytes in a sector; zeroes without a table. May sleep, where it drops the last reference to a
-    /// table that it has looked at.
+    /// The device's size, and bytes in a sector; zeroes without a table. May sleep, where it drops
+    /// the last reference to a table that it has looked at.
     fn size(&self) -> (Sector, u32) {
         let look = |current: &super::slot::Current| {
             current.table.as_ref().map(|table| (table.size(), table.sector_size()))

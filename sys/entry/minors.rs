@@ -16,12 +16,14 @@ use crate::netbsd::mutex::Mutex;
 /// Minors in a chunk, and chunks.
 const CHUNK: usize = 256;
 
-/// The slots of all devices, by minor. Lookups are for any context; slots are taken, published and given back by threads.
+/// The slots of all devices, by minor. Lookups are for any context; slots are taken, published and
+/// given back by threads.
 ///
-/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, adaptive, with which no other lock is taken.
+/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, adaptive, with which
+/// no other lock is taken.
 pub struct Slots {
-    /// (a) The chunks of slots, by the minor's upper half. Published with a release store, found with an acquire load; a
-    /// chunk stays until [`Slots::clear`].
+    /// (a) The chunks of slots, by the minor's upper half. Published with a release store, found
+    /// with an acquire load; a chunk stays until [`Slots::clear`].
     chunks: [AtomicPtr<Chunk>; CHUNK],
     /// (l) Slots that serve no device.
     free: Mutex<Vec<&'static Slot>>,
@@ -78,7 +80,8 @@ impl Slots {
         self.set(minor, ptr::from_ref(slot).cast_mut());
     }
 
-    /// Withdraws the slot of a minor: lookups find none from here on. An I/O that has found it may go on using it.
+    /// Withdraws the slot of a minor: lookups find none from here on. An I/O that has found it may
+    /// go on using it.
     pub(crate) fn withdraw(&self, minor: Minor) {
         self.set(minor, ptr::null_mut());
     }
@@ -131,10 +134,12 @@ impl Slots {
     /// Calls `f` with every slot that serves a device. Context: any, as far as `f` allows.
     pub(crate) fn each(&self, mut f: impl FnMut(&'static Slot)) {
         for chunk in &self.chunks {
-            // SAFETY: a chunk is published after it is made, and not freed while the driver is there.
+            // SAFETY: a chunk is published after it is made, and not freed while the driver is
+            // there.
             let Some(chunk) = (unsafe { chunk.load(Ordering::Acquire).as_ref() }) else { continue };
             for slot in chunk {
-                // SAFETY: a slot is published after it is made, and not freed while the driver is there.
+                // SAFETY: a slot is published after it is made, and not freed while the driver is
+                // there.
                 if let Some(slot) = unsafe { slot.load(Ordering::Acquire).as_ref() } {
                     f(slot);
                 }

@@ -33,9 +33,10 @@ const BUSY_TICKS: usize = 4;
 const N_SPLITS: usize = 5;
 const N_FAILED: usize = 6;
 
-/// The bit of the tallies `N_READS` and `N_WRITES` from which they count I/Os, in a word that counts sectors below it:
-/// one locked operation counts both. `None` where words are too small for that. Between two folds, a fraction of a
-/// second (`RATE`), a device completes fewer than 2^32 I/Os, and less than 2 TiB.
+/// The bit of the tallies `N_READS` and `N_WRITES` from which they count I/Os, in a word that
+/// counts sectors below it: one locked operation counts both. `None` where words are too small for
+/// that. Between two folds, a fraction of a second (`RATE`), a device completes fewer than 2^32
+/// I/Os, and less than 2 TiB.
 const PACKED: Option<u32> = if usize::BITS == 64 { Some(32) } else { None };
 
 /// The statistics of a device, added up. All fields: under [`Slot::folded`].
@@ -127,8 +128,8 @@ pub(crate) fn count_held(slot: &Slot) {
     folded.held = folded.held.wrapping_add(1);
 }
 
-/// Schedules the callout, unless it is scheduled. Context: thread or soft interrupt, the callout's own among them; does not
-/// sleep.
+/// Schedules the callout, unless it is scheduled. Context: thread or soft interrupt, the callout's
+/// own among them; does not sleep.
 #[cold]
 fn start() {
     if let Some(global) = global()
@@ -139,7 +140,8 @@ fn start() {
 }
 
 impl Folder {
-    /// Clears `running`, for the next load of the driver. Only after [`Callout::halt`](crate::netbsd::callout::Callout::halt).
+    /// Clears `running`, for the next load of the driver. Only after
+    /// [`Callout::halt`](crate::netbsd::callout::Callout::halt).
     pub(crate) fn reset(&self) {
         self.running.store(false, Ordering::Relaxed);
     }
@@ -181,8 +183,8 @@ impl Slot {
         self.gate.locals().map(writes).fold(0, usize::wrapping_add)
     }
 
-    /// Adds the CPUs' counts up, and updates disk(9). `true` if there was I/O since the last fold, or is. Context:
-    /// thread or soft interrupt; does not sleep.
+    /// Adds the CPUs' counts up, and updates disk(9). `true` if there was I/O since the last fold,
+    /// or is. Context: thread or soft interrupt; does not sleep.
     pub(crate) fn fold(&self) -> bool {
         let mut folded = self.folded.lock();
         let now = self.tallies();
@@ -221,9 +223,10 @@ impl Slot {
     }
 }
 
-/// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes as much of it as fits
-/// into `size` bytes at `text`, with a NUL: where that is too small, the end is cut off. Returns the number of bytes that
-/// all of it takes, and 256 more, for devices that come before the next call. Context: a thread; waits for memory.
+/// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes as
+/// much of it as fits into `size` bytes at `text`, with a NUL: where that is too small, the end is
+/// cut off. Returns the number of bytes that all of it takes, and 256 more, for devices that come
+/// before the next call. Context: a thread; waits for memory.
 ///
 /// # Safety
 /// `text` is null or has `size` bytes.

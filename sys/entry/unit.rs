@@ -2,8 +2,8 @@
 
 //! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
 //!
-//! Context of everything here: a thread, with no lock of the driver's held; in a detach it has the kernel lock, but while
-//! it sleeps. `device/removal.rs` has the steps in which a device goes.
+//! Context of everything here: a thread, with no lock of the driver's held; in a detach it has the
+//! kernel lock, but while it sleeps. `device/removal.rs` has the steps in which a device goes.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -48,8 +48,8 @@ impl Unit {
     /// Attaches a pseudo-device with this unit number, and its disk.
     ///
     /// # Errors
-    /// EBUSY while another device of this number is being detached or autoconf(9) has not collected it
-    /// yet, ENXIO when the driver is not there.
+    /// EBUSY while another device of this number is being detached or autoconf(9) has not collected
+    /// it yet, ENXIO when the driver is not there.
     pub(crate) fn attach(minor: Minor) -> Result<Unit, Errno> {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
@@ -58,15 +58,16 @@ impl Unit {
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
-            // A device_t with this unit may still be in config_detach(9). The kernel lock keeps other
-            // threads from attaching one between this look and config_attach_pseudo(9).
+            // A device_t with this unit may still be in config_detach(9). The kernel lock keeps
+            // other threads from attaching one between this look and config_attach_pseudo(9).
             if sys::dm_shim_attached(minor.get()) {
                 return Err(Errno::EBUSY);
             }
             sys::dm_shim_cfdata_init(slot.cfdata(), minor.get());
             let device = sys::config_attach_pseudo(slot.cfdata());
-            // With the driver's tables registered autoconf(9) has one reason to refuse: the number is taken,
-            // be it by a device_t that autoconf(9) does not find any more. For memory it waits.
+            // With the driver's tables registered autoconf(9) has one reason to refuse: the number
+            // is taken, be it by a device_t that autoconf(9) does not find any more. For memory it
+            // waits.
             if device.is_null() { Err(Errno::EBUSY) } else { Ok(Disk::attach(device)) }
         });
         // Dropping the unit gives the slot back.
@@ -76,8 +77,8 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Updates disk(9)'s size and geometry. disk_set_info(9) makes property lists, for which it waits for
-    /// memory, with `info` and dk_openlock held: neither is taken while I/O is held.
+    /// Updates disk(9)'s size and geometry. disk_set_info(9) makes property lists, for which it
+    /// waits for memory, with `info` and dk_openlock held: neither is taken while I/O is held.
     fn update_disk(&self, change: impl FnOnce(&mut DiskInfo)) {
         let mut info = self.info.lock();
         change(&mut info);
@@ -174,11 +175,11 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn detach_disk(&self) {
-        // Only a forced detach finds nodes open. Without, vdevgone(9) must not be called: a removal at the
-        // last close is inside d_close, and vdevgone would wait for that close.
+        // Only a forced detach finds nodes open. Without, vdevgone(9) must not be called: a removal
+        // at the last close is inside d_close, and vdevgone would wait for that close.
         if self.open_count() > 0 {
-            // SAFETY: no lock is held. Opens are refused, threads that slept at the gate were woken and
-            // fail with ENXIO, and a close needs nothing that this thread has.
+            // SAFETY: no lock is held. Opens are refused, threads that slept at the gate were woken
+            // and fail with ENXIO, and a close needs nothing that this thread has.
             unsafe { sys::dm_shim_revoke(self.minor.get()) };
         }
         self.slot.take_disk();

@@ -2,8 +2,8 @@
 
 //! The kernel's AES: `<crypto/aes/aes.h>`, by way of ciphers.h, which says where it is from.
 //!
-//! The functions hold an FPU section (fpu_kern_enter) while they run: no interrupt comes to the CPU, and
-//! the caller must not be in one itself.
+//! The functions hold an FPU section (fpu_kern_enter) while they run: no interrupt comes to the
+//! CPU, and the caller must not be in one itself.
 
 use core::ffi::c_void;
 
@@ -20,8 +20,8 @@ pub fn find() -> Option<&'static dyn Aes> {
     unsafe { sys::dm_shim_aes() }.then_some(&Kernel as &dyn Aes)
 }
 
-/// The first aligned place in the memory of round keys, where they begin. It is always the same, for the
-/// memory stays where it is.
+/// The first aligned place in the memory of round keys, where they begin. It is always the same,
+/// for the memory stays where it is.
 fn start(memory: *mut u64) -> *mut c_void {
     const { assert!(ROOM * size_of::<u64>() >= (sys::DM_AES_KEYS + sys::DM_AES_ALIGN) as usize - 8) };
     memory.wrapping_add(memory.align_offset(sys::DM_AES_ALIGN as usize)).cast()
@@ -71,8 +71,8 @@ impl Aes for Kernel {
         if bytes == 0 {
             return;
         }
-        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and they are the same
-        // memory or none of it.
+        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and
+        // they are the same memory or none of it.
         unsafe {
             let iv = iv.as_mut_ptr();
             sys::dm_shim_aes_cbc(decrypts(keys), memory, keys.rounds, from, to, bytes as _, iv);
@@ -84,8 +84,8 @@ impl Aes for Kernel {
         if bytes == 0 {
             return;
         }
-        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and they are the same
-        // memory or none of it.
+        // SAFETY: `set_key` made the keys, which are only read; both ends have so many bytes, and
+        // they are the same memory or none of it.
         unsafe {
             let tweak = tweak.as_mut_ptr();
             sys::dm_shim_aes_xts(decrypts(keys), memory, keys.rounds, from, to, bytes as _, tweak);

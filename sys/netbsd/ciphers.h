@@ -2,13 +2,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The kernel's AES, for shim.c.  A kernel of NetBSD 9 or before has none that
- * suits, and one of a later release has it only if something in its configuration
- * asks for it, as cgd(4) does and conf/files.rustdm; then dm_shim_aes() says so,
- * and nothing else here may be called.
+ * suits, and one of a later release has it only if something in its
+ * configuration asks for it, as cgd(4) does and conf/files.rustdm; where there
+ * is none dm_shim_aes() says so, and nothing else here may be called.
  *
- * In a kernel the functions are weak references, which ld(1) leaves 0 where nobody
- * defines them.  kobj(9) takes no module with such references: a module looks them
- * up in the kernel's own symbols, which stay.
+ * In a kernel the functions are weak references, which ld(1) leaves 0 where
+ * nobody defines them.  kobj(9) takes no module with such references: a module
+ * looks them up in the kernel's own symbols, which stay.
  */
 
 #if defined(__has_include)

@@ -47,15 +47,15 @@ impl Condvar {
     /// # Errors
     /// EINTR or ERESTART.
     pub fn wait_sig<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>) -> Result<(), Interrupted> {
-        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread holds the mutex and
-        // has no reference into the data.
+        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread
+        // holds the mutex and has no reference into the data.
         Errno::check(unsafe { sys::cv_wait_sig(self.0.get(), guard.raw()) })
     }
 
     /// Sleeps until woken, without the mutex, or until so many ticks have passed, at least one.
     pub fn wait_ticks<T, K: Kind>(&self, guard: &mut Guard<'_, T, K>, ticks: i32) {
-        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread holds the mutex and
-        // has no reference into the data. That it was the time is no error.
+        // SAFETY: initialised (invariant), and the guard, borrowed mutably, shows that this thread
+        // holds the mutex and has no reference into the data. That it was the time is no error.
         unsafe { sys::cv_timedwait(self.0.get(), guard.raw(), ticks.max(1)) };
     }
 

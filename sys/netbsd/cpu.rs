@@ -16,7 +16,8 @@ pub fn count() -> usize {
     unsafe { sys::dm_shim_ncpu() as usize }
 }
 
-/// The number of the CPU this runs on, from 0. The thread may be on another one by the time the caller looks at it.
+/// The number of the CPU this runs on, from 0. The thread may be on another one by the time the
+/// caller looks at it.
 #[inline]
 pub fn current() -> usize {
     // SAFETY: asks no more than which CPU this is.
@@ -62,8 +63,8 @@ pub fn pause() {
     unsafe { sys::kpause(c"dmpause".as_ptr(), false, 1, core::ptr::null_mut()) };
 }
 
-/// Runs `f` with the kernel lock, which autoconf(9) asks for. Context: a thread; a sleep in `f` gives the lock up
-/// meanwhile.
+/// Runs `f` with the kernel lock, which autoconf(9) asks for. Context: a thread; a sleep in `f`
+/// gives the lock up meanwhile.
 pub fn with_kernel_lock<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the lock is taken and let go by this thread, in this order.
     unsafe { sys::dm_shim_kernel_lock() };
@@ -89,12 +90,14 @@ impl Frugal {
 
 impl Drop for Frugal {
     fn drop(&mut self) {
-        // SAFETY: notes it for the calling thread, which made the promise: the value does not leave it.
+        // SAFETY: notes it for the calling thread, which made the promise: the value does not leave
+        // it.
         unsafe { sys::dm_shim_frugal(false) };
     }
 }
 
-/// Restarts the machine. Nothing is written out first. Context: a thread: kern_reboot(9) is not for a soft interrupt.
+/// Restarts the machine. Nothing is written out first. Context: a thread: kern_reboot(9) is not for
+/// a soft interrupt.
 pub fn restart(why: &CStr) -> ! {
     // SAFETY: a string with its NUL; it does not return.
     unsafe { sys::dm_shim_restart(why.as_ptr()) }
@@ -106,7 +109,8 @@ pub fn panic(why: &CStr) -> ! {
     unsafe { sys::dm_shim_panic(why.as_ptr()) }
 }
 
-/// Text on the stack, for where nothing may be allocated. It refuses nothing: what does not fit is cut.
+/// Text on the stack, for where nothing may be allocated. It refuses nothing: what does not fit is
+/// cut.
 pub struct Text {
     bytes: [u8; 160],
     len: usize,
@@ -150,8 +154,8 @@ pub fn say(what: fmt::Arguments<'_>) {
     let mut text = String::new();
     // A String takes all that is written to it.
     let _ = fmt::write(&mut text, format_args!("{what}\n"));
-    // Text from userland cannot hold a NUL, since proplib's strings end there; if it did, the line would only end
-    // early.
+    // Text from userland cannot hold a NUL, since proplib's strings end there; if it did, the line
+    // would only end early.
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: a string with its NUL, which the function only reads.
     unsafe { sys::dm_shim_print(text.as_ptr()) }

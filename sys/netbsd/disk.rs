@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! disk(9): struct disk, its open masks, statistics and in-core label. C headers: sys/disk.h, sys/disklabel.h.
+//! disk(9): struct disk, its open masks, statistics and in-core label. C headers: sys/disk.h,
+//! sys/disklabel.h.
 
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -90,8 +91,8 @@ impl Disk {
         Disk { raw, in_core: AtomicU8::new(InCore::MadeUp as u8) }
     }
 
-    /// Runs `f` with dk_openlock taken, which guards the open masks, the geometry and the label. Context: a thread: the
-    /// lock is adaptive.
+    /// Runs `f` with dk_openlock taken, which guards the open masks, the geometry and the label.
+    /// Context: a thread: the lock is adaptive.
     fn locked<R>(&self, f: impl FnOnce(*mut sys::disk) -> R) -> R {
         let raw = self.raw.get();
         // SAFETY: the disk lives (invariant), and with it its lock.
@@ -127,7 +128,8 @@ impl Disk {
         self.masks(node, |mask| mask | 1);
     }
 
-    /// Records that a node was closed; `true` if none is open any more. Context: a thread; takes dk_openlock.
+    /// Records that a node was closed; `true` if none is open any more. Context: a thread; takes
+    /// dk_openlock.
     pub fn close(&self, node: Node) -> bool {
         self.masks(node, |mask| mask & !1) == 0
     }
@@ -270,21 +272,22 @@ impl Disk {
         label: &sys::disklabel,
     ) -> Result<(), Errno> {
         let (raw, mut label) = (self.raw.get(), *label);
-        // SAFETY: the function reads and writes through our own strategy routine, and uses the label and the MBR's
-        // partitions, which disk_attach allocated.
+        // SAFETY: the function reads and writes through our own strategy routine, and uses the
+        // label and the MBR's partitions, which disk_attach allocated.
         Errno::check(unsafe {
             sys::writedisklabel(dev.0, Some(strategy), &raw mut label, (*raw).dk_cpulabel)
         })
     }
 
-    /// Sets the statistics to no I/O in flight, which disk_detach(9) wants to see. Context: a thread that removes the
-    /// device, beside which nothing else changes them.
+    /// Sets the statistics to no I/O in flight, which disk_detach(9) wants to see. Context: a
+    /// thread that removes the device, beside which nothing else changes them.
     pub fn rest(&self) {
         // SAFETY: disk_attach(9) made dk_stats, and only this driver changes this disk's.
         unsafe { (*(*self.raw.get()).dk_stats).io_busy = 0 };
     }
 
-    /// Adds to the statistics. Context: thread or soft interrupt; does not sleep. The caller serialises.
+    /// Adds to the statistics. Context: thread or soft interrupt; does not sleep. The caller
+    /// serialises.
     pub fn account(&self, n: &Transfers) {
         let usec = |ticks: u64| {
             let hz = u64::try_from(super::cpu::hz()).unwrap_or(100).max(1);

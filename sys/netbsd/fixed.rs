@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 
 /// A value on the heap at an address that C, or another thread, may keep while this value moves.
 ///
-/// A `Box` will not do for that: it promises that its owner alone has its address, each time that it is
-/// moved anew, and the compiler may rely on it. Nothing here makes a reference to the value.
+/// A `Box` will not do for that: it promises that its owner alone has its address, each time that
+/// it is moved anew, and the compiler may rely on it. Nothing here makes a reference to the value.
 ///
 /// # Invariants
 /// The pointer is that of a box, which is freed when this value is dropped and not before.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The hash functions of libkern(9): `<sys/sha1.h>`, `<sys/sha2.h>`, `<sys/rmd160.h>`, `<sys/md5.h>`.
-//! They are C and use no FPU, so that any context may call them.
+//! The hash functions of libkern(9): `<sys/sha1.h>`, `<sys/sha2.h>`, `<sys/rmd160.h>`,
+//! `<sys/md5.h>`. They are C and use no FPU, so that any context may call them.
 
 use dm_core::hash::{Digest, Hash};
 
@@ -29,8 +29,8 @@ macro_rules! hash {
                 // SAFETY: a context is numbers and bytes.
                 let mut context: sys::$context = unsafe { core::mem::zeroed() };
                 let context = &raw mut context;
-                // SAFETY: the context is this function's own and begun first; each call is given memory
-                // of the length that it is told of, and room for the digest.
+                // SAFETY: the context is this function's own and begun first; each call is given
+                // memory of the length that it is told of, and room for the digest.
                 unsafe {
                     sys::$init(context);
                     for part in parts.iter().flat_map(|part| part.chunks(AT_ONCE)) {

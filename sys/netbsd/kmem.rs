@@ -21,8 +21,8 @@ const _: () = assert!(ALIGN >= size_of::<*mut u8>());
 #[global_allocator]
 static KMEM: Kmem = Kmem;
 
-/// Takes a block for a layout. Where kmem(9) does not align enough the block is larger by the alignment: its start is
-/// moved, and the address that kmem(9) gave lies before that.
+/// Takes a block for a layout. Where kmem(9) does not align enough the block is larger by the
+/// alignment: its start is moved, and the address that kmem(9) gave lies before that.
 ///
 /// # Safety
 /// `take` is one of kmem(9)'s; the layout's size is not 0.
@@ -39,8 +39,8 @@ unsafe fn block(
     let whole = take(size);
     // At least `ALIGN`, since that divides both, and at most the layout's alignment.
     let skip = layout.align().wrapping_sub(whole.addr() & layout.align().wrapping_sub(1));
-    // SAFETY: the block has as many bytes more than the layout, so that all of it lies behind what is
-    // skipped, and an address there.
+    // SAFETY: the block has as many bytes more than the layout, so that all of it lies behind what
+    // is skipped, and an address there.
     unsafe {
         let start = whole.add(skip);
         start.cast::<*mut u8>().sub(1).write(whole);
@@ -62,8 +62,9 @@ unsafe impl GlobalAlloc for Kmem {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block came from `alloc` with this layout, which has put the address of kmem(9)'s before
-        // it where it is not kmem(9)'s own. The sum is one that `alloc` has found not to wrap.
+        // SAFETY: the block came from `alloc` with this layout, which has put the address of
+        // kmem(9)'s before it where it is not kmem(9)'s own. The sum is one that `alloc` has found
+        // not to wrap.
         unsafe {
             if layout.align() <= ALIGN {
                 return sys::kmem_free(block.cast(), layout.size());

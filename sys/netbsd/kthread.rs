@@ -42,7 +42,8 @@ impl Thread {
 }
 
 impl Drop for Thread {
-    /// Waits for the thread's end. Context: another thread, which holds no lock that this one takes.
+    /// Waits for the thread's end. Context: another thread, which holds no lock that this one
+    /// takes.
     fn drop(&mut self) {
         // SAFETY: made with KTHREAD_MUSTJOIN, and joined once, here. An error would say that it
         // was not.

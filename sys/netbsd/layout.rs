@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tests that `dm_layout.h` notices a kernel in which one field of one structure lies elsewhere, one structure has
-//! another size, one constant is another, or one function has another prototype.
+//! Tests that `dm_layout.h` notices a kernel in which one field of one structure lies elsewhere,
+//! one structure has another size, one constant is another, or one function has another prototype.
 //!
-//! Each of these kernels is a block of C with the structure as the assertions have it, and one thing
-//! changed; clang compiles them all at once, and must complain about each.
+//! Each of these kernels is a block of C with the structure as the assertions have it, and one
+//! thing changed; clang compiles them all at once, and must complain about each.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -39,7 +39,8 @@ impl Part {
         }
     }
 
-    /// Declares all of the structure's fields, each at its own place; `moved` lies a byte further on.
+    /// Declares all of the structure's fields, each at its own place; `moved` lies a byte further
+    /// on.
     fn declare(&self, path: &str, moved: Option<&str>, c: &mut String) {
         for (name, (offset, part)) in &self.fields {
             let path = format!("{path}{name}");
@@ -146,7 +147,8 @@ fn each_constant_that_changes_is_noticed() {
     }
 }
 
-/// The parts of a type of a pointer to a function: the type of its result, and those of its arguments.
+/// The parts of a type of a pointer to a function: the type of its result, and those of its
+/// arguments.
 fn signature(ty: &str) -> (&str, Vec<&str>) {
     let (result, rest) = ty.split_once(" (*)(").expect("a pointer to a function");
     let (mut args, mut start, mut depth) = (Vec::new(), 0, 0usize);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NetBSD's kernel interface, made safe: a file per manual page, as `mutex.rs` for mutex(9). Beside them
-//! stands `fixed.rs`, memory that does not move.
+//! NetBSD's kernel interface, made safe: a file per manual page, as `mutex.rs` for mutex(9). Beside
+//! them stands `fixed.rs`, memory that does not move.
 //!
 //! Raw pointers and error integers do not leave this module and [`crate::entry`].
 
@@ -51,8 +51,9 @@ pub(crate) use c_const;
 pub(crate) mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Does nothing: each caller's accesses on both sides of the call are SeqCst, or ordered by a lock that the
-    /// other side takes too. The models, whose checker knows no SeqCst accesses, have a fence here.
+    /// Does nothing: each caller's accesses on both sides of the call are SeqCst, or ordered by a
+    /// lock that the other side takes too. The models, whose checker knows no SeqCst accesses, have
+    /// a fence here.
     #[inline(always)]
     pub(crate) fn full_fence() {}
 }

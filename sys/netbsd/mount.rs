@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! vfs_suspend(9): the file system that is mounted on a block device. Context of everything here: a thread that holds
-//! no lock.
+//! vfs_suspend(9): the file system that is mounted on a block device. Context of everything here: a
+//! thread that holds no lock.
 
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
@@ -10,7 +10,8 @@ use dm_core::{Dev, Errno};
 
 use super::{cpu, sys};
 
-/// Milliseconds after which a thread looks again that waits for a file system: nothing would wake it.
+/// Milliseconds after which a thread looks again that waits for a file system: nothing would wake
+/// it.
 const AGAIN: u32 = 10;
 
 /// A file system that is mounted on a block device.
@@ -20,8 +21,8 @@ const AGAIN: u32 = 10;
 pub struct Mounted(NonNull<sys::mount>);
 
 impl Mounted {
-    /// The file system that is mounted on a device, if there is one. Sleeps while that is being mounted, suspended or
-    /// unmounted.
+    /// The file system that is mounted on a device, if there is one. Sleeps while that is being
+    /// mounted, suspended or unmounted.
     ///
     /// # Errors
     /// EINTR or ERESTART when a signal came first.
@@ -51,8 +52,8 @@ impl Mounted {
     /// The node is referenced.
     unsafe fn of(node: *mut sys::vnode) -> Option<Mounted> {
         let (mut mounts, mut found) = (ptr::null_mut(), None);
-        // SAFETY: the iterator gives back the reference to each mount that it has shown. One that it shows does not
-        // go meanwhile, so that what the node says can be compared with it.
+        // SAFETY: the iterator gives back the reference to each mount that it has shown. One that
+        // it shows does not go meanwhile, so that what the node says can be compared with it.
         unsafe {
             sys::mountlist_iterator_init(&raw mut mounts);
             while found.is_none()
@@ -68,13 +69,16 @@ impl Mounted {
         found
     }
 
-    /// Suspends the file system: it begins no operation, and operations that have begun are waited for.
+    /// Suspends the file system: it begins no operation, and operations that have begun are waited
+    /// for.
     ///
     /// # Errors
-    /// EINTR or ERESTART when a signal came first; those of the file system, EOPNOTSUPP if it cannot be suspended.
+    /// EINTR or ERESTART when a signal came first; those of the file system, EOPNOTSUPP if it
+    /// cannot be suspended.
     pub fn suspend(self) -> Result<Suspended, Errno> {
         loop {
-            // SAFETY: the mount is referenced (invariant). This thread resumes it, since `Suspended` stays with it.
+            // SAFETY: the mount is referenced (invariant). This thread resumes it, since
+            // `Suspended` stays with it.
             match Errno::check(unsafe { sys::vfs_suspend(self.0.as_ptr(), 1) }) {
                 Ok(()) => return Ok(Suspended(self, PhantomData)),
                 // Another file system is being suspended, or unmounted.
@@ -106,8 +110,8 @@ impl Drop for Mounted {
     }
 }
 
-/// A file system that begins nothing new until the value is dropped. No other one in the system is suspended
-/// or unmounted meanwhile, so that it must not be kept.
+/// A file system that begins nothing new until the value is dropped. No other one in the system is
+/// suspended or unmounted meanwhile, so that it must not be kept.
 ///
 /// # Invariants
 /// The calling thread has suspended the mount; the value stays with it.

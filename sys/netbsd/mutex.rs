@@ -32,11 +32,12 @@ pub trait Kind {
     unsafe fn exit(raw: *mut sys::kmutex_t);
 }
 
-/// An adaptive mutex (IPL_NONE): threads take it, and sleep until it is free. A soft interrupt may, but does not here:
-/// the holder may sleep.
+/// An adaptive mutex (IPL_NONE): threads take it, and sleep until it is free. A soft interrupt may,
+/// but does not here: the holder may sleep.
 pub struct Adaptive;
 
-/// A spin mutex at IPL_BIO, for what b_iodone uses too, in soft interrupts. Its holder does not sleep.
+/// A spin mutex at IPL_BIO, for what b_iodone uses too, in soft interrupts. Its holder does not
+/// sleep.
 pub struct Spin;
 
 impl Kind for Adaptive {
@@ -139,7 +140,8 @@ pub fn provide() {
     dm_sync::use_calls(&CALLS);
 }
 
-/// Takes the kernel's mutexes from dm-core again: the driver ends, and its spin mutexes are all gone.
+/// Takes the kernel's mutexes from dm-core again: the driver ends, and its spin mutexes are all
+/// gone.
 pub fn withdraw() {
     dm_sync::use_own();
 }

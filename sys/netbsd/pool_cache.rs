@@ -105,8 +105,8 @@ impl<T: Pooled> PoolCache<T> {
 
 impl<T: Pooled> Drop for PoolCache<T> {
     fn drop(&mut self) {
-        // SAFETY: the cache lives (invariant) and does not any longer from here on. An object that is
-        // still out could only come back through this cache.
+        // SAFETY: the cache lives (invariant) and does not any longer from here on. An object that
+        // is still out could only come back through this cache.
         unsafe { sys::pool_cache_destroy(self.raw) }
     }
 }

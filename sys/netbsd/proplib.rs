@@ -86,14 +86,15 @@ impl Dictionary {
     /// # Errors
     /// ENOMEM, EFAULT.
     pub fn copyout(&self, reference: &mut sys::plistref, command: c_ulong) -> Result<(), Errno> {
-        // SAFETY: the reference is the ioctl's data, whose addresses are userland's and are checked by copyout(9); the
-        // dictionary lives.
+        // SAFETY: the reference is the ioctl's data, whose addresses are userland's and are checked
+        // by copyout(9); the dictionary lives.
         Errno::check(unsafe {
             sys::prop_dictionary_copyout_ioctl(reference, command, self.0.raw())
         })
     }
 
-    /// `true` if arrays and dictionaries lie in one another more than `limit` deep, this one counted.
+    /// `true` if arrays and dictionaries lie in one another more than `limit` deep, this one
+    /// counted.
     ///
     /// # Errors
     /// ENOMEM.
@@ -113,7 +114,8 @@ impl Dictionary {
             if open.len() >= limit {
                 return Ok(true);
             }
-            // SAFETY: the object's container, which lives, holds it, and nobody changes it meanwhile.
+            // SAFETY: the object's container, which lives, holds it, and nobody changes it
+            // meanwhile.
             open.push(unsafe { Contents::of(object) }?);
         }
         Ok(false)

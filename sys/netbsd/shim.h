@@ -1,8 +1,8 @@
 /*	$NetBSD$	*/
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Parts that only C can express: macros, static inlines and variadic functions of the
- * kernel, each under a name that Rust can call.
+ * Parts that only C can express: macros, static inlines and variadic functions
+ * of the kernel, each under a name that Rust can call.
  */
 #ifndef DM_SHIM_H
 #define	DM_SHIM_H
@@ -40,7 +40,10 @@ void		 dm_shim_barrier(void);
 void		 dm_shim_frugal(bool);
 int		 dm_shim_thread(void *, const char *, struct lwp **);
 
-/* The kernel's AES (ciphers.h).  Keys are DM_AES_KEYS bytes at a multiple of DM_AES_ALIGN. */
+/*
+ * The kernel's AES (ciphers.h).  Keys are DM_AES_KEYS bytes at a multiple of
+ * DM_AES_ALIGN.
+ */
 #define	DM_AES_KEYS	240
 #define	DM_AES_ALIGN	16
 bool		 dm_shim_aes(void);

@@ -2,8 +2,9 @@
 
 //! vnode(9) and vnodeops(9), as far as block devices go.
 //!
-//! Context of everything here that asks a device: a thread that holds no lock of the driver's. It sleeps for the vnode's
-//! lock (vn_lock(9)), in the device's driver, and for its I/O. [`Vnode::strategy`] alone is for soft interrupts too.
+//! Context of everything here that asks a device: a thread that holds no lock of the driver's. It
+//! sleeps for the vnode's lock (vn_lock(9)), in the device's driver, and for its I/O.
+//! [`Vnode::strategy`] alone is for soft interrupts too.
 
 use alloc::ffi::CString;
 use core::ffi::{c_int, c_void};
@@ -33,8 +34,8 @@ pub struct BlockDevice {
     fresh: AtomicBool,
 }
 
-/// The vnode of an open block device, to start I/O with. A copy holds no reference: its holder sees to it that the
-/// device stays open.
+/// The vnode of an open block device, to start I/O with. A copy holds no reference: its holder sees
+/// to it that the device stays open.
 #[derive(Clone, Copy)]
 pub struct Vnode(NonNull<sys::vnode>);
 
@@ -51,9 +52,9 @@ impl Vnode {
     /// Starts an I/O. Context: thread or soft interrupt; the device's driver may sleep in a thread.
     ///
     /// # Safety
-    /// The device is open until the I/O is done; when that is, perhaps before this returns, it may be
-    /// closed. `buf` is filled in for this device, b_vp null so that the vnode does not count it, and
-    /// it and its data live until it is done.
+    /// The device is open until the I/O is done; when that is, perhaps before this returns, it may
+    /// be closed. `buf` is filled in for this device, b_vp null so that the vnode does not count
+    /// it, and it and its data live until it is done.
     #[inline]
     pub unsafe fn strategy(self, buf: *mut sys::buf) {
         // SAFETY: the caller's promise. An error has completed the buffer with it.
@@ -61,8 +62,8 @@ impl Vnode {
     }
 }
 
-/// Finds the block device at `path`, following symbolic links. It is not opened. Sleeps for the file systems on the way,
-/// also while one of them is suspended.
+/// Finds the block device at `path`, following symbolic links. It is not opened. Sleeps for the
+/// file systems on the way, also while one of them is suspended.
 ///
 /// # Errors
 /// ENOENT, ENOTBLK, or those of the file system.
@@ -93,8 +94,9 @@ impl BlockDevice {
         Ok(BlockDevice { vnode, dev, flags, fresh })
     }
 
-    /// `true` if the device was revoked: the vnode is dead, and the device was closed. Sleeps for the vnode's lock, which
-    /// another thread has while it is in the device's driver to discard: so the caller holds no lock of the driver's.
+    /// `true` if the device was revoked: the vnode is dead, and the device was closed. Sleeps for
+    /// the vnode's lock, which another thread has while it is in the device's driver to discard: so
+    /// the caller holds no lock of the driver's.
     pub fn is_dead(&self) -> bool {
         // SAFETY: the vnode is referenced (invariant). A lock that was got is let go.
         unsafe {
@@ -124,9 +126,9 @@ impl BlockDevice {
         Ok((size, bytes))
     }
 
-    /// Asks the device's driver whether it takes writes now, as an open(2) for writing does. A driver's d_open
-    /// is called for every open and its d_close after the last, so this needs no close of its own; a
-    /// device that was opened for reading is open for writing after it.
+    /// Asks the device's driver whether it takes writes now, as an open(2) for writing does. A
+    /// driver's d_open is called for every open and its d_close after the last, so this needs no
+    /// close of its own; a device that was opened for reading is open for writing after it.
     ///
     /// # Errors
     /// Its driver's, other than that it takes none; ENXIO if it is dead.
@@ -135,8 +137,8 @@ impl BlockDevice {
             return Ok(self.is_open_for_writing());
         }
         let vnode = self.vnode.raw();
-        // SAFETY: the vnode is referenced (invariant), and locked while it is asked about, so that it
-        // is not revoked; the device's number is that of an open device.
+        // SAFETY: the vnode is referenced (invariant), and locked while it is asked about, so that
+        // it is not revoked; the device's number is that of an open device.
         let asked = unsafe {
             if sys::vn_lock(vnode, sys::LK_EXCLUSIVE) != 0 {
                 return Err(Errno::ENXIO);
@@ -153,7 +155,8 @@ impl BlockDevice {
             Err(errno) if takes_no_writes(errno) => return Ok(false),
             Err(errno) => return Err(errno),
         }
-        // Revoked in between, its number is another unit's: the thread that opens that one closes it.
+        // Revoked in between, its number is another unit's: the thread that opens that one closes
+        // it.
         if self.is_dead() {
             return Err(Errno::ENXIO);
         }
@@ -205,8 +208,9 @@ impl BlockDevice {
     /// ioctl's argument.
     ///
     /// # Errors
-    /// Its driver's. A disk without a cache, or one that cannot be written, has nothing to do. Drivers without one say so in several
-    /// ways: ENOTTY and ENODEV, EINVAL (md(4)'s raw partition), EOPNOTSUPP (xbd(4)).
+    /// Its driver's. A disk without a cache, or one that cannot be written, has nothing to do.
+    /// Drivers without one say so in several ways: ENOTTY and ENODEV, EINVAL (md(4)'s raw
+    /// partition), EOPNOTSUPP (xbd(4)).
     pub fn flush(&self, force: c_int) -> Result<(), Errno> {
         if !self.is_open_for_writing() {
             return Ok(());
@@ -219,8 +223,8 @@ impl BlockDevice {
         }
     }
 
-    /// `true` if the device's driver puts a write with B_MEDIA_FUA on stable storage before it answers, or has no
-    /// cache to lose (DIOCGCACHE).
+    /// `true` if the device's driver puts a write with B_MEDIA_FUA on stable storage before it
+    /// answers, or has no cache to lose (DIOCGCACHE).
     pub fn keeps_fua(&self) -> bool {
         let mut bits: c_int = 0;
         // SAFETY: DIOCGCACHE gives an int.
@@ -277,7 +281,8 @@ impl BlockDevice {
 
 const BOTH: c_int = sys::FREAD | sys::FWRITE;
 
-/// `true` for an error with which a driver, or secmodel_securelevel(9), says that a device may be read only.
+/// `true` for an error with which a driver, or secmodel_securelevel(9), says that a device may be
+/// read only.
 fn takes_no_writes(errno: Errno) -> bool {
     matches!(errno, Errno::EROFS | Errno::EACCES | Errno::EPERM | Errno::ENODEV)
 }

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// A list of boxes that has room for so many, is added to, and keeps all until it goes.
 pub struct Grown<T> {
-    /// Null, or what [`Box::into_raw`] gave: written once, and then not changed before the list is dropped.
+    /// Null, or what [`Box::into_raw`] gave: written once, and then not changed before the list is
+    /// dropped.
     items: Box<[AtomicPtr<T>]>,
     /// The items that are there, which are the first.
     len: AtomicUsize,
@@ -18,7 +19,8 @@ pub struct Grown<T> {
 
 // SAFETY: it owns its boxes, which any thread may drop that `T` may go to.
 unsafe impl<T: Send> Send for Grown<T> {}
-// SAFETY: whoever shares it gets `&T` of its items, and hands it boxes that another thread may drop.
+// SAFETY: whoever shares it gets `&T` of its items, and hands it boxes that another thread may
+// drop.
 unsafe impl<T: Send + Sync> Sync for Grown<T> {}
 
 impl<T> Grown<T> {
@@ -62,7 +64,8 @@ impl<T> Grown<T> {
     #[inline]
     pub fn get(&self, at: usize) -> Option<&T> {
         let item = self.items.get(at)?.load(Ordering::Acquire);
-        // SAFETY: null, or a box's that stays as long as the list, which is borrowed (invariant of `items`).
+        // SAFETY: null, or a box's that stays as long as the list, which is borrowed (invariant of
+        // `items`).
         unsafe { item.as_ref() }
     }
 }

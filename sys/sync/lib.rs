@@ -83,15 +83,17 @@ impl Raw {
     #[inline]
     fn exit(&self) {
         match self {
-            // SAFETY: `alloc` of the same calls made it, and the guard that calls this has taken it.
+            // SAFETY: `alloc` of the same calls made it, and the guard that calls this has taken
+            // it.
             Raw::Kernel(raw, calls) => unsafe { (calls.exit)(*raw) },
             Raw::Own(held) => held.store(false, Ordering::Release),
         }
     }
 }
 
-/// A spin mutex that owns its data. Its holder does not sleep, allocate or take an adaptive lock. It is held for a few
-/// instructions, in a kernel at IPL_BIO; targets that hold one for longer say for how long at most.
+/// A spin mutex that owns its data. Its holder does not sleep, allocate or take an adaptive lock.
+/// It is held for a few instructions, in a kernel at IPL_BIO; targets that hold one for longer say
+/// for how long at most.
 pub struct Spin<T> {
     raw: Raw,
     data: UnsafeCell<T>,
@@ -109,8 +111,8 @@ impl<T> Spin<T> {
         Spin { raw: Raw::new(), data: UnsafeCell::new(data) }
     }
 
-    /// Takes the mutex. Context: thread or soft interrupt. The guard is not `Send`: a future that holds one across an
-    /// `await` is refused by the compiler where lanes are made.
+    /// Takes the mutex. Context: thread or soft interrupt. The guard is not `Send`: a future that
+    /// holds one across an `await` is refused by the compiler where lanes are made.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
         self.raw.enter();
@@ -157,7 +159,8 @@ impl<T> Deref for Guard<'_, T> {
 impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the mutex is held, so nobody else has the data, and the guard is borrowed mutably.
+        // SAFETY: the mutex is held, so nobody else has the data, and the guard is borrowed
+        // mutably.
         unsafe { &mut *self.spin.data.get() }
     }
 }

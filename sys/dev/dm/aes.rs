@@ -9,8 +9,8 @@ use dm_sync::wipe;
 /// Bytes in a block.
 pub const BLOCK: usize = 16;
 
-/// Room for round keys, in words of 8 bytes: 240 bytes that begin at a multiple of 16, wherever in memory
-/// the words lie.
+/// Room for round keys, in words of 8 bytes: 240 bytes that begin at a multiple of 16, wherever in
+/// memory the words lie.
 pub const ROOM: usize = 32;
 
 /// The direction of a cipher.
@@ -22,8 +22,8 @@ pub enum Way {
     Decrypt,
 }
 
-/// The round keys of one key, for one way. Their form is the kernel's own. They stay where they were made, since
-/// kernels want them aligned, and are wiped when they are dropped.
+/// The round keys of one key, for one way. Their form is the kernel's own. They stay where they
+/// were made, since kernels want them aligned, and are wiped when they are dropped.
 pub struct RoundKeys {
     /// The memory that the kernel's functions use.
     pub memory: Box<[u64; ROOM]>,
@@ -75,9 +75,9 @@ impl Data<'_> {
     }
 }
 
-/// A kernel's AES. It neither sleeps nor allocates, may be called on several CPUs at once, and uses the FPU:
-/// by threads and soft interrupts, not from a hard one. The CPU takes no interrupts meanwhile, so
-/// that a call should be for a disk's sector, not for much more.
+/// A kernel's AES. It neither sleeps nor allocates, may be called on several CPUs at once, and uses
+/// the FPU: by threads and soft interrupts, not from a hard one. The CPU takes no interrupts
+/// meanwhile, so that a call should be for a disk's sector, not for much more.
 ///
 /// Data is [`Data::len`] bytes; what is beyond stays.
 pub trait Aes: Send + Sync {
@@ -90,6 +90,7 @@ pub trait Aes: Send + Sync {
     /// CBC. `iv` comes back as the last block of ciphertext.
     fn cbc(&self, keys: &RoundKeys, data: Data<'_>, iv: &mut [u8; BLOCK]);
 
-    /// XTS. `tweak` comes encrypted with the second key, and goes back as that of the block that follows.
+    /// XTS. `tweak` comes encrypted with the second key, and goes back as that of the block that
+    /// follows.
     fn xts(&self, keys: &RoundKeys, data: Data<'_>, tweak: &mut [u8; BLOCK]);
 }

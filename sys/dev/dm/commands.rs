@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The commands of NETBSD_DM_IOCTL, as libdevmapper and dmctl(8) send them: one dictionary in, the same dictionary
-//! out with keys set or replaced. `commands/request.rs` reads a request, `commands/reply.rs` writes the reply; the
-//! system call's half, which copies property lists in and out, is `sys/entry/ioctl.rs`.
+//! The commands of NETBSD_DM_IOCTL, as libdevmapper and dmctl(8) send them: one dictionary in, the
+//! same dictionary out with keys set or replaced. `commands/request.rs` reads a request,
+//! `commands/reply.rs` writes the reply; the system call's half, which copies property lists in and
+//! out, is `sys/entry/ioctl.rs`.
 
 mod change;
 mod reply;
@@ -26,8 +27,8 @@ mod tests;
 /// The version of the protocol: major, minor, patch level.
 pub const VERSION: [u32; 3] = [4, 16, 0];
 
-/// Bits of `flags`. Those of a device's state (`STATUS_FLAGS`) are set anew in every reply about one; all others are
-/// echoed.
+/// Bits of `flags`. Those of a device's state (`STATUS_FLAGS`) are set anew in every reply about
+/// one; all others are echoed.
 pub mod flags {
     /// The device, or the table to be loaded, takes no writes.
     pub const READONLY: u32 = 1 << 0;
@@ -153,8 +154,8 @@ pub fn execute<K: Kernel, D: Dictionary>(
     }
 }
 
-/// Prints on the console why a request was refused that has no reply, since it could not be read, or its
-/// reply not be written.
+/// Prints on the console why a request was refused that has no reply, since it could not be read,
+/// or its reply not be written.
 pub fn refused_unread<K: Kernel>(driver: &Driver<K>, why: core::fmt::Arguments<'_>) {
     driver.say(format_args!("dm: request refused: {why}"));
 }

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A count of contexts that still use memory whose end may have begun, and the wait for those that were counted before.
+//! A count of contexts that still use memory whose end may have begun, and the wait for those that
+//! were counted before.
 //!
 //! `regress/models` includes this file and checks it under loom.
 
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
-/// The contexts that use one of several things (a device's tables) while nothing else of theirs keeps it.
+/// The contexts that use one of several things (a device's tables) while nothing else of theirs
+/// keeps it.
 ///
-/// A context counts itself in ([`Completions::enter`]) while something else keeps the thing, such as the I/O that it
-/// is about to complete, or to queue for others to complete. The context that ends a thing waits, when nothing else keeps
-/// it any more, with [`Completions::drain`].
+/// A context counts itself in ([`Completions::enter`]) while something else keeps the thing, such
+/// as the I/O that it is about to complete, or to queue for others to complete. The context that
+/// ends a thing waits, when nothing else keeps it any more, with [`Completions::drain`].
 ///
-/// A drain does not wait for contexts that come while it waits, which are those of other things: there are two counts, and a
-/// drain moves newcomers to the other one. A context that had read which one to use before that is still counted in the old one,
-/// so that the next drain waits for the old one first.
+/// A drain does not wait for contexts that come while it waits, which are those of other things:
+/// there are two counts, and a drain moves newcomers to the other one. A context that had read
+/// which one to use before that is still counted in the old one, so that the next drain waits for
+/// the old one first.
 #[derive(Default)]
 pub struct Completions {
     /// The number of contexts that are counted in, by the count that was `current` when they came.
@@ -35,8 +38,9 @@ impl Completions {
         Completing(count)
     }
 
-    /// Waits until all contexts have left that were counted in before. Calls `pause` while there are any, and while another
-    /// thread drains. Context: as for `pause`; the caller is not counted in.
+    /// Waits until all contexts have left that were counted in before. Calls `pause` while there
+    /// are any, and while another thread drains. Context: as for `pause`; the caller is not counted
+    /// in.
     pub fn drain(&self, mut pause: impl FnMut()) {
         let order = Ordering::SeqCst;
         while self.draining.compare_exchange(0, 1, order, order).is_err() {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The sectors at a component's start that belong to its disk's label and boot code. `sys/entry/component.rs` finds
-//! out whether a component has any.
+//! The sectors at a component's start that belong to its disk's label and boot code.
+//! `sys/entry/component.rs` finds out whether a component has any.
 
 use alloc::vec::Vec;
 
 use crate::{Sector, SectorRange};
 
-/// The sectors of a component that belong to its disk's label and boot code, counted from the component's
-/// start.
+/// The sectors of a component that belong to its disk's label and boot code, counted from the
+/// component's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuardedSectors {
     /// The sectors that hold the label: a write that would hit them fails with EROFS.
@@ -17,25 +17,28 @@ pub struct GuardedSectors {
     pub first_safe: Sector,
 }
 
-/// The place of labels on a port's disks: the constants of its machine/disklabel.h, which the side that knows
-/// the port fills in.
+/// The place of labels on a port's disks: the constants of its machine/disklabel.h, which the side
+/// that knows the port fills in.
 #[derive(Clone, Copy, Debug)]
 pub struct Port {
-    /// LABELSECTOR: the label's sector from the start of the slice, or of the disk, in sectors of the disk.
+    /// LABELSECTOR: the label's sector from the start of the slice, or of the disk, in sectors of
+    /// the disk.
     pub label_sector: u32,
     /// The start that the label's sector counts from.
     pub slices: Slices,
 }
 
-/// The start that labels of a port count from: LABELUSESMBR and RAW_PART of its machine/disklabel.h.
+/// The start that labels of a port count from: LABELUSESMBR and RAW_PART of its
+/// machine/disklabel.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slices {
     /// The start of the disk: the port knows no MBR.
     None,
-    /// The start of the MBR's NetBSD slice, which is partition c (RAW_PART is d): i386, amd64, where a disk's first
-    /// 63 sectors belong to the boot code.
+    /// The start of the MBR's NetBSD slice, which is partition c (RAW_PART is d): i386, amd64,
+    /// where a disk's first 63 sectors belong to the boot code.
     PartitionC,
-    /// The start of an MBR's NetBSD slice, which no partition is (RAW_PART is c), or of the disk: arm, aarch64.
+    /// The start of an MBR's NetBSD slice, which no partition is (RAW_PART is c), or of the disk:
+    /// arm, aarch64.
     Unnamed,
 }
 
@@ -51,9 +54,9 @@ const BOOT_SECTORS: u64 = 63;
 const LABEL_SECTORS: u64 = 2;
 
 impl Port {
-    /// The sectors, counted from the disk's start, at which a slice with the label may start, the likeliest
-    /// first. Partition c starts at `c` and the component at `offset`, in sectors of the disk; `first` is the disk's
-    /// first sector, if the component has it.
+    /// The sectors, counted from the disk's start, at which a slice with the label may start, the
+    /// likeliest first. Partition c starts at `c` and the component at `offset`, in sectors of the
+    /// disk; `first` is the disk's first sector, if the component has it.
     pub fn slices(&self, c: u64, offset: u64, first: Option<&[u8]>) -> Vec<u64> {
         match self.slices {
             Slices::None => alloc::vec![0],
@@ -67,14 +70,14 @@ impl Port {
         }
     }
 
-    /// The guarded sectors of a component that starts `offset` sectors into a labelled disk whose NetBSD
-    /// slice starts at `slice`, and whose sectors hold `per_sector` times DEV_BSIZE; `None` when
-    /// all of it lies before the component.
+    /// The guarded sectors of a component that starts `offset` sectors into a labelled disk whose
+    /// NetBSD slice starts at `slice`, and whose sectors hold `per_sector` times DEV_BSIZE; `None`
+    /// when all of it lies before the component.
     ///
     /// On i386 and amd64 the label lies LABELSECTOR behind the start of the slice: sector 64 for
-    /// the classic slice at 63, so that 65 is the first safe sector, as dm(4) says, and 2050 for
-    /// a slice at 2048. On aarch64 it lies there too, but no boot code is taken to stand before it. Elsewhere it
-    /// counts from the start of the disk, and 2 is safe.
+    /// the classic slice at 63, so that 65 is the first safe sector, as dm(4) says, and 2050 for a
+    /// slice at 2048. On aarch64 it lies there too, but no boot code is taken to stand before it.
+    /// Elsewhere it counts from the start of the disk, and 2 is safe.
     pub fn guard(&self, slice: Sector, offset: Sector, per_sector: u64) -> Option<GuardedSectors> {
         let start = if self.slices == Slices::None { 0 } else { slice.0 };
         let sectors = LABEL_SECTORS.max(u64::from(self.label_sector).saturating_add(1));
@@ -89,8 +92,8 @@ impl Port {
     }
 }
 
-/// The starts of the NetBSD slices that a disk's first sector names, if it is an MBR; extended partitions are not
-/// followed.
+/// The starts of the NetBSD slices that a disk's first sector names, if it is an MBR; extended
+/// partitions are not followed.
 fn netbsd_slices(first: &[u8]) -> impl Iterator<Item = u64> {
     let (at, magic) = MBR_MAGIC;
     let partitions = first

@@ -49,19 +49,21 @@ pub struct Place {
 ///
 /// 1. its line's queue: the engine;
 /// 2. a lane that serves it, or [`Worker::at_once`](crate::worker::Worker::at_once) and
-///    [`Worker::answered`](crate::worker::Worker::answered): the target's code, which has the value;
+///    [`Worker::answered`](crate::worker::Worker::answered): the target's code, which has the
+///    value;
 /// 3. an [`Aside`]: the target;
 /// 4. components, having been forwarded: the host, which has the [`JobInfo`].
 ///
-/// A job must be ended once: [`Job::end`], [`Job::done`], [`Job::fail`], [`Job::forward`] or [`Job::give_back`], or handed on:
-/// [`Job::forward_each`], [`Job::forward_changed`], [`Job::resubmit_itself`], [`Aside::push`]. Dropping one
-/// would leave an I/O without an answer, so that is a panic. While a job lives, its I/O is in flight: the device
-/// cannot be suspended, and its table and components stay.
+/// A job must be ended once: [`Job::end`], [`Job::done`], [`Job::fail`], [`Job::forward`] or
+/// [`Job::give_back`], or handed on: [`Job::forward_each`], [`Job::forward_changed`],
+/// [`Job::resubmit_itself`], [`Aside::push`]. Dropping one would leave an I/O without an answer, so
+/// that is a panic. While a job lives, its I/O is in flight: the device cannot be suspended, and
+/// its table and components stay.
 ///
-/// Context of all methods: thread or soft interrupt; none sleeps, but in a thread for a component's d_strategy, where a job
-/// is forwarded or its end lets other I/O go on. Methods that end a job, hand it on or requeue jobs are called with no lock
-/// held: they may complete I/O, and call its sender's b_iodone. The others may be called with a target's
-/// [`Spin`](dm_sync::Spin) held.
+/// Context of all methods: thread or soft interrupt; none sleeps, but in a thread for a component's
+/// d_strategy, where a job is forwarded or its end lets other I/O go on. Methods that end a job,
+/// hand it on or requeue jobs are called with no lock held: they may complete I/O, and call its
+/// sender's b_iodone. The others may be called with a target's [`Spin`](dm_sync::Spin) held.
 ///
 /// [`Mapping::Take`]: crate::target::Mapping::Take
 #[must_use = "a job must be ended"]
@@ -88,16 +90,17 @@ pub struct JobInfo {
     pub length: Sector,
     /// `true` if a write must be on stable storage before it is acknowledged (B_MEDIA_FUA).
     pub fua: bool,
-    /// `true` while the job is in the call with which its sender sent the I/O: when it comes, and when all places that it was
-    /// forwarded to have answered before that call returns. `false` where another context lets the I/O go on.
+    /// `true` while the job is in the call with which its sender sent the I/O: when it comes, and
+    /// when all places that it was forwarded to have answered before that call returns. `false`
+    /// where another context lets the I/O go on.
     pub at_sender: bool,
     /// For the target's own use; 0 when the job comes.
     pub tag: u64,
 }
 
 impl JobInfo {
-    /// A job on a queue of a line, with a number of the line's, for a stretch of sectors; without FUA, and with
-    /// no tag.
+    /// A job on a queue of a line, with a number of the line's, for a stretch of sectors; without
+    /// FUA, and with no tag.
     #[inline]
     pub fn new(
         number: usize,
@@ -166,9 +169,10 @@ impl Job {
     }
 
     /// `true` in [`Worker::at_once`](crate::worker::Worker::at_once) and
-    /// [`Worker::answered`](crate::worker::Worker::answered) where they are called in the thread of the
-    /// job's sender, which may take its time: a target that computes need not wake a lane for it. A thread that lets
-    /// I/O of other threads go on, of this device or of one above, is not their sender.
+    /// [`Worker::answered`](crate::worker::Worker::answered) where they are called in the thread of
+    /// the job's sender, which may take its time: a target that computes need not wake a lane for
+    /// it. A thread that lets I/O of other threads go on, of this device or of one above, is not
+    /// their sender.
     pub fn may_compute(&self) -> bool {
         let may = |executor: &Arc<Executor>| executor.host().may_compute(self.info.number());
         self.info.at_sender && self.executor.as_ref().is_some_and(may)
@@ -221,9 +225,10 @@ impl Job {
         }
     }
 
-    /// Sends a read or a write to several places at once, a read to one. When all have answered, the
-    /// target is told with [`Worker::answered`](crate::worker::Worker::answered). No lane waits for
-    /// it. At most as many places as [`Needs::fan`](crate::worker::Needs::fan) says, and at least one.
+    /// Sends a read or a write to several places at once, a read to one. When all have answered,
+    /// the target is told with [`Worker::answered`](crate::worker::Worker::answered). No lane waits
+    /// for it. At most as many places as [`Needs::fan`](crate::worker::Needs::fan) says, and at
+    /// least one.
     #[inline]
     pub fn forward_each(self, to: &[Place]) {
         if let (info, Some(executor)) = self.take_apart() {
@@ -231,8 +236,9 @@ impl Job {
         }
     }
 
-    /// Sends a write to one place with other data than its sender's, which are to be as long as the job at least.
-    /// When the place has answered, [`Worker::answered`](crate::worker::Worker::answered) is called, as for
+    /// Sends a write to one place with other data than its sender's, which are to be as long as the
+    /// job at least. When the place has answered,
+    /// [`Worker::answered`](crate::worker::Worker::answered) is called, as for
     /// [`Job::forward_each`], and must take the data back.
     pub fn forward_changed(self, data: Box<[u8]>, to: Place) {
         if let (info, Some(executor)) = self.take_apart() {
@@ -240,7 +246,8 @@ impl Job {
         }
     }
 
-    /// Takes back the data that the job was sent with by [`Job::forward_changed`], once it is answered.
+    /// Takes back the data that the job was sent with by [`Job::forward_changed`], once it is
+    /// answered.
     pub fn take_changed(&mut self) -> Option<Box<[u8]>> {
         self.executor.as_ref()?.host().take_changed(self.info.number())
     }
@@ -260,24 +267,26 @@ impl Job {
         }
     }
 
-    /// Puts the job at the front of its own line's queue again. From anywhere, also from what another table's I/O has
-    /// called; does not sleep.
+    /// Puts the job at the front of its own line's queue again. From anywhere, also from what
+    /// another table's I/O has called; does not sleep.
     pub fn resubmit_itself(self) {
         let Some(executor) = &self.executor else { return };
-        // Once the job is in the queue it may end, and its table go. The reference below is dropped before the count
-        // is, so that it is not the last one: a soft interrupt may not free memory.
+        // Once the job is in the queue it may end, and its table go. The reference below is dropped
+        // before the count is, so that it is not the last one: a soft interrupt may not free
+        // memory.
         let _using = executor.host().completing().enter();
         let executor = executor.clone();
         executor.resubmit(self);
     }
 
-    /// `true` while the device is being suspended: as [`Lane::suspending`](crate::lane::Lane::suspending).
+    /// `true` while the device is being suspended: as
+    /// [`Lane::suspending`](crate::lane::Lane::suspending).
     pub fn suspending(&self) -> bool {
         self.executor.as_ref().is_some_and(|executor| executor.is_suspending())
     }
 
-    /// Gives the job back unserved. While the device is being suspended with noflush the next table maps its I/O; else
-    /// it fails with EIO.
+    /// Gives the job back unserved. While the device is being suspended with noflush the next table
+    /// maps its I/O; else it fails with EIO.
     pub fn give_back(self) {
         if let (info, Some(executor)) = self.take_apart() {
             match executor.keeps_failed() {

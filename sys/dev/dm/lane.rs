@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Lanes: the operations that a target's code has while it serves a job. This file has a lane's link to its engine,
-//! and its sleep; `lane/io.rs` its I/O, `lane/signal.rs` the signals that it waits for, `lane/aside.rs` jobs that
-//! wait without a lane.
+//! Lanes: the operations that a target's code has while it serves a job. This file has a lane's
+//! link to its engine, and its sleep; `lane/io.rs` its I/O, `lane/signal.rs` the signals that it
+//! waits for, `lane/aside.rs` jobs that wait without a lane.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -28,8 +28,8 @@ mod signal;
 pub use aside::Aside;
 pub use signal::{LineWaker, Signal};
 
-/// A lane, as the target's code sees it: the way to the components, a buffer of the lane's own, and waits. Owned by
-/// the lane's one future. Every method runs in the thread that polls the lane.
+/// A lane, as the target's code sees it: the way to the components, a buffer of the lane's own, and
+/// waits. Owned by the lane's one future. Every method runs in the thread that polls the lane.
 pub struct Lane {
     executor: Arc<Executor>,
     /// The lane's number among its table's.
@@ -107,8 +107,8 @@ impl Lane {
         Sector((self.buffer.len() / DEV_BSIZE as usize) as u64)
     }
 
-    /// The size of a component in sectors: that of a device of ours as it is now, that of another driver's as it was
-    /// when the table was loaded.
+    /// The size of a component in sectors: that of a device of ours as it is now, that of another
+    /// driver's as it was when the table was loaded.
     pub fn size(&self, component: ComponentIndex) -> Sector {
         self.executor.host().size(component)
     }
@@ -124,9 +124,10 @@ impl Lane {
         self.executor.host().background_share().clamp(1, 100)
     }
 
-    /// Sleeps until a moment of [`Lane::now`]'s clock, at most 2^31 milliseconds ahead, or until the
-    /// device is being suspended: `false` then. While [`Lane::stopping`] is true, and in a lane that serves jobs while
-    /// [`Lane::suspending`] is, it is `false` at once, so that a loop around it must end then.
+    /// Sleeps until a moment of [`Lane::now`]'s clock, at most 2^31 milliseconds ahead, or until
+    /// the device is being suspended: `false` then. While [`Lane::stopping`] is true, and in a lane
+    /// that serves jobs while [`Lane::suspending`] is, it is `false` at once, so that a loop around
+    /// it must end then.
     pub async fn sleep_until(&mut self, moment: u32) -> bool {
         let Some(state) = self.executor.lane_state(self.number) else { return false };
         let result = poll_fn(|_| {
@@ -156,8 +157,8 @@ impl Lane {
         !self.executor.is_running()
     }
 
-    /// `true` while the jobs there are must end: new I/O is held, or a file system on the device is being suspended
-    /// and waits for them.
+    /// `true` while the jobs there are must end: new I/O is held, or a file system on the device is
+    /// being suspended and waits for them.
     pub fn suspending(&self) -> bool {
         self.executor.is_suspending()
     }
@@ -190,7 +191,8 @@ impl Lane {
         made.downcast::<Option<T>>().ok().and_then(|made| *made)
     }
 
-    /// Raises an event of the device, for a program that waits for one (`dmsetup wait`) to look at its status.
+    /// Raises an event of the device, for a program that waits for one (`dmsetup wait`) to look at
+    /// its status.
     pub fn raise_event(&self) {
         self.executor.raise_event();
     }
@@ -200,7 +202,8 @@ impl Lane {
         self.executor.host().say(what);
     }
 
-    /// Ends the system, because the table says so. In a kernel it does not return. A lane's thread alone may do this.
+    /// Ends the system, because the table says so. In a kernel it does not return. A lane's thread
+    /// alone may do this.
     pub fn end_system(&self, end: End, why: &CStr) {
         self.executor.host().end_system(end, why);
     }
@@ -227,8 +230,8 @@ impl Lane {
         until_some(|| self.executor.run_begins(self.line)).await
     }
 
-    /// Waits, when [`Worker::background`](crate::worker::Worker::background) has returned, until the run that it
-    /// was called for is over.
+    /// Waits, when [`Worker::background`](crate::worker::Worker::background) has returned, until
+    /// the run that it was called for is over.
     pub(crate) async fn run_ends(&self, run: u32) {
         self.executor.run_over(self.line);
         until_some(|| self.executor.run_is_over(run).then_some(())).await;

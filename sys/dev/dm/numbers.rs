@@ -2,18 +2,19 @@
 
 //! Numbers that are in use or not, as those of a line's jobs.
 //!
-//! `regress/models` includes this file and checks it, with senders that wait for a number, under loom.
+//! `regress/models` includes this file and checks it, with senders that wait for a number, under
+//! loom.
 
 use alloc::boxed::Box;
 
 use super::atomic::{AtomicUsize, Ordering, full_fence};
 
-/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed in any context,
-/// without a lock.
+/// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed
+/// in any context, without a lock.
 ///
-/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks again; the context that
-/// frees a number looks at the count afterwards. All of this is sequentially consistent, so that one of the two sees
-/// the other.
+/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks
+/// again; the context that frees a number looks at the count afterwards. All of this is
+/// sequentially consistent, so that one of the two sees the other.
 pub struct Numbers {
     first: usize,
     words: Box<[AtomicUsize]>,
@@ -53,8 +54,8 @@ impl Numbers {
         None
     }
 
-    /// Frees a number that was taken from here. `true` if a sender waits for one: the caller has to let the waiting ones
-    /// go on.
+    /// Frees a number that was taken from here. `true` if a sender waits for one: the caller has to
+    /// let the waiting ones go on.
     #[inline]
     pub fn put(&self, number: usize) -> bool {
         let number = number.wrapping_sub(self.first);
@@ -67,8 +68,8 @@ impl Numbers {
         self.waiters.load(Ordering::SeqCst) != 0
     }
 
-    /// Counts a sender in that has found no number and waits for one. The caller must look for a number once
-    /// more afterwards.
+    /// Counts a sender in that has found no number and waits for one. The caller must look for a
+    /// number once more afterwards.
     pub fn wait(&self) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
     }
@@ -84,9 +85,9 @@ impl Numbers {
     }
 }
 
-/// Work that one caller at a time does, in a loop. A call that comes while another works, or from inside the work
-/// itself, makes that one do it once more. So the stack does not grow where work asks for more of its kind. From
-/// anywhere, without a lock.
+/// Work that one caller at a time does, in a loop. A call that comes while another works, or from
+/// inside the work itself, makes that one do it once more. So the stack does not grow where work
+/// asks for more of its kind. From anywhere, without a lock.
 #[derive(Default)]
 pub struct InTurn {
     /// Calls since the last look; not 0 while a caller works.
@@ -94,7 +95,8 @@ pub struct InTurn {
 }
 
 impl InTurn {
-    /// Does `work`, once or more, after this call has begun; a caller that is at it already does it in this one's place.
+    /// Does `work`, once or more, after this call has begun; a caller that is at it already does it
+    /// in this one's place.
     pub fn ask(&self, mut work: impl FnMut()) {
         if self.asked.fetch_add(1, Ordering::SeqCst) != 0 {
             return;

@@ -2,13 +2,14 @@
 
 //! Components, opened once for all tables that use them, and looked up anew for each.
 //!
-//! A block device can be open only once in NetBSD, so all tables share one opening. They do not share its properties:
-//! it may have grown, shrunk, or become read-only since another table was loaded, and each table keeps the properties
-//! that it was checked against. A component that was taken away, and whose number has come back, is opened anew for
-//! the next table, beside the dead opening, which other tables may still have.
+//! A block device can be open only once in NetBSD, so all tables share one opening. They do not
+//! share its properties: it may have grown, shrunk, or become read-only since another table was
+//! loaded, and each table keeps the properties that it was checked against. A component that was
+//! taken away, and whose number has come back, is opened anew for the next table, beside the dead
+//! opening, which other tables may still have.
 //!
-//! Components are opened for writing where they can be, since the next table may write. A table's read-only flag
-//! is enforced for each dm device, not here.
+//! Components are opened for writing where they can be, since the next table may write. A table's
+//! read-only flag is enforced for each dm device, not here.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -27,8 +28,8 @@ pub struct Pdevs<K: Kernel> {
     settled: K::Condvar,
 }
 
-/// The opening of a component that the next table shares. All fields: under [`Pdevs::set`]. An opening that was
-/// found dead is in no entry any more.
+/// The opening of a component that the next table shares. All fields: under [`Pdevs::set`]. An
+/// opening that was found dead is in no entry any more.
 struct Entry<K: Kernel> {
     dev: Dev,
     users: usize,
@@ -47,13 +48,14 @@ impl<K: Kernel> Entry<K> {
     }
 }
 
-/// A reference to an opened component, with its size, sectors, label and mode when the table was loaded. Dropping the
-/// last reference closes the component, and may sleep.
+/// A reference to an opened component, with its size, sectors, label and mode when the table was
+/// loaded. Dropping the last reference closes the component, and may sleep.
 ///
 /// # Invariants
-/// Beside `Pdev`s only the host of the same table has the disk ([`Pdev::share`]), and the table drops its host first. Nothing
-/// that outlives a table keeps its host or its engine: jobs and lanes have ended, and a thread that has hastened the engine has a
-/// weak reference to the table (`device/control.rs`). So the last `Pdev`'s reference is the disk's last.
+/// Beside `Pdev`s only the host of the same table has the disk ([`Pdev::share`]), and the table
+/// drops its host first. Nothing that outlives a table keeps its host or its engine: jobs and lanes
+/// have ended, and a thread that has hastened the engine has a weak reference to the table
+/// (`device/control.rs`). So the last `Pdev`'s reference is the disk's last.
 pub struct Pdev<K: Kernel> {
     // Empty only while it is being dropped.
     disk: Option<Arc<K::Disk>>,
@@ -71,8 +73,9 @@ impl<K: Kernel> Pdevs<K> {
         Arc::new(Pdevs { set: K::Mutex::new(Vec::new()), settled: K::Condvar::new(c"dmpdev") })
     }
 
-    /// Opens `dev`, or shares it if it is open, and looks up its properties: size, sectors, label and mode. Context: a
-    /// thread with no lock held; sleeps in the component's driver, and while another thread opens or closes it.
+    /// Opens `dev`, or shares it if it is open, and looks up its properties: size, sectors, label
+    /// and mode. Context: a thread with no lock held; sleeps in the component's driver, and while
+    /// another thread opens or closes it.
     ///
     /// # Errors
     /// Those of [`Kernel::open`] and [`Kernel::ask`]; EINTR.
@@ -109,7 +112,8 @@ impl<K: Kernel> Pdevs<K> {
                     if !shared.disk().is_some_and(|disk| kernel.is_gone(disk)) {
                         return Ok(shared);
                     }
-                    // The users of the dead opening keep it; the last of them, perhaps this one, drops it.
+                    // The users of the dead opening keep it; the last of them, perhaps this one,
+                    // drops it.
                     set = self.set.lock();
                     if let Some(dead) = &shared.disk {
                         set.retain(|e| !e.has(dead));
@@ -142,7 +146,8 @@ impl<K: Kernel> Pdevs<K> {
 }
 
 impl<K: Kernel> Drop for Pdev<K> {
-    /// Closes the component if no table has it any more. Context: a thread with no lock held; sleeps in its driver.
+    /// Closes the component if no table has it any more. Context: a thread with no lock held;
+    /// sleeps in its driver.
     fn drop(&mut self) {
         let mut disk = self.disk.take();
         let Some(own) = &disk else { return };
@@ -152,8 +157,8 @@ impl<K: Kernel> Drop for Pdev<K> {
             entry.users = entry.users.saturating_sub(1);
             match entry.users {
                 0 => last = Some(core::mem::replace(&mut entry.state, State::Moving)),
-                // Given back before the last user can be: that one's reference is the disk's last, and it waits
-                // until the disk is closed.
+                // Given back before the last user can be: that one's reference is the disk's last,
+                // and it waits until the disk is closed.
                 _ => disk = None,
             }
         }

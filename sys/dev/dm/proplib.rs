@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Property lists, as proplib(3) has them: userland's requests and the replies. `sys/netbsd/proplib.rs` implements
-//! these traits.
+//! Property lists, as proplib(3) has them: userland's requests and the replies.
+//! `sys/netbsd/proplib.rs` implements these traits.
 //!
-//! The driver reads a value once, at the border, into a type of its own; a value that it cannot read is EINVAL there
-//! and nowhere else.
+//! The driver reads a value once, at the border, into a type of its own; a value that it cannot
+//! read is EINVAL there and nowhere else.
 
 use core::ffi::CStr;
 

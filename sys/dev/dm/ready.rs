@@ -12,16 +12,19 @@ use super::atomic::{AtomicUsize, Ordering};
 
 /// The set of lanes that are to be polled, a bit each, set in any context without a lock.
 ///
-/// Each lane belongs to a runner, whose thread polls it. Bits of a runner's lanes lie together, in the order of the lanes' numbers.
+/// Each lane belongs to a runner, whose thread polls it. Bits of a runner's lanes lie together, in
+/// the order of the lanes' numbers.
 pub struct Ready {
-    /// For each lane its runner, and its place among the runner's lanes. Empty if there is one runner, which has all.
+    /// For each lane its runner, and its place among the runner's lanes. Empty if there is one
+    /// runner, which has all.
     lanes: Box<[(usize, usize)]>,
     /// For each runner, the words with its lanes' bits.
     words: Box<[Box<[AtomicUsize]>]>,
 }
 
 impl Ready {
-    /// A set without lanes in it; `runners` has the runner of each lane. There are `count` runners, at least one.
+    /// A set without lanes in it; `runners` has the runner of each lane. There are `count` runners,
+    /// at least one.
     pub fn new(runners: &[usize], count: usize) -> Ready {
         let count = count.max(1);
         let of = |runner: usize| runners.iter().filter(move |of| **of == runner).count();
@@ -51,8 +54,8 @@ impl Ready {
         self.lanes.get(lane).map_or(0, |(runner, _)| *runner)
     }
 
-    /// Marks a lane to be polled. Returns the runner to wake; `None` if the bit was set before, by a context that has woken the
-    /// runner, or will.
+    /// Marks a lane to be polled. Returns the runner to wake; `None` if the bit was set before, by
+    /// a context that has woken the runner, or will.
     #[inline]
     pub fn set(&self, lane: usize) -> Option<usize> {
         // There is one runner, nearly always.
@@ -62,8 +65,8 @@ impl Ready {
         };
         let (word, bit) = (at / usize::BITS as usize, 1usize << (at % usize::BITS as usize));
         let word = self.words.get(runner)?.get(word)?;
-        // SeqCst: a runner says that it sleeps and then looks here; what sets a bit looks afterwards
-        // whether the runner sleeps.
+        // SeqCst: a runner says that it sleeps and then looks here; what sets a bit looks
+        // afterwards whether the runner sleeps.
         (word.fetch_or(bit, Ordering::SeqCst) & bit == 0).then_some(runner)
     }
 
@@ -78,8 +81,8 @@ impl Ready {
         self.words(runner).iter().any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
-    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first. `each` is given the
-    /// lane's place among the runner's.
+    /// Takes the lanes of a runner that are to be polled, one after the other, lowest first. `each`
+    /// is given the lane's place among the runner's.
     #[inline]
     pub fn take(&self, runner: usize, mut each: impl FnMut(usize)) {
         for (number, word) in self.words(runner).iter().enumerate() {
@@ -91,8 +94,8 @@ impl Ready {
         }
     }
 
-    /// Takes one lane of a runner that is to be polled, by its place among the runner's: the `choice`th of them, counted round.
-    /// For a scheduler that decides the order.
+    /// Takes one lane of a runner that is to be polled, by its place among the runner's: the
+    /// `choice`th of them, counted round. For a scheduler that decides the order.
     pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
         let set: Vec<(usize, usize)> = (self.words(runner).iter().enumerate())
             .flat_map(|(number, word)| {

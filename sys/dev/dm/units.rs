@@ -39,15 +39,16 @@ impl Sector {
         self.0.checked_sub(n.0).map(Sector)
     }
 
-    /// `true` if the sector lies on a border of blocks of `bytes` bytes, a power of two and at least
-    /// [`DEV_BSIZE`].
+    /// `true` if the sector lies on a border of blocks of `bytes` bytes, a power of two and at
+    /// least [`DEV_BSIZE`].
     pub fn is_aligned(self, bytes: u32) -> bool {
         bytes >= DEV_BSIZE && self.0 & u64::from(bytes / DEV_BSIZE - 1) == 0
     }
 }
 
-/// A range of sectors: those from `start` on, `length` of them. [`SectorRange::new`] checks values that userland or a
-/// disk gives; a literal is for ranges that are known to lie on a disk. Its end saturates, so that none wraps.
+/// A range of sectors: those from `start` on, `length` of them. [`SectorRange::new`] checks values
+/// that userland or a disk gives; a literal is for ranges that are known to lie on a disk. Its end
+/// saturates, so that none wraps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SectorRange {
     /// The first sector.
@@ -65,7 +66,8 @@ impl SectorRange {
         start.checked_add(length).map(|_| SectorRange { start, length })
     }
 
-    /// The range from `start` up to `end`, which is not in it; without sectors if `end` lies before `start`.
+    /// The range from `start` up to `end`, which is not in it; without sectors if `end` lies before
+    /// `start`.
     pub fn between(start: Sector, end: Sector) -> SectorRange {
         SectorRange { start, length: Sector(end.0.saturating_sub(start.0)) }
     }
@@ -96,7 +98,8 @@ impl SectorRange {
         self.start < other.end() && other.start < self.end()
     }
 
-    /// `true` if the range is whole blocks of `bytes` bytes, a power of two and at least [`DEV_BSIZE`].
+    /// `true` if the range is whole blocks of `bytes` bytes, a power of two and at least
+    /// [`DEV_BSIZE`].
     pub fn is_aligned(self, bytes: u32) -> bool {
         self.start.is_aligned(bytes) && self.length.is_aligned(bytes)
     }

@@ -2,10 +2,11 @@
 
 //! A version of data that are changed under a lock and read without one.
 //!
-//! A reader relies on what it has read if the version is the same afterwards. The data are atomics, which may be
-//! relaxed, so that what is read during a change is some value, and is thrown away.
+//! A reader relies on what it has read if the version is the same afterwards. The data are atomics,
+//! which may be relaxed, so that what is read during a change is some value, and is thrown away.
 //!
-//! `regress/models` includes this file and checks it, with [`Tracker`](crate::tracker::Tracker), under loom.
+//! `regress/models` includes this file and checks it, with [`Tracker`](crate::tracker::Tracker),
+//! under loom.
 
 use super::atomic::{AtomicUsize, Ordering, fence};
 

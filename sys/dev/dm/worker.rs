@@ -13,12 +13,12 @@ use crate::job::Job;
 use crate::lane::{Lane, Outcome};
 use crate::target::Target;
 
-/// The resources that a line of such a target needs while its table is loaded. All of them are taken then, so that
-/// serving I/O never waits for memory, unless the target [grows](Needs::grows).
+/// The resources that a line of such a target needs while its table is loaded. All of them are
+/// taken then, so that serving I/O never waits for memory, unless the target [grows](Needs::grows).
 #[derive(Clone, Debug)]
 pub struct Needs {
-    /// The number of lanes that serve each queue; [`Mapping::Take`](crate::target::Mapping::Take) names the
-    /// queue. One lane serves one job at a time.
+    /// The number of lanes that serve each queue; [`Mapping::Take`](crate::target::Mapping::Take)
+    /// names the queue. One lane serves one job at a time.
     pub queues: Vec<usize>,
     /// The number of lanes that run [`Worker::background`].
     pub background: usize,
@@ -32,20 +32,23 @@ pub struct Needs {
     pub width: usize,
     /// Bytes of each serving lane's buffer.
     pub buffer: usize,
-    /// The number of queues, from the first, whose lanes have buffers. The lanes of others have none.
+    /// The number of queues, from the first, whose lanes have buffers. The lanes of others have
+    /// none.
     pub buffered: usize,
     /// Bytes of each background lane's buffer.
     pub background_buffer: usize,
     /// Bytes of each resident lane's buffer.
     pub resident_buffer: usize,
-    /// `true` if the target asks for memory while it is there: see [`Lane::make`](crate::lane::Lane::make). I/O of such a
-    /// line may wait for memory, and so may [`Worker::start`], while I/O is held.
+    /// `true` if the target asks for memory while it is there: see
+    /// [`Lane::make`](crate::lane::Lane::make). I/O of such a line may wait for memory, and so may
+    /// [`Worker::start`], while I/O is held.
     pub grows: bool,
     /// Bytes of the control lane's buffer, which [`Worker::start`] and [`Worker::stop`] use.
     pub control_buffer: usize,
-    /// The number of threads that the line asks for: 1, but for targets that compute. The lines of a table that ask for 1 have
-    /// one together, which no line that computes holds up; those that ask for more have others, as many as the line that asks for
-    /// most. A line's lanes are dealt out over as many of them as it asks for.
+    /// The number of threads that the line asks for: 1, but for targets that compute. The lines of
+    /// a table that ask for 1 have one together, which no line that computes holds up; those that
+    /// ask for more have others, as many as the line that asks for most. A line's lanes are dealt
+    /// out over as many of them as it asks for.
     pub threads: usize,
 }
 
@@ -114,10 +117,11 @@ pub enum Quiesce {
 
 /// A target that serves I/O itself, in lanes.
 ///
-/// The life of such a target: `new` when the table is loaded, which must not read its components, for another table
-/// may be using them; [`Worker::start`] when a resume makes the table active, after the table before it has stopped;
-/// then jobs and [`Worker::background`]; [`Worker::suspending`], and when no job is left and the background has
-/// returned, [`Worker::stop`]. A stopped one may start again. It is dropped with its table.
+/// The life of such a target: `new` when the table is loaded, which must not read its components,
+/// for another table may be using them; [`Worker::start`] when a resume makes the table active,
+/// after the table before it has stopped; then jobs and [`Worker::background`];
+/// [`Worker::suspending`], and when no job is left and the background has returned,
+/// [`Worker::stop`]. A stopped one may start again. It is dropped with its table.
 ///
 /// Futures are made once, when the table is loaded; none is made for a job. They may hold no
 /// [`Spin`](dm_sync::Spin) guard across an `await`.
@@ -125,23 +129,23 @@ pub trait Worker: Target + Sized + 'static {
     /// The resources that the line needs.
     fn needs(&self) -> Needs;
 
-    /// Looks at each job that comes, in its sender's thread or soft interrupt. The target may end it or forward it,
-    /// which is quicker than a lane. A job that is returned waits in its queue for a lane. Must not sleep, but for
-    /// what forwarding does.
+    /// Looks at each job that comes, in its sender's thread or soft interrupt. The target may end
+    /// it or forward it, which is quicker than a lane. A job that is returned waits in its queue
+    /// for a lane. Must not sleep, but for what forwarding does.
     fn at_once(&self, job: Job) -> Option<Job> {
         Some(job)
     }
 
-    /// Takes a job back of which all places of [`Job::forward_each`] have answered; some may have failed. The target
-    /// ends the job, or returns it to wait in its queue for a lane. From anywhere, also from a
-    /// soft interrupt, with no lock held: must not sleep, nor forward.
+    /// Takes a job back of which all places of [`Job::forward_each`] have answered; some may have
+    /// failed. The target ends the job, or returns it to wait in its queue for a lane. From
+    /// anywhere, also from a soft interrupt, with no lock held: must not sleep, nor forward.
     fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
         job.end(outcome.ok());
         None
     }
 
-    /// Serves one job, and ends it. Context: the thread that polls lanes. Sleeps by `await`, and in a component's d_strategy
-    /// where it sends; [`Lane::raise_event`] takes an adaptive lock.
+    /// Serves one job, and ends it. Context: the thread that polls lanes. Sleeps by `await`, and in
+    /// a component's d_strategy where it sends; [`Lane::raise_event`] takes an adaptive lock.
     fn serve(&self, job: Job, lane: &mut Lane) -> impl Future<Output = ()> + Send;
 
     /// Does the work that no I/O asks for. Called once in each run from start to stop, by each of
@@ -152,17 +156,19 @@ pub trait Worker: Target + Sized + 'static {
         async {}
     }
 
-    /// Does work that goes on while the device is suspended: what lines of other tables wait for. Called once by each of [`Needs::residents`] lanes with its number from 0, when
-    /// [`Worker::start`] of the line has first succeeded. It may do I/O whether the device is suspended or
-    /// not, and must return when [`Lane::ending`] has become true, as soon as no line of another table waits for it:
-    /// the table goes then.
+    /// Does work that goes on while the device is suspended: what lines of other tables wait for.
+    /// Called once by each of [`Needs::residents`] lanes with its number from 0, when
+    /// [`Worker::start`] of the line has first succeeded. It may do I/O whether the device is
+    /// suspended or not, and must return when [`Lane::ending`] has become true, as soon as no line
+    /// of another table waits for it: the table goes then.
     fn resident(&self, _number: usize, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// Makes the target ready for I/O: reads its components, takes over from the table before it. No I/O comes before
-    /// this is over: the device holds it. Where a target asks for memory here ([`Needs::grows`]), page-outs to the device are
-    /// held, too, which would free it: such a device is not to be swapped to while it is started.
+    /// Makes the target ready for I/O: reads its components, takes over from the table before it.
+    /// No I/O comes before this is over: the device holds it. Where a target asks for memory here
+    /// ([`Needs::grows`]), page-outs to the device are held, too, which would free it: such a
+    /// device is not to be swapped to while it is started.
     ///
     /// # Errors
     /// Why the table cannot be used; the one before it goes on. Should that not start again either,
@@ -171,17 +177,18 @@ pub trait Worker: Target + Sized + 'static {
         async { Ok(()) }
     }
 
-    /// Brings to stable storage all that must be there. No job is left, and none comes until the next
-    /// [`Worker::start`].
+    /// Brings to stable storage all that must be there. No job is left, and none comes until the
+    /// next [`Worker::start`].
     fn stop(&self, _lane: &mut Lane) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// Lets go of jobs that the target holds back: the device, or a file system on it, is going to wait for the jobs there
-    /// are. New I/O is about to be held; until then jobs may still come, many if a file system is written out,
-    /// and the suspend may be called off, without a call: [`Lane::suspending`] says how things stand. It may be
-    /// called twice for one suspend. Every lane of the line is polled after this, so that whatever it waits for is looked at
-    /// again. Context: a thread with no lock held; must not sleep.
+    /// Lets go of jobs that the target holds back: the device, or a file system on it, is going to
+    /// wait for the jobs there are. New I/O is about to be held; until then jobs may still come,
+    /// many if a file system is written out, and the suspend may be called off, without a call:
+    /// [`Lane::suspending`] says how things stand. It may be called twice for one suspend. Every
+    /// lane of the line is polled after this, so that whatever it waits for is looked at again.
+    /// Context: a thread with no lock held; must not sleep.
     fn suspending(&self, _how: Quiesce) {}
 }
 

@@ -2,9 +2,9 @@
 
 //! A place where one thread sleeps until there is work for it.
 //!
-//! A thread or soft interrupt that has work for the sleeper makes it visible first and then calls [`Parker::unpark`].
-//! The sleeper says that it is about to sleep and then looks for work, so that one of the two always sees the other;
-//! while it is awake, unparking costs one load.
+//! A thread or soft interrupt that has work for the sleeper makes it visible first and then calls
+//! [`Parker::unpark`]. The sleeper says that it is about to sleep and then looks for work, so that
+//! one of the two always sees the other; while it is awake, unparking costs one load.
 //!
 //! `regress/models` includes this file and checks it under loom.
 
@@ -16,8 +16,8 @@ use super::mutex::SpinMutex;
 pub struct Parker {
     /// 1 from before the thread looks for work until it is awake. Atomic.
     asleep: AtomicUsize,
-    /// Held from the look for work until the thread sleeps, and to wake it, so that no wake-up comes in between. It has no
-    /// data of its own; locks that the look takes are taken under it.
+    /// Held from the look for work until the thread sleeps, and to wake it, so that no wake-up
+    /// comes in between. It has no data of its own; locks that the look takes are taken under it.
     lock: SpinMutex<()>,
     /// Broadcast, with `lock` held, when there is work.
     woken: Condvar,
@@ -46,7 +46,8 @@ impl Parker {
     }
 
     /// Wakes the thread, if it sleeps or is about to. The work was made visible before, with a
-    /// SeqCst store or under a lock that the look at it takes. Context: thread or soft interrupt; does not sleep.
+    /// SeqCst store or under a lock that the look at it takes. Context: thread or soft interrupt;
+    /// does not sleep.
     #[inline]
     pub fn unpark(&self) {
         full_fence();

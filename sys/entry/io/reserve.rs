@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A device's reserve: one child and one split for when the pools are empty, and the I/O that waits for
-//! them.
+//! A device's reserve: one child and one split for when the pools are empty, and the I/O that waits
+//! for them.
 //!
-//! An I/O needs a child, and one in several pieces a split and then a child for each piece. I/O that finds
-//! the pools empty and the reserve taken waits; the reserve comes back when the I/O that has it is done. So
-//! there is always one I/O that goes on, and a page-out does not wait for the memory that it is to free.
+//! An I/O needs a child, and one in several pieces a split and then a child for each piece. I/O
+//! that finds the pools empty and the reserve taken waits; the reserve comes back when the I/O that
+//! has it is done. So there is always one I/O that goes on, and a page-out does not wait for the
+//! memory that it is to free.
 //!
-//! Context of everything here: thread or soft interrupt, no lock of the driver's held; nothing sleeps.
+//! Context of everything here: thread or soft interrupt, no lock of the driver's held; nothing
+//! sleeps.
 //!
 //! Generic in what it keeps, so that `regress/models` can check it under loom.
 
@@ -66,7 +68,8 @@ impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
         child
     }
 
-    /// Queues an I/O until child and split have come back. [`Reserve::serve`] must follow: they may have by now.
+    /// Queues an I/O until child and split have come back. [`Reserve::serve`] must follow: they may
+    /// have by now.
     pub fn starve(&self, io: I::Item) {
         self.0.lock().starved.push(io);
     }
@@ -86,9 +89,10 @@ impl<C, S, I: Queue, P: Queue> Reserve<C, S, I, P> {
         core::mem::take(&mut self.0.lock().starved)
     }
 
-    /// Lets I/O that waits go on, as far as the reserve goes; splits first, since they hold what other I/O
-    /// waits for. One thread serves at a time, in a loop: a component that completes at once comes back here
-    /// from within `go`, and must not make the stack grow. `go` is called with no lock held.
+    /// Lets I/O that waits go on, as far as the reserve goes; splits first, since they hold what
+    /// other I/O waits for. One thread serves at a time, in a loop: a component that completes at
+    /// once comes back here from within `go`, and must not make the stack grow. `go` is called with
+    /// no lock held.
     pub fn serve(&self, mut go: impl FnMut(Next<I::Item, P::Item>)) {
         let mut state = self.0.lock();
         if state.serving {

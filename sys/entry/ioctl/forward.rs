@@ -17,10 +17,11 @@ use crate::netbsd::sys;
 use crate::netbsd::vnode::BlockDevice;
 
 impl Device<'_> {
-    /// The active table, once the device is not suspended. Its components stay open as long as it is kept, but this
-    /// thread is not inside the gate for it: a component's driver may wait for memory in an ioctl, and a resume or
-    /// suspend holds I/O while it waits for threads inside. Dropping the table may sleep ([`Table`](dm_core::table::Table)),
-    /// and is not to be done inside the gate.
+    /// The active table, once the device is not suspended. Its components stay open as long as it
+    /// is kept, but this thread is not inside the gate for it: a component's driver may wait for
+    /// memory in an ioctl, and a resume or suspend holds I/O while it waits for threads inside.
+    /// Dropping the table may sleep ([`Table`](dm_core::table::Table)), and is not to be done
+    /// inside the gate.
     ///
     /// # Errors
     /// ENXIO without a table or if the device goes, EINTR.
@@ -63,8 +64,8 @@ impl Device<'_> {
         result
     }
 
-    /// Flushes the lines of a table whose targets serve I/O, inside the gate, as every job is. `None` if that
-    /// table is not the active one any more, or a target gave its job back.
+    /// Flushes the lines of a table whose targets serve I/O, inside the gate, as every job is.
+    /// `None` if that table is not the active one any more, or a target gave its job back.
     ///
     /// # Errors
     /// EINTR while the device is suspended, ENXIO if it goes.
@@ -120,8 +121,8 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// DIOCGSECTORALIGN: the place of a device's first sector in its component's large sectors. With several
-    /// components it is told only if it is the same for all.
+    /// DIOCGSECTORALIGN: the place of a device's first sector in its component's large sectors.
+    /// With several components it is told only if it is the same for all.
     pub(super) fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
         let table = self.table()?;
         let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };

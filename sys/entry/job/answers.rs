@@ -7,11 +7,12 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use dm_core::Errno;
 use dm_core::lane::Outcome;
 
-/// The answers to one request, of a lane's or of a job that was forwarded to several places. It is used
-/// for one request after the other, and may be added to from any context.
+/// The answers to one request, of a lane's or of a job that was forwarded to several places. It is
+/// used for one request after the other, and may be added to from any context.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// The number of places that have not answered, and one for the request's sender while it is still sending.
+    /// The number of places that have not answered, and one for the request's sender while it is
+    /// still sending.
     pending: AtomicUsize,
     /// A bit for each place that failed.
     failed: AtomicU32,
@@ -32,8 +33,8 @@ impl Answers {
         self.pending.load(Ordering::Relaxed) != 0
     }
 
-    /// Adds the answer of a place, which is given as a bit; 0 for the request's sender. `true` if it is the
-    /// last: then all is the caller's.
+    /// Adds the answer of a place, which is given as a bit; 0 for the request's sender. `true` if
+    /// it is the last: then all is the caller's.
     pub(super) fn add(&self, place: u32, result: Result<(), Errno>) -> bool {
         if let Err(errno) = result {
             self.note(place, errno);
@@ -47,8 +48,8 @@ impl Answers {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Adds the answer of a place, by its number, that could not be sent to. It is not the last: the request's sender
-    /// is.
+    /// Adds the answer of a place, by its number, that could not be sent to. It is not the last:
+    /// the request's sender is.
     #[cold]
     pub(super) fn add_lost(&self, place: usize) {
         self.add(bit(place), Err(Errno::EIO));

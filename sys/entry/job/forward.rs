@@ -2,8 +2,8 @@
 
 //! Jobs that go to components without a lane, and the completions of their nested buffers.
 //!
-//! Context of everything here: thread or soft interrupt, with no lock held. Sending sleeps in a thread, where a component's
-//! d_strategy does; completions do not sleep.
+//! Context of everything here: thread or soft interrupt, with no lock held. Sending sleeps in a
+//! thread, where a component's d_strategy does; completions do not sleep.
 
 use alloc::boxed::Box;
 
@@ -73,9 +73,10 @@ impl TableIo {
         let cell = self.job(job.number());
         let bytes = job.length.to_bytes().and_then(|bytes| usize::try_from(bytes).ok());
         let bytes = bytes.filter(|bytes| *bytes <= data.len() && i32::try_from(*bytes).is_ok());
-        // SAFETY: the job is ours, and with it its cell and its nested buffer, until the place has answered, and
-        // this sender counts as one more. The data stay in the cell, where they are not touched, until the target
-        // takes them back, which it does after that; the length was looked at.
+        // SAFETY: the job is ours, and with it its cell and its nested buffer, until the place has
+        // answered, and this sender counts as one more. The data stay in the cell, where they are
+        // not touched, until the target takes them back, which it does after that; the length was
+        // looked at.
         unsafe {
             let data = (*cell.changed.get()).insert(data).as_mut_ptr();
             *cell.forwarded.get() = *job;
@@ -94,12 +95,12 @@ impl TableIo {
         }
     }
 
-    /// Tells the target that all places of a job that was forwarded to each have answered. `at_sender` is `true` where the
-    /// sender does.
+    /// Tells the target that all places of a job that was forwarded to each have answered.
+    /// `at_sender` is `true` where the sender does.
     ///
     /// # Safety
-    /// The caller's result was the last. Something other than the job keeps the table: the sender's pass or count of the
-    /// split, or a [`Completing`](dm_core::host::Completing).
+    /// The caller's result was the last. Something other than the job keeps the table: the sender's
+    /// pass or count of the split, or a [`Completing`](dm_core::host::Completing).
     #[inline(always)]
     unsafe fn all_answered(&self, number: usize, at_sender: bool) {
         let cell = self.job(number);
@@ -119,8 +120,8 @@ impl TableIo {
         let parent = self.take_parent(number);
         // The I/O first: freeing the number may let others' I/O go on.
         self.answer_parent(parent, outcome);
-        // SAFETY: the place has answered, so that the cell is ours until the number is freed. So the description is
-        // copied.
+        // SAFETY: the place has answered, so that the cell is ours until the number is freed. So
+        // the description is copied.
         unsafe {
             let info = *cell.forwarded.get();
             self.engine().forwarded(&info);
@@ -133,7 +134,8 @@ impl TableIo {
 /// # Safety
 /// `buf` belongs to a job that is forwarded, and stays so while the returned references are used.
 pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a Io, &'a Journey)> {
-    // SAFETY: the caller's promise: the buffer is the first field of its record, and the job's record does not change.
+    // SAFETY: the caller's promise: the buffer is the first field of its record, and the job's
+    // record does not change.
     unsafe {
         let inner = buf.cast::<Inner>();
         let table = &*(*inner).table;
@@ -145,13 +147,14 @@ pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a
     }
 }
 
-/// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
+/// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held;
+/// does not sleep.
 ///
 /// # Safety
 /// biodone(9) calls it, once, with the buffer of a forwarded job that was sent.
 pub(in crate::entry) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
-    // SAFETY: the buffer is the first field of an `Inner`; the job's piece is inside the gate, which keeps the table until
-    // it is answered, last of all.
+    // SAFETY: the buffer is the first field of an `Inner`; the job's piece is inside the gate,
+    // which keeps the table until it is answered, last of all.
     unsafe {
         let inner = buf.cast::<Inner>();
         let (table, number) = (&*(*inner).table, (*inner).number);
@@ -171,7 +174,8 @@ pub(in crate::entry) unsafe extern "C" fn job_done(buf: *mut sys::buf) {
 /// As for [`job_done`]; the record is the job's.
 #[inline(never)]
 unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
-    // SAFETY: the record is the job's, whose piece keeps the table until it is answered, last of all.
+    // SAFETY: the record is the job's, whose piece keeps the table until it is answered, last of
+    // all.
     unsafe {
         let (table, number, place) = (&*(*inner).table, (*inner).number, (*inner).place);
         let result = buf::nested_result(inner.cast());
@@ -183,14 +187,15 @@ unsafe fn job_done_otherwise(inner: *mut Inner, cell: &JobCell) {
     }
 }
 
-/// The end of a forwarded job, in the completion of its last place: its one place has this outcome, or, `None`, all
-/// have answered.
+/// The end of a forwarded job, in the completion of its last place: its one place has this outcome,
+/// or, `None`, all have answered.
 ///
 /// # Safety
 /// The place's buffer is done, and the job is the caller's to end.
 #[inline(never)]
 unsafe fn last_done(table: &TableIo, number: usize, outcome: Option<buf::NestedResult>) {
-    // Answering the I/O may let a drain of the gate end, while this is still in a function of the table's.
+    // Answering the I/O may let a drain of the gate end, while this is still in a function of the
+    // table's.
     let _kept = table.slot.completing.enter();
     // SAFETY: the caller's promise.
     unsafe {

@@ -16,8 +16,8 @@ unsafe impl Send for Nested {}
 // SAFETY: the buffer has one user at a time, as `TableIo` says.
 unsafe impl Sync for Nested {}
 
-/// The memory of a nested buffer of a table's own. A buffer is one of these if its b_iodone is `lane_done` or `job_done`; it
-/// is a `Child` if that is `done` or `track_done`.
+/// The memory of a nested buffer of a table's own. A buffer is one of these if its b_iodone is
+/// `lane_done` or `job_done`; it is a `Child` if that is `done` or `track_done`.
 #[repr(C)]
 pub(super) struct Inner {
     /// The buffer: the first field, so that its address is that of all.

@@ -6,8 +6,8 @@ use core::ptr::NonNull;
 
 use crate::entry::pieces::Split;
 
-/// Splits in the order in which they came, linked through themselves. One that goes on and finds that a newcomer has
-/// taken the number comes again, as the last.
+/// Splits in the order in which they came, linked through themselves. One that goes on and finds
+/// that a newcomer has taken the number comes again, as the last.
 #[derive(Default)]
 pub(super) struct Waiting {
     first: Option<NonNull<Split>>,

@@ -35,8 +35,8 @@ impl Slot {
         node.closing = false;
     }
 
-    /// Detaches the disk, when no [`DiskUse`] is left. Context: a thread that removes the device, which has
-    /// no `DiskUse` itself; sleeps, deaf to signals. The device's I/O is over.
+    /// Detaches the disk, when no [`DiskUse`] is left. Context: a thread that removes the device,
+    /// which has no `DiskUse` itself; sleeps, deaf to signals. The device's I/O is over.
     pub(crate) fn take_disk(&self) {
         let mut node = self.node.lock();
         node.closing = true;
@@ -50,16 +50,17 @@ impl Slot {
         let mut folded = self.folded.lock();
         let old = core::mem::replace(&mut *folded, Folded::starting_from(self.tallies()));
         drop(folded);
-        // The I/O is over, but an I/O that was turned away, or is just leaving, raises the gate's count for
-        // a moment, and a fold may have taken that for I/O in flight; disk_detach(9) wants none.
+        // The I/O is over, but an I/O that was turned away, or is just leaving, raises the gate's
+        // count for a moment, and a fold may have taken that for I/O in flight; disk_detach(9)
+        // wants none.
         if let Some(disk) = &old.disk {
             disk.rest();
         }
         drop((old, disk));
     }
 
-    /// References the disk(9), if one is attached. It still is after [`Slot::refuse_opens`]: closes that come
-    /// of a forced detach need it. Context: thread; takes `node`.
+    /// References the disk(9), if one is attached. It still is after [`Slot::refuse_opens`]: closes
+    /// that come of a forced detach need it. Context: thread; takes `node`.
     pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
         let mut node = self.node.lock();
         let disk = node.disk.clone()?;
@@ -67,8 +68,8 @@ impl Slot {
         Some(DiskUse { slot: self, disk: ManuallyDrop::new(disk) })
     }
 
-    /// Runs `f` on the disk unless opens are refused, with no open, close or removal in between. Context:
-    /// thread (d_open); takes `node`, and `f` the disk's dk_openlock.
+    /// Runs `f` on the disk unless opens are refused, with no open, close or removal in between.
+    /// Context: thread (d_open); takes `node`, and `f` the disk's dk_openlock.
     ///
     /// # Errors
     /// ENXIO when they are, or those of `f`.
@@ -83,8 +84,8 @@ impl Slot {
         }
     }
 
-    /// Refuses opens from now on, unless a node is open. Context: thread; takes `node` and the disk's
-    /// dk_openlock.
+    /// Refuses opens from now on, unless a node is open. Context: thread; takes `node` and the
+    /// disk's dk_openlock.
     ///
     /// # Errors
     /// EBUSY when one is and `force` is not set.
@@ -98,8 +99,8 @@ impl Slot {
     }
 }
 
-/// A reference to a slot's disk(9), which is not detached while it lives: [`Slot::take_disk`] waits. So a
-/// thread that has one must not remove the device, nor wait for one that does.
+/// A reference to a slot's disk(9), which is not detached while it lives: [`Slot::take_disk`]
+/// waits. So a thread that has one must not remove the device, nor wait for one that does.
 ///
 /// # Invariants
 /// It is counted in [`NodeState::users`]. The reference is taken in `drop` only.
@@ -120,8 +121,8 @@ impl core::ops::Deref for DiskUse<'_> {
 impl Drop for DiskUse<'_> {
     fn drop(&mut self) {
         let mut node = self.slot.node.lock();
-        // Under the lock, so that the last reference is never this one: `take_disk`, which detaches the
-        // disk, has its own until the count is 0.
+        // Under the lock, so that the last reference is never this one: `take_disk`, which detaches
+        // the disk, has its own until the count is 0.
         // SAFETY: taken here only (invariant).
         drop(unsafe { ManuallyDrop::take(&mut self.disk) });
         assert!(node.users > 0, "dm: a disk(9) was let go too often");

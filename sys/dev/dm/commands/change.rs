@@ -40,8 +40,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         let created = self.driver.create(name, uuid, minor, self.has(flags::READONLY));
         let found = created.map_err(taken)?;
         self.reply(&found).inspect_err(|_| {
-            // The sender does not learn of the device: it must not be there. EBUSY, from a process that
-            // has guessed its minor and opened it, is ignored: then the device stays.
+            // The sender does not learn of the device: it must not be there. EBUSY, from a process
+            // that has guessed its minor and opened it, is ignored: then the device stays.
             let _ = self.driver.remove(&found.device, false);
         })?;
         Ok(())

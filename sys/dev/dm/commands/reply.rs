@@ -42,8 +42,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         self.set(c"minor", found.device.minor().get())
     }
 
-    /// Tells the driver's version. Old tools do not look at `features`; new ones find there the features beyond the C
-    /// driver's.
+    /// Tells the driver's version. Old tools do not look at `features`; new ones find there the
+    /// features beyond the C driver's.
     pub(super) fn version(&mut self) -> Result<(), Errno> {
         let mut features = D::new()?;
         features.set_unsigned(c"reload_more", u64::from(flags::RELOAD_MORE))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The promises of the protocol, one test each. A request that fails is tried with a picture of the driver before and
-//! after: nothing may have changed.
+//! The promises of the protocol, one test each. A request that fails is tried with a picture of the
+//! driver before and after: nothing may have changed.
 
 mod commands;
 mod errors;

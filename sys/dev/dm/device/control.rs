@@ -10,15 +10,17 @@ use crate::kernel::{Condvar, Kernel, LiveTable, Mutex, Unit};
 use crate::worker::Quiesce;
 
 impl<K: Kernel> Device<K> {
-    /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is mounted on the
-    /// device, if that is asked for and `holds` says that I/O is about to be held.
+    /// Takes the control flag, as [`Device::control`] does, with the file system suspended that is
+    /// mounted on the device, if that is asked for and `holds` says that I/O is about to be held.
     ///
-    /// The thread that has the control flag may wait for that file system, as when it opens a component by a
-    /// path. So the file system is suspended first, and goes on while the control flag is waited for.
+    /// The thread that has the control flag may wait for that file system, as when it opens a
+    /// component by a path. So the file system is suspended first, and goes on while the control
+    /// flag is waited for.
     ///
-    /// The file system waits for its I/O, and what it writes out waits, too. So no target may hold back jobs until
-    /// the device is suspended: the active table's engine is hastened before, and for as long as the answer's last part
-    /// is kept. That must not be dropped before the file system goes on, nor where memory may not be asked for.
+    /// The file system waits for its I/O, and what it writes out waits, too. So no target may hold
+    /// back jobs until the device is suspended: the active table's engine is hastened before, and
+    /// for as long as the answer's last part is kept. That must not be dropped before the file
+    /// system goes on, nor where memory may not be asked for.
     pub(super) fn control_with(
         &self,
         mounted: FileSystem,
@@ -50,8 +52,8 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Takes the control flag: the right to change the active table or to remove the device. Context: a thread
-    /// with no lock held.
+    /// Takes the control flag: the right to change the active table or to remove the device.
+    /// Context: a thread with no lock held.
     ///
     /// # Errors
     /// EINTR, ENXIO if the device is gone.
@@ -68,8 +70,8 @@ impl<K: Kernel> Device<K> {
         Ok(Control(self))
     }
 
-    /// Takes the control flag, deaf to signals; `None` if the device is gone. Context: a close or a detach, with
-    /// no lock of the driver's held.
+    /// Takes the control flag, deaf to signals; `None` if the device is gone. Context: a close or a
+    /// detach, with no lock of the driver's held.
     pub(super) fn control_uninterruptible(&self) -> Option<Control<'_, K>> {
         let mut state = self.state.lock();
         // Of a device that is gone the flag is not waited for: the thread that has it may be in
@@ -86,13 +88,14 @@ impl<K: Kernel> Device<K> {
     }
 }
 
-/// The control flag of a device, the file system that is mounted on the device, if that is suspended, and the engine
-/// that was hastened for it.
+/// The control flag of a device, the file system that is mounted on the device, if that is
+/// suspended, and the engine that was hastened for it.
 pub(super) type Controlled<'d, K> =
     (Control<'d, K>, Option<<<K as Kernel>::Unit as Unit<K>>::Suspended>, Option<Hastened<K>>);
 
-/// A table whose engine's jobs do not wait, from [`Executor::hasten`](crate::executor::Executor::hasten) on. It does not
-/// keep the table: another thread may put a new one in its place meanwhile, and the old one's components are closed then.
+/// A table whose engine's jobs do not wait, from
+/// [`Executor::hasten`](crate::executor::Executor::hasten) on. It does not keep the table: another
+/// thread may put a new one in its place meanwhile, and the old one's components are closed then.
 pub(super) struct Hastened<K: Kernel>(Weak<LiveTable<K>>);
 
 impl<K: Kernel> Hastened<K> {

@@ -3,21 +3,29 @@
 //! The removal of a device: by request, at its last close, or by autoconf(9).
 //!
 //! ```text
-//!  DM_DEV_REMOVE, remove_all ── remove ────┐ control flag;    tear_down
-//!  d_close, with a deferred                │ a signal ends
-//!  removal ─────────────────── last_close ─┤ remove's wait    1 begin_detach   opens are refused; EBUSY if one is
-//!  drvctl -d, shutdown:                    │ for it only        open and nothing forces it
-//!  config_detach ─ ca_detach ─ detach ─────┘                  2 entry: Live → Draining   nobody finds the device
-//!                                                             3 kill           held I/O fails, I/O in flight ends
-//!  Then remove and last_close call config_detach(9),          4 detach_disk    vdevgone (forced), disk_detach
-//!  which comes back here as detach and finds the              5 the engine stops; state: Gone; waiters wake
-//!  entry Detached; then, and after detach, the                6 entry: Draining → Detached   detach may return
-//!  entry is removed.                                          7 the tables are dropped: components are closed
+//!  DM_DEV_REMOVE, remove_all ── remove ────┐
+//!  d_close, with a deferred                │ the control flag is taken;
+//!  removal ─────────────────── last_close ─┼─────────────────────────────► tear_down
+//!  drvctl -d, shutdown:                    │ a signal ends remove's wait
+//!  config_detach ─ ca_detach ─ detach ─────┘ for it only
+//!
+//!  tear_down
+//!    1 begin_detach                 opens are refused; EBUSY if one is open and nothing forces it
+//!    2 entry: Live → Draining       nobody finds the device
+//!    3 kill                         held I/O fails, I/O in flight ends
+//!    4 detach_disk                  vdevgone (forced), disk_detach
+//!    5 the engine stops             state: Gone; waiters wake
+//!    6 entry: Draining → Detached   detach may return
+//!    7 the tables are dropped       components are closed
+//!
+//!  Then remove and last_close call config_detach(9), which comes back here as detach and finds
+//!  the entry Detached; then, and after detach, the entry is removed.
 //! ```
 //!
-//! Each step is there for the next: with an open in between, I/O could come after 3; found after 3, the device
-//! could be given another table; the device_t that 4 names must live until 6, which is what a `detach` of
-//! another thread waits for; 7 may come back into this driver, to close a dm device below, so no lock is held.
+//! Each step is there for the next: with an open in between, I/O could come after 3; found after 3,
+//! the device could be given another table; the device_t that 4 names must live until 6, which is
+//! what a `detach` of another thread waits for; 7 may come back into this driver, to close a dm
+//! device below, so no lock is held.
 
 use alloc::vec::Vec;
 
@@ -29,8 +37,9 @@ use crate::units::Minor;
 use crate::worker::Quiesce;
 
 impl<K: Kernel> Driver<K> {
-    /// Removes a device, or with `deferred` marks one that is open to be removed at its last close. `true` if
-    /// the device is gone. Context: a thread with no lock held; waits for the control flag, then for I/O.
+    /// Removes a device, or with `deferred` marks one that is open to be removed at its last close.
+    /// `true` if the device is gone. Context: a thread with no lock held; waits for the control
+    /// flag, then for I/O.
     ///
     /// # Errors
     /// EBUSY while the device is open, ENXIO if it is gone already, EINTR.
@@ -39,8 +48,8 @@ impl<K: Kernel> Driver<K> {
         match self.tear_down(device, false) {
             Err(Errno::EBUSY) if deferred => {
                 device.state.lock().remove_at_close = true;
-                // The last close may have come after tear_down said EBUSY and before the mark was set: then it
-                // has removed nothing.
+                // The last close may have come after tear_down said EBUSY and before the mark was
+                // set: then it has removed nothing.
                 drop(control);
                 if device.unit.open_count() == 0 {
                     self.last_close(device.minor);
@@ -79,10 +88,10 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Detaches a device for autoconf(9), in ca_detach: `drvctl -d`, the end of the system, or the second half
-    /// of a removal. When this has returned `Ok`, nothing of the device refers to its device_t. Context: a
-    /// thread with the kernel lock, as ca_detach is called, which is given up while the thread sleeps; no other lock is
-    /// held. Sleeps, deaf to signals.
+    /// Detaches a device for autoconf(9), in ca_detach: `drvctl -d`, the end of the system, or the
+    /// second half of a removal. When this has returned `Ok`, nothing of the device refers to its
+    /// device_t. Context: a thread with the kernel lock, as ca_detach is called, which is given up
+    /// while the thread sleeps; no other lock is held. Sleeps, deaf to signals.
     ///
     /// # Errors
     /// EBUSY while the device is open and `force` is not set.
@@ -94,8 +103,8 @@ impl<K: Kernel> Driver<K> {
                 // A removal has called config_detach(9), or is done.
                 None | Some(EntryState::Detached) => return Ok(()),
                 Some(EntryState::Live(device)) => break device.clone(),
-                // config_attach_pseudo(9) has returned, but `create` has not published the device; or another
-                // thread removes it, whose disk(9) still has the device_t's name.
+                // config_attach_pseudo(9) has returned, but `create` has not published the device;
+                // or another thread removes it, whose disk(9) still has the device_t's name.
                 Some(EntryState::Attaching | EntryState::Draining) => {
                     self.entry_changed.wait(&mut devices);
                 }
@@ -108,8 +117,9 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Removes a device whose last open node was closed, if that was deferred until now. Context: d_close, so
-    /// a thread with no lock held, which has no reference to the device's disk(9); sleeps, deaf to signals.
+    /// Removes a device whose last open node was closed, if that was deferred until now. Context:
+    /// d_close, so a thread with no lock held, which has no reference to the device's disk(9);
+    /// sleeps, deaf to signals.
     pub fn last_close(&self, minor: Minor) {
         let Some(found) = self.find(&Selector::Minor(minor)) else { return };
         let device = &found.device;
@@ -123,16 +133,18 @@ impl<K: Kernel> Driver<K> {
         }
     }
 
-    /// Detaches the device_t of a device that was torn down (config_detach(9)), and frees its minor and names. Context: a
-    /// thread with no lock held; sleeps for another thread's ca_detach of the device_t.
+    /// Detaches the device_t of a device that was torn down (config_detach(9)), and frees its minor
+    /// and names. Context: a thread with no lock held; sleeps for another thread's ca_detach of the
+    /// device_t.
     fn leave_system(&self, device: &Device<K>) {
         // An error would mean that autoconf(9) took the device_t away first.
         let _ = device.unit.detach();
         self.forget(device.minor);
     }
 
-    /// Steps 1 to 7 of the picture above. Context: the thread that has the control flag, with no lock held, but perhaps the
-    /// kernel lock; sleeps, deaf to signals, for I/O, closes, ioctls, and what the tables' ends wait for.
+    /// Steps 1 to 7 of the picture above. Context: the thread that has the control flag, with no
+    /// lock held, but perhaps the kernel lock; sleeps, deaf to signals, for I/O, closes, ioctls,
+    /// and what the tables' ends wait for.
     ///
     /// # Errors
     /// EBUSY while the device is open and `force` is not set: nothing has changed then.
@@ -161,7 +173,8 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Moves the entry of a device that is being removed to its next state. Context: as for [`Driver::detach`].
+    /// Moves the entry of a device that is being removed to its next state. Context: as for
+    /// [`Driver::detach`].
     fn entry_goes(&self, device: &Device<K>, next: EntryState<K>) {
         let mut devices = self.devices.lock();
         let at = devices.position(device.minor).ok();

@@ -20,8 +20,9 @@ impl<K: Kernel> Devices<K> {
         }
     }
 
-    /// Calls `each` with the place of every device of ours among the components of an entry's tables, active
-    /// and inactive. No table is dropped here: that would close its components under the lock.
+    /// Calls `each` with the place of every device of ours among the components of an entry's
+    /// tables, active and inactive. No table is dropped here: that would close its components under
+    /// the lock.
     fn below(&self, major: u32, entry: &Entry<K>, mut each: impl FnMut(usize)) {
         let Some(device) = entry.device() else { return };
         let state = device.state.lock();
@@ -30,8 +31,8 @@ impl<K: Kernel> Devices<K> {
         }
     }
 
-    /// The number of layers of our own devices below a table with these components. Breadth first: the number
-    /// of paths through a stack can be exponential in its depth.
+    /// The number of layers of our own devices below a table with these components. Breadth first:
+    /// the number of paths through a stack can be exponential in its depth.
     ///
     /// # Errors
     /// ELOOP if `loaded` is one of them, or there are too many layers.
@@ -60,8 +61,8 @@ impl<K: Kernel> Devices<K> {
         Ok(depth)
     }
 
-    /// Checks that no device stacked on `minor` would have more than [`limits::DEPTH`] layers, with `below`
-    /// layers under `minor`.
+    /// Checks that no device stacked on `minor` would have more than [`limits::DEPTH`] layers, with
+    /// `below` layers under `minor`.
     ///
     /// # Errors
     /// ELOOP.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Behaviour that a single command does not show: minors that run out, labels, components that are shared, concurrent
-//! commands.
+//! Behaviour that a single command does not show: minors that run out, labels, components that are
+//! shared, concurrent commands.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -147,8 +147,8 @@ fn a_failed_open_does_not_keep_the_next_from_trying() {
 
 #[test]
 fn a_device_that_is_being_made_is_not_found_but_its_name_is_taken() {
-    // A fake kernel attaches at once, so that this looks from within attach's failure: the name and the minor were
-    // taken and are free now.
+    // A fake kernel attaches at once, so that this looks from within attach's failure: the name and
+    // the minor were taken and are free now.
     let bench = Bench::new();
     bench.kernel.fail_attach(Some(Errno::ENOMEM));
     bench.refused(&Request::on("create", "d"), Errno::ENOMEM);

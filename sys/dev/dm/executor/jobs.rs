@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The way of a job: its number, its line's queue, the lane that takes it. Context of everything here: a thread or a soft
-//! interrupt, with no lock held; nothing sleeps, but for a component's d_strategy in a thread: where
-//! [`Worker::at_once`](crate::worker::Worker::at_once) sends, and where I/O goes on that has waited for a number.
+//! The way of a job: its number, its line's queue, the lane that takes it. Context of everything
+//! here: a thread or a soft interrupt, with no lock held; nothing sleeps, but for a component's
+//! d_strategy in a thread: where [`Worker::at_once`](crate::worker::Worker::at_once) sends, and
+//! where I/O goes on that has waited for a number.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -16,8 +17,8 @@ use crate::job::{Job, JobInfo};
 use crate::lane::{Aside, Outcome};
 
 impl Executor {
-    /// Takes the number of a job that is not in use. `None`: the caller must wait for [`Host::freed`]. From
-    /// anywhere.
+    /// Takes the number of a job that is not in use. `None`: the caller must wait for
+    /// [`Host::freed`]. From anywhere.
     #[inline]
     pub fn claim(&self, line: usize) -> Option<usize> {
         self.lines.get(line)?.free.take()
@@ -33,8 +34,8 @@ impl Executor {
         }
     }
 
-    /// Counts a sender in that waits for a number of a line's jobs, until [`Executor::waited`]. The caller must try
-    /// to claim one once more afterwards. From anywhere.
+    /// Counts a sender in that waits for a number of a line's jobs, until [`Executor::waited`]. The
+    /// caller must try to claim one once more afterwards. From anywhere.
     pub fn wait_for_number(&self, line: usize) {
         if let Some(line) = self.lines.get(line) {
             line.free.wait();
@@ -64,8 +65,8 @@ impl Executor {
         }
     }
 
-    /// Tells the target that all places of a job that was forwarded to each of them have answered. From anywhere:
-    /// the host calls it in the last one's completion.
+    /// Tells the target that all places of a job that was forwarded to each of them have answered.
+    /// From anywhere: the host calls it in the last one's completion.
     #[inline]
     pub fn answered(self: &Arc<Self>, info: JobInfo, outcome: Outcome) {
         let job = Job { info, executor: Some(self.clone()) };
@@ -106,7 +107,8 @@ impl Executor {
         }
     }
 
-    /// Puts all jobs that were set aside in one place at the front of their queues again, in their order.
+    /// Puts all jobs that were set aside in one place at the front of their queues again, in their
+    /// order.
     pub(crate) fn resubmit_all(&self, jobs: &Aside) {
         while let Some(job) = jobs.pop_last() {
             self.resubmit(job);
@@ -124,16 +126,18 @@ impl Executor {
         job
     }
 
-    /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From anywhere.
+    /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From
+    /// anywhere.
     #[inline]
     pub(crate) fn free(&self, info: &JobInfo) {
         self.unclaim(info.line(), info.number());
     }
 
-    /// Lets I/O go on that waits for numbers of a line's jobs, as far as numbers are free. The I/O need not take the
-    /// number that it waited for: the target may map it elsewhere by now. Context: any. A soft interrupt leaves it to
-    /// the thread of the line's control lane, since a component's d_strategy may sleep, and since there may be much
-    /// of it. I/O that goes on may end before that returns, and let more go on: one context at a time does it.
+    /// Lets I/O go on that waits for numbers of a line's jobs, as far as numbers are free. The I/O
+    /// need not take the number that it waited for: the target may map it elsewhere by now.
+    /// Context: any. A soft interrupt leaves it to the thread of the line's control lane, since a
+    /// component's d_strategy may sleep, and since there may be much of it. I/O that goes on may
+    /// end before that returns, and let more go on: one context at a time does it.
     #[cold]
     fn let_go_on(&self, at: usize) {
         let Some(line) = self.lines.get(at) else { return };
@@ -148,16 +152,17 @@ impl Executor {
         });
     }
 
-    /// Lets I/O go on where a soft interrupt has left that to the line's control lane, which calls this whenever it is
-    /// polled and has no order in progress: while it has one, no I/O waits, as the device has none.
+    /// Lets I/O go on where a soft interrupt has left that to the line's control lane, which calls
+    /// this whenever it is polled and has no order in progress: while it has one, no I/O waits, as
+    /// the device has none.
     pub(super) fn let_go_on_if_left(&self, at: usize) {
         if self.lines.get(at).is_some_and(|line| line.left_to_lane.swap(false, Ordering::SeqCst)) {
             self.let_go_on(at);
         }
     }
 
-    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the host calls it in
-    /// the component's completion, after it has answered the I/O.
+    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the
+    /// host calls it in the component's completion, after it has answered the I/O.
     pub fn forwarded(&self, info: &JobInfo) {
         self.free(info);
     }

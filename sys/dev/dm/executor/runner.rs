@@ -13,7 +13,8 @@ use super::Executor;
 use crate::host::Ready;
 use crate::worker::LaneFuture;
 
-/// A lane's sleep. Only its runner's thread uses the fields; they are atomic so that lanes can be shared.
+/// A lane's sleep. Only its runner's thread uses the fields; they are atomic so that lanes can be
+/// shared.
 #[derive(Default)]
 pub(crate) struct LaneState {
     /// The moment that the lane sleeps until, if `sleeps`.
@@ -39,7 +40,8 @@ impl LaneState {
     }
 }
 
-/// Polls some of an engine's lanes: those that its plan has given to the runner of this number. Owned by one thread.
+/// Polls some of an engine's lanes: those that its plan has given to the runner of this number.
+/// Owned by one thread.
 pub struct Runner {
     number: usize,
     executor: Arc<Executor>,
@@ -65,8 +67,8 @@ impl Runner {
         self.number
     }
 
-    /// Polls lanes until none is ready. Returns the number of milliseconds after which one wants to be
-    /// polled again, if any sleeps.
+    /// Polls lanes until none is ready. Returns the number of milliseconds after which one wants to
+    /// be polled again, if any sleeps.
     pub fn run(&mut self) -> Option<u32> {
         loop {
             let Runner { number, executor, lanes, sleepers } = &mut *self;
@@ -82,8 +84,8 @@ impl Runner {
         }
     }
 
-    /// Marks sleeping lanes to be polled whose moment has come. Returns the number of milliseconds after which the next
-    /// one's comes.
+    /// Marks sleeping lanes to be polled whose moment has come. Returns the number of milliseconds
+    /// after which the next one's comes.
     pub fn wake_sleepers(&self) -> Option<u32> {
         if !self.sleepers.replace(false) {
             return None;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The states of an engine: how it is started, suspended, stopped and ended, and what its control, background and resident lanes
-//! are told of that.
+//! The states of an engine: how it is started, suspended, stopped and ended, and what its control,
+//! background and resident lanes are told of that.
 
 use core::sync::atomic::Ordering;
 
@@ -15,7 +15,8 @@ impl Executor {
         self.state.load(Ordering::Acquire) == RUNNING
     }
 
-    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and while jobs are hastened.
+    /// `true` from [`Executor::suspending`] until [`Executor::stop`] or [`Executor::go_on`], and
+    /// while jobs are hastened.
     pub(crate) fn is_suspending(&self) -> bool {
         self.state.load(Ordering::Acquire) == SUSPENDING || self.is_hastened()
     }
@@ -25,8 +26,8 @@ impl Executor {
         self.hastened.load(Ordering::SeqCst) != 0
     }
 
-    /// Starts every line, in order. Does nothing unless the engine is stopped. Context: the thread that has
-    /// the control flag; sleeps for I/O, deaf to signals.
+    /// Starts every line, in order. Does nothing unless the engine is stopped. Context: the thread
+    /// that has the control flag; sleeps for I/O, deaf to signals.
     ///
     /// # Errors
     /// That of the first line that does not start; those before it are stopped again.
@@ -49,10 +50,11 @@ impl Executor {
         Ok(())
     }
 
-    /// Tells every line that new I/O is held and that jobs must end. Context: the thread that has the control
-    /// flag; does not sleep.
+    /// Tells every line that new I/O is held and that jobs must end. Context: the thread that has
+    /// the control flag; does not sleep.
     pub fn suspending(&self, how: Quiesce) {
-        // First what becomes of jobs, then that they must end: a lane that sees the second acts on the first.
+        // First what becomes of jobs, then that they must end: a lane that sees the second acts on
+        // the first.
         self.keeps_failed.store(how == Quiesce::NoFlush, Ordering::SeqCst);
         // SeqCst, as a background lane counts itself in and then looks at the state.
         let begun =
@@ -63,9 +65,10 @@ impl Executor {
         self.tell_suspending(how);
     }
 
-    /// Lets jobs wait for nothing but their components until [`Executor::hastened_is_over`], while new I/O still
-    /// comes and the background goes on: jobs that would be let go when the device is suspended are let go now. From
-    /// a thread, which need not have the control flag; does not sleep.
+    /// Lets jobs wait for nothing but their components until [`Executor::hastened_is_over`], while
+    /// new I/O still comes and the background goes on: jobs that would be let go when the device is
+    /// suspended are let go now. From a thread, which need not have the control flag; does not
+    /// sleep.
     pub fn hasten(&self, how: Quiesce) {
         // First that jobs must go, then that they are looked at again.
         self.hastened.fetch_add(1, Ordering::SeqCst);
@@ -97,8 +100,8 @@ impl Executor {
         }
     }
 
-    /// Stops every line, when no job is left. Does nothing when the engine is stopped. Context: as for
-    /// [`Executor::start`].
+    /// Stops every line, when no job is left. Does nothing when the engine is stopped. Context: as
+    /// for [`Executor::start`].
     pub fn stop(&self) {
         if self.state.load(Ordering::Acquire) == STOPPED {
             return;
@@ -118,9 +121,9 @@ impl Executor {
         }
     }
 
-    /// Ends the threads, when resident lanes have returned; nothing else is in flight, and the engine is stopped. The
-    /// lanes' futures are dropped. Context: the thread that drops the table, with no lock held and I/O not held;
-    /// sleeps, deaf to signals.
+    /// Ends the threads, when resident lanes have returned; nothing else is in flight, and the
+    /// engine is stopped. The lanes' futures are dropped. Context: the thread that drops the table,
+    /// with no lock held and I/O not held; sleeps, deaf to signals.
     pub fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);
         if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
@@ -149,7 +152,8 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Gives a line's control lane an order, and waits until it has obeyed. Context: as for [`Executor::start`].
+    /// Gives a line's control lane an order, and waits until it has obeyed. Context: as for
+    /// [`Executor::start`].
     fn order(&self, at: usize, order: Order) -> Result<(), Errno> {
         let Some(line) = self.lines.get(at) else { return Err(Errno::EIO) };
         *line.orders.lock() = Orders::Given(order);
@@ -178,8 +182,8 @@ impl Executor {
         }
     }
 
-    /// Takes the order that a line's control lane has been given, if any. Lets I/O go on first, if that was left to the
-    /// lane.
+    /// Takes the order that a line's control lane has been given, if any. Lets I/O go on first, if
+    /// that was left to the lane.
     pub(crate) fn take_order(&self, line: usize) -> Option<Order> {
         self.let_go_on_if_left(line);
         let mut orders = self.lines.get(line)?.orders.lock();
@@ -206,7 +210,8 @@ impl Executor {
         self.host.announce();
     }
 
-    /// Counts a background lane in, if the engine runs. Returns a number that tells this run from later ones.
+    /// Counts a background lane in, if the engine runs. Returns a number that tells this run from
+    /// later ones.
     pub(crate) fn run_begins(&self, line: usize) -> Option<u32> {
         let line = self.lines.get(line)?;
         // Before the look: a suspend that comes in between is another's run.

@@ -10,14 +10,15 @@ use super::Lane;
 use crate::job::Job;
 
 /// Jobs that a target has set aside until something happens: they hold no lane meanwhile. There is
-/// room for every job of a line, so that setting one aside never allocates. Context of its methods: thread or soft
-/// interrupt.
+/// room for every job of a line, so that setting one aside never allocates. Context of its methods:
+/// thread or soft interrupt.
 pub struct Aside {
     jobs: Spin<VecDeque<Job>>,
 }
 
 impl Aside {
-    /// An empty list, for a line that has so many jobs ([`Needs::jobs`](crate::worker::Needs::jobs)).
+    /// An empty list, for a line that has so many jobs
+    /// ([`Needs::jobs`](crate::worker::Needs::jobs)).
     pub fn new(jobs: usize) -> Aside {
         Aside { jobs: Spin::new(VecDeque::with_capacity(jobs)) }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A lane's requests to its components: reads and writes of its buffer and of a job's data, flushes, discards.
+//! A lane's requests to its components: reads and writes of its buffer and of a job's data,
+//! flushes, discards.
 
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -98,8 +99,8 @@ impl Lane {
     }
 
     /// Moves some of a job's sectors, counted from its first, between its data and each place,
-    /// where they begin. Sectors beyond the job's end are left out; where none is left it is over at once. Like
-    /// [`Lane::send`], begins when it is called, and must be awaited.
+    /// where they begin. Sectors beyond the job's end are left out; where none is left it is over
+    /// at once. Like [`Lane::send`], begins when it is called, and must be awaited.
     pub fn send_part(
         &mut self,
         job: &Job,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Signals: conditions that a lane waits for beside its own requests, and that other lanes, senders or completions
-//! change.
+//! Signals: conditions that a lane waits for beside its own requests, and that other lanes, senders
+//! or completions change.
 
 use alloc::sync::Arc;
 use core::future::poll_fn;
@@ -11,17 +11,18 @@ use core::task::Poll;
 use super::{Lane, until_some};
 use crate::executor::Executor;
 
-/// A reference to a line's engine with which its lanes are woken from outside: by another table's lanes, in a
-/// sender's thread, or in a soft interrupt, where an I/O of another table is over. It keeps the engine, so that it must be
-/// dropped before the table can go; a soft interrupt does not drop it.
+/// A reference to a line's engine with which its lanes are woken from outside: by another table's
+/// lanes, in a sender's thread, or in a soft interrupt, where an I/O of another table is over. It
+/// keeps the engine, so that it must be dropped before the table can go; a soft interrupt does not
+/// drop it.
 pub struct LineWaker {
     pub(super) executor: Arc<Executor>,
     pub(super) line: usize,
 }
 
 impl LineWaker {
-    /// Wakes the lanes that wait for a signal. Context: thread or soft interrupt; does not sleep. A target's
-    /// [`Spin`](dm_sync::Spin) may be held.
+    /// Wakes the lanes that wait for a signal. Context: thread or soft interrupt; does not sleep. A
+    /// target's [`Spin`](dm_sync::Spin) may be held.
     pub fn raise(&self, signal: &Signal) {
         self.executor.wake_all(self.line, signal.take());
     }
@@ -32,8 +33,8 @@ impl LineWaker {
     }
 }
 
-/// A condition variable for the lanes of one line: [`Lane::until`], [`Lane::raise`]. The condition itself is kept
-/// elsewhere, under the target's own lock or in atomics.
+/// A condition variable for the lanes of one line: [`Lane::until`], [`Lane::raise`]. The condition
+/// itself is kept elsewhere, under the target's own lock or in atomics.
 #[derive(Default)]
 pub struct Signal {
     /// The lanes that wait, a bit each.
@@ -76,8 +77,8 @@ impl Lane {
         .await
     }
 
-    /// Waits as [`Lane::until`] does; `None` when a moment of [`Lane::now`]'s clock comes, or the device is being
-    /// suspended, first.
+    /// Waits as [`Lane::until`] does; `None` when a moment of [`Lane::now`]'s clock comes, or the
+    /// device is being suspended, first.
     pub async fn until_moment<T>(
         &mut self,
         signal: &Signal,
@@ -102,7 +103,8 @@ impl Lane {
     }
 
     fn look<T>(&self, signal: &Signal, condition: &mut impl FnMut() -> Option<T>) -> Option<T> {
-        // First the bit, then the look: a context changes the condition before it raises the signal.
+        // First the bit, then the look: a context changes the condition before it raises the
+        // signal.
         signal.waiting.fetch_or(self.bit, Ordering::SeqCst);
         let found = condition();
         if found.is_some() {

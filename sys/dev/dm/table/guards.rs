@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The sectors of a device that show its components' labels: writes that would reach one, and ranges that begin before
-//! what is safe.
+//! The sectors of a device that show its components' labels: writes that would reach one, and
+//! ranges that begin before what is safe.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -17,7 +17,8 @@ impl<C> Table<C> {
         !self.guards.is_empty() && self.shows_label(range)
     }
 
-    /// The answer of [`Table::hits_label`] for a table that shows a label. Apart from it, since few do.
+    /// The answer of [`Table::hits_label`] for a table that shows a label. Apart from it, since few
+    /// do.
     #[cold]
     fn shows_label(&self, range: SectorRange) -> bool {
         // The first that is not before it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The share of a component's time that work in the background takes while the line has I/O of its users too.
+//! The share of a component's time that work in the background takes while the line has I/O of its
+//! users too.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,8 +22,8 @@ impl DiskShare {
         DiskShare { since: lane.now() }
     }
 
-    /// Sleeps if the stretch is over and there was other I/O in it: `used` says so, and is cleared. `false` when the device is
-    /// being suspended.
+    /// Sleeps if the stretch is over and there was other I/O in it: `used` says so, and is cleared.
+    /// `false` when the device is being suspended.
     pub async fn pass(&mut self, used: &AtomicBool, lane: &mut Lane) -> bool {
         let spent = lane.now().wrapping_sub(self.since);
         if spent >= STRETCH {

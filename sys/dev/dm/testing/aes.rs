@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! AES for tests, on RustCrypto. `RoundKeys` holds the key itself, where a kernel has its round keys.
+//! AES for tests, on RustCrypto. `RoundKeys` holds the key itself, where a kernel has its round
+//! keys.
 
 use dm_ciphers::{cbc, ecb, xts};
 

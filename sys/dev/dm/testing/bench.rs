@@ -12,9 +12,10 @@ use super::unit::FakeUnit;
 use crate::device::Driver;
 use crate::{Dev, Errno};
 
-/// A driver on a fake kernel with these disks: `/dev/a`, `/dev/b` and `/dev/c` of 1,000,000 sectors (19:3, 19:19 and
-/// 19:35); `/dev/cd` of 1,000 with sectors of 2,048 bytes (19:51), `/dev/af` of 8,000 with sectors of 4,096 bytes
-/// (19:67); `/dev/ro`, which takes no writes (19:83). `/dev/char` is no block device.
+/// A driver on a fake kernel with these disks: `/dev/a`, `/dev/b` and `/dev/c` of 1,000,000 sectors
+/// (19:3, 19:19 and 19:35); `/dev/cd` of 1,000 with sectors of 2,048 bytes (19:51), `/dev/af` of
+/// 8,000 with sectors of 4,096 bytes (19:67); `/dev/ro`, which takes no writes (19:83). `/dev/char`
+/// is no block device.
 pub struct Bench {
     /// The kernel.
     pub kernel: Fake,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The fake kernel's [`Host`]: the thread that waits for a lane runs the lanes, and requests are done at once. No
-//! data moves.
+//! The fake kernel's [`Host`]: the thread that waits for a lane runs the lanes, and requests are
+//! done at once. No data moves.
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};

@@ -2,11 +2,13 @@
 
 //! Support for tests and fuzz targets that run the device mapper without a kernel.
 //!
-//! [`kernel::Fake`] is a kernel whose disks have no data, [`plist`] has property lists with proplib's own XML,
-//! [`request`] makes requests as the tools do, [`picture`] holds the visible state of a driver, to compare before and
-//! after, [`model`] is a slow, obvious model of all control state, and [`replay`] plays recorded traffic.
+//! [`kernel::Fake`] is a kernel whose disks have no data, [`plist`] has property lists with
+//! proplib's own XML, [`request`] makes requests as the tools do, [`picture`] holds the visible
+//! state of a driver, to compare before and after, [`model`] is a slow, obvious model of all
+//! control state, and [`replay`] plays recorded traffic.
 //!
-//! Nothing here goes into a kernel: the module is compiled for tests, or with the feature `testing`.
+//! Nothing here goes into a kernel: the module is compiled for tests, or with the feature
+//! `testing`.
 
 pub mod aes;
 pub mod bench;

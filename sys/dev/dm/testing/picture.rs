@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The visible state of a driver, as one value: it must be the same before and after a command that failed.
+//! The visible state of a driver, as one value: it must be the same before and after a command that
+//! failed.
 
 use alloc::string::String;
 use alloc::vec::Vec;

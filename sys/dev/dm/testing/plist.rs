@@ -2,8 +2,8 @@
 
 //! Property lists as plain values, and their XML form, as proplib(3) writes it.
 //!
-//! The parser takes the XML that proplib itself externalizes and little more: it is strict so that a test notices a
-//! reply that is not proplib's.
+//! The parser takes the XML that proplib itself externalizes and little more: it is strict so that
+//! a test notices a reply that is not proplib's.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -16,8 +16,8 @@ use core::fmt::{self, Write};
 use crate::Errno;
 use crate::proplib::{self, Value};
 
-/// A property list's value. A signed and an unsigned number are different values: proplib writes the one in decimal
-/// and the other in hexadecimal, and tools can tell.
+/// A property list's value. A signed and an unsigned number are different values: proplib writes
+/// the one in decimal and the other in hexadecimal, and tools can tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
     /// A number that was made from an unsigned one, or read from hexadecimal.

@@ -61,8 +61,8 @@ pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Th
 }
 
 impl<T> Thread<T> {
-    /// Waits until the thread sleeps on one of the driver's condition variables. `false` if the thread has ended
-    /// instead.
+    /// Waits until the thread sleeps on one of the driver's condition variables. `false` if the
+    /// thread has ended instead.
     pub fn asleep(&self) -> bool {
         let mut state = self.watch.lock();
         while state.asleep.is_none() && !state.over {
@@ -79,8 +79,8 @@ impl<T> Thread<T> {
             if !state.signalled || state.over {
                 return;
             }
-            // The thread may have said that it sleeps, and not sleep yet, so that one call is not enough. It lets go
-            // of its lock when it really sleeps.
+            // The thread may have said that it sleeps, and not sleep yet, so that one call is not
+            // enough. It lets go of its lock when it really sleeps.
             if let Some(condvar) = &state.asleep {
                 condvar.notify_all();
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The fake kernel's view of a device: a unit that counts the I/O that a test begins, keeps the table, and records
-//! the driver's calls.
+//! The fake kernel's view of a device: a unit that counts the I/O that a test begins, keeps the
+//! table, and records the driver's calls.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Trees of digests for tests of the verity target, built the plain way: level by level from the data up.
+//! Trees of digests for tests of the verity target, built the plain way: level by level from the
+//! data up.
 
 use alloc::format;
 use alloc::string::String;
@@ -55,7 +56,8 @@ impl Format {
             data.chunks(self.data_bytes).map(|block| self.digest(block)).collect();
         let mut tree = Vec::new();
         while digests.len() > 1 {
-            // A block has a power of two of digests. Those of type 1 are padded to a power of two of bytes.
+            // A block has a power of two of digests. Those of type 1 are padded to a power of two
+            // of bytes.
             let size = digests[0].len();
             let mut per_block = 1;
             while per_block * 2 * size <= self.hash_bytes {
@@ -78,7 +80,8 @@ impl Format {
         Built { tree, root: hex(&digests[0]) }
     }
 
-    /// The words of a table behind the two components, for a tree that begins at hash block `start`.
+    /// The words of a table behind the two components, for a tree that begins at hash block
+    /// `start`.
     pub fn words(&self, blocks: usize, start: u64, built: &Built) -> String {
         let Format { data_bytes, hash_bytes, hash, salt, .. } = self;
         let salt = if salt.is_empty() { "-".into() } else { hex(salt) };

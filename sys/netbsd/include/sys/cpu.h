@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Stands in for a NetBSD kernel header that the bundled set lacks; what the driver needs and no more. */
+/*
+ * Stands in for a NetBSD kernel header that the bundled set lacks; what the
+ * driver needs and no more.
+ */
 
 #ifndef _SYS_CPU_H_
 #define _SYS_CPU_H_

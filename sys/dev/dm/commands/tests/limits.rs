@@ -192,7 +192,8 @@ fn a_stack_does_not_grow_too_deep_from_below_either() {
 
 #[test]
 fn the_paths_through_a_stack_are_not_counted() {
-    // Each device of a layer lies on all of the one below: 40^4 paths, of which each would be a step.
+    // Each device of a layer lies on all of the one below: 40^4 paths, of which each would be a
+    // step.
     const WIDTH: u64 = 40;
     let bench = Bench::new();
     for layer in 0..=limits::DEPTH {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Faults of the C driver: every control request that was seen to panic it, to be answered wrong or to lose
-//! something, one test each.
+//! Faults of the C driver: every control request that was seen to panic it, to be answered wrong or
+//! to lose something, one test each.
 
 use alloc::format;
 use alloc::string::String;
@@ -354,7 +354,8 @@ fn table_output_loads_again() {
     assert_eq!(bench.kernel.open_now(), [crate::Dev::new(19, 3).unwrap()]);
 }
 
-/// Runs threads that give commands at the same time. Each command may fail, and none may break anything.
+/// Runs threads that give commands at the same time. Each command may fail, and none may break
+/// anything.
 fn together(bench: &Bench, threads: usize, commands: impl Fn(usize, usize) -> Request + Sync) {
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Random sequences of commands on several devices, with calls that fail, against a slow, obvious model.
+//! Random sequences of commands on several devices, with calls that fail, against a slow, obvious
+//! model.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

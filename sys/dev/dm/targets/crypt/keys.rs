@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The keys of a crypt line, and the round keys made of them. All of them are wiped when they are dropped, and
-//! essiv's hash of a key when its round keys are made.
+//! The keys of a crypt line, and the round keys made of them. All of them are wiped when they are
+//! dropped, and essiv's hash of a key when its round keys are made.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -18,7 +18,8 @@ use crate::hash;
 pub(super) struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Reads hexadecimal digits, of both cases; `-` for no key at all. `None` if it is something else.
+    /// Reads hexadecimal digits, of both cases; `-` for no key at all. `None` if it is something
+    /// else.
     pub(super) fn parse(text: &str) -> Option<Secret> {
         if text == "-" {
             return Some(Secret([].into()));

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 
 use dm_sync::Spin;
 
-/// The buffers for encrypted writes that a line took when it was loaded. A buffer that is taken out belongs to the write
-/// that it was taken for until [`WriteBuffers::give`]; a write that finds none does not wait. Context of all methods: thread or
-/// soft interrupt.
+/// The buffers for encrypted writes that a line took when it was loaded. A buffer that is taken out
+/// belongs to the write that it was taken for until [`WriteBuffers::give`]; a write that finds none
+/// does not wait. Context of all methods: thread or soft interrupt.
 pub(super) struct WriteBuffers {
     /// The buffers that no write has, the one that was used last at the end. There is room for all.
     buffers: Spin<Vec<Box<[u8]>>>,

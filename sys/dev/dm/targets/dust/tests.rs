@@ -24,7 +24,8 @@ fn list(table: &Table<Disk>) -> Vec<u64> {
     tell(table, "listbadblocks").unwrap().lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// Sends an I/O, and returns its pieces: `true` if they are sent, `false` if they fail, and their sectors.
+/// Sends an I/O, and returns its pieces: `true` if they are sent, `false` if they fail, and their
+/// sectors.
 fn pieces(table: &Table<Disk>, op: Op, start: u64, length: u64) -> Vec<(bool, u64)> {
     let (mut at, mut pieces) = (start, Vec::new());
     while at < start + length {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The log's form on disk, which is Linux's and QEMU's (`blklogwrites`). All numbers are little-endian.
+//! The log's form on disk, which is Linux's and QEMU's (`blklogwrites`). All numbers are
+//! little-endian.
 //!
-//! The first sector is the superblock: magic, version (1) and number of entries, 64 bits each, and the
-//! bytes in a sector of the log, 32 bits. Each entry is a sector with four numbers of 64 bits (the first
-//! sector that was written, how many, flags, bytes of a mark's text) and the text, followed by the data.
-//! Places and lengths count in sectors of the log's size.
+//! The first sector is the superblock: magic, version (1) and number of entries, 64 bits each, and
+//! the bytes in a sector of the log, 32 bits. Each entry is a sector with four numbers of 64 bits
+//! (the first sector that was written, how many, flags, bytes of a mark's text) and the text,
+//! followed by the data. Places and lengths count in sectors of the log's size.
 
 /// The magic that the superblock begins with.
 const MAGIC: u64 = 0x006a_7366_7773_6872;

@@ -29,8 +29,8 @@ impl LogWrites {
         lane.raise_event();
     }
 
-    /// Puts the unflushed writes before number `before` into the log, then an entry of another kind, then
-    /// the superblock.
+    /// Puts the unflushed writes before number `before` into the log, then an entry of another
+    /// kind, then the superblock.
     pub(crate) async fn commit(&self, before: u64, last: Option<Entry>, lane: &mut Lane) {
         self.lock(lane).await;
         let written = self.commit_locked(before, last, lane).await;

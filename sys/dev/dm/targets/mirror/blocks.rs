@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The sectors of a mirror that are being written, so that writes which overlap wait for one another: they could reach
-//! the legs in different orders.
+//! The sectors of a mirror that are being written, so that writes which overlap wait for one
+//! another: they could reach the legs in different orders.
 
 use alloc::boxed::Box;
 
@@ -13,8 +13,8 @@ pub(super) const FLAGS: usize = 1024;
 /// Sectors in a block.
 const BLOCK: u64 = 8;
 
-/// The sectors that are being written, roughly: a flag for each block of [`BLOCK`] sectors, which blocks of the same
-/// remainder by [`FLAGS`] share. Under the mirror's state lock.
+/// The sectors that are being written, roughly: a flag for each block of [`BLOCK`] sectors, which
+/// blocks of the same remainder by [`FLAGS`] share. Under the mirror's state lock.
 pub(super) struct Blocks(Box<[bool; FLAGS]>);
 
 impl Blocks {
@@ -23,7 +23,8 @@ impl Blocks {
         Blocks(Box::new([false; FLAGS]))
     }
 
-    /// The first block of these sectors, and the last. There is at least one sector, and they lie on the device.
+    /// The first block of these sectors, and the last. There is at least one sector, and they lie
+    /// on the device.
     #[inline]
     fn of(start: Sector, length: Sector) -> (u64, u64) {
         (start.0 / BLOCK, start.0.wrapping_add(length.0).wrapping_sub(1) / BLOCK)

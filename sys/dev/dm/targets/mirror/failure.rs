@@ -2,9 +2,9 @@
 
 //! Legs that fail: the record of failures, and their consequences for the I/O.
 //!
-//! A write that some leg has not taken puts its region out of sync, and the region has a source that took it: the
-//! source as it was, or, if that has failed and all regions were in sync before, another leg. The write is then as the
-//! table's features want it:
+//! A write that some leg has not taken puts its region out of sync, and the region has a source
+//! that took it: the source as it was, or, if that has failed and all regions were in sync before,
+//! another leg. The write is then as the table's features want it:
 //!
 //! | | some legs took it | no leg did, or the source did not and cannot be another |
 //! |---|---|---|
@@ -12,7 +12,8 @@
 //! | `handle_errors` | waits for another table | EIO |
 //! | `handle_errors keep_log` | done | EIO |
 //!
-//! With `handle_errors` alone, later writes of regions out of sync wait too, until all is in sync again.
+//! With `handle_errors` alone, later writes of regions out of sync wait too, until all is in sync
+//! again.
 //!
 //! A leg's flush that fails is a failure of all writes since its last one.
 
@@ -103,8 +104,8 @@ impl Mirror {
         news
     }
 
-    /// Moves the source to another leg, if it is among those that have not taken a write or a flush and all
-    /// regions were in sync.
+    /// Moves the source to another leg, if it is among those that have not taken a write or a flush
+    /// and all regions were in sync.
     fn choose_source(&self, state: &State, failed: u32) {
         if !has(failed, self.source()) || !state.in_sync {
             return;
@@ -123,7 +124,8 @@ impl Mirror {
         state.in_sync = false;
     }
 
-    /// The fate of a write or flush that these legs, a bit each, or all legs have not taken: see the table above.
+    /// The fate of a write or flush that these legs, a bit each, or all legs have not taken: see
+    /// the table above.
     fn verdict(&self, failed: u32, all: bool) -> Verdict {
         match () {
             () if all => Verdict::Fail,
@@ -146,7 +148,8 @@ impl Mirror {
         let (failed, all) = write::failed_legs(&job, self.legs.len());
         let (news, verdict) = {
             let mut state = self.state.lock();
-            // Before the region is out of sync, so that a read that sees it so goes to the right leg.
+            // Before the region is out of sync, so that a read that sees it so goes to the right
+            // leg.
             self.choose_source(&state, failed);
             let news = self.remember(&mut state, failed, Kind::Write);
             self.out_of_sync(&mut state, self.region(job.start()));
@@ -159,7 +162,8 @@ impl Mirror {
         self.act(job, verdict, lane);
     }
 
-    /// Puts regions that may have lost writes out of sync, after a flush that failed on these legs (a bit each).
+    /// Puts regions that may have lost writes out of sync, after a flush that failed on these legs
+    /// (a bit each).
     pub(super) fn flush_failed(&self, failed: u32, lane: &Lane) -> Verdict {
         if failed == 0 {
             return Verdict::Done;
@@ -198,7 +202,8 @@ impl Mirror {
         self.give_back_held(lane);
     }
 
-    /// Gives held jobs back if the device is being suspended already: `suspending` was called before they were held.
+    /// Gives held jobs back if the device is being suspended already: `suspending` was called
+    /// before they were held.
     pub(super) fn give_back_held(&self, lane: &Lane) {
         while lane.suspending()
             && let Some(job) = self.held.pop()

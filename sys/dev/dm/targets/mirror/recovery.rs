@@ -33,7 +33,8 @@ impl Mirror {
         }
     }
 
-    /// Takes the next region that is out of sync: no write of it begins until [`Mirror::end_region`].
+    /// Takes the next region that is out of sync: no write of it begins until
+    /// [`Mirror::end_region`].
     fn begin_region(&self, from: u64) -> Option<u64> {
         let mut state = self.state.lock();
         let region = self.sync.next_clear(from, self.regions)?;

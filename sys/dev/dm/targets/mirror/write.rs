@@ -10,11 +10,12 @@ use crate::lane::Lane;
 use crate::limits;
 use crate::target::ComponentIndex;
 
-/// The bit in a write's tag that says that some leg has not taken it; the low half has a bit for each place that
-/// failed.
+/// The bit in a write's tag that says that some leg has not taken it; the low half has a bit for
+/// each place that failed.
 pub(super) const FAILED: u64 = 1 << 63;
 
-/// The bit in a write's tag that says that it went to one leg only, whose number is in the byte at [`LEG`].
+/// The bit in a write's tag that says that it went to one leg only, whose number is in the byte at
+/// [`LEG`].
 const ALONE: u64 = 1 << 62;
 const LEG: u32 = 32;
 
@@ -62,7 +63,8 @@ impl Mirror {
                 Some(_) => return Admit::Mark,
             }
         }
-        // The program that looks after the device (dmeventd) is to replace the leg before more is acknowledged without it.
+        // The program that looks after the device (dmeventd) is to replace the leg before more is
+        // acknowledged without it.
         let lost = || source != 0 || state.errors.iter().any(|errors| errors.lost());
         if !synced && self.features.hold() && lost() {
             return Admit::Hold;
@@ -77,8 +79,8 @@ impl Mirror {
         if synced { Admit::All } else { Admit::Alone(source) }
     }
 
-    /// Sends a write that has just come, if nothing has to be done before; else returns it. Context: thread or soft interrupt;
-    /// sleeps in a thread, where a component's d_strategy does.
+    /// Sends a write that has just come, if nothing has to be done before; else returns it.
+    /// Context: thread or soft interrupt; sleeps in a thread, where a component's d_strategy does.
     #[inline]
     pub(super) fn write_at_once(&self, job: Job) -> Option<Job> {
         let admit = {
@@ -126,7 +128,8 @@ impl Mirror {
         }
     }
 
-    /// Counts a write out that was in flight. Context: thread or soft interrupt, with no lock held; does not sleep.
+    /// Counts a write out that was in flight. Context: thread or soft interrupt, with no lock held;
+    /// does not sleep.
     #[inline(always)]
     pub(super) fn write_over(&self, job: &Job) {
         let region = self.region(job.start());
@@ -146,8 +149,8 @@ impl Mirror {
         }
     }
 
-    /// Requeues the jobs that wait for a write to complete, and wakes recovery if its region has no write any more. Context:
-    /// as for [`Mirror::write_over`].
+    /// Requeues the jobs that wait for a write to complete, and wakes recovery if its region has no
+    /// write any more. Context: as for [`Mirror::write_over`].
     #[cold]
     fn let_go_on(&self, job: &Job, drained: bool) {
         job.resubmit(&self.waiting);
@@ -156,8 +159,8 @@ impl Mirror {
         }
     }
 
-    /// Serves a write for which something has to be done first. While it waits for other writes, recovery or the log it is set
-    /// aside, and holds no lane.
+    /// Serves a write for which something has to be done first. While it waits for other writes,
+    /// recovery or the log it is set aside, and holds no lane.
     pub(super) async fn write(&self, mut job: Job, lane: &mut Lane) {
         let mut unlogged = false;
         loop {
@@ -257,7 +260,8 @@ impl Mirror {
         job.end(result);
     }
 
-    /// Serves a read that has failed on some leg: tries those that are as good, one after the other.
+    /// Serves a read that has failed on some leg: tries those that are as good, one after the
+    /// other.
     pub(super) async fn read(&self, job: Job, lane: &mut Lane) {
         let (mut tried, mut errno) = (0u32, Errno::EIO);
         loop {

@@ -2,10 +2,11 @@
 
 //! A store as it lies on its device, which is Linux's.
 //!
-//! The device is cut into chunks. Chunk 0 has the header, and an *area* is a chunk of exceptions, sixteen bytes each: the
-//! chunk of the origin, and the chunk of the store that has its content. Area `a` is chunk 1 + a × (E + 1), where E is
-//! the number of exceptions in one; the chunks between are data. Exceptions stand in the order in which they were
-//! allocated; the first whose chunk of the store is 0 ends them.
+//! The device is cut into chunks. Chunk 0 has the header, and an *area* is a chunk of exceptions,
+//! sixteen bytes each: the chunk of the origin, and the chunk of the store that has its content.
+//! Area `a` is chunk 1 + a × (E + 1), where E is the number of exceptions in one; the chunks
+//! between are data. Exceptions stand in the order in which they were allocated; the first whose
+//! chunk of the store is 0 ends them.
 //!
 //! | byte of the header | what |
 //! |---|---|
@@ -104,7 +105,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of chunks of `chunk` sectors; `None` unless that is a power of two, with at most 2^31 bytes.
+    /// The geometry of chunks of `chunk` sectors; `None` unless that is a power of two, with at
+    /// most 2^31 bytes.
     pub fn new(chunk: u32) -> Option<Geometry> {
         let fits = chunk.is_power_of_two() && chunk <= i32::MAX as u32 / DEV_BSIZE;
         fits.then_some(Geometry { shift: chunk.trailing_zeros() })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A snapshot's resident lanes: they copy chunks, commit exceptions and get memory. They go on while the snapshot's
-//! device is suspended, since the origin waits for them.
+//! A snapshot's resident lanes: they copy chunks, commit exceptions and get memory. They go on
+//! while the snapshot's device is suspended, since the origin waits for them.
 
 use super::cow::{Health, Kind, Task};
 use super::format::{ENTRY, Header};
@@ -104,8 +104,8 @@ impl Snapshot {
         }
     }
 
-    /// Lets other lanes run before a commit, as long as more exceptions are ready after they have: those that come
-    /// together are committed together.
+    /// Lets other lanes run before a commit, as long as more exceptions are ready after they have:
+    /// those that come together are committed together.
     async fn gather(&self, mut count: usize, lane: &mut Lane) -> usize {
         for _ in 0..YIELDS {
             lane.yield_now().await;
@@ -136,7 +136,8 @@ impl Snapshot {
         };
         if kind != Kind::Transient {
             if tail.entry.saturating_add(count as u64) >= geometry.entries() {
-                // The next area is empty before an entry fills this one, after which a reader of the store goes on there.
+                // The next area is empty before an entry fills this one, after which a reader of
+                // the store goes on there.
                 let next = geometry.area(tail.area.saturating_add(1));
                 let next = next.and_then(|chunk| geometry.sector(chunk)).ok_or(Errno::EIO)?;
                 self.zero(next, geometry.chunk(), lane).await?;
@@ -240,8 +241,8 @@ impl Snapshot {
     }
 }
 
-/// Bytes of a resident lane's buffer, for a store's device with sectors of `unit` bytes and chunks of so many
-/// sectors.
+/// Bytes of a resident lane's buffer, for a store's device with sectors of `unit` bytes and chunks
+/// of so many sectors.
 pub fn buffer(unit: usize, chunk: Sector) -> usize {
     let entries = super::cow::BATCH.saturating_mul(ENTRY);
     let commit = unit.saturating_mul(2).saturating_add(entries).next_multiple_of(unit.max(1));

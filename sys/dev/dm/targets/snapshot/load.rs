@@ -46,8 +46,8 @@ struct Reading {
 }
 
 impl Snapshot {
-    /// Starts the line: [`Worker::start`](crate::worker::Worker::start). I/O of the device is held meanwhile, also where
-    /// memory is asked for to read the store.
+    /// Starts the line: [`Worker::start`](crate::worker::Worker::start). I/O of the device is held
+    /// meanwhile, also where memory is asked for to read the store.
     pub(super) async fn begin(&self, lane: &mut Lane) -> Result<(), Errno> {
         let load = {
             let mut state = self.cow.state.lock();
@@ -56,7 +56,8 @@ impl Snapshot {
                 || state.loaded
                     && (state.kind == Kind::Transient) != (self.kind == Kind::Transient);
             if other || another || state.loading {
-                // The other table's device is not suspended, or the store is not known to be as it is in memory.
+                // The other table's device is not suspended, or the store is not known to be as it
+                // is in memory.
                 return Err(Errno::EINVAL);
             }
             state.loading = !state.loaded;
@@ -249,7 +250,8 @@ impl Snapshot {
         Ok(None)
     }
 
-    /// Inserts what was read into the tree, in order if that is of use and there is memory to sort with.
+    /// Inserts what was read into the tree, in order if that is of use and there is memory to sort
+    /// with.
     async fn insert(&self, batch: &mut Batch, lane: &mut Lane) -> Result<(), Errno> {
         if batch.is_to_be_sorted() {
             let nodes = batch.sorting();
@@ -276,8 +278,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Sorts the exceptions that were read by their chunks of the origin, unless a chunk is there twice. `None` if an exception
-    /// was lost for lack of memory.
+    /// Sorts the exceptions that were read by their chunks of the origin, unless a chunk is there
+    /// twice. `None` if an exception was lost for lack of memory.
     fn sort(&self, batch: &mut Batch, sorter: &mut Sorter) -> Option<()> {
         sorter.begin(batch);
         while sorter.work(batch, &mut self.cow.state.lock().runs)? {}
@@ -298,8 +300,8 @@ impl Snapshot {
         true
     }
 
-    /// Makes sure that an area has nothing behind its last exception: a write that a crash has cut in pieces may have
-    /// left some, which would be read once those before are there.
+    /// Makes sure that an area has nothing behind its last exception: a write that a crash has cut
+    /// in pieces may have left some, which would be read once those before are there.
     async fn clean_tail(
         &self,
         area: Sector,

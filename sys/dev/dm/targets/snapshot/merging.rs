@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Merging: the background lane of `snapshot-merge` brings exceptions back into the origin, from the last one of the
-//! store backwards, a run at a time.
+//! Merging: the background lane of `snapshot-merge` brings exceptions back into the origin, from
+//! the last one of the store backwards, a run at a time.
 //!
-//! In this order, so that whenever it stops each chunk has its content where the store says: the other snapshots of the
-//! origin get exceptions of the chunks; writes of the chunks are held, and those in flight waited for; the content is
-//! copied to the origin, and flushed; the entries become zeroes in the store, the first one's sector last; then they go
-//! from memory. Copying may stop anywhere, and begins anew.
+//! In this order, so that whenever it stops each chunk has its content where the store says: the
+//! other snapshots of the origin get exceptions of the chunks; writes of the chunks are held, and
+//! those in flight waited for; the content is copied to the origin, and flushed; the entries become
+//! zeroes in the store, the first one's sector last; then they go from memory. Copying may stop
+//! anywhere, and begins anew.
 
 use core::sync::atomic::AtomicBool;
 
@@ -28,8 +29,8 @@ const ASKED: u64 = 128;
 /// Bytes of an area that are read at once, if a sector is not larger.
 const WINDOW: usize = MERGED as usize * ENTRY;
 
-/// Bytes of the lane's buffer, for a store's device with sectors of so many bytes: a window, and the data that are
-/// copied at once.
+/// Bytes of the lane's buffer, for a store's device with sectors of so many bytes: a window, and
+/// the data that are copied at once.
 pub fn buffer(unit: usize) -> usize {
     WINDOW.max(unit).saturating_add(COPIES)
 }
@@ -38,8 +39,8 @@ pub fn buffer(unit: usize) -> usize {
 #[derive(Clone, Copy, Default)]
 struct Window {
     area: u64,
-    /// The window's first exception, and the one behind its last. Both are the first of a sector of the store's
-    /// device.
+    /// The window's first exception, and the one behind its last. Both are the first of a sector of
+    /// the store's device.
     first: u64,
     end: u64,
 }
@@ -94,8 +95,8 @@ impl Snapshot {
     /// Reads the end of the store: its last exceptions, as many as are one run.
     ///
     /// # Errors
-    /// EINVAL if the store does not have there what memory has, EIO if the run lies beyond a device's end, or those of
-    /// the read.
+    /// EINVAL if the store does not have there what memory has, EIO if the run lies beyond a
+    /// device's end, or those of the read.
     async fn last_run(&self, window: &mut Window, lane: &mut Lane) -> Result<Run, Errno> {
         let (geometry, tail, size) = {
             let state = self.cow.state.lock();
@@ -122,11 +123,11 @@ impl Snapshot {
         }
     }
 
-    /// The longest run that may be merged at once and ends with the exception at `last`. `entries` are that exception's
-    /// and those before it in its area, as the store has them.
+    /// The longest run that may be merged at once and ends with the exception at `last`. `entries`
+    /// are that exception's and those before it in its area, as the store has them.
     ///
-    /// A store that another program has changed, or that has a chunk twice, is not to be trusted: only what is in
-    /// memory too is merged, since the device shows that.
+    /// A store that another program has changed, or that has a chunk twice, is not to be trusted:
+    /// only what is in memory too is merged, since the device shows that.
     ///
     /// # Errors
     /// EINVAL if the exception at `last` is not in memory, or does not end its run there.
@@ -187,8 +188,8 @@ impl Snapshot {
         (start, run.chunks.saturating_mul(geometry.chunk().0).min(left))
     }
 
-    /// Asks the other snapshots of the origin for exceptions of a run's chunks, and waits until they have them. `false` when the
-    /// device is being suspended.
+    /// Asks the other snapshots of the origin for exceptions of a run's chunks, and waits until
+    /// they have them. `false` when the device is being suspended.
     async fn ask_others(&self, run: Run, lane: &mut Lane) -> bool {
         let (start, length) = self.on_origin(run, lane);
         let mut done = 0u64;
@@ -208,7 +209,8 @@ impl Snapshot {
         !lane.stopping()
     }
 
-    /// Holds writes of a run's chunks, and waits for those in flight. `false` when the device is being suspended.
+    /// Holds writes of a run's chunks, and waits for those in flight. `false` when the device is
+    /// being suspended.
     async fn hold(&self, run: Run, lane: &mut Lane) -> bool {
         self.cow.block(run);
         let drained = || self.cow.is_drained(run);
@@ -243,8 +245,8 @@ impl Snapshot {
         Ok(true)
     }
 
-    /// Takes a run that is in the origin from the store, and then from memory. Where that fails it is not known which of its
-    /// entries are there.
+    /// Takes a run that is in the origin from the store, and then from memory. Where that fails it
+    /// is not known which of its entries are there.
     async fn forget(&self, run: Run, window: &mut Window, lane: &mut Lane) -> Result<(), Errno> {
         let zeroed = self.zero_entries(run, window, lane).await;
         if zeroed.is_err() {
@@ -256,8 +258,9 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes zeroes over a run's entries: the sector with the first of them last, which ends the exceptions for a
-    /// reader of the store. Returns the place of that sector in the buffer, as the tail has it then.
+    /// Writes zeroes over a run's entries: the sector with the first of them last, which ends the
+    /// exceptions for a reader of the store. Returns the place of that sector in the buffer, as the
+    /// tail has it then.
     async fn zero_entries(
         &self,
         run: Run,

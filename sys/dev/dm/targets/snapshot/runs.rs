@@ -2,17 +2,19 @@
 
 //! Exceptions in memory: a tree of runs.
 //!
-//! A *run* is some consecutive chunks of the origin that lie in consecutive chunks of the store, as copies that are made
-//! in order do: sixteen bytes for up to 65,536 of them. Runs stand in the leaves of a B+ tree by their first chunk of the
-//! origin. A node has room for [`FAN`] runs or branches; a full one is split on the way down, so that an insertion
-//! never goes back up. At the end of the tree a split leaves most where it was, which fills nodes where
-//! chunks come in order.
+//! A *run* is some consecutive chunks of the origin that lie in consecutive chunks of the store, as
+//! copies that are made in order do: sixteen bytes for up to 65,536 of them. Runs stand in the
+//! leaves of a B+ tree by their first chunk of the origin. A node has room for [`FAN`] runs or
+//! branches; a full one is split on the way down, so that an insertion never goes back up. At the
+//! end of the tree a split leaves most where it was, which fills nodes where chunks come in order.
 //!
-//! The nodes (`runs/tree.rs`) are searched without a lock, and changed by the owner of the one [`Runs`].
+//! The nodes (`runs/tree.rs`) are searched without a lock, and changed by the owner of the one
+//! [`Runs`].
 //!
-//! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never allocates. While a store is read its exceptions
-//! are gathered beside the tree, to be inserted in order (`runs/batch.rs`). An exception is taken away
-//! from the end of its run only (`runs/remove.rs`), and a node that has become empty is free again.
+//! They come from [`Block`]s that were allocated before ([`Runs::grow`]): inserting never
+//! allocates. While a store is read its exceptions are gathered beside the tree, to be inserted in
+//! order (`runs/batch.rs`). An exception is taken away from the end of its run only
+//! (`runs/remove.rs`), and a node that has become empty is free again.
 
 use alloc::sync::Arc;
 use core::ops::Range;
@@ -101,10 +103,11 @@ impl Runs {
     pub fn has_room(&self, insertions: usize) -> bool {
         let used = self.used.saturating_sub(self.freed);
         let leaves = used.saturating_sub(self.branches);
-        // A split leaves SLACK free entries at least in both halves. So a leaf is split where it was full before, which each
-        // of those there can be once, or after SLACK insertions into it since; and each insertion splits one leaf at most.
-        // A new leaf is an entry of a branch, to which the same applies: a branch that was full is split if it is on the
-        // way of an insertion, MOST of which are. The root may grow by MOST levels.
+        // A split leaves SLACK free entries at least in both halves. So a leaf is split where it
+        // was full before, which each of those there can be once, or after SLACK insertions into it
+        // since; and each insertion splits one leaf at most. A new leaf is an entry of a branch, to
+        // which the same applies: a branch that was full is split if it is on the way of an
+        // insertion, MOST of which are. The root may grow by MOST levels.
         let on_way = insertions.saturating_mul(MOST);
         let leaves = insertions.min(leaves.saturating_add(insertions / SLACK));
         let branches = self.branches.min(on_way).saturating_add(leaves / SLACK);
@@ -151,8 +154,8 @@ impl Runs {
         self.tree.find(old)
     }
 
-    /// Adds an exception; one whose chunk of the origin has one changes nothing. `false` if there was no
-    /// room.
+    /// Adds an exception; one whose chunk of the origin has one changes nothing. `false` if there
+    /// was no room.
     pub fn insert(&mut self, exception: Exception) -> bool {
         let Exception { old, new } = exception;
         let mut number = self.tree.root();
@@ -187,7 +190,8 @@ impl Runs {
         }
     }
 
-    /// `true` if an exception makes a run of a leaf longer, or is there: the leaf need not be split for it.
+    /// `true` if an exception makes a run of a leaf longer, or is there: the leaf need not be split
+    /// for it.
     fn extends(&self, number: usize, old: u64, new: u64) -> bool {
         let Some(leaf) = self.node(number).filter(|node| !node.is_branch()) else { return false };
         leaf.entry(leaf.at(leaf.len(), old)).is_some_and(|(key, value)| {
@@ -238,8 +242,8 @@ impl Runs {
         Some(number)
     }
 
-    /// Splits the full node under branch `at` of another, or under a new root, for a chunk that will be
-    /// inserted there.
+    /// Splits the full node under branch `at` of another, or under a new root, for a chunk that
+    /// will be inserted there.
     fn split(&mut self, above: usize, at: usize, number: usize, old: u64) -> bool {
         let Some(node) = self.node(number) else { return false };
         let (last, branch) = (node.key(FAN.saturating_sub(1)), node.is_branch());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A snapshot's I/O that is not only mapped, as jobs: reads that wait for the origin's writes, writes whose exception is to
-//! be made, discards.
+//! A snapshot's I/O that is not only mapped, as jobs: reads that wait for the origin's writes,
+//! writes whose exception is to be made, discards.
 
 use super::cow::{Health, Write};
 use super::{COUNTED, OWN, Snapshot, in_store};
@@ -21,9 +21,9 @@ impl Snapshot {
         }
     }
 
-    /// Sends a read to its chunk's exception, or to the origin, counted in by the chunk's tracker; or queues it until
-    /// something has changed. Context: thread or soft interrupt, with no lock held; sleeps in a thread, where a component's
-    /// d_strategy does.
+    /// Sends a read to its chunk's exception, or to the origin, counted in by the chunk's tracker;
+    /// or queues it until something has changed. Context: thread or soft interrupt, with no lock
+    /// held; sleeps in a thread, where a component's d_strategy does.
     pub(super) fn read(&self, mut job: Job) {
         loop {
             let wakes = self.shared.wakes();
@@ -53,14 +53,15 @@ impl Snapshot {
         }
     }
 
-    /// The result of a read of the origin for which the target is asked. Once the snapshot is lost the origin's writes do not wait
-    /// for reads, so that the read fails. Until then they have waited for this one, whose data are those of the snapshot.
+    /// The result of a read of the origin for which the target is asked. Once the snapshot is lost
+    /// the origin's writes do not wait for reads, so that the read fails. Until then they have
+    /// waited for this one, whose data are those of the snapshot.
     pub(super) fn unless_lost(&self, result: Result<(), Errno>) -> Result<(), Errno> {
         if self.cow.state.lock().health != Health::Good { Err(Errno::EIO) } else { result }
     }
 
-    /// Sends a write to its chunk's exception; where there is none, the write makes it, or is queued until it is made. Context:
-    /// as for [`Snapshot::read`].
+    /// Sends a write to its chunk's exception; where there is none, the write makes it, or is
+    /// queued until it is made. Context: as for [`Snapshot::read`].
     pub(super) fn write(&self, mut job: Job) {
         loop {
             let wakes = self.shared.wakes();
@@ -105,7 +106,8 @@ impl Snapshot {
         }
     }
 
-    /// Serves a discard. Where it covers a chunk that has an exception, the exception reads as zeroes from then on.
+    /// Serves a discard. Where it covers a chunk that has an exception, the exception reads as
+    /// zeroes from then on.
     pub(super) async fn discard(&self, job: Job, lane: &mut Lane) {
         if !self.features.zeroes {
             return job.fail(Errno::EOPNOTSUPP);

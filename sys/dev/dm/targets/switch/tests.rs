@@ -38,7 +38,8 @@ fn tell(table: &Table<Disk>, text: &str) -> Result<(), Errno> {
     result
 }
 
-/// A sequence of messages that was sent to Linux 6.1 first. It showed these paths of the regions after each.
+/// A sequence of messages that was sent to Linux 6.1 first. It showed these paths of the regions
+/// after each.
 #[test]
 fn messages_change_regions_as_they_do_on_linux() {
     let table = three_paths();

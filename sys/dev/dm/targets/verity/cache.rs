@@ -2,8 +2,9 @@
 
 //! Hash blocks that have been verified, kept in memory that was taken with the table.
 //!
-//! A block can lie in one of the [`WAYS`] slots of its set only, so that looking for it and for the slot to give up
-//! takes a few comparisons. A slot is *empty*, *valid*, or *being loaded* by one lane, which has its memory meanwhile.
+//! A block can lie in one of the [`WAYS`] slots of its set only, so that looking for it and for the
+//! slot to give up takes a few comparisons. A slot is *empty*, *valid*, or *being loaded* by one
+//! lane, which has its memory meanwhile.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -59,7 +60,8 @@ pub struct Cache {
     digest: usize,
 }
 
-/// The number of slots for a tree of so many blocks of `bytes` bytes, of which `most` bytes are to be kept.
+/// The number of slots for a tree of so many blocks of `bytes` bytes, of which `most` bytes are to
+/// be kept.
 fn slots(blocks: u64, bytes: usize, most: usize) -> usize {
     let wanted = usize::try_from(blocks).unwrap_or(usize::MAX).div_ceil(WAYS);
     let sets = most.checked_div(bytes).unwrap_or(0) / WAYS;
@@ -72,7 +74,8 @@ pub fn bytes(blocks: u64, bytes: usize, most: usize) -> usize {
 }
 
 impl Cache {
-    /// An empty cache for a tree of so many blocks of `bytes` bytes, of at most `most` bytes or one set.
+    /// An empty cache for a tree of so many blocks of `bytes` bytes, of at most `most` bytes or one
+    /// set.
     pub fn new(blocks: u64, bytes: usize, most: usize, digest: usize) -> Cache {
         let slot = |_| Slot { state: State::Empty, block: 0, used: 0, data: vec![0; bytes].into() };
         let slots = (0..slots(blocks, bytes, most)).map(slot).collect();

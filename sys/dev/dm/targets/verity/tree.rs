@@ -2,9 +2,9 @@
 
 //! The shape of a tree of digests: numbers only.
 //!
-//! The digests of all data blocks fill the blocks of level 0, those of level 0's blocks level 1, and so on up to
-//! one block, whose digest is the root. The levels lie on the hash device from the top down, each in whole blocks. A
-//! single data block has no tree: its digest is the root.
+//! The digests of all data blocks fill the blocks of level 0, those of level 0's blocks level 1,
+//! and so on up to one block, whose digest is the root. The levels lie on the hash device from the
+//! top down, each in whole blocks. A single data block has no tree: its digest is the root.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -31,9 +31,9 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree over some data blocks, at least one, that begins at hash block `start`. A hash block has
-    /// `bytes` bytes, at least two digests of `digest` bytes, in which digests of type 0 stand without gaps.
-    /// `None` if no device can hold it.
+    /// The tree over some data blocks, at least one, that begins at hash block `start`. A hash
+    /// block has `bytes` bytes, at least two digests of `digest` bytes, in which digests of type 0
+    /// stand without gaps. `None` if no device can hold it.
     pub fn new(kind: u32, blocks: u64, start: u64, bytes: u32, digest: usize) -> Option<Tree> {
         let digests = bytes.checked_div(u32::try_from(digest).ok()?)?;
         let bits = digests.checked_ilog2().filter(|bits| *bits > 0)?;

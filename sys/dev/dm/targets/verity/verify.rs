@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The verification of a verity device's reads: data blocks are compared with their digests, and the hash blocks that
-//! have those are read and verified from the root down.
+//! The verification of a verity device's reads: data blocks are compared with their digests, and
+//! the hash blocks that have those are read and verified from the root down.
 
 use core::ffi::CStr;
 use core::sync::atomic::Ordering;
@@ -46,7 +46,8 @@ fn bytes(sectors: u64) -> usize {
 }
 
 impl Verity {
-    /// Serves a read by way of the lane's buffer. Where a block is wrong only the data before it are given.
+    /// Serves a read by way of the lane's buffer. Where a block is wrong only the data before it
+    /// are given.
     pub(super) async fn read(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
         let unit = self.params.data_sectors();
         let most = u64::from(self.batch() / self.params.data_bytes.max(1)).max(1);
@@ -57,7 +58,8 @@ impl Verity {
             // Neither product wraps: the line has these blocks.
             let (from, length) = (block.wrapping_mul(unit), count.wrapping_mul(unit));
             let place = Place { component: self.params.data, sector: Sector(from) };
-            // Looked up before the read: its data may be older than a block that another read finds right meanwhile.
+            // Looked up before the read: its data may be older than a block that another read finds
+            // right meanwhile.
             let seen = self.seen_before(block, count);
             lane.read(place, Sector(length)).await?;
             for n in (0..count).filter(|n| !bit(seen, *n)) {
@@ -113,8 +115,8 @@ impl Verity {
         (job.start().0 / unit, job.length().0 / unit)
     }
 
-    /// `true` if all of a job's data are right, by digests that are in the cache; else a lane is to verify them. Context: the
-    /// thread of the job's sender.
+    /// `true` if all of a job's data are right, by digests that are in the cache; else a lane is to
+    /// verify them. Context: the thread of the job's sender.
     pub(super) fn verify_at_once(&self, job: &mut Job) -> bool {
         let (first, count) = self.blocks(job);
         (0..count).all(|n| {
@@ -127,7 +129,8 @@ impl Verity {
         })
     }
 
-    /// Compares a job's data, which have been read, with their digests. If a block is wrong all of the data are cleared.
+    /// Compares a job's data, which have been read, with their digests. If a block is wrong all of
+    /// the data are cleared.
     pub(super) async fn verify(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
         let (first, count) = self.blocks(job);
         let mut result = Ok(());
@@ -172,8 +175,8 @@ impl Verity {
         Ok(digest)
     }
 
-    /// Notes that the blocks from a level on, above a data block, are in use, so that they give up their slots last: blocks
-    /// below them are about to be loaded, and more may be.
+    /// Notes that the blocks from a level on, above a data block, are in use, so that they give up
+    /// their slots last: blocks below them are about to be loaded, and more may be.
     fn keep_above(&self, block: u64, level: usize) {
         for at in level..self.tree.levels() {
             if let Some(spot) = self.tree.spot(block, at) {
@@ -182,7 +185,8 @@ impl Verity {
         }
     }
 
-    /// The digest at a spot, whose block is read unless it is there, and is to have the digest `want`.
+    /// The digest at a spot, whose block is read unless it is there, and is to have the digest
+    /// `want`.
     async fn load(&self, spot: Spot, want: Digest, lane: &mut Lane) -> Result<Digest, Errno> {
         let look = || match self.cache.lock().claim(spot) {
             Lookup::Loading => None,
@@ -219,8 +223,8 @@ impl Verity {
         digest.ok_or(Errno::EIO)
     }
 
-    /// Reports a block that differs from the one that was hashed, and does as the table's options say. A lane alone may call
-    /// this: it may end the system.
+    /// Reports a block that differs from the one that was hashed, and does as the table's options
+    /// say. A lane alone may call this: it may end the system.
     ///
     /// # Errors
     /// EIO, unless corruption is to be ignored.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A slow, obvious model of all control state: names, uuids, minors, slots, flags, events, open devices.
+//! A slow, obvious model of all control state: names, uuids, minors, slots, flags, events, open
+//! devices.
 //!
-//! [`play`] turns bytes into commands, gives each to the model and to a driver on the fake kernel, and compares their
-//! answers and their pictures. It is the body of a property test and of a fuzz target.
+//! [`play`] turns bytes into commands, gives each to the model and to a driver on the fake kernel,
+//! and compares their answers and their pictures. It is the body of a property test and of a fuzz
+//! target.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -119,7 +121,8 @@ fn uuid(number: u8) -> String {
     format!("uuid-{number}")
 }
 
-/// The component with this number, its path and device number: disks first, then our own devices, then none.
+/// The component with this number, its path and device number: disks first, then our own devices,
+/// then none.
 fn component(number: u8) -> (String, Result<Dev, Errno>) {
     let disks = disks();
     match (disks.get(usize::from(number)), number) {

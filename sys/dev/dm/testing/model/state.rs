@@ -101,8 +101,8 @@ impl Model {
         self.fail_open.extend(errno.map(|errno| (dev, errno)));
     }
 
-    /// Closes devices that no table needs any more, and removes those that waited for their last close. `closed` are
-    /// the minors that a user has closed.
+    /// Closes devices that no table needs any more, and removes those that waited for their last
+    /// close. `closed` are the minors that a user has closed.
     fn settle(&mut self, mut closed: BTreeSet<u32>) {
         loop {
             let tables = self.devices.values().flat_map(|d| d.active.iter().chain(&d.inactive));
@@ -125,8 +125,8 @@ impl Model {
     /// Carries out a command.
     ///
     /// # Errors
-    /// The errno that the driver must answer. Nothing has changed then, but that lines kept for a table that is
-    /// refused are dropped.
+    /// The errno that the driver must answer. Nothing has changed then, but that lines kept for a
+    /// table that is refused are dropped.
     pub fn apply(&mut self, op: &Op) -> Result<Keys, Errno> {
         match op {
             Op::Create { name, uuid, minor, read_only } => {
@@ -216,7 +216,8 @@ impl Model {
             Some(minor) if self.devices.contains_key(&minor) => return Err(Errno::EBUSY),
             Some(minor) => minor,
             None => {
-                // A game is too short to use up all minors. A minor that could not be attached is passed over, too.
+                // A game is too short to use up all minors. A minor that could not be attached is
+                // passed over, too.
                 self.last_minor += 1;
                 while self.devices.contains_key(&self.last_minor) {
                     self.last_minor += 1;
@@ -409,7 +410,8 @@ impl Model {
         own(tables.flat_map(|table| &table.devs))
     }
 
-    /// Checks that no device would stand on itself, and that no stack with the new table would be too deep.
+    /// Checks that no device would stand on itself, and that no stack with the new table would be
+    /// too deep.
     fn check_stack(&self, minor: u32, devs: &[Dev]) -> Result<(), Errno> {
         let new = own(devs.iter());
         if new.is_empty() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The devices in the course of a run: those that the C driver had, and those that our driver must have by the
-//! contract.
+//! The devices in the course of a run: those that the C driver had, and those that our driver must
+//! have by the contract.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -92,7 +92,8 @@ impl Course {
         self.devices.iter().filter(|device| device.ours.exists)
     }
 
-    /// The device that a request is about, if either driver has one: found by minor, by name, or by uuid.
+    /// The device that a request is about, if either driver has one: found by minor, by name, or by
+    /// uuid.
     pub fn find(&self, request: &Dict) -> Option<&Device> {
         let at = self.position(request)?;
         self.devices.get(at)
@@ -135,8 +136,8 @@ impl Course {
         Dev::new(BLOCK_MAJOR, u32::try_from(device.minor).ok()?)
     }
 
-    /// The result that the contract demands of a request that changes something, as far as a run can tell: of the
-    /// components it knows only whether they are there.
+    /// The result that the contract demands of a request that changes something, as far as a run
+    /// can tell: of the components it knows only whether they are there.
     pub fn verdict(&self, exchange: &Exchange) -> Result<(), Errno> {
         let request = &exchange.request;
         let device = self.find(request).filter(|device| device.ours.exists);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The differences between our replies and the C driver's, with a reason each. The list is complete: a reply that
-//! differs in any other way is an error.
+//! The differences between our replies and the C driver's, with a reason each. The list is
+//! complete: a reply that differs in any other way is an error.
 
 use alloc::format;
 use alloc::string::String;
@@ -144,8 +144,8 @@ pub const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// The reply that we must give to an exchange. `course` is the state before it, `request` the request that was sent
-/// to our driver.
+/// The reply that we must give to an exchange. `course` is the state before it, `request` the
+/// request that was sent to our driver.
 pub fn expect(exchange: &Exchange, request: &Dict, course: &Course) -> Expected {
     let mut after = course.clone();
     // A device that was renamed or created is found by its new name.
@@ -443,8 +443,8 @@ fn exists(case: &mut Case<'_>) {
     }
 }
 
-/// `true` if the C driver's reply to the command has right values in the flags of [`TOLD`], which ours must then
-/// equal.
+/// `true` if the C driver's reply to the command has right values in the flags of [`TOLD`], which
+/// ours must then equal.
 fn tells(case: &Case<'_>) -> bool {
     case.exchange.driver_return == 0
         && matches!(case.command(), "info" | "mknodes" | "table" | "status" | "suspend")

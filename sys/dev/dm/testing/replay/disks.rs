@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The disks that a run needs: the paths in the tables that were accepted, and the numbers that `deps` told of them.
+//! The disks that a run needs: the paths in the tables that were accepted, and the numbers that
+//! `deps` told of them.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -49,8 +50,8 @@ pub(super) fn disks(run: &Run) -> Vec<RunDisk> {
                 let paths = table.flat_map(|table| &table.lines).flat_map(components);
                 let told = exchange.reply.array("cmd_data").unwrap_or(&[]);
                 let paths: Vec<_> = paths.collect();
-                // `deps` tells a number for each component, or each number once. Where there are as many as
-                // components, they are in the same order.
+                // `deps` tells a number for each component, or each number once. Where there are as
+                // many as components, they are in the same order.
                 if paths.len() == told.len() {
                     for (path, dev) in paths.iter().zip(told) {
                         let dev = dev.number().map(Dev);

@@ -2,13 +2,14 @@
 
 //! Plays recorded traffic of the real tools, and compares our replies with the recorded ones.
 //!
-//! A *run* is a file of JSON lines, each an *exchange*: a request as a tool sent it, and the reply of NetBSD's C
-//! driver. [`replay`] sends the requests in order to a [`Player`], which is a driver on some kernel, and demands of
-//! each reply that it be the recorded one, key by key, type by type, but for the [`differences::DIFFERENCES`], each
-//! of which says exactly what the reply must be instead, and why. [`course`] keeps the devices of both drivers.
+//! A *run* is a file of JSON lines, each an *exchange*: a request as a tool sent it, and the reply
+//! of NetBSD's C driver. [`replay`] sends the requests in order to a [`Player`], which is a driver
+//! on some kernel, and demands of each reply that it be the recorded one, key by key, type by type,
+//! but for the [`differences::DIFFERENCES`], each of which says exactly what the reply must be
+//! instead, and why. [`course`] keeps the devices of both drivers.
 //!
-//! Minors are translated: the C driver uses some up for devices that it then refuses. Minors in the report are the
-//! recorded ones.
+//! Minors are translated: the C driver uses some up for devices that it then refuses. Minors in the
+//! report are the recorded ones.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -139,7 +140,8 @@ pub fn replay(run: &Run, player: &mut dyn Player) -> Report {
     for exchange in &run.exchanges {
         let mut request = exchange.request.clone();
         if exchange.command == "waitevent" {
-            // An event number that has passed: with the recorded one the request would sleep for ever.
+            // An event number that has passed: with the recorded one the request would sleep for
+            // ever.
             request.put("event_nr", u64::from(u32::MAX));
         }
         let sent = minors.request(&request);

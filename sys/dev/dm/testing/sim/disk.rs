@@ -28,7 +28,8 @@ pub enum Command {
     Discard,
 }
 
-/// A command in flight. It takes effect at some moment between [`Disk::begin`] and [`Disk::finish`].
+/// A command in flight. It takes effect at some moment between [`Disk::begin`] and
+/// [`Disk::finish`].
 #[derive(Debug)]
 pub struct Transfer {
     /// The kind of the command.
@@ -60,7 +61,8 @@ pub struct Faults {
     pub bad: BTreeSet<u64>,
     /// `true` if every command fails.
     pub dead: bool,
-    /// `true` if flushes are acknowledged without being done: a bug that the game's checks must find.
+    /// `true` if flushes are acknowledged without being done: a bug that the game's checks must
+    /// find.
     pub lies: bool,
 }
 
@@ -330,8 +332,8 @@ impl Disk {
         self.cached.retain(|cached| !which(cached));
     }
 
-    /// The content of the medium after a power cut. Each write that is not known to be there, those in flight
-    /// included, may have reached it, in whole or in part, in any order of sectors.
+    /// The content of the medium after a power cut. Each write that is not known to be there, those
+    /// in flight included, may have reached it, in whole or in part, in any order of sectors.
     pub fn after_power_cut<'a>(
         &self,
         under_way: impl Iterator<Item = &'a Transfer>,

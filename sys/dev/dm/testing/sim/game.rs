@@ -16,8 +16,8 @@ use crate::target::TargetType;
 use crate::targets::TARGETS;
 use crate::worker::Quiesce;
 
-/// A kind of game: its disks and tables, and the promises of its target beyond keeping what was written. A game is
-/// made anew for each seed. Functions of a game panic where a promise is broken.
+/// A kind of game: its disks and tables, and the promises of its target beyond keeping what was
+/// written. A game is made anew for each seed. Functions of a game panic where a promise is broken.
 pub trait Game {
     /// The targets that the game's tables may name.
     fn types(&self) -> &'static [&'static TargetType] {
@@ -37,8 +37,8 @@ pub trait Game {
         1
     }
 
-    /// A table for a device: lines of `START LENGTH TARGET PARAMETERS`. Called at each boot and each reload. The
-    /// answer may differ each time as long as the device's content is the same.
+    /// A table for a device: lines of `START LENGTH TARGET PARAMETERS`. Called at each boot and
+    /// each reload. The answer may differ each time as long as the device's content is the same.
     fn table(&mut self, device: usize, rng: &mut Rng) -> String;
 
     /// Says what a model of the devices should know ([`World::model`], [`World::must_fail`], …).
@@ -48,11 +48,12 @@ pub trait Game {
     /// Does something particular to the game, from time to time: sends a message, damages a disk.
     fn act(&mut self, _world: &World) {}
 
-    /// Called when the disks are made to work: everything that the game has damaged must work from now on, too. The
-    /// devices may be suspended.
+    /// Called when the disks are made to work: everything that the game has damaged must work from
+    /// now on, too. The devices may be suspended.
     fn heal(&mut self, _world: &World) {}
 
-    /// `true` if I/O that a failed disk has spoilt may wait until the disks work and the device's table was reloaded.
+    /// `true` if I/O that a failed disk has spoilt may wait until the disks work and the device's
+    /// table was reloaded.
     fn heals_by_reload(&self) -> bool {
         false
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The engine's host: lanes' requests become commands of disks, and the scheduler stands for its threads.
+//! The engine's host: lanes' requests become commands of disks, and the scheduler stands for its
+//! threads.
 //!
-//! The host is stricter than a kernel: it panics when a lane has two requests, when I/O goes beyond a disk's end or
-//! comes before the table was started, and when a write's data is changed; a runner that nobody woke is not polled.
+//! The host is stricter than a kernel: it panics when a lane has two requests, when I/O goes beyond
+//! a disk's end or comes before the table was started, and when a write's data is changed; a runner
+//! that nobody woke is not polled.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -123,7 +125,8 @@ impl Host {
 
     /// Polls one of the ready lanes of a runner.
     pub fn poll(&self, runner: usize, choice: usize) {
-        /// Puts the runner back when it is dropped, even by a panic: dropping the runner would drop its jobs.
+        /// Puts the runner back when it is dropped, even by a panic: dropping the runner would drop
+        /// its jobs.
         struct Away<'a>(&'a Host, usize, Option<Runner>);
         impl Drop for Away<'_> {
             fn drop(&mut self) {
@@ -140,7 +143,8 @@ impl Host {
         }
     }
 
-    /// Wakes the lanes whose time has come. The answer is the number of milliseconds to the next one's.
+    /// Wakes the lanes whose time has come. The answer is the number of milliseconds to the next
+    /// one's.
     pub fn wake_sleepers(&self) -> Option<u32> {
         let mut next = None;
         for at in 0..self.ready.runners() {
@@ -214,7 +218,8 @@ impl HostState {
         }
     }
 
-    /// Records a disk's answer to a job that was forwarded to several places. The outcome, when all have answered.
+    /// Records a disk's answer to a job that was forwarded to several places. The outcome, when all
+    /// have answered.
     pub fn job_answered(
         &mut self,
         job: usize,
@@ -241,7 +246,8 @@ impl HostState {
         }
     }
 
-    /// `true` if nothing of the table's is in flight but what goes on while the device is suspended.
+    /// `true` if nothing of the table's is in flight but what goes on while the device is
+    /// suspended.
     pub fn idle(&self) -> bool {
         let idle = |lane: &LaneState| lane.left == 0 || lane.resident;
         self.jobs.iter().all(Option::is_none) && self.lanes.iter().all(idle)
@@ -541,8 +547,8 @@ impl host::Host for Host {
 }
 
 impl Host {
-    /// Sends a lane's request to its places: `prepare` gives the command, the number of sectors, the data to be
-    /// written, and, where a job's data is read into, its stretch.
+    /// Sends a lane's request to its places: `prepare` gives the command, the number of sectors,
+    /// the data to be written, and, where a job's data is read into, its stretch.
     fn launch(
         &self,
         lane: usize,
@@ -577,7 +583,8 @@ impl Host {
         self.finish_from(first);
     }
 
-    /// Ends the commands that are over before the call that began them returns: of those from `first` on.
+    /// Ends the commands that are over before the call that began them returns: of those from
+    /// `first` on.
     fn finish_from(&self, first: Option<usize>) {
         self.shared.finish_from(first);
     }

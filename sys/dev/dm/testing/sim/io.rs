@@ -60,7 +60,8 @@ pub(super) struct Device {
     pub table: Option<Arc<Table<Attached>>>,
     /// `true` while the device is suspended, or being suspended.
     pub held: bool,
-    /// `true` from when the targets are told that the device is being suspended until it is resumed.
+    /// `true` from when the targets are told that the device is being suspended until it is
+    /// resumed.
     pub quiescing: bool,
     /// Stretches that wait for a resume, in the order they came.
     pub queue: Waiting,
@@ -73,7 +74,8 @@ pub(super) struct Device {
     pub failing: Vec<Range<u64>>,
     /// `true` if I/O may fail though no disk has failed.
     pub may_fail: bool,
-    /// `true` if writes and discards must fail, and reads, even those that fail, give no wrong data.
+    /// `true` if writes and discards must fail, and reads, even those that fail, give no wrong
+    /// data.
     pub read_only: bool,
     /// The number of events that targets raised.
     pub raised: u64,
@@ -434,7 +436,8 @@ impl Shared {
         }
     }
 
-    /// Sends as much of a stretch as can go. The answer is the rest, which waits for a job of `line`.
+    /// Sends as much of a stretch as can go. The answer is the rest, which waits for a job of
+    /// `line`.
     fn route_some(self: &Arc<Self>, device: usize, stretch: &Stretch) -> Option<Stretch> {
         let state = self.lock();
         let io = &state.ios[&stretch.io];
@@ -584,7 +587,8 @@ impl Shared {
         self.finish_from(first);
     }
 
-    /// Ends the commands that are over before the call that began them returns: of those from `first` on.
+    /// Ends the commands that are over before the call that began them returns: of those from
+    /// `first` on.
     pub fn finish_from(&self, first: Option<usize>) {
         let Some(first) = first else { return };
         loop {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Games with power cuts: devices on disks that lose power, with events in the order that a seed gives, checked
-//! against a slow and obvious model.
+//! Games with power cuts: devices on disks that lose power, with events in the order that a seed
+//! gives, checked against a slow and obvious model.
 //!
 //! share/doc/simulation.md says how to play and how to add a game.
 

@@ -19,8 +19,8 @@ use core::ops::Range;
 
 use super::disk::SECTOR;
 
-/// A sector's content. A sector that the game writes holds one number, repeated, which tells the write and the
-/// sector; of other content this is a hash.
+/// A sector's content. A sector that the game writes holds one number, repeated, which tells the
+/// write and the sector; of other content this is a hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Value(u64);
 
@@ -84,8 +84,8 @@ struct Version {
     /// `true` if the write succeeded. A failed one may be there, until another supersedes it.
     ok: bool,
     durable: bool,
-    /// `true` for one of the contents that a power cut may have left, or that were there at first. Once a read has
-    /// given it, the sector holds it.
+    /// `true` for one of the contents that a power cut may have left, or that were there at first.
+    /// Once a read has given it, the sector holds it.
     left: bool,
 }
 
@@ -95,7 +95,8 @@ pub struct Model {
     cells: Vec<Vec<Version>>,
     /// Sectors that read as zeroes, whatever is written.
     zeroes: Vec<Range<u64>>,
-    /// `true` if a sector whose content was uncertain after a power cut keeps the content that the first read gave.
+    /// `true` if a sector whose content was uncertain after a power cut keeps the content that the
+    /// first read gave.
     pub settles: bool,
     /// `true` if the device's content is unknown for good.
     pub lost: bool,
@@ -182,7 +183,8 @@ impl Model {
         }
     }
 
-    /// Records a flush that was begun at `from` and succeeded. No read in flight began before `oldest`.
+    /// Records a flush that was begun at `from` and succeeded. No read in flight began before
+    /// `oldest`.
     pub fn flushed(&mut self, from: Moment, oldest: Moment) {
         for cell in &mut self.cells {
             for version in cell.iter_mut() {

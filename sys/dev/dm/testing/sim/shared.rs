@@ -73,8 +73,8 @@ pub(super) struct State {
     pub next_io: usize,
     /// The tasks of the kernel's side.
     pub todo: Vec<Todo>,
-    /// A disk that does not answer, as long as another event is possible, and the number of events for which that is
-    /// so.
+    /// A disk that does not answer, as long as another event is possible, and the number of events
+    /// for which that is so.
     pub stalled: Option<(usize, u64)>,
     /// The number of events until the power is cut.
     pub cut: Option<u64>,
@@ -152,8 +152,8 @@ impl State {
         }
     }
 
-    /// The number of flights that may be over next. Those of a stalled disk are not among them, unless no other event
-    /// is possible.
+    /// The number of flights that may be over next. Those of a stalled disk are not among them,
+    /// unless no other event is possible.
     fn answers(&mut self, ready: u64) -> u64 {
         if let Some((stalled, left)) = self.stalled {
             let others = self.flights.iter().filter(|flight| flight.disk != stalled).count() as u64;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The making of exceptions: the chunks that are to be copied, those that are, their commit, and the moment in which they
-//! become visible. Context of everything here: lanes of the store's tables, and completions of writes of whole chunks.
+//! The making of exceptions: the chunks that are to be copied, those that are, their commit, and
+//! the moment in which they become visible. Context of everything here: lanes of the store's
+//! tables, and completions of writes of whole chunks.
 
 use super::state::Step;
 use super::{Cow, Health, Kind, ROOM};
@@ -101,8 +102,8 @@ impl Cow {
         state.raise(|signals| &signals.merge);
     }
 
-    /// Fills `bytes` with the store's content from the tail's sector on, the first `count` pending exceptions
-    /// included. Returns the offset of that sector in its area, and the number of bytes.
+    /// Fills `bytes` with the store's content from the tail's sector on, the first `count` pending
+    /// exceptions included. Returns the offset of that sector in its area, and the number of bytes.
     pub fn fill(&self, count: usize, bytes: &mut [u8]) -> (usize, usize) {
         let state = self.state.lock();
         let unit = state.unit.len().max(1);
@@ -141,8 +142,8 @@ impl Cow {
         if !state.runs.has_room(ROOM) {
             state.raise(|signals| &signals.hungry);
         }
-        // A lane that copies looks once more, and finds nothing. Jobs that wait for a place among the pending exceptions
-        // are woken by `Origin::wake`, which follows.
+        // A lane that copies looks once more, and finds nothing. Jobs that wait for a place among
+        // the pending exceptions are woken by `Origin::wake`, which follows.
         state.raise(|signals| &signals.work);
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The state of a snapshot that is being merged: its exceptions go, from the last one of the store backwards.
+//! The state of a snapshot that is being merged: its exceptions go, from the last one of the store
+//! backwards.
 //!
-//! A *run* is some exceptions at the end of the store whose chunks are consecutive, of the origin and of the store. It is merged
-//! as one:
+//! A *run* is some exceptions at the end of the store whose chunks are consecutive, of the origin
+//! and of the store. It is merged as one:
 //!
 //! | run | writes of its chunks | next |
 //! |---|---|---|
@@ -12,8 +13,9 @@
 //! | written | fail | its entries are zeroes in the store |
 //! | gone | go to the origin | — |
 //!
-//! *Written* is a run only where its entries could not be zeroed: what the store has is not known then, and both its
-//! places have the content. It is tried again with the next start. All else that fails leaves the exceptions as they are.
+//! *Written* is a run only where its entries could not be zeroed: what the store has is not known
+//! then, and both its places have the content. It is tried again with the next start. All else that
+//! fails leaves the exceptions as they are.
 
 use super::{Cow, Health, State, Tail};
 use crate::Sector;
@@ -125,8 +127,8 @@ impl State {
 }
 
 impl Cow {
-    /// The place of I/O on the chunk of a sector through the device that merges, with the geometry and the store's size. A
-    /// write in the store is counted as in flight.
+    /// The place of I/O on the chunk of a sector through the device that merges, with the geometry
+    /// and the store's size. A write in the store is counted as in flight.
     pub fn put(&self, start: Sector, write: bool) -> (Put, Geometry, Sector) {
         let state = self.state.lock();
         let (geometry, size) = (state.geometry, state.cow_size);
@@ -138,7 +140,8 @@ impl Cow {
         (put, geometry, size)
     }
 
-    /// `Some` when all work that began before merging is over: `true` if there is something to merge.
+    /// `Some` when all work that began before merging is over: `true` if there is something to
+    /// merge.
     pub fn may_merge(&self, table: u64) -> Option<bool> {
         let state = self.state.lock();
         if !state.is_kept_by(table) || !state.merges() || state.health == Health::Invalid {
@@ -184,8 +187,8 @@ impl Cow {
         }
     }
 
-    /// Removes a run from memory that is on the store no more. `unit` is the sector of the store's device that its first entry
-    /// was in, as it is now.
+    /// Removes a run from memory that is on the store no more. `unit` is the sector of the store's
+    /// device that its first entry was in, as it is now.
     pub fn forget(&self, run: Run, unit: &[u8]) {
         let mut state = self.state.lock();
         let mut left = run.chunks;

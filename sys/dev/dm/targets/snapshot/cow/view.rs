@@ -2,8 +2,9 @@
 
 //! The part of a snapshot's state that I/O is mapped by, without its lock.
 //!
-//! [`Shared`] has the state behind the lock, and shows this part of it in a [`View`] when it has changed. All that is changed while the
-//! lock is held is one change of the view's version, exceptions too.
+//! [`Shared`] has the state behind the lock, and shows this part of it in a [`View`] when it has
+//! changed. All that is changed while the lock is held is one change of the view's version,
+//! exceptions too.
 
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
@@ -23,8 +24,8 @@ const GOOD: usize = 1 << 8;
 const OVERFLOW: usize = 1 << 9;
 const ASKS_NOTHING: usize = 1 << 10;
 
-/// The part of a snapshot's state that I/O is mapped by. Values read after [`View::look`] are valid only if
-/// [`View::is`] answers `true` afterwards.
+/// The part of a snapshot's state that I/O is mapped by. Values read after [`View::look`] are valid
+/// only if [`View::is`] answers `true` afterwards.
 pub struct View {
     version: Version,
     mode: AtomicUsize,
@@ -150,7 +151,8 @@ impl Shared {
     }
 }
 
-/// A guard of the state. The first mutable borrow makes the version odd, and the end of the guard makes it even.
+/// A guard of the state. The first mutable borrow makes the version odd, and the end of the guard
+/// makes it even.
 pub struct StateGuard<'a> {
     changes: bool,
     view: &'a View,

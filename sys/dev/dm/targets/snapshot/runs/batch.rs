@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Exceptions on their way into a tree, as a store is read: they are gathered, sorted by their chunks of the origin, and
-//! become the leaves of the tree, which are in order then. Where the tree is not empty, or there is no memory to sort with,
-//! they are inserted one by one.
+//! Exceptions on their way into a tree, as a store is read: they are gathered, sorted by their
+//! chunks of the origin, and become the leaves of the tree, which are in order then. Where the tree
+//! is not empty, or there is no memory to sort with, they are inserted one by one.
 //!
-//! An insertion by chance into a tree that is larger than the CPU's caches waits for memory several times; in order each node is
-//! met once. Sorting (`runs/batch/sort.rs`) takes nearly the same time for each, however many they are.
-//! Of a chunk that is there twice the first exception counts; where one is, the order in which all came is brought back, which
-//! is that of their chunks of the store.
+//! An insertion by chance into a tree that is larger than the CPU's caches waits for memory several
+//! times; in order each node is met once. Sorting (`runs/batch/sort.rs`) takes nearly the same time
+//! for each, however many they are. Of a chunk that is there twice the first exception counts;
+//! where one is, the order in which all came is brought back, which is that of their chunks of the
+//! store.
 //!
-//! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the tree's do, and become
-//! leaves or go back there one by one while they are inserted, so that a batch takes no more memory than the tree that it
-//! becomes, unless chunks are there twice, which a damaged store may have: that may be refused for lack of memory where its
-//! tree alone would fit.
+//! A batch is a chain of nodes beside the tree, with entries as in a leaf. They come from where the
+//! tree's do, and become leaves or go back there one by one while they are inserted, so that a
+//! batch takes no more memory than the tree that it becomes, unless chunks are there twice, which a
+//! damaged store may have: that may be refused for lack of memory where its tree alone would fit.
 
 use super::{Exception, FAN, NONE, Node, Runs, SLACK, goes_on, pack, unpack};
 
@@ -31,8 +32,8 @@ const SMALL: usize = 512;
 /// A bit beside the number of a chain's next node, in a node that is the last of its stretch.
 const LAST: u64 = 1 << 63;
 
-/// A chain of nodes: the numbers of the first and of the last. While a batch is sorted, its chain consists of stretches; all
-/// entries of one go before those of the next.
+/// A chain of nodes: the numbers of the first and of the last. While a batch is sorted, its chain
+/// consists of stretches; all entries of one go before those of the next.
 #[derive(Clone, Copy)]
 struct Chain {
     first: u64,
@@ -94,7 +95,8 @@ impl Chain {
 }
 
 impl Node<'_> {
-    /// The number of the node behind this one in a chain, or [`NONE`], and `true` if this one is the last of its stretch.
+    /// The number of the node behind this one in a chain, or [`NONE`], and `true` if this one is
+    /// the last of its stretch.
     fn behind(self) -> (u64, bool) {
         match self.next() {
             NONE => (NONE, true),
@@ -104,7 +106,8 @@ impl Node<'_> {
 }
 
 impl Runs {
-    /// Adds an entry at the end of a chain. Returns the number of nodes that it took for that; `None` if there was none.
+    /// Adds an entry at the end of a chain. Returns the number of nodes that it took for that;
+    /// `None` if there was none.
     fn push(&mut self, chain: &mut Chain, entry: (u64, u64), branch: bool) -> Option<usize> {
         if let Some(last) = self.node(chain.last as usize).filter(|node| node.len() < FILL) {
             last.push(entry);
@@ -172,9 +175,9 @@ impl Batch {
         true
     }
 
-    /// `true` while exceptions come in the order of their chunks of the store, as they are made. All that become one run come one
-    /// after the other then, so that it is one already. If not, runs are what insertions in the order in which the exceptions came
-    /// make of them.
+    /// `true` while exceptions come in the order of their chunks of the store, as they are made.
+    /// All that become one run come one after the other then, so that it is one already. If not,
+    /// runs are what insertions in the order in which the exceptions came make of them.
     pub fn rises(&self) -> bool {
         self.rises
     }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Removal of exceptions, from the end of a run. Nodes are not filled up from each other; a node that becomes empty
-//! leaves the tree, and so does a root with one branch.
+//! Removal of exceptions, from the end of a run. Nodes are not filled up from each other; a node
+//! that becomes empty leaves the tree, and so does a root with one branch.
 
 use super::{MOST, NONE, Runs, pack, unpack};
 
 impl Runs {
-    /// Takes away the exception of a chunk of the origin, which ends its run, and those before it in the run, `most` in all
-    /// at most. Returns how many: none if there is no such exception, or it does not end its run.
+    /// Takes away the exception of a chunk of the origin, which ends its run, and those before it
+    /// in the run, `most` in all at most. Returns how many: none if there is no such exception, or
+    /// it does not end its run.
     pub fn remove(&mut self, last: u64, most: u64) -> u64 {
         let mut path = [(0usize, 0usize); MOST];
         let (mut number, mut depth) = (self.tree.root(), 0usize);

@@ -73,8 +73,8 @@ fn the_room_is_there() {
     }
 }
 
-/// Insertions for which there is room succeed, all of them, each where it takes most: into leaves that were filled in
-/// order.
+/// Insertions for which there is room succeed, all of them, each where it takes most: into leaves
+/// that were filled in order.
 #[test]
 fn the_room_is_there_for_the_worst_that_comes_at_once() {
     for burst in [1, 30, 128, 500] {
@@ -121,7 +121,8 @@ fn what_is_taken_away_is_gone() {
                 }
             }
             check(&runs, &model);
-            // From the last one backwards, consecutive ones at once. Some are left, but for the last time.
+            // From the last one backwards, consecutive ones at once. Some are left, but for the
+            // last time.
             let left = *rng.pick(&[0, order.len() / 2, order.len().saturating_sub(3)]);
             while order.len() > left {
                 let (last, chunk) = *order.last().unwrap();
@@ -161,8 +162,8 @@ fn what_does_not_end_its_run_stays() {
     assert_eq!(runs.remove(u64::MAX, 1), 1);
 }
 
-/// Nodes are used once more: a tree that is emptied and filled several times takes no more than one that was filled
-/// once.
+/// Nodes are used once more: a tree that is emptied and filled several times takes no more than one
+/// that was filled once.
 #[test]
 fn nodes_are_free_again() {
     let mut runs = Runs::new(100);

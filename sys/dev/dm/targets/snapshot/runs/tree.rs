@@ -75,14 +75,15 @@ impl Node<'_> {
         self.put(0, (len.min(FAN) as u64) | u64::from(branch) << 32);
     }
 
-    /// The first chunk of the origin that a run, or any run under a branch, has. A node's own first is not
-    /// looked at in a branch.
+    /// The first chunk of the origin that a run, or any run under a branch, has. A node's own first
+    /// is not looked at in a branch.
     #[inline]
     pub(super) fn key(self, at: usize) -> u64 {
         self.word(at.wrapping_add(1))
     }
 
-    /// A run's chunk of the store and its length less one, or the number of the node under a branch.
+    /// A run's chunk of the store and its length less one, or the number of the node under a
+    /// branch.
     #[inline]
     pub(super) fn value(self, at: usize) -> u64 {
         self.word(at.wrapping_add(FAN).wrapping_add(1))
@@ -115,7 +116,8 @@ impl Node<'_> {
         }
     }
 
-    /// The number of the next node of a chain, or [`NONE`](super::NONE), where the node is not in the tree.
+    /// The number of the next node of a chain, or [`NONE`](super::NONE), where the node is not in
+    /// the tree.
     pub(super) fn next(self) -> u64 {
         self.word(WORDS - 1)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Games of `crypt`: lines of several ciphers, spelled one way or another, whose keys are wiped and set while the
-//! device is suspended.
+//! Games of `crypt`: lines of several ciphers, spelled one way or another, whose keys are wiped and
+//! set while the device is suspended.
 
 use alloc::format;
 use alloc::string::String;
@@ -25,7 +25,8 @@ const CIPHERS: &[(&[&str], usize)] = &[
     (&["cipher_null-ecb", "cipher_null-ecb-null"], 0),
 ];
 
-/// A game of `crypt`. The content stays as it is as long as each line has its key, however the line is spelled.
+/// A game of `crypt`. The content stays as it is as long as each line has its key, however the line
+/// is spelled.
 #[derive(Default)]
 pub struct Crypt {
     lines: Vec<Line>,
@@ -65,8 +66,8 @@ impl Game for Crypt {
             let digits = 2 * CIPHERS[cipher].1;
             let key = (0..digits).map(|_| char::from(*rng.pick(b"0123456789abcdef"))).collect();
             let mut sector_size = *rng.pick(&[512, 512, 1024, 4096]);
-            // A power cut may tear one that is larger than the disk's own: in CBC nobody can read then what
-            // is behind the tear. In XTS blocks do not depend on one another.
+            // A power cut may tear one that is larger than the disk's own: in CBC nobody can read
+            // then what is behind the tear. In XTS blocks do not depend on one another.
             if !CIPHERS[cipher].0[0].contains("xts") {
                 sector_size = sector_size.min(self.unit * SECTOR as u64);
             }

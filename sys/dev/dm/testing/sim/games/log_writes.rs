@@ -2,8 +2,9 @@
 
 //! Games of `log-writes`: the content lies on the first disk, the logs on the others by turns.
 //!
-//! A log is checked by replaying it to the content that the device had when the log began. While the device is
-//! suspended the replay must give what the device may show; after a power cut, what it may show then.
+//! A log is checked by replaying it to the content that the device had when the log began. While
+//! the device is suspended the replay must give what the device may show; after a power cut, what
+//! it may show then.
 
 use alloc::format;
 use alloc::string::String;
@@ -23,13 +24,15 @@ const SECTORS: u64 = 96;
 /// Sectors of a log's disk: more than most tables fill.
 const LOG: u64 = 1 << 10;
 
-/// The disks for logs: enough that a power cut while the devices come up does not overwrite the log to be checked.
+/// The disks for logs: enough that a power cut while the devices come up does not overwrite the log
+/// to be checked.
 const LOGS: core::ops::RangeInclusive<usize> = 1..=4;
 
 /// The magic number at the start of a log.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 
-/// A game of one line of a target that logs writes, with a mark now and then. Each table begins a new log.
+/// A game of one line of a target that logs writes, with a mark now and then. Each table begins a
+/// new log.
 pub struct LogWrites {
     target: &'static str,
     types: &'static [&'static TargetType],
@@ -84,8 +87,8 @@ impl LogWrites {
         self.base = base;
     }
 
-    /// Records the table in use and its log. A log that is not in use is emptied, so that from now on it begins as a
-    /// log only if a table has begun it.
+    /// Records the table in use and its log. A log that is not in use is emptied, so that from now
+    /// on it begins as a log only if a table has begun it.
     fn looked(&mut self, world: &World) {
         self.last = Self::now(world);
         // The last log may be about to come into use.
@@ -116,7 +119,8 @@ fn number(sector: &[u8], at: usize) -> u64 {
     sector[at..at + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The device's sectors after the whole log was replayed, and for each `true` if its content is known.
+/// The device's sectors after the whole log was replayed, and for each `true` if its content is
+/// known.
 fn replay(log: &Disk, base: &[u8]) -> Result<(Vec<u8>, Vec<bool>), String> {
     let (mut image, mut known) = (base.to_vec(), vec![true; SECTORS as usize]);
     let entries = match number(log.content(0, 1), 0) {
@@ -176,8 +180,8 @@ impl Game for LogWrites {
     }
 
     fn booted(&mut self, world: &World) {
-        // The logs are as the power cut left them. If a table was begun after the last one that was seen, and came
-        // into use, its log is the one to check.
+        // The logs are as the power cut left them. If a table was begun after the last one that was
+        // seen, and came into use, its log is the one to check.
         let known = !self.base.0.is_empty() && world.raised(0) == self.base.1;
         let now = Self::in_use(world);
         let newer = self.given.iter().filter(|log| Some(**log) != now);

@@ -20,8 +20,8 @@ struct Line {
     offset: u64,
 }
 
-/// A game of lines of some kinds. The content stays in place when a table is reloaded, but a linear line may then be
-/// two.
+/// A game of lines of some kinds. The content stays in place when a table is reloaded, but a linear
+/// line may then be two.
 pub struct Maps {
     kinds: &'static [&'static str],
     /// The lines of each device.
@@ -104,7 +104,8 @@ impl Game for Maps {
                     let params = format!("{place} {} {place} {} {place} {}", ms(), ms(), ms());
                     text += &format!("{start} {LINE} delay {params}\n");
                 }
-                // The line fails all the time, and serves what could be changed: no interval is so long.
+                // The line fails all the time, and serves what could be changed: no interval is so
+                // long.
                 "flakey" => {
                     let features = "5 corrupt_bio_byte 4000000 w 1 0";
                     let params = format!("d{disk} {offset} 0 1 {features}");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Games of `snapshot-merge`, and of `snapshot` on the same store: the device shows the same with either.
+//! Games of `snapshot-merge`, and of `snapshot` on the same store: the device shows the same with
+//! either.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,8 +10,8 @@ use alloc::vec::Vec;
 use super::snapshot::check;
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 
-/// A game of merging: an origin on disk 0 and a store on disk 1, which the last device merges; perhaps another
-/// snapshot, as device 0, with its store on disk 2.
+/// A game of merging: an origin on disk 0 and a store on disk 1, which the last device merges;
+/// perhaps another snapshot, as device 0, with its store on disk 2.
 pub struct Merge {
     sectors: u64,
     /// Sectors in a physical sector of the disks.

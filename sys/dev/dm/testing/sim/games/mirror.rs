@@ -150,8 +150,9 @@ impl Game for Mirror {
         text + features
     }
 
-    /// Has a disk fail by chance, unless the table holds writes that fail. Only legs behind the first fail writes and
-    /// flushes, since the next table takes the first for right; every leg fails reads.
+    /// Has a disk fail by chance, unless the table holds writes that fail. Only legs behind the
+    /// first fail writes and flushes, since the next table takes the first for right; every leg
+    /// fails reads.
     fn act(&mut self, world: &World) {
         if self.holds {
             return;

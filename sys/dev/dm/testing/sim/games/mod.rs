@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The games, one for each kind of target. A target's file here has its tables, and the checks beside that of the
-//! content.
+//! The games, one for each kind of target. A target's file here has its tables, and the checks
+//! beside that of the content.
 
 use alloc::boxed::Box;
 

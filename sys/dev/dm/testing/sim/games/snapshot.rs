@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 
-/// A game of snapshots: an origin on disk 0, as device 0, and snapshots with their stores on the disks behind it.
+/// A game of snapshots: an origin on disk 0, as device 0, and snapshots with their stores on the
+/// disks behind it.
 pub struct Snapshots {
     sectors: u64,
     snapshots: Vec<One>,
@@ -65,7 +66,8 @@ impl Snapshots {
         Snapshots { full: true, faults: true, ..self }
     }
 
-    /// This game with a disk that acknowledges flushes without doing them: 0 is the origin's, the others are stores'.
+    /// This game with a disk that acknowledges flushes without doing them: 0 is the origin's, the
+    /// others are stores'.
     pub fn lying(self, disk: usize) -> Snapshots {
         Snapshots { lies: Some(disk), ..self }
     }
@@ -101,7 +103,8 @@ impl One {
     }
 }
 
-/// Reads a store according to its format, and checks it; with `ordered` also that its chunks are in order.
+/// Reads a store according to its format, and checks it; with `ordered` also that its chunks are in
+/// order.
 pub(super) fn check(world: &World, disk: usize, chunk: u64, length: u64, ordered: bool) {
     let data = Snapshots::content(world, disk);
     let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());

@@ -2,8 +2,9 @@
 
 //! Games of `verity`: a read gives no sector but the one that was hashed, whatever the disks hold.
 //!
-//! The game damages the data and the tree as it goes on, and mends them. Reads may fail while there is damage, and
-//! may not when there is none. No other data may be given than what was hashed, not even by a read that fails.
+//! The game damages the data and the tree as it goes on, and mends them. Reads may fail while there
+//! is damage, and may not when there is none. No other data may be given than what was hashed, not
+//! even by a read that fails.
 
 use alloc::format;
 use alloc::string::String;
@@ -31,7 +32,8 @@ pub struct Verity {
     /// The content that the device shows.
     content: Vec<u8>,
     damage: Vec<Damage>,
-    /// `true` with `check_at_most_once`: a block that was damaged after its first read may be given.
+    /// `true` with `check_at_most_once`: a block that was damaged after its first read may be
+    /// given.
     once: bool,
     /// `true` if there was damage since the table's start.
     damaged: bool,
@@ -69,7 +71,8 @@ impl Verity {
         }
     }
 
-    /// Records that no I/O is in flight: a read that begins from now on may fail only if there is damage.
+    /// Records that no I/O is in flight: a read that begins from now on may fail only if there is
+    /// damage.
     fn still(&self, world: &World) {
         world.may_fail(0, !self.damage.is_empty());
     }

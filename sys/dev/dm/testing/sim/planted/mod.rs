@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Targets of the simulation's own, right and with planted bugs: a simulation that finds no bug in these is not known
-//! to find any.
+//! Targets of the simulation's own, right and with planted bugs: a simulation that finds no bug in
+//! these is not known to find any.
 
 use alloc::boxed::Box;
 

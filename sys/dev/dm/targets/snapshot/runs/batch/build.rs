@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Building a tree from a batch that is in order: the batch's nodes are the leaves, and branches are put above them, level
-//! by level.
+//! Building a tree from a batch that is in order: the batch's nodes are the leaves, and branches
+//! are put above them, level by level.
 
 use super::super::MOST;
 use super::{Batch, Chain, EMPTY, FILL, Runs};
@@ -29,8 +29,8 @@ impl Batch {
         (self.nodes / FILL.saturating_sub(1)).saturating_add(MOST)
     }
 
-    /// Puts branches above some of the nodes. `false` once the batch is the tree; `None` if there was no room, which there is
-    /// for [`Batch::branches`].
+    /// Puts branches above some of the nodes. `false` once the batch is the tree; `None` if there
+    /// was no room, which there is for [`Batch::branches`].
     pub fn build(&mut self, above: &mut Above, runs: &mut Runs) -> Option<bool> {
         for _ in 0..SOME {
             if self.is_empty() {

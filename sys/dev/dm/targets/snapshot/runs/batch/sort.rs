@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Sorting a batch: its entries are dealt out over nodes by their highest bits, which makes up to 256 stretches of nodes.
-//! Each of these is dealt by the next bits, and so on; where a stretch has a single node, the entries in it are put in order.
+//! Sorting a batch: its entries are dealt out over nodes by their highest bits, which makes up to
+//! 256 stretches of nodes. Each of these is dealt by the next bits, and so on; where a stretch has
+//! a single node, the entries in it are put in order.
 //!
-//! The first stretch is always the next to be dealt. So all dealings but the first of many entries are of nodes that the CPU's
-//! caches have, and nodes are free again that were dealt; entries that are in order go to the end of another chain. Whatever
-//! the entries are, none is dealt more often than there are bits in which they may differ. The order of entries with the same
-//! chunk is that in which they came only after a second sort, which brings that order back ([`Sorter::begin_back`]).
+//! The first stretch is always the next to be dealt. So all dealings but the first of many entries
+//! are of nodes that the CPU's caches have, and nodes are free again that were dealt; entries that
+//! are in order go to the end of another chain. Whatever the entries are, none is dealt more often
+//! than there are bits in which they may differ. The order of entries with the same chunk is that
+//! in which they came only after a second sort, which brings that order back
+//! ([`Sorter::begin_back`]).
 
 use alloc::boxed::Box;
 
@@ -51,7 +54,8 @@ enum Way {
 }
 
 impl Way {
-    /// The step for a stretch of `nodes` nodes, whose entries differ in the lowest `open` bits only.
+    /// The step for a stretch of `nodes` nodes, whose entries differ in the lowest `open` bits
+    /// only.
     fn new(open: u32, nodes: usize) -> Way {
         // Stretches of some 15 entries are wanted in the end: a node has room for 55.
         let most = bits(nodes.saturating_mul(4).saturating_sub(1) as u64).min(BITS);
@@ -63,7 +67,8 @@ impl Way {
 }
 
 impl Node<'_> {
-    /// Records the next step of a stretch in its first node, in the place of the last entry, which batches do not use.
+    /// Records the next step of a stretch in its first node, in the place of the last entry, which
+    /// batches do not use.
     fn set_way(self, way: Way) {
         let bit = match way {
             Way::Deal(bit) => u64::from(bit),
@@ -89,8 +94,8 @@ fn bits(number: u64) -> u32 {
 struct Pile {
     chain: Chain,
     nodes: usize,
-    /// The number of entries in the last node. The node's head has it only after [`Pile::end`], so that adding an entry
-    /// does not touch the head.
+    /// The number of entries in the last node. The node's head has it only after [`Pile::end`], so
+    /// that adding an entry does not touch the head.
     len: usize,
 }
 
@@ -173,8 +178,8 @@ impl Batch {
         (low, bits(high.saturating_sub(low)))
     }
 
-    /// The most nodes that sorting needs beside those of the batch: each dealing leaves nodes partly filled, 32 at most for
-    /// each bit that it settles.
+    /// The most nodes that sorting needs beside those of the batch: each dealing leaves nodes
+    /// partly filled, 32 at most for each bit that it settles.
     pub fn sorting(&self) -> usize {
         let ((_, old), (_, new)) = (self.spread(By::Old), self.spread(By::New));
         // One more node that is being dealt, and one that is being filled.
@@ -190,8 +195,8 @@ impl Sorter {
         self.begin_by(By::Old, batch);
     }
 
-    /// Begins to bring the order back in which the exceptions came, where a chunk is there twice. `false` if none is: the batch
-    /// is in order.
+    /// Begins to bring the order back in which the exceptions came, where a chunk is there twice.
+    /// `false` if none is: the batch is in order.
     pub fn begin_back(&mut self, batch: &mut Batch) -> bool {
         batch.in_order = !self.0.overlaps;
         self.begin_by(By::New, batch);
@@ -203,8 +208,8 @@ impl Sorter {
         (self.0.by, self.0.low, self.0.way) = (by, low, Some(Way::new(open, batch.nodes)));
     }
 
-    /// Handles some nodes. `false` once all are in order, and in the batch again; `None` if there was no node for an entry,
-    /// which is lost: fewer than [`Batch::sorting`] were left.
+    /// Handles some nodes. `false` once all are in order, and in the batch again; `None` if there
+    /// was no node for an entry, which is lost: fewer than [`Batch::sorting`] were left.
     pub fn work(&mut self, batch: &mut Batch, runs: &mut Runs) -> Option<bool> {
         for _ in 0..SOME {
             let Some(node) = runs.node(batch.chain.first as usize) else {

@@ -62,7 +62,8 @@ fn in_tree(runs: &Runs, number: usize) -> usize {
     1 + if node.is_branch() { below.map(|below| in_tree(runs, below)).sum() } else { 0 }
 }
 
-/// Checks that a batch gives the tree that single insertions give, also where a chunk is there twice.
+/// Checks that a batch gives the tree that single insertions give, also where a chunk is there
+/// twice.
 fn check(exceptions: &[Exception]) {
     let loaded = load(exceptions);
     let mut plain = Runs::new(4096);
@@ -142,7 +143,8 @@ fn the_first_of_a_chunk_counts() {
     check(&exceptions);
 }
 
-/// A batch that is in order does not become the tree where there is one: a store's chunks have fallen, and rise again.
+/// A batch that is in order does not become the tree where there is one: a store's chunks have
+/// fallen, and rise again.
 #[test]
 fn a_batch_comes_to_the_tree_that_there_is() {
     let new = (5000..8000).step_by(2).chain((2..).step_by(2));
@@ -167,8 +169,8 @@ fn what_a_batch_takes_becomes_the_tree() {
     let exceptions: Vec<Exception> =
         (0..count).map(|at| Exception { old: rng.below(1 << 40), new: 2 + at * 2 }).collect();
     let runs = load(&exceptions);
-    // A leaf for every 55 exceptions, and the nodes that sorting used, which are free by now: a block for each of
-    // the 40 bits of a chunk.
+    // A leaf for every 55 exceptions, and the nodes that sorting used, which are free by now: a
+    // block for each of the 40 bits of a chunk.
     let most = (count as usize / 55 * 57 / 55).div_ceil(NODES) + 40 + 4;
     assert!(runs.bytes() <= most * BLOCK, "{} of {most}", runs.bytes() / BLOCK);
 }
@@ -187,7 +189,8 @@ fn a_sorter_without_nodes_says_so() {
     assert_eq!(sorter.work(&mut batch, &mut runs), None);
 }
 
-/// Sorting uses no more nodes than it asks for, also where every dealing leaves as many partly filled nodes as it can.
+/// Sorting uses no more nodes than it asks for, also where every dealing leaves as many partly
+/// filled nodes as it can.
 #[test]
 fn there_are_nodes_to_sort_with() {
     for (ways, crowd) in [(1, 40_000), (255, 30_000), (255, 200_000), (16, 100_000)] {

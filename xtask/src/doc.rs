@@ -97,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_safety_names_exist() {
-        let text = safety();
+    fn tests_that_c_driver_names_exist() {
+        let text = sh::read(&sh::root().join("share/doc/c-driver.md")).unwrap();
         let tests = sources("sys/dev/dm") + &sources("regress/host/tests");
-        let rows = section(&text, "\n## What the C driver does wrong").lines();
+        let rows = section(&text, "\n## What it does wrong").lines();
         let names: Vec<&str> = rows
             .filter_map(|row| row.strip_prefix('|')?.split('|').nth(1))
             .flat_map(|cell| cell.split('`').skip(1).step_by(2))

@@ -130,8 +130,10 @@ impl Command {
 /// # Errors
 /// EINVAL for a request that is malformed, EIO for another version of the protocol, EBADF and
 /// EPERM for one that its sender may not make, ENXIO for a device that does not exist, and those
-/// of the command. Nothing has changed then. With sysctl hw.dm.legacy_errors there are none. A
-/// request with the key `reasons` has them in the reply: only those of signals are left.
+/// of the command. Nothing has changed then, but for the exceptions that dm.4 lists under ERRORS,
+/// such as I/O that has failed in a suspend which was called off. With sysctl
+/// hw.dm.legacy_errors there are no errors. A request with the key `reasons` has them in the reply:
+/// only those of signals are left.
 pub fn execute<K: Kernel, D: Dictionary>(
     driver: &Driver<K>,
     dict: &mut D,

@@ -39,7 +39,7 @@ const N_FAILED: usize = 6;
 /// I/Os, and less than 2 TiB.
 const PACKED: Option<u32> = if usize::BITS == 64 { Some(32) } else { None };
 
-/// The statistics of a device, added up. All fields: under [`Slot::folded`].
+/// The statistics of a device, added up. All fields: under `Slot::folded`.
 #[derive(Default)]
 pub struct Folded {
     /// The device's disk(9), while it is attached.

@@ -96,6 +96,24 @@ mod tests {
         }
     }
 
+    /// Returns the words of a text that are commits' names, shortened to seven digits.
+    fn commits(text: &str) -> Vec<&str> {
+        let digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        words.filter(|word| word.len() == 7 && word.chars().all(digit)).collect()
+    }
+
+    #[test]
+    fn each_commit_of_testeds_status_is_in_its_log() {
+        let text = sh::read(&sh::root().join("share/doc/tested.md")).unwrap();
+        let named = commits(section(&text, "\n## Status"));
+        let log = commits(section(&text, "\n## What was tried"));
+        assert!(named.len() > 40, "{named:?}");
+        for commit in named {
+            assert!(log.contains(&commit), "tested.md's log has no run of {commit}");
+        }
+    }
+
     #[test]
     fn tests_that_c_driver_names_exist() {
         let text = sh::read(&sh::root().join("share/doc/c-driver.md")).unwrap();

@@ -7,11 +7,12 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use dm_core::aes::Aes;
+use dm_core::clock::Clock;
 use dm_core::hash::Hash;
 use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
 use dm_core::pdev::Pdev;
-use dm_core::table::{Clock, Component};
+use dm_core::table::Component;
 use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
 use dm_core::{Errno, errno};
 

@@ -4,8 +4,7 @@
 //!
 //! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a table
 //! comes, `opener.rs` how its components are opened, `suspend.rs` how it becomes active, `removal.rs` how a device goes,
-//! `control.rs` that one thread at a time does either, `stack.rs` how devices lie on one another, `share.rs` what their tables
-//! may take.
+//! `control.rs` that one thread at a time does either, `stack.rs` how devices lie on one another.
 //!
 //! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
 //! held while a component is opened or closed, or while I/O drains. What takes that long is
@@ -16,6 +15,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 
 use crate::kernel::{Condvar, Geometry, Kernel, LiveTable, Mutex, Unit};
+use crate::purse::Share;
 use crate::units::{Minor, Sector};
 use crate::{Errno, limits};
 
@@ -24,7 +24,6 @@ mod load;
 mod opener;
 mod removal;
 mod set;
-mod share;
 mod stack;
 mod suspend;
 #[cfg(test)]
@@ -32,7 +31,6 @@ mod tests;
 
 pub use load::{LineRequest, Load, lines};
 pub use set::{Driver, FoundDevice, Selector};
-pub use share::{Purse, Share};
 pub use suspend::FileSystem;
 
 use load::Parts;

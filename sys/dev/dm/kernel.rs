@@ -11,10 +11,11 @@ use core::fmt;
 use core::ops::DerefMut;
 
 use crate::aes::Aes;
+use crate::clock::Clock;
 use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
-use crate::table::{Clock, Table};
+use crate::table::Table;
 use crate::units::{Dev, Minor, Sector};
 use crate::{Errno, pdev::Pdev};
 

@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 use crate::Errno;
-use crate::table::TableError;
+use crate::mistake::TableError;
 
 #[cfg(test)]
 mod tests;

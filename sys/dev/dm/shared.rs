@@ -7,7 +7,7 @@
 //! it. The registry keeps weak references, so that the state goes with the last line that uses it,
 //! and a table that is loaded later begins anew.
 //!
-//! [`LineSpec::shared`]: crate::table::LineSpec::shared
+//! [`LineSpec::shared`]: crate::target::LineSpec::shared
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;

@@ -5,8 +5,6 @@
 
 mod build;
 mod guards;
-mod line_spec;
-mod mistake;
 mod opener;
 
 use alloc::boxed::Box;
@@ -24,9 +22,7 @@ use crate::tracker::Tracker;
 use crate::units::{DEV_BSIZE, Dev, Sector, SectorRange};
 
 pub use build::Builder;
-pub use line_spec::LineSpec;
-pub use mistake::{Mistake, TableError};
-pub use opener::{Clock, Component, Opener};
+pub use opener::{Component, Opener};
 
 #[cfg(test)]
 mod tests;

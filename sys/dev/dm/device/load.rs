@@ -9,12 +9,13 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::opener::TableOpener;
-use super::share::Share;
 use super::{Device, Driver, IoState, Loaded};
 use crate::executor::{self, Executor};
 use crate::host::Ready;
 use crate::kernel::{Kernel, LabelGuard, LiveTable, Mutex};
-use crate::table::{Builder, Mistake, Table, TableError};
+use crate::mistake::{Mistake, TableError};
+use crate::purse::Share;
+use crate::table::{Builder, Table};
 use crate::target::Target;
 use crate::units::{Minor, SectorRange};
 use crate::{Errno, Refusal, limits};

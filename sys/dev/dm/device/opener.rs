@@ -6,17 +6,18 @@
 use core::any::TypeId;
 use core::cell::RefCell;
 
-use super::share::{Purse, Share};
 use super::{Driver, Selector};
 use crate::Errno;
 use crate::aes::Aes;
+use crate::clock::Clock;
 use crate::hash::Hash;
 use crate::kernel::{Kernel, Mutex};
 #[cfg(doc)]
 use crate::limits;
 use crate::pdev::Pdev;
+use crate::purse::{Purse, Share};
 use crate::shared::AnyShared;
-use crate::table::{Clock, Component, Opener};
+use crate::table::{Component, Opener};
 use crate::units::{Dev, Minor, Sector};
 
 impl<K: Kernel> Driver<K> {

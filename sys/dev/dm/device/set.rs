@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Device;
-use super::share::Purse;
 use crate::kernel::{Condvar, Kernel, Mutex};
 use crate::name::{Name, Uuid};
 use crate::pdev::Pdevs;
+use crate::purse::Purse;
 use crate::shared::Registry;
 use crate::units::Minor;
 use crate::{Errno, limits};

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Signal};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{ComponentIndex, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::testing::sim::{Disk, World};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};

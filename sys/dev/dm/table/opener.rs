@@ -2,14 +2,14 @@
 
 //! Components, and the kernel's means to open them, as a [`Builder`](super::Builder) asks for them.
 
-use alloc::sync::Arc;
 use core::any::TypeId;
 
 use crate::Errno;
 use crate::aes::Aes;
-use crate::device::Purse;
+use crate::clock::Clock;
 use crate::guard::GuardedSectors;
 use crate::hash::Hash;
+use crate::purse::Purse;
 use crate::shared::AnyShared;
 use crate::units::{Dev, Sector};
 
@@ -80,21 +80,5 @@ pub trait Opener {
     /// `true` if the table takes no writes, whatever its lines say.
     fn read_only(&self) -> bool {
         false
-    }
-}
-
-/// A clock that counts seconds, for targets that change with time. It may be read from anywhere.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> u32 + Send + Sync>);
-
-impl Clock {
-    /// A clock that reads as `seconds` says.
-    pub fn new(seconds: impl Fn() -> u32 + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(seconds))
-    }
-
-    /// Seconds since some moment; they wrap around.
-    pub fn seconds(&self) -> u32 {
-        (self.0)()
     }
 }

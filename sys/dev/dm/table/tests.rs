@@ -11,12 +11,13 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{Builder, Component, Opener, Piece, Table, TableError};
+use super::{Builder, Component, Opener, Piece, Table};
 use crate::aes::Aes;
 use crate::device;
 use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::job::Op;
+use crate::mistake::TableError;
 use crate::target::ComponentIndex;
 use crate::testing::{Disk, aes, hash, range};
 use crate::{Dev, Errno, Sector, SectorRange, limits};

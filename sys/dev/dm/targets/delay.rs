@@ -10,8 +10,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::Sector;
 use crate::job::{Job, Op, Place};
 use crate::lane::Lane;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::worker::{Needs, Worker};
 
 /// The target type `delay`.

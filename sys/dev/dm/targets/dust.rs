@@ -12,9 +12,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use dm_sync::Spin;
 
-use crate::table::{LineSpec, Mistake};
+use crate::mistake::Mistake;
 use crate::target::{
-    ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType, Words,
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType, Words,
 };
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};

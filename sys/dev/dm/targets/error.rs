@@ -4,8 +4,8 @@
 //! name of any target can be changed to `error` without a look at its parameters.
 
 use crate::Errno;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{IoRange, LineSpec, Made, Mapping, Target, TargetType};
 
 /// The target type `error`.
 pub static TYPE: TargetType = TargetType { name: "error", version: [1, 0, 0], new };

@@ -7,10 +7,13 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::Clock;
 use crate::job::{Job, Op, Place};
 use crate::lane::Lane;
-use crate::table::{Clock, LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::units::DEV_BSIZE;
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};

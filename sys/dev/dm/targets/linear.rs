@@ -5,8 +5,10 @@
 use core::fmt;
 
 use crate::Sector;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 
 /// The target type `linear`.
 pub static TYPE: TargetType = TargetType { name: "linear", version: [1, 0, 2], new };

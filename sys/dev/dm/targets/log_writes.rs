@@ -22,9 +22,9 @@ use dm_sync::Spin;
 
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Signal};
-use crate::table::{LineSpec, Mistake};
+use crate::mistake::Mistake;
 use crate::target::{
-    ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType, Words,
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType, Words,
 };
 use crate::units::DEV_BSIZE;
 use crate::worker::{Needs, Quiesce, Worker};

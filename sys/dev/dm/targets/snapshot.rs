@@ -32,9 +32,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::device::Purse;
 use crate::job::{Job, Op};
 use crate::lane::{Lane, Outcome};
+use crate::purse::Purse;
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
 use crate::tracker::Tracker;
 use crate::worker::{Needs, Worker};

@@ -7,8 +7,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU64;
 
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::{Errno, Sector, limits};
 
 /// The target type `striped`.

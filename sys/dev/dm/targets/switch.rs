@@ -10,9 +10,9 @@ use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use crate::table::{LineSpec, Mistake};
+use crate::mistake::Mistake;
 use crate::target::{
-    ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType, Words,
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType, Words,
 };
 use crate::{Errno, Sector, limits};
 

@@ -27,8 +27,10 @@ use dm_sync::Spin;
 use crate::hash::Digest;
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Outcome, Signal};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::targets::mirror::bits::{SharedBits, words};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector, limits};

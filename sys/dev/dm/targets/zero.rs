@@ -2,8 +2,8 @@
 
 //! `zero`: reads as zeroes, and takes every write without keeping it.
 
-use crate::table::{LineSpec, Mistake};
-use crate::target::{IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{IoRange, LineSpec, Made, Mapping, Target, TargetType};
 
 /// The target type `zero`.
 pub static TYPE: TargetType = TargetType { name: "zero", version: [1, 0, 0], new };

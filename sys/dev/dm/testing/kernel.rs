@@ -19,12 +19,13 @@ use super::host::FakeHost;
 use super::thread;
 use super::unit::FakeUnit;
 use crate::aes::Aes;
+use crate::clock::Clock;
 use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::host::{Host, Plan, Ready};
 use crate::kernel::{Answer, Condvar, Kernel, LabelGuard, Mutex};
 use crate::pdev::Pdev;
-use crate::table::{Clock, Component};
+use crate::table::Component;
 use crate::{Dev, Errno, Minor, Sector};
 
 /// The major number of the driver's own block devices, which is NetBSD's.

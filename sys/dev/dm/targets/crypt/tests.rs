@@ -12,7 +12,8 @@ use super::words::Cipher;
 use super::*;
 use crate::aes::BLOCK;
 use crate::commands::{self, flags};
-use crate::table::{Builder, Table, TableError};
+use crate::mistake::TableError;
+use crate::table::{Builder, Table};
 use crate::targets::tests::Disks;
 use crate::testing::{Bench, Disk, Request, aes};
 

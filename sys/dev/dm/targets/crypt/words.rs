@@ -7,7 +7,8 @@ use core::fmt;
 use super::iv::Iv;
 use crate::Errno;
 use crate::hash::Hash;
-use crate::table::{LineSpec, Mistake};
+use crate::mistake::Mistake;
+use crate::target::LineSpec;
 use crate::units::DEV_BSIZE;
 
 /// The largest sectors that are encrypted as one, in bytes.

@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::Errno;
 use crate::job::{Job, Op};
-use crate::table::Mistake;
+use crate::mistake::Mistake;
 use crate::target::Words;
 
 /// The words of all features together, and one more.

@@ -14,8 +14,8 @@ use super::blocks::{self, Blocks};
 use super::failure::Errors;
 use super::{JOBS, Leg, Mirror, State, format};
 use crate::lane::{Aside, Signal};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Made};
+use crate::mistake::Mistake;
+use crate::target::{ComponentIndex, Devs, LineSpec, Made};
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};
 

@@ -38,8 +38,8 @@ use alloc::vec::Vec;
 
 use super::format::Geometry;
 use super::runs::{BLOCK, Block, FoundRun, Runs};
-use crate::device::{Purse, Share};
 use crate::lane::Signal;
+use crate::purse::{Purse, Share};
 use crate::tracker::Tracker;
 use crate::{Sector, limits};
 

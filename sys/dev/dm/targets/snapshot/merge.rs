@@ -17,8 +17,10 @@ use super::cow::{Kind, Put};
 use super::{COUNTED, Snapshot, in_store, invalid, keep, merging, parse};
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Outcome};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 

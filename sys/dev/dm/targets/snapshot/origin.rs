@@ -14,8 +14,10 @@ use super::JOBS;
 use super::cow::{Ask, Cow, Signals};
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, LineWaker};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 

@@ -11,8 +11,8 @@ use super::cow::{self, Cow, Kind};
 use super::format::{self, Geometry};
 use super::origin::Origin;
 use super::{CHUNK, Snapshot, WAITING};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{Devs, Made};
+use crate::mistake::Mistake;
+use crate::target::{Devs, LineSpec, Made};
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};
 

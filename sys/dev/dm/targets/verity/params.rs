@@ -8,9 +8,9 @@ use core::fmt;
 
 use super::tree::Tree;
 use crate::hash::{Digest, Hash, LARGEST};
+use crate::mistake::Mistake;
 use crate::refusal::Shown;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs};
+use crate::target::{ComponentIndex, Devs, LineSpec};
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};
 

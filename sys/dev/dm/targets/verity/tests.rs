@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 
 use crate::hash::Hash;
 use crate::job::Op;
-use crate::table::{Builder, Opener, Table, TableError};
+use crate::mistake::TableError;
+use crate::table::{Builder, Opener, Table};
 use crate::target::{IoRange, Mapping};
 use crate::testing::{Disk, hash};
 use crate::{Errno, Sector, device};

@@ -7,8 +7,10 @@ use core::fmt;
 
 use crate::job::{Job, Op};
 use crate::lane::Lane;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{
+    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
+};
 use crate::targets::log_writes::{FLUSH, LogWrites};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};

@@ -17,8 +17,8 @@ use dm_sync::Spin;
 
 use crate::job::{Job, Op, Place};
 use crate::lane::{Aside, Lane, Signal};
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Extent, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{ComponentIndex, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::testing::sim::{Disk, Game, Rng, SECTOR, World};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};

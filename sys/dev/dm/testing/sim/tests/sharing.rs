@@ -7,8 +7,8 @@ use core::fmt;
 use dm_sync::Spin;
 
 use super::*;
-use crate::table::{LineSpec, Mistake};
-use crate::target::{ComponentIndex, Devs, IoRange, Made, Mapping, Target, TargetType};
+use crate::mistake::Mistake;
+use crate::target::{ComponentIndex, Devs, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::{Errno, Sector};
 
 static TYPE: TargetType = TargetType { name: "sharer", version: [1, 0, 0], new };

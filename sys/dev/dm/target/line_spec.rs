@@ -5,14 +5,15 @@
 use alloc::sync::Arc;
 use core::any::{Any, TypeId};
 
-use super::{Clock, Mistake};
+use super::{ComponentIndex, Words};
 use crate::Errno;
 use crate::aes::Aes;
-use crate::device::Purse;
+use crate::clock::Clock;
 use crate::hash::Hash;
+use crate::mistake::Mistake;
+use crate::purse::Purse;
 use crate::refusal::Shown;
 use crate::shared::AnyShared;
-use crate::target::{ComponentIndex, Words};
 use crate::units::{Dev, Sector, SectorRange};
 
 /// A line as it is being made into a target: what [`TargetType::new`](crate::target::TargetType::new) works with.
@@ -21,7 +22,7 @@ pub struct LineSpec<'a> {
     pub length: Sector,
     /// The line's parameters.
     pub params: Words<'a>,
-    pub(super) components: &'a mut dyn AddComponent,
+    pub(crate) components: &'a mut dyn AddComponent,
 }
 
 impl LineSpec<'_> {
@@ -166,7 +167,7 @@ impl LineSpec<'_> {
 }
 
 /// The components of a table that is being built, without their type.
-pub(super) trait AddComponent {
+pub(crate) trait AddComponent {
     /// Opens the component that `path` names; `written` if it must take writes where the table does.
     fn add(&mut self, path: &str, written: bool) -> Result<ComponentIndex, Mistake>;
     /// Device number, size, and bytes in a sector.

@@ -33,10 +33,10 @@ use dm_sync::Spin;
 use crate::job::{Job, Op, Place};
 use crate::lane::{Aside, Lane, Outcome, Signal};
 use crate::target::{ComponentIndex, Devs, Extent, IoRange, Mapping, Target, TargetType};
+use crate::targets::bits::{Bits, SharedBits};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector, limits};
 
-pub(crate) mod bits;
 mod blocks;
 mod failure;
 mod format;
@@ -45,7 +45,6 @@ mod params;
 mod recovery;
 mod write;
 
-use bits::{Bits, SharedBits};
 use blocks::Blocks;
 use failure::{Errors, Kind};
 use params::{Features, Log, new};

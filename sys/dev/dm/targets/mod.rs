@@ -3,6 +3,7 @@
 //! The targets. To add one: write its file here, and add a line to [`TARGETS`], which also enrols
 //! it in the tests that hold for every target (`tests.rs`).
 
+mod bits;
 pub mod crypt;
 pub mod delay;
 mod disk_share;

@@ -31,7 +31,7 @@ use crate::mistake::Mistake;
 use crate::target::{
     ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
 };
-use crate::targets::mirror::bits::{SharedBits, words};
+use crate::targets::bits::{SharedBits, words};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector, limits};
 

@@ -10,7 +10,7 @@
 //! | 8 | number of regions, u64 |
 //! | 1,024 | bit n is bit n % 8 of byte n / 8; whole words of 32 bits |
 
-use super::bits::words;
+use crate::targets::bits::words;
 use crate::units::{DEV_BSIZE, Sector};
 
 /// The bitmap's offset in the log, in bytes.

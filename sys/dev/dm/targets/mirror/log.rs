@@ -5,12 +5,13 @@
 use super::failure::{Kind, Verdict};
 use super::format::{self, BITMAP, Header};
 use super::params::Word;
-use super::{LOG_BYTES, Mirror, State, bits, bytes};
+use super::{LOG_BYTES, Mirror, State, bytes};
 use crate::Errno;
 use crate::Sector;
 use crate::job::Place;
 use crate::lane::Lane;
 use crate::target::ComponentIndex;
+use crate::targets::bits;
 use crate::units::DEV_BSIZE;
 use core::sync::atomic::Ordering;
 

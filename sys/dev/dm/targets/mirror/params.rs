@@ -9,13 +9,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32};
 
 use dm_sync::Spin;
 
-use super::bits::{Bits, SharedBits};
 use super::blocks::{self, Blocks};
 use super::failure::Errors;
 use super::{JOBS, Leg, Mirror, State, format};
 use crate::lane::{Aside, Signal};
 use crate::mistake::Mistake;
 use crate::target::{ComponentIndex, Devs, LineSpec, Made};
+use crate::targets::bits::{Bits, SharedBits};
 use crate::units::DEV_BSIZE;
 use crate::{Errno, Sector, limits};
 

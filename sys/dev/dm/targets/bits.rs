@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Bitmaps with a bit for each region.
+//! Bitmaps with a bit for each region of a mirror, or for each block of a verity line.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -69,7 +69,8 @@ impl Bits {
     }
 }
 
-/// A bitmap that is read without a lock, and written with the mirror's state lock held.
+/// A bitmap that is read, and whose bits are set and cleared, without a lock. A caller of
+/// [`SharedBits::change`], which changes whole words, keeps other changes out by a lock.
 pub struct SharedBits(Box<[AtomicU32]>);
 
 impl SharedBits {

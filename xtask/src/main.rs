@@ -4,6 +4,8 @@
 
 mod check;
 mod demo;
+#[cfg(test)]
+mod directions;
 mod doc;
 mod elf;
 mod kernel;

@@ -64,7 +64,8 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// table has no sectors. Sleeps in its driver.
     ///
     /// # Errors
-    /// Its driver's; EINTR when a signal came.
+    /// Its driver's; EINTR when a signal came; EINVAL for a size or sectors that are not to be
+    /// worked with.
     fn ask(&self, disk: &Self::Disk) -> Result<Answer, Errno>;
 
     /// `true` if an opened block device was revoked (revoke(2), or its driver let the unit go): it does nothing
@@ -127,7 +128,8 @@ pub trait Kernel: Sized + Send + Sync + 'static {
 pub struct Answer {
     /// The device's size.
     pub size: Sector,
-    /// Bytes in the smallest I/O that the device takes: a power of two, at least 512.
+    /// Bytes in the smallest I/O that the device takes: a power of two, from 512 to
+    /// [`limits::SECTOR`](crate::limits::SECTOR).
     pub sector_size: u32,
     /// `true` if the device takes writes.
     pub writable: bool,

@@ -34,6 +34,7 @@ pub const VERITY_BLOCK: u32 = 512 * 1024;
 
 /// Bytes of verified hash blocks that a verity line keeps, or eight blocks.
 pub const VERITY_CACHE: usize = 4 << 20;
+
 /// Blocks of exceptions in memory that a snapshot may have, some 32 KiB each.
 pub const SNAPSHOT_BLOCKS: usize = if usize::BITS == 32 { 1024 } else { 4096 };
 
@@ -44,7 +45,8 @@ pub const SNAPSHOT_CHUNKS: u64 = 1 << 27;
 pub const PATH: usize = 1023;
 
 /// Bytes in a component's sectors. readdisklabel(9) wants three of a device's in one buffer, and
-/// NetBSD's largest buffers have 64 KiB.
+/// NetBSD's largest buffers have 64 KiB. [`Kernel::ask`](crate::kernel::Kernel::ask) refuses more,
+/// before it reads a sector into memory.
 pub const SECTOR: u32 = 16 * 1024;
 
 /// Bytes of a line's parameters.

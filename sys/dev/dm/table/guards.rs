@@ -17,8 +17,7 @@ impl<C> Table<C> {
         !self.guards.is_empty() && self.shows_label(range)
     }
 
-    /// The answer of [`Table::hits_label`] for a table that shows a label. Apart from it, since few
-    /// do.
+    /// [`Table::hits_label`] for a table that shows a label. Apart from it, since few do.
     #[cold]
     fn shows_label(&self, range: SectorRange) -> bool {
         // The first that is not before it.

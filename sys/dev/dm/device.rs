@@ -2,14 +2,16 @@
 
 //! Devices: the set of them, and the operations on one.
 //!
-//! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a table
-//! comes, `opener.rs` how its components are opened, `suspend.rs` how it becomes active, `removal.rs` how a device goes,
-//! `control.rs` that one thread at a time does either, `stack.rs` how devices lie on one another.
+//! This file has a device, its states and its events; `set.rs` has all devices, `load.rs` how a
+//! table comes, `opener.rs` how its components are opened, `suspend.rs` how it becomes active,
+//! `removal.rs` how a device goes, `control.rs` that one thread at a time does either, `stack.rs`
+//! how devices lie on one another.
 //!
-//! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is
-//! held while a component is opened or closed, or while I/O drains. What takes that long is
-//! serialised per device by `Device::control`, a flag to sleep on and no lock. Context of everything here: a
-//! thread, in an ioctl, a close or a detach; [`Device::raise_event`] alone runs in a table's threads, too.
+//! Locks, outermost first: `Driver::devices`, `Device::state`, the set of components. None is held
+//! while a component is opened or closed, or while I/O drains. What takes that long is serialised
+//! per device by `Device::control`, a flag to sleep on and no lock. Context of everything here: a
+//! thread, in an ioctl, a close or a detach; [`Device::raise_event`] alone runs in a table's
+//! threads, too.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -43,17 +45,19 @@ pub struct Device<K: Kernel> {
     unit: K::Unit,
     /// The tables and flags. Taken while I/O is held: its holder waits for no memory.
     state: K::Mutex<State<K>>,
-    /// Lines of a table that comes in several requests. They are added to under this lock, which is not taken
-    /// while I/O is held.
+    /// Lines of a table that comes in several requests. They are added to under this lock, which is
+    /// not taken while I/O is held.
     parts: K::Mutex<Parts>,
-    /// An event has come, or [`State::controlled`] was cleared, or the device is gone. With `state`.
+    /// An event has come, or [`State::controlled`] was cleared, or the device is gone. With
+    /// `state`.
     changed: K::Condvar,
 }
 
 /// A device's tables and flags.
 ///
-/// All fields are read and written under [`Device::state`]. Those marked (c) are written only by the thread that
-/// has the control flag, which may therefore believe what it has read of them after it has let the lock go.
+/// All fields are read and written under [`Device::state`]. Those marked (c) are written only by
+/// the thread that has the control flag, which may therefore believe what it has read of them after
+/// it has let the lock go.
 struct State<K: Kernel> {
     /// (c) The active table, which also stands behind the device's gate.
     active: Option<Loaded<K>>,
@@ -63,7 +67,8 @@ struct State<K: Kernel> {
     created_read_only: bool,
     /// (c) The state of the device's I/O.
     io: IoState,
-    /// (c) Which of the two slots that userland sees the active table is in; changes with each table.
+    /// (c) Which of the two slots that userland sees the active table is in; changes with each
+    /// table.
     slot: bool,
     /// The number of events so far; wraps.
     event_nr: u32,
@@ -84,8 +89,8 @@ struct State<K: Kernel> {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum IoState {
-    /// Never resumed, or suspended while there was no active table. Userland sees a suspended device. The gate is
-    /// open, and I/O fails with ENXIO for lack of a table.
+    /// Never resumed, or suspended while there was no active table. Userland sees a suspended
+    /// device. The gate is open, and I/O fails with ENXIO for lack of a table.
     Bare,
     /// Resumed: the gate is open. Without a table I/O fails with ENXIO.
     Running,
@@ -110,8 +115,9 @@ impl<K: Kernel> Clone for Loaded<K> {
     }
 }
 
-/// A device's state at one moment, with its tables. Dropping it may drop the last reference to a table, which sleeps
-/// ([`Table`](crate::table::Table)): not with a lock held, nor while I/O is held.
+/// A device's state at one moment, with its tables. Dropping it may drop the last reference to a
+/// table, which sleeps ([`Table`](crate::table::Table)): not with a lock held, nor while I/O is
+/// held.
 pub struct Snapshot<K: Kernel> {
     /// The active table.
     pub active: Option<Arc<LiveTable<K>>>,
@@ -216,15 +222,16 @@ impl<K: Kernel> Device<K> {
         }
     }
 
-    /// Raises the event of another name, or of a uuid. As in Linux that is none for a device without an active
-    /// table.
+    /// Raises the event of another name, or of a uuid. As in Linux that is none for a device
+    /// without an active table.
     pub(super) fn renamed(&self) {
         if self.state.lock().active.is_some() {
             self.raise_event();
         }
     }
 
-    /// Raises an event: [`Driver::wait_event`] returns. Context: a thread, for a target one that polls lanes.
+    /// Raises an event: [`Driver::wait_event`] returns. Context: a thread, for a target one that
+    /// polls lanes.
     pub fn raise_event(&self) {
         let mut state = self.state.lock();
         state.event_nr = state.event_nr.wrapping_add(1);

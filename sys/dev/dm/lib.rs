@@ -9,6 +9,29 @@
 //! A *table* ([`table::Table`]) is a list of lines; each hands a range of sectors to a *target*
 //! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`commands`] has the
 //! commands that userland gives.
+//!
+//! # Files
+//!
+//! Requests and devices: `commands.rs` carries out what userland asks for, `proplib.rs` is how it
+//! reads a request, `refusal.rs` has the reasons of what fails, `name.rs` names and uuids;
+//! `device.rs` has devices and the set of them, `pdev.rs` the components that their tables share,
+//! `purse.rs` the memory that tables may take, `limits.rs` all limits.
+//!
+//! Tables: `table.rs` has a table as I/O sees it, `table/build.rs` makes it of lines, `mistake.rs`
+//! has what may be wrong with one; `target.rs` is the trait of a target and the line that it is made
+//! of, `targets/` has the targets, `clock.rs` the clock that they may keep, `shared.rs` the state
+//! that lines of several tables share, `guard.rs` the sectors of components' labels.
+//!
+//! I/O that targets serve themselves: `worker.rs` is the trait of such a target, `job.rs` a stretch of
+//! I/O, `lane.rs` what a target's code may do while it serves one, `executor.rs` the engine that runs
+//! lanes, `ready.rs` the set of lanes to be polled, `numbers.rs` the numbers of jobs, `completing.rs`
+//! the count of contexts that the end of a table waits for. Targets that map I/O while their state
+//! changes use `tracker.rs`, a count of I/O in flight that can be drained, and `version.rs`, by which
+//! data are read without their lock.
+//!
+//! The kernel: `kernel.rs` has the traits of a kernel, and `host.rs` those of its part of a table
+//! whose targets serve I/O; `aes.rs` and `hash.rs` are its ciphers and hash functions. `units.rs` has
+//! sectors and device numbers, `errno.rs` error numbers, `testing/` kernels and disks for tests.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -54,8 +77,9 @@ pub mod worker;
 mod atomic {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
-    /// Does nothing: the accesses before and after the calls are sequentially consistent anyway. The models' atomics
-    /// are weaker, and have a fence there.
+    /// Does nothing: each caller's accesses on both sides of the call are SeqCst, or ordered by a
+    /// lock that the other side takes too. The models, whose checker knows no SeqCst accesses, have
+    /// a fence here.
     #[inline(always)]
     pub(crate) fn full_fence() {}
 }

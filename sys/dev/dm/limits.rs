@@ -17,7 +17,8 @@ pub const REGIONS: usize = 1 << 22;
 /// Bad blocks in a dust line, sixteen bytes each.
 pub const BAD_BLOCKS: usize = 16 * 1024;
 
-/// Writes of a log-writes line that no flush has made safe, and that are not in its log yet, 32 bytes each.
+/// Writes of a log-writes line that no flush has made safe, and that are not in its log yet, 32
+/// bytes each.
 pub const UNFLUSHED_WRITES: usize = 2048;
 
 /// Marks that wait for a log-writes line's log.
@@ -72,7 +73,8 @@ pub const DEPTH: usize = 4;
 pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes that the tables of all devices, and the lines that wait for more, may take together, as
-/// [`LineRequest::cost`](crate::device::LineRequest) has them. Kernels of 32 bits have little to give.
+/// [`LineRequest::cost`](crate::device::LineRequest) has them. Kernels of 32 bits have little to
+/// give.
 pub const ALL_TABLES: usize = if usize::BITS == 32 { 64 << 20 } else { 512 << 20 };
 
 /// Bytes of a privileged request, externalized, where the kernel lets a driver choose;

@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Errno, limits};
 
-/// A reference to the account of tables' memory, of which there is one a driver, with [`limits::ALL_TABLES`] bytes: the
-/// driver has one, and each target that takes memory while its table is there.
+/// A reference to the account of tables' memory, of which there is one a driver, with
+/// [`limits::ALL_TABLES`] bytes: the driver has one, and each target that takes memory while its
+/// table is there.
 #[derive(Clone, Default)]
 pub struct Purse(Arc<AtomicUsize>);
 

@@ -2,10 +2,10 @@
 
 //! State that lines of different tables share because they use the same component.
 //!
-//! Snapshots of one origin must meet the origin, thin volumes their pool. Each such line asks for the
-//! state that belongs to a component and a type, with [`LineSpec::shared`]; the first line that asks makes
-//! it. The registry keeps weak references, so that the state goes with the last line that uses it,
-//! and a table that is loaded later begins anew.
+//! Snapshots of one origin must meet the origin, thin volumes their pool. Each such line asks for
+//! the state that belongs to a component and a type, with [`LineSpec::shared`]; the first line that
+//! asks makes it. The registry keeps weak references, so that the state goes with the last line
+//! that uses it, and a table that is loaded later begins anew.
 //!
 //! [`LineSpec::shared`]: crate::target::LineSpec::shared
 

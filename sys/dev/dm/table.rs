@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tables: the targets that answer for a device's sectors. A table is checked once, when it is built (`build.rs`),
-//! and never changes.
+//! Tables: the targets that answer for a device's sectors. A table is checked once, when it is
+//! built (`build.rs`), and never changes.
 
 mod build;
 mod guards;
@@ -29,13 +29,15 @@ mod tests;
 
 /// An immutable table. Its lines cover sectors 0 to [`Table::size`] without a gap.
 ///
-/// Whichever thread drops the last reference to a table sleeps for it: any command or ioctl that looks at one, a close, a
-/// removal. It waits for resident lanes (`dmtable`), for the table's threads (kthread_join(9)), for contexts that are counted
-/// in ([`Completions`](crate::host::Completions), `dmpause`), and closes the components. So no reference is dropped with a
-/// lock held, while I/O is held, or in a soft interrupt; I/O in flight refers to the table by its pass of the gate.
+/// Whichever thread drops the last reference to a table sleeps for it: any command or ioctl that
+/// looks at one, a close, a removal. It waits for resident lanes (`dmtable`), for the table's
+/// threads (kthread_join(9)), for contexts that are counted in
+/// ([`Completions`](crate::host::Completions), `dmpause`), and closes the components. So no
+/// reference is dropped with a lock held, while I/O is held, or in a soft interrupt; I/O in flight
+/// refers to the table by its pass of the gate.
 pub struct Table<C> {
-    /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields: its threads
-    /// use the components.
+    /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields:
+    /// its threads use the components.
     engine: Engine,
     /// The lines whose targets serve I/O, in order.
     serving: Box<[Serving]>,
@@ -55,7 +57,8 @@ pub struct Table<C> {
     guards: Box<[Sector]>,
 }
 
-/// A table's engine, which is stopped when the table goes. Dropping it ends the engine's threads, and sleeps for them.
+/// A table's engine, which is stopped when the table goes. Dropping it ends the engine's threads,
+/// and sleeps for them.
 struct Engine(Option<Arc<Executor>>);
 
 impl Drop for Engine {
@@ -100,8 +103,8 @@ impl LineTarget {
 pub enum Piece<'t, C> {
     /// Send them to a component.
     Send(&'t C, SectorRange),
-    /// Send them to a component. When it is over the tracker counts it out, and if it says so the target is asked:
-    /// [`Table::untrack`].
+    /// Send them to a component. When it is over the tracker counts it out, and if it says so the
+    /// target is asked: [`Table::untrack`].
     Track(&'t C, SectorRange, &'t Tracker),
     /// Zero them, or drop the write.
     Zero(Sector),
@@ -138,13 +141,14 @@ impl<C> Table<C> {
         self.size
     }
 
-    /// Bytes in the device's sectors: as large as the largest of its components', or as a target asks for.
+    /// Bytes in the device's sectors: as large as the largest of its components', or as a target
+    /// asks for.
     pub fn sector_size(&self) -> u32 {
         self.sector_size
     }
 
-    /// `true` if `bytes` bytes from `start` on are whole sectors of the device, at least one byte and at most
-    /// `i32::MAX`: a negative b_bcount reads as more.
+    /// `true` if `bytes` bytes from `start` on are whole sectors of the device, at least one byte
+    /// and at most `i32::MAX`: a negative b_bcount reads as more.
     #[inline]
     pub fn holds(&self, start: Sector, bytes: u32) -> bool {
         let room = self.size.0.checked_sub(start.0);
@@ -198,14 +202,16 @@ impl<C> Table<C> {
         self.targets.get(self.find(sector)).map(LineTarget::target)
     }
 
-    /// The tracker that counts reads from a sector on, if its target has any. Context: thread or soft interrupt.
+    /// The tracker that counts reads from a sector on, if its target has any. Context: thread or
+    /// soft interrupt.
     pub fn tracker(&self, start: Sector) -> Option<&Tracker> {
         let sector = SectorRange { start, length: Sector(1) };
         let (index, sector) = self.within(sector)?;
         self.targets.get(index)?.target().tracker(sector.start)
     }
 
-    /// Maps the first sectors of a range; `None` past the end. Context: thread or soft interrupt; does not sleep.
+    /// Maps the first sectors of a range; `None` past the end. Context: thread or soft interrupt;
+    /// does not sleep.
     #[inline(always)]
     pub fn map(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
         let (index, within) = self.within(range)?;
@@ -213,8 +219,8 @@ impl<C> Table<C> {
         Some(self.piece(mapping, index, within.start))
     }
 
-    /// Maps the first sectors of a range whose I/O has failed where [`Table::map`] had it sent; `None` if their
-    /// target has nothing else to try. Context: thread or soft interrupt; does not sleep.
+    /// Maps the first sectors of a range whose I/O has failed where [`Table::map`] sent it; `None`
+    /// if their target has nothing else to try. Context: thread or soft interrupt; does not sleep.
     #[cold]
     pub fn map_failed(&self, range: SectorRange, op: Op) -> Option<Piece<'_, C>> {
         let (index, SectorRange { start, length }) = self.within(range)?;
@@ -223,8 +229,9 @@ impl<C> Table<C> {
         Some(self.piece(mapping, index, start))
     }
 
-    /// Asks the target of a range, all in its line, after the read of it, which [`Table::map`] had tracked. Returns the
-    /// read's result. Context: thread or soft interrupt, with no lock held; does not sleep.
+    /// Asks the target of a range, all in its line, after the read of it, which [`Table::map`] had
+    /// tracked. Returns the read's result. Context: thread or soft interrupt, with no lock held;
+    /// does not sleep.
     ///
     /// # Errors
     /// The target's: those of `result`, or its own.
@@ -236,8 +243,8 @@ impl<C> Table<C> {
         rule.target().untrack(&IoRange { start, length, op: Op::Read }, result)
     }
 
-    /// The number of the line that holds the range's first sector, and as much of the range as the line has, counted
-    /// from the line's first sector.
+    /// The number of the line that holds the range's first sector, and as much of the range as the
+    /// line has, counted from the line's first sector.
     #[inline(always)]
     fn within(&self, range: SectorRange) -> Option<(usize, SectorRange)> {
         let (start, length) = (range.start, range.length);
@@ -317,8 +324,8 @@ impl<C> Table<C> {
         self.print(target, parameters, false)
     }
 
-    /// Prints line `target`'s parameters, keys and all: loading them makes the same target. To be wiped
-    /// (`dm_sync::wipe_text`).
+    /// Prints line `target`'s parameters, keys and all: loading them makes the same target. To be
+    /// wiped (`dm_sync::wipe_text`).
     pub fn secrets(&self, target: &dyn Target) -> String {
         self.print(target, true, true)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The components of a table that is being loaded: found by path or number, opened, and seen as they will be when the
-//! devices below are resumed.
+//! The components of a table that is being loaded: found by path or number, opened, and seen as
+//! they will be when the devices below are resumed.
 
 use core::any::TypeId;
 use core::cell::RefCell;
@@ -21,9 +21,9 @@ use crate::table::{Component, Opener};
 use crate::units::{Dev, Minor, Sector};
 
 impl<K: Kernel> Driver<K> {
-    /// Size, bytes in a sector, and READONLY of a device of ours by the table that is to be its first:
-    /// lvm(8) loads tables for several devices and resumes them when all are loaded. `None` if there
-    /// is no such table.
+    /// Size, bytes in a sector, and READONLY of a device of ours by the table that is to be its
+    /// first: lvm(8) loads tables for several devices and resumes them when all are loaded. `None`
+    /// if there is no such table.
     fn to_come(&self, dev: Dev) -> Option<(Sector, u32, bool)> {
         let found = self.find(&Selector::Minor(Minor::new(u64::from(dev.minor()))?))?;
         let state = found.device.state.lock();
@@ -32,8 +32,9 @@ impl<K: Kernel> Driver<K> {
         Some((loaded.table.size(), loaded.table.sector_size(), loaded.read_only))
     }
 
-    /// `true` for a device of ours that has an inactive table which takes writes: lvm(8) makes a volume writable by
-    /// tables for it and for what lies below it, which it resumes when both are loaded.
+    /// `true` for a device of ours that has an inactive table which takes writes: lvm(8) makes a
+    /// volume writable by tables for it and for what lies below it, which it resumes when both are
+    /// loaded.
     fn will_take_writes(&self, dev: Dev) -> bool {
         let minor = Minor::new(u64::from(dev.minor()));
         let found = minor.and_then(|minor| self.find(&Selector::Minor(minor)));

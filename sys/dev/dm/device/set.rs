@@ -31,8 +31,8 @@ pub struct Driver<K: Kernel> {
     pub(super) shared: K::Mutex<Registry>,
 }
 
-/// The messages of the last second, of which there may be so many: ppsratecheck(9), which counts those that were
-/// left out as well.
+/// The messages of the last second, of which there may be so many: ppsratecheck(9), which counts
+/// those that were left out as well.
 #[derive(Default)]
 struct ConsoleRate {
     /// The second that is counted.
@@ -47,8 +47,8 @@ struct ConsoleRate {
 pub(super) struct Devices<K: Kernel> {
     /// The entries, by minor, ascending.
     pub(super) list: Vec<Entry<K>>,
-    /// The minor from which on a free one is looked for: minors are not reused until all have been used, so
-    /// that a tool that remembers one does not meet another device.
+    /// The minor from which on a free one is looked for: minors are not reused until all have been
+    /// used, so that a tool that remembers one does not meet another device.
     pub(super) next: u32,
     /// Threads in [`Driver::wait_event`].
     pub(super) waiters: usize,
@@ -79,8 +79,8 @@ pub(super) enum EntryState<K: Kernel> {
     Attaching,
     /// The device can be found.
     Live(Arc<Device<K>>),
-    /// The device is being removed: no lookup finds it, but its I/O or its disk(9) may be there. Owner: the thread
-    /// that has the control flag.
+    /// The device is being removed: no lookup finds it, but its I/O or its disk(9) may be there.
+    /// Owner: the thread that has the control flag.
     Draining,
     /// Only the minor, the names, and perhaps the device_t are left. Owner: as for `Draining`.
     Detached,
@@ -119,7 +119,8 @@ pub struct FoundDevice<K: Kernel> {
     pub uuid: Option<Uuid>,
 }
 
-/// The minors that are tried for a device that may have any, where the system has not let go of the first.
+/// The minors that are tried for a device that may have any, where the system has not let go of the
+/// first.
 const TRIES: u32 = 16;
 
 impl<K: Kernel> Driver<K> {
@@ -133,8 +134,9 @@ impl<K: Kernel> Driver<K> {
         Driver { kernel, devices, entry_changed, pdevs, console, purse, shared }
     }
 
-    /// Prints a line on the console, unless [`limits::MESSAGES`] were printed in this second: a process that
-    /// loads tables in a loop shall not drown other messages. Context: a thread; waits for memory.
+    /// Prints a line on the console, unless [`limits::MESSAGES`] were printed in this second: a
+    /// process that loads tables in a loop shall not drown other messages. Context: a thread; waits
+    /// for memory.
     pub(crate) fn say(&self, what: fmt::Arguments<'_>) {
         let second = self.kernel.seconds();
         let mut rate = self.console.lock();
@@ -178,8 +180,8 @@ impl<K: Kernel> Driver<K> {
         Some(FoundDevice { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
     }
 
-    /// `true` if a device exists and takes no writes. Context: a thread with no lock held; sleeps where it drops the last
-    /// reference to a table that it has looked at.
+    /// `true` if a device exists and takes no writes. Context: a thread with no lock held; sleeps
+    /// where it drops the last reference to a table that it has looked at.
     pub fn is_read_only(&self, minor: Minor) -> bool {
         self.find(&Selector::Minor(minor)).is_some_and(|found| found.device.snapshot().read_only)
     }
@@ -257,8 +259,8 @@ impl<K: Kernel> Driver<K> {
         Ok(minor)
     }
 
-    /// Removes the entry of a device that is gone or has not come: its minor and names are free. Context: a thread; takes
-    /// `devices`.
+    /// Removes the entry of a device that is gone or has not come: its minor and names are free.
+    /// Context: a thread; takes `devices`.
     pub(super) fn forget(&self, minor: Minor) {
         let mut devices = self.devices.lock();
         if let Ok(at) = devices.position(minor) {

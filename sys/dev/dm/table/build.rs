@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Building a table: its components are opened and its lines are made into targets, one by one, then all of them are
-//! checked together.
+//! Building a table: its components are opened and its lines are made into targets, one by one,
+//! then all of them are checked together.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -27,8 +27,8 @@ use crate::{Errno, limits, targets};
 /// Builds a table from lines that come in any order.
 pub struct Builder<'k, O: Opener> {
     components: Components<'k, O>,
-    /// The lines, by start and number in the order that they came. A tree, because sorting takes more
-    /// stack than a kernel has to spare.
+    /// The lines, by start and number in the order that they came. A tree, because sorting takes
+    /// more stack than a kernel has to spare.
     lines: BTreeMap<(Sector, usize), BuiltLine>,
     /// The number of lines that were given, the wrong ones among them.
     given: usize,

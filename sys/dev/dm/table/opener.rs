@@ -19,7 +19,8 @@ pub trait Component {
     fn dev(&self) -> Dev;
     /// The component's size.
     fn size(&self) -> Sector;
-    /// Bytes in the smallest I/O that the component takes: a power of two, at least [`DEV_BSIZE`](crate::units::DEV_BSIZE).
+    /// Bytes in the smallest I/O that the component takes: a power of two, at least
+    /// [`DEV_BSIZE`](crate::units::DEV_BSIZE).
     fn sector_size(&self) -> u32;
     /// `true` if the component takes writes.
     fn writable(&self) -> bool;
@@ -32,7 +33,8 @@ pub trait Opener {
     /// An opened component.
     type Component: Component;
 
-    /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes writes.
+    /// Opens the block device that `path`, a path or `major:minor`, names, for writing if it takes
+    /// writes.
     ///
     /// # Errors
     /// ENOENT, ENOTBLK, EBUSY, or those of the device's driver.
@@ -62,7 +64,8 @@ pub trait Opener {
         1
     }
 
-    /// The account of the memory that a target takes while its table is there. The default has one of its own.
+    /// The account of the memory that a target takes while its table is there. The default has one
+    /// of its own.
     fn purse(&self) -> Purse {
         Purse::default()
     }

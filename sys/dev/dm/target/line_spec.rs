@@ -16,7 +16,8 @@ use crate::refusal::Shown;
 use crate::shared::AnyShared;
 use crate::units::{Dev, Sector, SectorRange};
 
-/// A line as it is being made into a target: what [`TargetType::new`](crate::target::TargetType::new) works with.
+/// A line as it is being made into a target: what
+/// [`TargetType::new`](crate::target::TargetType::new) works with.
 pub struct LineSpec<'a> {
     /// The number of sectors that the line maps; never 0.
     pub length: Sector,
@@ -46,8 +47,8 @@ impl LineSpec<'_> {
         self.components.reserve(bytes).map_err(|errno| Mistake::new(errno, why))
     }
 
-    /// The purse, for targets that take more memory while their table is there: of the memory that all tables share,
-    /// as [`LineSpec::reserve`].
+    /// The purse, for targets that take more memory while their table is there: of the memory that
+    /// all tables share, as [`LineSpec::reserve`].
     pub fn purse(&self) -> Purse {
         self.components.purse()
     }
@@ -82,7 +83,8 @@ impl LineSpec<'_> {
         self.components.cpus()
     }
 
-    /// Has the device's sectors be at least this large, in bytes: a power of two, as those of a component.
+    /// Asks for sectors of the device that have at least so many bytes: a power of two, as those of
+    /// a component.
     pub fn needs_sectors_of(&mut self, bytes: u32) {
         self.components.needs_sectors_of(bytes);
     }
@@ -91,8 +93,8 @@ impl LineSpec<'_> {
     /// length` lie on it and on its sectors' borders.
     ///
     /// # Errors
-    /// EINVAL when they do not, EROFS for one that takes no writes unless the table takes none, else why it
-    /// could not be opened.
+    /// EINVAL when they do not, EROFS for one that takes no writes unless the table takes none,
+    /// else why it could not be opened.
     pub fn component(
         &mut self,
         path: &str,
@@ -102,8 +104,8 @@ impl LineSpec<'_> {
         self.open(path, true, offset, length)
     }
 
-    /// Opens, as [`LineSpec::component`] does, a component that the target only reads: it need not take writes, whatever
-    /// the table is.
+    /// Opens, as [`LineSpec::component`] does, a component that the target only reads: it need not
+    /// take writes, whatever the table is.
     ///
     /// # Errors
     /// Those of [`LineSpec::component`], without EROFS.
@@ -168,7 +170,8 @@ impl LineSpec<'_> {
 
 /// The components of a table that is being built, without their type.
 pub(crate) trait AddComponent {
-    /// Opens the component that `path` names; `written` if it must take writes where the table does.
+    /// Opens the component that `path` names; `written` if it must take writes where the table
+    /// does.
     fn add(&mut self, path: &str, written: bool) -> Result<ComponentIndex, Mistake>;
     /// Device number, size, and bytes in a sector.
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);

@@ -48,8 +48,8 @@ impl<'a> Words<'a> {
             .map_err(|_| Mistake::new(Errno::EINVAL, wrong).about(format_args!("{number}")))
     }
 
-    /// The words at the end of a line that say which features it has: their number, and each; nothing where no word is
-    /// left. `set` is `false` for a word that is no feature.
+    /// The words at the end of a line that say which features it has: their number, and each;
+    /// nothing where no word is left. `set` is `false` for a word that is no feature.
     ///
     /// # Errors
     /// EINVAL when there are fewer than the number says, or for one that is none.

@@ -102,8 +102,8 @@ impl SharedBits {
         (before & mask != 0) != set
     }
 
-    /// Changes each word as `change` says, which is given the word's number and the word. The
-    /// answer is how many bits are set then.
+    /// Changes each word as `change` says, which is given the word's number and the word. Returns
+    /// the number of bits that are set then.
     pub fn change(&self, mut change: impl FnMut(usize, u32) -> u32) -> u64 {
         let each = |(at, word): (usize, &AtomicU32)| {
             let new = change(at, word.load(Ordering::Relaxed));

@@ -6,32 +6,36 @@
 //! # Where the work is done
 //!
 //! *Reads* go to the component from their sender's thread, into the sender's own memory
-//! ([`Worker::at_once`]). Their answer comes in any context, where no cipher may run, so that it only
-//! puts the job into the queue `READS`; a lane decrypts the data where it lies and ends the job. It
-//! never waits for anything. Where the component has answered before its sender's thread returns, as memory does, that
-//! thread decrypts. So reads need no memory of ours, and no lane while the component is at work.
+//! ([`Worker::at_once`]). Their answer comes in any context, where no cipher may run, so that it
+//! only puts the job into the queue `READS`; a lane decrypts the data where it lies and ends the
+//! job. It never waits for anything. Where the component has answered before its sender's thread
+//! returns, as memory does, that thread decrypts. So reads need no memory of ours, and no lane
+//! while the component is at work.
 //!
-//! *Writes* are encrypted into memory of the line's own, and sent from there: the sender's data stays as it is. Their
-//! sender's thread does that, where it may compute, and a buffer is left of those in `WriteBuffers`, as many as there
-//! are CPUs; the buffer is the write's until the component has answered. Else, and where it must be on stable storage
-//! when it is over, for which a flush may be needed, the write waits in the queue `WRITES` for a lane, which encrypts
-//! it into the lane's buffer; the lane is the write's until the component has answered. So one sender with many writes at
-//! a time encrypts a few, and lanes encrypt the rest meanwhile. A job is never larger than a buffer. A lane serves flushes
-//! and discards.
+//! *Writes* are encrypted into memory of the line's own, and sent from there: the sender's data
+//! stays as it is. Their sender's thread does that, where it may compute, and a buffer is left of
+//! those in `WriteBuffers`, as many as there are CPUs; the buffer is the write's until the
+//! component has answered. Else, and where it must be on stable storage when it is over, for which
+//! a flush may be needed, the write waits in the queue `WRITES` for a lane, which encrypts it into
+//! the lane's buffer; the lane is the write's until the component has answered. So one sender with
+//! many writes at a time encrypts a few, and lanes encrypt the rest meanwhile. A job is never
+//! larger than a buffer. A lane serves flushes and discards.
 //!
-//! *Threads*: one for each CPU, up to `THREADS`; lanes are dealt out to them in turn, and idle lanes
-//! are taken from the first, so that two jobs of one queue at one time have two threads. They call ciphers, and so do senders' threads as above,
-//! never an interrupt: ciphers use the FPU, a sector a call.
+//! *Threads*: one for each CPU, up to `THREADS`; lanes are dealt out to them in turn, and idle
+//! lanes are taken from the first, so that two jobs of one queue at one time have two threads. They
+//! call ciphers, and so do senders' threads as above, never an interrupt: ciphers use the FPU, a
+//! sector a call.
 //!
-//! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits for another
-//! to end, and none waits for more than that, so that a page-out goes on without memory.
+//! *Memory*: all of it is taken when the table is loaded. I/O that finds no job or no lane waits
+//! for another to end, and none waits for more than that, so that a page-out goes on without
+//! memory.
 //!
 //! # The key's owners
 //!
-//! `Keys` are made by `new` and by the message `key set`, and wiped with their last reference: the target has
-//! one, and a lane or a sender's thread for as long as it encrypts or decrypts a stretch. The message takes them away only
-//! while no job is there, between [`Worker::stop`] and [`Worker::start`], so that `key wipe` returns
-//! when they are wiped.
+//! `Keys` are made by `new` and by the message `key set`, and wiped with their last reference: the
+//! target has one, and a lane or a sender's thread for as long as it encrypts or decrypts a
+//! stretch. The message takes them away only while no job is there, between [`Worker::stop`] and
+//! [`Worker::start`], so that `key wipe` returns when they are wiped.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -84,8 +88,8 @@ const JOBS: usize = 64;
 
 /// A `crypt` line.
 ///
-/// Fields are marked by what protects them: (-) never changes; (l) a lock of its own; (k) atomic, set and looked at under
-/// the lock of `keys`.
+/// Fields are marked by what protects them: (-) never changes; (l) a lock of its own; (k) atomic,
+/// set and looked at under the lock of `keys`.
 struct Crypt {
     /// (-) The kernel's AES.
     aes: &'static dyn Aes,
@@ -111,8 +115,8 @@ struct Crypt {
     running: AtomicBool,
 }
 
-/// Reads a line. No word of it is shown in a refusal, but a component's path: a key may stand in the wrong
-/// place.
+/// Reads a line. No word of it is shown in a refusal, but a component's path: a key may stand in
+/// the wrong place.
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let missing = "the kernel has no AES: its configuration must say so, or have cgd";
     let aes = line.aes().ok_or(Mistake::new(Errno::ENOENT, missing))?;
@@ -247,7 +251,8 @@ impl Crypt {
         lane.write(&[self.place(job.start())], job.length(), job.fua()).await.ok()
     }
 
-    /// Encrypts a write's data and sends it, in its sender's thread. Returns the job if a lane has to serve it.
+    /// Encrypts a write's data and sends it, in its sender's thread. Returns the job if a lane has
+    /// to serve it.
     fn write_at_once(&self, mut job: Job) -> Option<Job> {
         if job.fua() || !job.may_compute() {
             return Some(job);
@@ -286,7 +291,8 @@ impl Crypt {
         // Wiped after the lock, which is held for a few instructions only.
         let before = {
             let mut current = self.keys.lock();
-            // Under the lock that a start has, too: nothing is encrypted with keys that are about to be replaced.
+            // Under the lock that a start has, too: nothing is encrypted with keys that are about
+            // to be replaced.
             if self.running.load(Ordering::SeqCst) {
                 return Err(Errno::EINVAL);
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]`: reads, writes and flushes that are sent on
-//! some milliseconds after they came.
+//! `delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]`: reads, writes and flushes that are sent
+//! on some milliseconds after they came.
 
 use alloc::vec;
 use core::fmt;
@@ -19,8 +19,8 @@ use crate::worker::{Needs, Worker};
 /// The target type `delay`.
 pub static TYPE: TargetType = TargetType { name: "delay", version: [1, 3, 0], new };
 
-/// The queues: one for each class of I/O, with a lane of its own, so that each class keeps its order.
-/// Flushes and discards always come to the first.
+/// The queues: one for each class of I/O, with a lane of its own, so that each class keeps its
+/// order. Flushes and discards always come to the first.
 const FLUSH: usize = 0;
 const READ: usize = 1;
 const WRITE: usize = 2;
@@ -30,7 +30,8 @@ const NAP: u32 = 1 << 30;
 
 /// A `delay` line. Only each class's count changes, which is atomic.
 struct Delay {
-    /// The number of classes that the table named, 1 to 3; the others are as the one named last before them.
+    /// The number of classes that the table named, 1 to 3; the others are as the one named last
+    /// before them.
     named: usize,
     read: Class,
     write: Class,

@@ -44,8 +44,9 @@ struct Dust {
     enabled: AtomicBool,
     /// (a) Shown in the status; nothing is printed for a block either way.
     quiet: AtomicBool,
-    /// (l) The bad blocks. While they show, [`Target::map`] takes the lock for each I/O. It is held for as long as a list of
-    /// [`limits::BAD_BLOCKS`] blocks, of 16 bytes each, takes to be moved by a place or to be copied.
+    /// (l) The bad blocks. While they show, [`Target::map`] takes the lock for each I/O. It is held
+    /// for as long as a list of [`limits::BAD_BLOCKS`] blocks, of 16 bytes each, takes to be moved
+    /// by a place or to be copied.
     bad: Spin<BadBlocks>,
 }
 
@@ -115,7 +116,8 @@ impl BadBlocks {
                 bad.write_failures = bad.write_failures.saturating_sub(1);
                 Some(bad.number)
             }
-            // The sectors before the bad block are written first; the rest is mapped by another call.
+            // The sectors before the bad block are written first; the rest is mapped by another
+            // call.
             Some(bad) => Some(bad.number),
             None => None,
         };

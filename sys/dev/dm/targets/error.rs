@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `error [WORDS]`: fails every I/O, as a broken disk would. Words are taken and ignored, so that the
-//! name of any target can be changed to `error` without a look at its parameters.
+//! `error [WORDS]`: fails every I/O, as a broken disk would. Words are taken and ignored, so that
+//! the name of any target can be changed to `error` without a look at its parameters.
 
 use crate::Errno;
 use crate::mistake::Mistake;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `flakey DEV OFFSET UP DOWN [COUNT FEATURE…]`: a range of one component that is good for UP seconds
-//! and bad for DOWN seconds, over and over, from when its table was loaded.
+//! `flakey DEV OFFSET UP DOWN [COUNT FEATURE…]`: a range of one component that is good for UP
+//! seconds and bad for DOWN seconds, over and over, from when its table was loaded.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -91,8 +91,8 @@ impl Flakey {
         mixed ^ mixed >> 31
     }
 
-    /// Writes a job's data as it is, but for the bytes that change: the sender's data stays, so they
-    /// go by way of the lane's buffer, with the sectors they are in.
+    /// Writes a job's data as it is, but for the bytes that change: the sender's data stays, so
+    /// they go by way of the lane's buffer, with the sectors they are in.
     async fn write(
         &self,
         job: &mut Job,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `switch COUNT REGION 0 (DEV OFFSET)…`: one device by several paths. Each region of the line has a
-//! path of its own, which messages change.
+//! `switch COUNT REGION 0 (DEV OFFSET)…`: one device by several paths. Each region of the line has
+//! a path of its own, which messages change.
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Parameters, keys and IVs of crypt lines. Encrypted data is compared with Linux's (regress/linux), and with
-//! published vectors in the hosted kernel.
+//! Parameters, keys and IVs of crypt lines. Encrypted data is compared with Linux's
+//! (regress/linux), and with published vectors in the hosted kernel.
 
 use alloc::format;
 use alloc::string::String;

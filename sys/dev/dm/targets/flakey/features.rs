@@ -15,8 +15,8 @@ const WORDS: u64 = 11;
 /// Chances are out of so many.
 const CERTAIN: u32 = 1_000_000_000;
 
-/// The flags of a write, and of one that must be on stable storage, as Linux has them: corrupt_bio_byte
-/// may ask for both. No I/O here has any of Linux's other flags.
+/// The flags of a write, and of one that must be on stable storage, as Linux has them:
+/// corrupt_bio_byte may ask for both. No I/O here has any of Linux's other flags.
 const WRITE_FLAG: u32 = 1;
 const FUA_FLAG: u32 = 1 << 17;
 

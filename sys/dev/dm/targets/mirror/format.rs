@@ -55,8 +55,8 @@ pub fn sectors(regions: u64, unit: u32) -> Option<Sector> {
     Some(Sector(bytes / u64::from(DEV_BSIZE)))
 }
 
-/// Fills `bytes` with the content of a log of so many regions from byte `from` on, which is a multiple of 512: the
-/// header, and the words of the bitmap.
+/// Fills `bytes` with the content of a log of so many regions from byte `from` on, which is a
+/// multiple of 512: the header, and the words of the bitmap.
 pub fn write(bytes: &mut [u8], from: usize, regions: u64, bitmap: &[u32]) {
     bytes.fill(0);
     if from == 0 {
@@ -71,16 +71,16 @@ pub fn write(bytes: &mut [u8], from: usize, regions: u64, bitmap: &[u32]) {
     }
 }
 
-/// Reads the words of the bitmap in `bytes`, which begin at byte `from` of a log: `each` is called with
-/// the number of each and the word.
+/// Reads the words of the bitmap in `bytes`, which begin at byte `from` of a log: `each` is called
+/// with the number of each and the word.
 pub fn read(bytes: &[u8], from: usize, mut each: impl FnMut(usize, u32)) {
     let (skip, first) = words_in(from);
     let words = bytes.get(skip..).unwrap_or(&[]).as_chunks::<4>().0;
     words.iter().zip(first..).for_each(|(word, at)| each(at, u32::from_le_bytes(*word)));
 }
 
-/// The bytes before the first word of the bitmap in a buffer that begins at byte `from` of the log, and the word's
-/// number.
+/// The bytes before the first word of the bitmap in a buffer that begins at byte `from` of the log,
+/// and the word's number.
 fn words_in(from: usize) -> (usize, usize) {
     (BITMAP.saturating_sub(from), from.saturating_sub(BITMAP) / 4)
 }

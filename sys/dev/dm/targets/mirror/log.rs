@@ -19,8 +19,8 @@ use core::sync::atomic::Ordering;
 /// after one to two of them.
 const REST: u32 = 500;
 
-/// Words of the bitmaps that are looked at with the lock held. It is the longest that the lock is held: 32,768 regions, with
-/// the counts of their writes.
+/// Words of the bitmaps that are looked at with the lock held. It is the longest that the lock is
+/// held: 32,768 regions, with the counts of their writes.
 const WORDS: usize = 1024;
 
 /// The next step in writing a log.
@@ -45,8 +45,8 @@ impl Mirror {
         LOG_BYTES.max(unit) / unit * unit
     }
 
-    /// Finds out which regions are in sync, and writes that to the log. A failure of the log is recorded and
-    /// reported; nothing is in sync then, if it is the table's first start.
+    /// Finds out which regions are in sync, and writes that to the log. A failure of the log is
+    /// recorded and reported; nothing is in sync then, if it is the table's first start.
     pub(super) async fn open_log(&self, lane: &mut Lane) {
         let first = !core::mem::replace(&mut self.state.lock().started, true);
         let set = first && self.log.word == Some(Word::NoSync);
@@ -92,8 +92,8 @@ impl Mirror {
         self.write_log(true, lane).await;
     }
 
-    /// Looks whether all regions are in sync. `true` if they are, and were not before: then failures
-    /// of before are forgotten.
+    /// Looks whether all regions are in sync. `true` if they are, and were not before: then
+    /// failures of before are forgotten.
     pub(super) fn all_in_sync(&self, state: &mut State) -> bool {
         let all = state.synced == self.regions;
         if !all || state.in_sync {
@@ -145,8 +145,8 @@ impl Mirror {
         }
     }
 
-    /// Finds the next stretch of the log to be written, from byte `from` on; with `all`, all of it is.
-    /// Looks at some words at a time, for the lock is not to be held for long.
+    /// Finds the next stretch of the log to be written, from byte `from` on; with `all`, all of it
+    /// is. Looks at some words at a time, for the lock is not to be held for long.
     fn next_stretch(&self, state: &State, from: usize, all: bool) -> Next {
         let (size, step) = (bytes(self.log.sectors), self.log_step());
         let unit = bytes(self.log.unit).max(1);
@@ -172,8 +172,8 @@ impl Mirror {
         Next::Write(start, end.saturating_sub(start))
     }
 
-    /// Writes the log where it is not as it should be, or all of it. `true` if it is on stable storage.
-    /// The caller has set `log_busy`, or is the control lane, beside which no other runs.
+    /// Writes the log where it is not as it should be, or all of it. `true` if it is on stable
+    /// storage. The caller has set `log_busy`, or is the control lane, beside which no other runs.
     pub(super) async fn write_log(&self, all: bool, lane: &mut Lane) -> bool {
         let Some(disk) = self.log.disk else {
             // The log is the bitmap itself.
@@ -285,8 +285,8 @@ impl Mirror {
         self.state.lock().marked |= marked != 0;
     }
 
-    /// Calls `change` with each word of the bitmaps and the counts of its regions' writes. Returns the number of bits
-    /// that are set in all that it returns.
+    /// Calls `change` with each word of the bitmaps and the counts of its regions' writes. Returns
+    /// the number of bits that are set in all that it returns.
     fn change_words(&self, mut change: impl FnMut(&[u16], &mut Word32<'_>) -> u32) -> u64 {
         let mut sum = 0u64;
         let mut first = 0;

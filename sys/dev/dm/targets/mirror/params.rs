@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The parameters of a `mirror` line: read and checked, made a mirror of, and written as `table` shows them.
+//! The parameters of a `mirror` line: read and checked, made a mirror of, and written as `table`
+//! shows them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

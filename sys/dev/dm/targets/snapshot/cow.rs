@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The state of a snapshot: shared by its tables, the old one and the new one while they are exchanged, and asked by
-//! the origin.
+//! The state of a snapshot: shared by its tables, the old one and the new one while they are
+//! exchanged, and asked by the origin.
 //!
-//! An *exception* is a chunk of the origin whose content, as it was or as it was written through the snapshot, lies in a
-//! chunk of the store. One that is being made is *pending*, in the order in which the chunks of the store were given out:
+//! An *exception* is a chunk of the origin whose content, as it was or as it was written through
+//! the snapshot, lies in a chunk of the store. One that is being made is *pending*, in the order in
+//! which the chunks of the store were given out:
 //!
 //! | pending | its chunk of the store | next |
 //! |---|---|---|
@@ -13,18 +14,19 @@
 //! | copied | written | when it is the first, and no other is in flight or there are many: committed |
 //! | committing | written, flushed | its entry is written and flushed, in order with others |
 //!
-//! Then it is *visible*: reads find it, and I/O that waits looks once more. Reads of the origin that began before may
-//! still be in flight; each [`Tracker`] counts those of its chunks, and while it is *draining* the origin's writes of
-//! these chunks wait, and so do new reads.
+//! Then it is *visible*: reads find it, and I/O that waits looks once more. Reads of the origin
+//! that began before may still be in flight; each [`Tracker`] counts those of its chunks, and while
+//! it is *draining* the origin's writes of these chunks wait, and so do new reads.
 //!
-//! Mapping I/O of the snapshot, and looking for exceptions before a write of the origin, do not take the state's lock: what
-//! they need is in a view (`cow/view.rs`), and only while that is being changed they wait for the lock's holder. A view changes
-//! with the state, all at once to a reader (`Version`), so that an I/O which sees an exception sees that the reads of its chunk
-//! are drained. The line that merges takes the lock for each I/O.
+//! Mapping I/O of the snapshot, and looking for exceptions before a write of the origin, do not
+//! take the state's lock: what they need is in a view (`cow/view.rs`), and only while that is being
+//! changed they wait for the lock's holder. A view changes with the state, all at once to a reader
+//! (`Version`), so that an I/O which sees an exception sees that the reads of its chunk are
+//! drained. The line that merges takes the lock for each I/O.
 //!
-//! Context of what is called for I/O ([`Cow::tracker`], [`Cow::drained`], [`Cow::clear`], [`Cow::ask_for`], [`Cow::write`],
-//! [`Cow::put`], [`Cow::copied`], [`Cow::fail`]): thread or soft interrupt; it neither sleeps nor allocates. The rest is called
-//! by lanes.
+//! Context of what is called for I/O ([`Cow::tracker`], [`Cow::drained`], [`Cow::clear`],
+//! [`Cow::ask_for`], [`Cow::write`], [`Cow::put`], [`Cow::copied`], [`Cow::fail`]): thread or soft
+//! interrupt; it neither sleeps nor allocates. The rest is called by lanes.
 //!
 //! | health | reads, writes | origin | next |
 //! |---|---|---|---|
@@ -63,8 +65,8 @@ const ROOM: usize = 512;
 /// Buckets of reads that are in flight.
 const READS: usize = 1024;
 
-/// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks and their
-/// charges.
+/// Bytes of a [`Cow`] without blocks of exceptions: itself, its trackers, and places for the blocks
+/// and their charges.
 pub const BYTES: usize = size_of::<Cow>()
     + size_of::<[Tracker; READS]>()
     + limits::SNAPSHOT_BLOCKS * (size_of::<usize>() + size_of::<Share>());
@@ -129,7 +131,8 @@ pub enum Write {
     There(FoundRun),
     /// The write must wait, and ask again.
     Wait,
-    /// The write makes its exception itself: the number of the pending exception, and the chunk of the store to write.
+    /// The write makes its exception itself: the number of the pending exception, and the chunk of
+    /// the store to write.
     Own(u64, u64),
     /// The write fails.
     Fail,
@@ -192,19 +195,21 @@ impl Cow {
         self.reads.get(chunk as usize % READS).unwrap_or(first)
     }
 
-    /// Ends a tracker's draining if its reads are over. `true` if it did: jobs of the origin may wait for that. In any context.
+    /// Ends a tracker's draining if its reads are over. `true` if it did: jobs of the origin may
+    /// wait for that. In any context.
     pub fn drained(&self, tracker: &Tracker) -> bool {
         let _state = self.state.lock();
         tracker.drained()
     }
 
-    /// Sets every tracker to ask: each read that is in flight looks at its end whether the snapshot is lost.
+    /// Sets every tracker to ask: each read that is in flight looks at its end whether the snapshot
+    /// is lost.
     pub fn ask_all(&self) {
         self.reads.iter().for_each(Tracker::ask);
     }
 
-    /// The sectors from `start` on, at most `length`, that the origin may write at once. If there are none, those of
-    /// its chunk.
+    /// The sectors from `start` on, at most `length`, that the origin may write at once. If there
+    /// are none, those of its chunk.
     pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
         loop {
             match self.clear_now(start, length) {
@@ -244,8 +249,8 @@ impl Cow {
         view.is(seen).then_some(clear)
     }
 
-    /// Says whether a write of the origin may go on. Chunks of it that have no exception get one. The lock is held for a
-    /// look-up in the tree for each chunk of the write.
+    /// Says whether a write of the origin may go on. Chunks of it that have no exception get one.
+    /// The lock is held for a look-up in the tree for each chunk of the write.
     pub fn ask_for(&self, start: Sector, length: Sector) -> Ask {
         let mut state = self.state.lock();
         if state.asks_nothing() || start >= state.length {
@@ -278,8 +283,8 @@ impl Cow {
         answer
     }
 
-    /// Says what a write of the snapshot to a chunk is to do; `whole` if it writes all of the chunk. A chunk that has no
-    /// exception gets one.
+    /// Says what a write of the snapshot to a chunk is to do; `whole` if it writes all of the
+    /// chunk. A chunk that has no exception gets one.
     pub fn write(&self, chunk: u64, whole: bool) -> Write {
         let mut state = self.state.lock();
         if state.health != Health::Good || state.overflow {
@@ -305,7 +310,8 @@ impl Cow {
         }
     }
 
-    /// Handles the case that an exception cannot be begun now; `snapshot` if a write of the snapshot wanted it.
+    /// Handles the case that an exception cannot be begun now; `snapshot` if a write of the
+    /// snapshot wanted it.
     fn cannot(&self, state: &mut State, why: Cannot, snapshot: bool) {
         match why {
             Cannot::Busy => {}

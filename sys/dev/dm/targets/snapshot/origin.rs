@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `snapshot-origin DEV`: a device that has snapshots. Chunks that are overwritten are copied out for them first.
+//! `snapshot-origin DEV`: a device that has snapshots. Chunks that are overwritten are copied out
+//! for them first.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -26,16 +27,19 @@ pub static TYPE: TargetType = TargetType { name: "snapshot-origin", version: [1,
 
 /// An origin's device, as all lines see it that use it: the registry has one for each device.
 ///
-/// Locks: `members`, then a `Cow`'s; `waiting`, `merger` and `merged` are taken with neither held. Context of everything
-/// here: thread or soft interrupt, but for what allocates, which is called when a table comes, starts or goes.
+/// Locks: `members`, then a `Cow`'s; `waiting`, `merger` and `merged` are taken with neither held.
+/// Context of everything here: thread or soft interrupt, but for what allocates, which is called
+/// when a table comes, starts or goes.
 ///
-/// Fields are marked by what protects them: (l) a lock of its own; (m) atomic, written with `members` held.
+/// Fields are marked by what protects them: (l) a lock of its own; (m) atomic, written with
+/// `members` held.
 pub struct Origin {
     /// (l) Snapshots that want copies. One is added at its first start, and removed with its table.
     members: Spin<Vec<Arc<Cow>>>,
     /// (m) The number of `members`.
     count: AtomicUsize,
-    /// (l) Jobs, of the origin's lines and of its snapshots', that wait until something has changed.
+    /// (l) Jobs, of the origin's lines and of its snapshots', that wait until something has
+    /// changed.
     waiting: Spin<Waiting>,
     /// (l) The lane that merges a snapshot, which waits for the other snapshots.
     merger: Spin<Option<Merger>>,
@@ -99,13 +103,14 @@ impl Origin {
         waiting.room = waiting.room.saturating_sub(JOBS);
     }
 
-    /// The number of times that waiting jobs were woken. Read before the look that decides to wait, and handed to
-    /// [`Origin::wait`], which refuses if it has changed.
+    /// The number of times that waiting jobs were woken. Read before the look that decides to wait,
+    /// and handed to [`Origin::wait`], which refuses if it has changed.
     pub fn wakes(&self) -> u64 {
         self.waiting.lock().wakes
     }
 
-    /// Queues a job until something has changed. Returns the job if something has changed since `wakes` was read.
+    /// Queues a job until something has changed. Returns the job if something has changed since
+    /// `wakes` was read.
     pub fn wait(&self, job: Job, wakes: u64) -> Option<Job> {
         let mut waiting = self.waiting.lock();
         if waiting.wakes != wakes {
@@ -116,8 +121,8 @@ impl Origin {
         None
     }
 
-    /// Requeues the jobs that wait, since something has changed, and wakes the lane that merges. In any context, with no lock
-    /// held; does not sleep.
+    /// Requeues the jobs that wait, since something has changed, and wakes the lane that merges. In
+    /// any context, with no lock held; does not sleep.
     pub fn wake(&self) {
         let mut left = {
             let mut waiting = self.waiting.lock();
@@ -144,7 +149,8 @@ impl Origin {
         drop(before);
     }
 
-    /// Notes that a table merges this snapshot, until [`Origin::end_merge`]. `false` if another snapshot is being merged.
+    /// Notes that a table merges this snapshot, until [`Origin::end_merge`]. `false` if another
+    /// snapshot is being merged.
     pub fn begin_merge(&self, cow: &Arc<Cow>) -> bool {
         let mut merged = self.merged.lock();
         let (of, tables) = &mut *merged;
@@ -203,8 +209,9 @@ impl Origin {
         drop(gone);
     }
 
-    /// The sectors from `start` on, at most `length`, that may be written at once: their chunks need no copy. With
-    /// none the sectors that lie in one chunk of each snapshot. Takes `members` for a walk of it, if there is any.
+    /// The sectors from `start` on, at most `length`, that may be written at once: their chunks
+    /// need no copy. With none the sectors that lie in one chunk of each snapshot. Takes `members`
+    /// for a walk of it, if there is any.
     pub fn clear(&self, start: Sector, length: Sector) -> Result<Sector, Sector> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return Ok(length);
@@ -220,8 +227,8 @@ impl Origin {
         if blocked { Err(clear) } else { Ok(clear) }
     }
 
-    /// Asks every snapshot for the copies that a write needs. `true` if it may go on at once. Takes `members`, and each
-    /// snapshot's state under it.
+    /// Asks every snapshot for the copies that a write needs. `true` if it may go on at once. Takes
+    /// `members`, and each snapshot's state under it.
     pub fn ask(&self, start: Sector, length: Sector) -> bool {
         let members = self.members.lock();
         let mut clear = true;
@@ -259,8 +266,8 @@ impl OriginLine {
         Place { component: self.device, sector }
     }
 
-    /// Sends a write when its copies are made, or queues it until they are. Context: thread or soft interrupt, with no lock
-    /// held; sleeps in a thread, where a component's d_strategy does.
+    /// Sends a write when its copies are made, or queues it until they are. Context: thread or soft
+    /// interrupt, with no lock held; sleeps in a thread, where a component's d_strategy does.
     fn write(&self, mut job: Job) {
         loop {
             let wakes = self.origin.wakes();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The parameters of a `snapshot` line, which are also those of `snapshot-merge`: read and checked, made a snapshot of, and
-//! written as `table` shows them.
+//! The parameters of a `snapshot` line, which are also those of `snapshot-merge`: read and checked,
+//! made a snapshot of, and written as `table` shows them.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -38,7 +38,8 @@ pub(super) fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     Ok(Made::serves(parse(line, false)?))
 }
 
-/// Makes a snapshot of a line's parameters; `merges` for a line of `snapshot-merge`, whose origin is written.
+/// Makes a snapshot of a line's parameters; `merges` for a line of `snapshot-merge`, whose origin
+/// is written.
 pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, Mistake> {
     let origin_path = line.params.path()?;
     let origin = line.only_read(origin_path, Sector::ZERO, line.length)?;

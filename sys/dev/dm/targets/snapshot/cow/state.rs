@@ -16,7 +16,8 @@ use crate::targets::snapshot::format::{ENTRY, Exception, Geometry};
 use crate::targets::snapshot::runs::Runs;
 use crate::units::Dev;
 
-/// The changing state of a snapshot. All fields: under the lock of [`Cow::state`](super::Cow::state).
+/// The changing state of a snapshot. All fields: under the lock of
+/// [`Cow::state`](super::Cow::state).
 pub struct State {
     /// The origin's device, while a table uses the store.
     pub origin: Option<Dev>,
@@ -42,9 +43,11 @@ pub struct State {
     pub origin_size: Sector,
     /// Sectors of the store's device.
     pub cow_size: Sector,
-    /// The progress of the keeper's merge of the snapshot into its origin; `None` while it does not merge.
+    /// The progress of the keeper's merge of the snapshot into its origin; `None` while it does not
+    /// merge.
     pub merging: Option<Merging>,
-    /// The store's size when it was found to be too small; it is asked again before a snapshot fails for that.
+    /// The store's size when it was found to be too small; it is asked again before a snapshot
+    /// fails for that.
     pub full_at: Option<Sector>,
     /// `true` if the lane that commits is to ask for the size of the store's device.
     pub ask_size: bool,
@@ -54,7 +57,8 @@ pub struct State {
     pub health: Health,
     /// `true` once a store of kind PO was full: writes of the snapshot fail.
     pub overflow: bool,
-    /// `true` while a lane commits, or marks the store: of the keeper's table, or of the one before.
+    /// `true` while a lane commits, or marks the store: of the keeper's table, or of the one
+    /// before.
     pub busy: bool,
     /// `true` if an event is to be raised.
     pub event: bool,
@@ -66,13 +70,16 @@ pub struct State {
     pub starved: bool,
     /// The next chunk of the store to be given out, if it is not below `floor`.
     pub next_free: u64,
-    /// `true` if the exceptions have the store's chunks in their order, without a gap, as far as the store was read.
+    /// `true` if the exceptions have the store's chunks in their order, without a gap, as far as
+    /// the store was read.
     pub dense: bool,
-    /// The lowest chunk that may be given out next: merging sets `next_free` back, as Linux shows it.
+    /// The lowest chunk that may be given out next: merging sets `next_free` back, as Linux shows
+    /// it.
     pub floor: u64,
     /// The place in the store where the next exception is written.
     pub tail: Tail,
-    /// The pending exceptions, in the order of their chunks of the store. There is room for [`PENDING`].
+    /// The pending exceptions, in the order of their chunks of the store. There is room for
+    /// [`PENDING`].
     pub(super) pending: VecDeque<Pending>,
     /// The number of the first pending exception.
     pub(super) first: u64,
@@ -151,7 +158,8 @@ impl State {
         self.pending.iter().any(|pending| pending.exception.old == chunk)
     }
 
-    /// The first pending exceptions whose chunks are written, and how many may be committed at once.
+    /// The first pending exceptions whose chunks are written, and how many may be committed at
+    /// once.
     pub(super) fn copied(&self) -> (usize, usize) {
         let copied = self.pending.iter().take_while(|p| p.step == Step::Copied).count();
         let left = self.geometry.entries().saturating_sub(self.tail.entry);
@@ -201,7 +209,8 @@ impl State {
         Ok((self.first.wrapping_add(waiting as u64), new))
     }
 
-    /// Moves the tail behind `count` entries that were written there; `bytes` is what [`Cow::fill`](super::Cow::fill) made.
+    /// Moves the tail behind `count` entries that were written there; `bytes` is what
+    /// [`Cow::fill`](super::Cow::fill) made.
     pub(super) fn advance(&mut self, count: usize, bytes: &[u8]) {
         let unit = self.unit.len().max(1);
         let entry = self.tail.entry.saturating_add(count as u64);

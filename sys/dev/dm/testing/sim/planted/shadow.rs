@@ -98,7 +98,8 @@ impl Shadow {
         if self.bug != Bug::Unflushed {
             lane.flush(&[self.data]).await.ok()?;
         }
-        // If this fails, the new slot may be current after a power cut: its content is one that the device may show.
+        // If this fails, the new slot may be current after a power cut: its content is one that the
+        // device may show.
         self.commit(&map, lane).await?;
         *self.current.lock() = map;
         Ok(())

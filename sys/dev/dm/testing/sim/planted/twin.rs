@@ -77,7 +77,8 @@ struct Region {
     marked: bool,
     /// `true` if the log on its disk says so.
     logged: bool,
-    /// `true` if the copies do differ: a write failed. Until the next start only the first copy is right.
+    /// `true` if the copies do differ: a write failed. Until the next start only the first copy is
+    /// right.
     split: bool,
     /// `true` while the region's mark is being cleared.
     clearing: bool,
@@ -205,8 +206,8 @@ impl Twin {
         {
             let mut regions = self.regions.lock();
             let state = &mut regions[region];
-            // One write of a region at a time, or the copies get them in different orders. A write that waits, for
-            // another or for the log, holds no lane: it is queued anew.
+            // One write of a region at a time, or the copies get them in different orders. A write
+            // that waits, for another or for the log, holds no lane: it is queued anew.
             if state.writes > 0 || !state.logged && *self.logging.lock() {
                 drop(regions);
                 return self.waiting.push(job);

@@ -122,11 +122,7 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn quiesce(&self) -> Result<(), Errno> {
-        let result = self.slot.gate.quiesce();
-        if result.is_err() {
-            self.release();
-        }
-        result
+        self.slot.gate.quiesce().map_err(Errno::from)
     }
 
     fn release(&self) {

@@ -63,6 +63,9 @@ struct State<K: Kernel> {
     active: Option<Loaded<K>>,
     /// The table that the next resume makes active. Written by any reload and clear, too.
     inactive: Option<Loaded<K>>,
+    /// (c) The table whose engine a resume starts: it was inactive, and is active, or inactive
+    /// again, when that is over. For userland, and for the search for loops, it is inactive.
+    starting: Option<Loaded<K>>,
     /// READONLY of the `create`: it holds for all tables. Never changes.
     created_read_only: bool,
     /// (c) The state of the device's I/O.
@@ -76,6 +79,14 @@ struct State<K: Kernel> {
     controlled: bool,
     /// `true` if the device is to be removed at its last close.
     remove_at_close: bool,
+}
+
+impl<K: Kernel> State<K> {
+    /// The table that is inactive for userland: the inactive one, or else the one that a resume
+    /// starts.
+    fn to_come(&self) -> Option<&Loaded<K>> {
+        self.inactive.as_ref().or(self.starting.as_ref())
+    }
 }
 
 /// The states of a device's I/O.
@@ -177,6 +188,7 @@ impl<K: Kernel> Device<K> {
         let state = State {
             active: None,
             inactive: None,
+            starting: None,
             created_read_only,
             io: IoState::Bare,
             slot: false,
@@ -209,11 +221,12 @@ impl<K: Kernel> Device<K> {
         let open_count = self.unit.open_count();
         let state = self.state.lock();
         let read_only = state.active.as_ref().map_or(state.created_read_only, |l| l.read_only);
+        let inactive = state.to_come();
         Snapshot {
             active: state.active.as_ref().map(|l| l.table.clone()),
-            inactive: state.inactive.as_ref().map(|l| l.table.clone()),
+            inactive: inactive.map(|l| l.table.clone()),
             read_only,
-            inactive_read_only: state.inactive.as_ref().is_some_and(|l| l.read_only),
+            inactive_read_only: inactive.is_some_and(|l| l.read_only),
             suspended: matches!(state.io, IoState::Bare | IoState::Suspended),
             slot: state.slot,
             event_nr: state.event_nr,

@@ -211,7 +211,7 @@ pub trait Unit<K: Kernel> {
     /// Holds I/O that comes from now on, and waits until none is in flight.
     ///
     /// # Errors
-    /// EINTR when a signal came first: nothing is held then, as before.
+    /// EINTR when a signal came first: I/O is held, and [`Unit::release`] must follow.
     fn quiesce(&self) -> Result<(), Errno>;
 
     /// Lets I/O go again, the held first and in its order.

@@ -28,7 +28,7 @@ impl<K: Kernel> Driver<K> {
         let found = self.find(&Selector::Minor(Minor::new(u64::from(dev.minor()))?))?;
         let state = found.device.state.lock();
         // The active one, if the device was resumed in the meantime: it is the same table.
-        let loaded = state.active.as_ref().or(state.inactive.as_ref())?;
+        let loaded = state.active.as_ref().or(state.to_come())?;
         Some((loaded.table.size(), loaded.table.sector_size(), loaded.read_only))
     }
 
@@ -40,7 +40,7 @@ impl<K: Kernel> Driver<K> {
         let found = minor.and_then(|minor| self.find(&Selector::Minor(minor)));
         found.is_some_and(|found| {
             let state = found.device.state.lock();
-            state.inactive.as_ref().is_some_and(|loaded| !loaded.read_only)
+            state.to_come().is_some_and(|loaded| !loaded.read_only)
         })
     }
 }

@@ -21,12 +21,12 @@ impl<K: Kernel> Devices<K> {
     }
 
     /// Calls `each` with the place of every device of ours among the components of an entry's
-    /// tables, active and inactive. No table is dropped here: that would close its components under
-    /// the lock.
+    /// tables, active, starting and inactive. No table is dropped here: that would close its
+    /// components under the lock.
     fn below(&self, major: u32, entry: &Entry<K>, mut each: impl FnMut(usize)) {
         let Some(device) = entry.device() else { return };
         let state = device.state.lock();
-        for loaded in [&state.active, &state.inactive].into_iter().flatten() {
+        for loaded in [&state.active, &state.starting, &state.inactive].into_iter().flatten() {
             self.ours(major, loaded.table.devs(), &mut each);
         }
     }

@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 
-use super::{Device, Driver, IoState, State};
+use super::{Device, Driver, IoState, Loaded, State};
 use crate::Errno;
 use crate::executor::Executor;
 use crate::kernel::{Condvar, Kernel, Mutex, Unit};
@@ -40,28 +40,28 @@ impl<K: Kernel> Driver<K> {
             device.drain(Quiesce::Flush)?;
         }
         drop(suspended);
-        let started = if switch || quiesced { device.start() } else { Ok(()) };
-        if let Err(errno) = started {
-            if !quiesced {
-                if let Some(active) = device.engine() {
-                    // The active engine ran before. If it does not start now, its targets fail what comes.
-                    let _ = active.start();
+        // A table that was loaded after `switch` was read waits for the next resume: I/O is not
+        // held for it.
+        let started = if switch || quiesced { device.start() } else { Ok(None) };
+        let switched = match started {
+            Ok(switched) => switched,
+            Err((errno, left_over)) => {
+                if !quiesced {
+                    if let Some(active) = device.engine() {
+                        // The active engine ran before. If it does not start now, its targets
+                        // fail what comes.
+                        let _ = active.start();
+                    }
+                    device.unit.release();
                 }
-                device.unit.release();
+                drop(frugal);
+                drop(left_over);
+                return Err(errno);
             }
-            return Err(errno);
-        }
-        // The table stays `inactive` while I/O drains, so that depth_below() of a concurrent reload sees it.
-        let mut state = device.state.lock();
-        // A table that was loaded after `switch` was read waits for the next resume: I/O is not held for it.
-        let loaded = if switch || quiesced { state.inactive.take() } else { None };
-        let old = loaded.clone().map(|loaded| {
-            state.slot = !state.slot;
-            state.active.replace(loaded)
-        });
-        drop(state);
-        let new = loaded.as_ref().map(|loaded| loaded.table.clone());
-        let before = loaded.map(|l| device.unit.set_table(l.table, l.read_only));
+        };
+        let new = switched.as_ref().map(|(loaded, _)| loaded.table.clone());
+        let before = switched
+            .map(|(loaded, old)| (device.unit.set_table(loaded.table, loaded.read_only), old));
         if switch || quiesced {
             device.unit.release();
         }
@@ -72,7 +72,7 @@ impl<K: Kernel> Driver<K> {
         device.state.lock().io = IoState::Running;
         device.changed.broadcast();
         // Closes components that no table uses any more.
-        drop((old, before, hastened));
+        drop((before, hastened));
         Ok(())
     }
 
@@ -127,40 +127,52 @@ impl<K: Kernel> Device<K> {
         if let Some(engine) = &engine {
             match drained {
                 Ok(()) => engine.stop(),
+                // Before the I/O that was held: it would be given back, or fail, in an engine that
+                // is being suspended.
                 Err(_) => engine.go_on(),
             }
+        }
+        if drained.is_err() {
+            self.unit.release();
         }
         drained
     }
 
-    /// Starts the engine of the table that is to be active: the inactive one, if there is one. I/O is
-    /// held, and the active table's engine is stopped. The caller has the control flag.
+    /// Starts the engine of the table that is to be active: the inactive one, which becomes active,
+    /// if there is one. I/O is held, and the active table's engine is stopped. The caller has the
+    /// control flag.
     ///
     /// # Errors
-    /// A target's; the active table's engine is still stopped.
-    fn start(&self) -> Result<(), Errno> {
-        loop {
-            let next = self.state.lock().inactive.as_ref().map(|loaded| loaded.table.clone());
-            let engine = match &next {
-                Some(table) => table.engine().cloned(),
-                None => self.engine(),
-            };
-            if let Some(engine) = &engine
-                && let Err(errno) = engine.start()
-            {
-                return Err(errno);
+    /// A target's. The active table's engine is still stopped, and the inactive table is inactive
+    /// again, unless another one was loaded meanwhile: then it is left over, and must not be
+    /// dropped before I/O goes on.
+    fn start(&self) -> Result<Option<Switched<K>>, NotStarted<K>> {
+        // Taken before it is started: a reload or a clear does not get at a table whose engine
+        // starts, or runs.
+        let mut state = self.state.lock();
+        state.starting = state.inactive.take();
+        let next = state.starting.as_ref().or(state.active.as_ref());
+        let engine = next.and_then(|loaded| loaded.table.engine().cloned());
+        drop(state);
+        let started = engine.map_or(Ok(()), |engine| engine.start());
+        let mut state = self.state.lock();
+        let starting = state.starting.take();
+        if let Err(errno) = started {
+            if state.inactive.is_some() {
+                return Err((errno, starting));
             }
-            // Another one may have been loaded meanwhile, or this one cleared.
-            let state = self.state.lock();
-            let inactive = state.inactive.as_ref().map(|loaded| Arc::as_ptr(&loaded.table));
-            let same = inactive == next.as_ref().map(Arc::as_ptr);
-            drop(state);
-            if same {
-                return Ok(());
-            }
-            if let Some(engine) = &engine {
-                engine.stop();
-            }
+            state.inactive = starting;
+            return Err((errno, None));
         }
+        Ok(starting.map(|loaded| {
+            state.slot = !state.slot;
+            (loaded.clone(), state.active.replace(loaded))
+        }))
     }
 }
+
+/// Why a table was not started, and the table that is left over.
+type NotStarted<K> = (Errno, Option<Loaded<K>>);
+
+/// The table that has become active, and the one that was active before.
+type Switched<K> = (Loaded<K>, Option<Loaded<K>>);

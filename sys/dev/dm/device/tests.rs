@@ -12,7 +12,8 @@ use crate::guard::GuardedSectors;
 use crate::kernel::LabelGuard;
 use crate::name::Name;
 use crate::testing::picture::check;
-use crate::testing::thread::spawn;
+use crate::testing::thread::{spawn, with_interference};
+use crate::testing::unit::Call;
 use crate::testing::{Bench, Disk, Fake, Request, send};
 use crate::{Dev, Errno, Minor, Sector, SectorRange, limits};
 
@@ -247,4 +248,52 @@ fn a_table_that_comes_while_another_waits_to_become_active_takes_its_place() {
         assert!(!unit.held());
         assert_eq!(unit.size(), Some(Sector(16)));
     }
+}
+
+/// A reload, or a clear, at each moment of a resume in which no lock is held: the table that is
+/// active afterwards serves I/O, and none that serves is dropped.
+#[test]
+fn a_table_that_comes_while_another_starts_waits_for_the_next_resume() {
+    const MIRROR: &str = "core 2 1024 nosync 2 /dev/a 0 /dev/b 0";
+    let reload = |length| Request::reload("d", &[(0, length, "mirror", MIRROR)]);
+    for (suspended, loaded, command) in [
+        (false, true, reload(2048)),
+        (false, true, Request::on("clear", "d")),
+        (true, true, reload(2048)),
+        (true, true, Request::on("clear", "d")),
+        (true, false, reload(2048)),
+    ] {
+        let mut nth = 0;
+        let mut goes_on = true;
+        while goes_on {
+            nth += 1;
+            let bench = Bench::new();
+            bench.device("d", &[(0, 1024, "mirror", MIRROR)]);
+            if suspended {
+                bench.on("suspend", "d");
+            }
+            if loaded {
+                bench.done(&reload(1024));
+            }
+            let (driver, command) = (bench.driver.clone(), command.clone());
+            let interfere = move || assert!(send(&driver, &command).is_ok());
+            let resume = || bench.on("resume", "d");
+            (goes_on, _) = with_interference(nth, interfere, resume);
+            let name = Selector::Name(Name::new("d").unwrap());
+            let active = bench.driver.find(&name).unwrap().device.snapshot().active.unwrap();
+            assert!(active.engine().unwrap().is_running(), "interference {nth}");
+        }
+        assert!(nth > 10, "{nth} moments");
+    }
+}
+
+/// The fake kernel looks at the engine when I/O is released.
+#[test]
+fn a_signal_during_a_suspend_lets_the_engine_go_on_before_io() {
+    let bench = Bench::new();
+    bench.device("d", &[(0, 1024, "mirror", "core 2 1024 nosync 2 /dev/a 0 /dev/b 0")]);
+    bench.kernel.fail_quiesce(Some(Errno::EINTR));
+    bench.unit("d").calls();
+    bench.refused(&Request::on("suspend", "d"), Errno::EINTR);
+    assert_eq!(bench.unit("d").calls(), [Call::Quiesce, Call::Release]);
 }

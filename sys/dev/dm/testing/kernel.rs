@@ -429,7 +429,16 @@ impl<T: Send> Mutex<T> for FakeMutex<T> {
     }
 
     fn lock(&self) -> FakeGuard<'_, T> {
-        FakeGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::locks();
+        FakeGuard(Some(guard))
+    }
+}
+
+impl<T> Drop for FakeGuard<'_, T> {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        thread::unlocks();
     }
 }
 

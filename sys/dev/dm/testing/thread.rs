@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The state of a thread, for those who watch it.
@@ -125,4 +125,48 @@ pub(super) fn take_signal() -> bool {
     CURRENT.with_borrow(|current| {
         current.as_ref().is_some_and(|watch| core::mem::take(&mut watch.lock().signalled))
     })
+}
+
+std::thread_local! {
+    /// The number of fake mutexes that the thread holds.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    /// What the thread does when it has let go of its last mutex so many times more.
+    static AT_UNLOCK: RefCell<Option<Interference>> = const { RefCell::new(None) };
+}
+
+/// The number of times that the thread still lets go of its last mutex, and what it does then.
+type Interference = (usize, Box<dyn FnOnce()>);
+
+/// Runs `f`, and calls `interfere` in the middle of it, as if another thread were quicker: when this
+/// thread has let go of the last fake mutex that it holds for the `nth` time. Returns whether it
+/// came to that, and the result of `f`.
+pub fn with_interference<R>(
+    nth: usize,
+    interfere: impl FnOnce() + 'static,
+    f: impl FnOnce() -> R,
+) -> (bool, R) {
+    AT_UNLOCK.set(Some((nth, Box::new(interfere))));
+    let result = f();
+    (AT_UNLOCK.take().is_none(), result)
+}
+
+/// The thread has taken a fake mutex.
+pub(super) fn locks() {
+    HELD.set(HELD.get() + 1);
+}
+
+/// The thread has let go of a fake mutex.
+pub(super) fn unlocks() {
+    HELD.set(HELD.get() - 1);
+    if HELD.get() > 0 || std::thread::panicking() {
+        return;
+    }
+    let now = AT_UNLOCK.with_borrow_mut(|at| {
+        let (left, _) = at.as_mut()?;
+        *left -= 1;
+        if *left == 0 { at.take() } else { None }
+    });
+    if let Some((_, interfere)) = now {
+        interfere();
+    }
 }

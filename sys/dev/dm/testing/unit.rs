@@ -174,13 +174,14 @@ impl Unit<Fake> for FakeUnit {
     }
 
     fn quiesce(&self) -> Result<(), Errno> {
-        if let Some(errno) = self.kernel.world().fail_quiesce {
-            return Err(errno);
-        }
+        let failure = self.kernel.world().fail_quiesce;
         let mut state = self.state();
         assert!(!state.held, "quiesced twice");
         state.calls.push(Call::Quiesce);
         state.held = true;
+        if let Some(errno) = failure {
+            return Err(errno);
+        }
         while state.in_flight > 0 {
             state = self.shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -190,6 +191,11 @@ impl Unit<Fake> for FakeUnit {
     fn release(&self) {
         let mut state = self.state();
         assert!(state.held, "released without being held");
+        let engine = state.table.as_ref().and_then(|table| table.engine());
+        assert!(
+            engine.is_none_or(|engine| engine.is_running()),
+            "I/O is let go while its engine is stopped"
+        );
         state.calls.push(Call::Release);
         state.held = false;
     }

@@ -19,8 +19,14 @@ impl<K: Kernel> Device<K> {
     ///
     /// The file system waits for its I/O, and what it writes out waits, too. So no target may hold
     /// back jobs until the device is suspended: the active table's engine is hastened before, and
-    /// for as long as the answer's last part is kept. That must not be dropped before the file
-    /// system goes on, nor where memory may not be asked for.
+    /// for as long as the result's last part is kept. That is dropped after the file system goes
+    /// on, and where memory may be asked for. Where a drain was interrupted it is dropped just
+    /// before: by then the file system has been written out, and waits for no I/O to go on.
+    ///
+    /// Context: a thread with no lock held; sleeps for the file system and for the control flag.
+    ///
+    /// # Errors
+    /// EINTR, ENXIO if the device is gone.
     pub(super) fn control_with(
         &self,
         mounted: FileSystem,

@@ -20,12 +20,14 @@ pub enum FileSystem {
 }
 
 impl<K: Kernel> Driver<K> {
-    /// Makes the inactive table active, if there is one, and lets I/O go. Context: a thread with no lock held;
-    /// sleeps, see share/doc/locking.md.
+    /// Makes the inactive table active, if there is one, and lets I/O go. Context: a thread with no
+    /// lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
-    /// EINTR when a signal came before I/O had drained, or the errno of a target of the new table that does not
-    /// start; nothing has changed then.
+    /// EINTR when a signal came before I/O had drained, or the errno of a target of the new table
+    /// that does not start. The device and its tables are as they were then; but a file system may
+    /// have been written out, I/O that targets held back may have gone or failed, and a target of
+    /// the old table that does not start again fails its I/O.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
         let switches =
             |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
@@ -76,13 +78,16 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Holds I/O until the next resume, and waits until none is in flight. If a file system is mounted on the
-    /// device and `mounted` says so, the components then hold it as it was just synchronised. Context: a thread
-    /// with no lock held; sleeps, see share/doc/locking.md.
+    /// Holds I/O until the next resume, and waits until none is in flight. If a file system is
+    /// mounted on the device and `mounted` says so, the components then hold it as it was just
+    /// synchronised. Context: a thread with no lock held; sleeps, see share/doc/locking.md.
+    ///
+    /// With [`Quiesce::NoFlush`] targets may give back I/O that cannot complete, which the next
+    /// table gets.
     ///
     /// # Errors
-    /// EINTR when a signal came first; the device goes on then, but I/O that a target held back has failed. With [`Quiesce::NoFlush`] targets
-    /// may give back I/O that cannot complete, which the next table gets.
+    /// EINTR when a signal came first. The device goes on then; but a file system may have been
+    /// written out, and I/O that targets held back may have gone or failed.
     pub fn suspend(
         &self,
         device: &Device<K>,
@@ -113,8 +118,8 @@ impl<K: Kernel> Device<K> {
         self.state.lock().active.as_ref()?.table.engine().cloned()
     }
 
-    /// Holds I/O, waits until none is in flight, and stops the active table's engine. The caller has the
-    /// control flag.
+    /// Holds I/O, waits until none is in flight, and stops the active table's engine. Context: the
+    /// thread that has the control flag, with no lock held; sleeps.
     ///
     /// # Errors
     /// EINTR; nothing is held then.
@@ -139,8 +144,9 @@ impl<K: Kernel> Device<K> {
     }
 
     /// Starts the engine of the table that is to be active: the inactive one, which becomes active,
-    /// if there is one. I/O is held, and the active table's engine is stopped. The caller has the
-    /// control flag.
+    /// if there is one. I/O is held, and the active table's engine is stopped. Context: the thread
+    /// that has the control flag, with no lock held; sleeps, deaf to signals, for I/O of the
+    /// targets that start, and where one of them asks for memory for that, too.
     ///
     /// # Errors
     /// A target's. The active table's engine is still stopped, and the inactive table is inactive

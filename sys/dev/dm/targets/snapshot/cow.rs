@@ -10,8 +10,8 @@
 //! | pending | its chunk of the store | next |
 //! |---|---|---|
 //! | queued | nothing | a resident lane copies it |
-//! | copying | being written, by a lane or by the write of a whole chunk itself | copied, or the snapshot fails |
-//! | copied | written | when it is the first, and no other is in flight or there are many: committed |
+//! | copying | being written, by a lane or a write of all of it | copied, or the snapshot fails |
+//! | copied | written | if it is the first, and none is in flight or there are many: committed |
 //! | committing | written, flushed | its entry is written and flushed, in order with others |
 //!
 //! Then it is *visible*: reads find it, and I/O that waits looks once more. Reads of the origin

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NetBSD's part of tables whose targets serve I/O themselves: the records of their jobs, the nested buffers of their
-//! lanes, the threads that poll them.
+//! NetBSD's part of tables whose targets serve I/O themselves: the records of their jobs, the
+//! nested buffers of their lanes, the threads that poll them.
 //!
-//! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread that waits for a
-//! flush or a discard. A lane has one request in flight at a time, with a nested buffer for each place that it goes
-//! to; the completion of the last buffer wakes the lane. A flush or a discard, which may sleep, is an errand of another
-//! thread.
+//! A job is an I/O, or a piece of a [`Split`], which it keeps as a nested buffer would, or a thread
+//! that waits for a flush or a discard. A lane has one request in flight at a time, with a nested
+//! buffer for each place that it goes to; the completion of the last buffer wakes the lane. A flush
+//! or a discard, which may sleep, is an errand of another thread.
 //!
-//! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an I/O. This file has
-//! the records, and how a job comes; `job/host.rs` is the engine's host, `job/forward.rs` has jobs that go to
-//! components without a lane, `job/lane.rs` lanes' requests, `job/parent.rs` the receivers of jobs' results.
+//! Everything here is made when a table is loaded and goes with it. Nothing is allocated for an
+//! I/O. This file has the records, and how a job comes; `job/host.rs` is the engine's host,
+//! `job/forward.rs` has jobs that go to components without a lane, `job/lane.rs` lanes' requests,
+//! `job/parent.rs` the receivers of jobs' results.
 //!
-//! A job's I/O keeps its table, by the pass in its journey, until it is answered. That may be in the middle of a function here;
-//! what keeps the table until the function has returned depends on how it was entered:
+//! A job's I/O keeps its table, by the pass in its journey, until it is answered. That may be in
+//! the middle of a function here; what keeps the table until the function has returned depends on
+//! how it was entered:
 //!
 //! | entered by | kept until it returns by |
 //! |---|---|
@@ -73,9 +75,10 @@ pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 
 /// NetBSD's part of one table whose targets serve I/O.
 ///
-/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own; (j) the job's owner; (r) the
-/// lane's runner, and while a request is in flight what completes it; (e) written by the thread in [`Host::run`] or
-/// [`Host::end_threads`], while there is neither a job nor a lane's request.
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own;
+/// (j) the job's owner; (r) the lane's runner, and while a request is in flight what completes it;
+/// (e) written by the thread in [`Host::run`] or [`Host::end_threads`], while there is neither a
+/// job nor a lane's request.
 ///
 /// # Invariants
 /// Lanes are touched as the engine says: [`Host::begin`] and [`Host::answer`] by the one thread
@@ -88,8 +91,8 @@ pub struct TableIo {
     minor: Minor,
     /// (-) The set of lanes to be polled.
     ready: Arc<Ready>,
-    /// (e) The table's engine, from [`Host::run`] until [`Host::end_threads`]: it is there while a job or a lane's request
-    /// is.
+    /// (e) The table's engine, from [`Host::run`] until [`Host::end_threads`]: it is there while a
+    /// job or a lane's request is.
     engine: Handed<Option<Arc<Executor>>>,
     /// (-) The components, by [`ComponentIndex`].
     components: Box<[Opened]>,
@@ -101,14 +104,15 @@ pub struct TableIo {
     waiting: Box<[SpinMutex<Waiting>]>,
     /// (l) For each runner, where its thread sleeps.
     parkers: Box<[Parker]>,
-    /// (l) Work that may sleep: one queue for flushes and discards, and where targets ask for memory one for that.
+    /// (l) Work that may sleep: one queue for flushes and discards, and where targets ask for
+    /// memory one for that.
     errands: Box<[Errands]>,
     /// (l) The threads, until they are joined.
     threads: Mutex<Vec<Thread>>,
     /// (a) `true` once the threads are to end.
     ending: AtomicBool,
-    /// (l) The lock under which [`Host::wait`] looks whether its wait is over, and [`JobParent::Thread`] is answered. It has
-    /// no data of its own.
+    /// (l) The lock under which [`Host::wait`] looks whether its wait is over, and
+    /// [`JobParent::Thread`] is answered. It has no data of its own.
     control: SpinMutex<()>,
     /// (-) Broadcast, with `control` held, when the wait of a thread in [`Host::wait`] may be over.
     told: Condvar,
@@ -118,8 +122,8 @@ pub struct TableIo {
 struct Handed<T>(UnsafeCell<T>);
 
 // SAFETY: it has one user at a time, and the hand-over from one to the next is by the engine's
-// locks, by a lane's `state` or a job's number or answers, released and acquired, or by the component's driver,
-// from d_strategy to biodone(9).
+// locks, by a lane's `state` or a job's number or answers, released and acquired, or by the
+// component's driver, from d_strategy to biodone(9).
 unsafe impl<T: Send> Sync for Handed<T> {}
 
 impl<T> Handed<T> {
@@ -133,21 +137,21 @@ impl<T> Handed<T> {
     }
 }
 
-/// The record of one job. It belongs to the job's owner (see [`Job`](dm_core::job::Job)), and while the job is
-/// forwarded to the completion of its last place.
+/// The record of one job. It belongs to the job's owner (see [`Job`](dm_core::job::Job)), and while
+/// the job is forwarded to the completion of its last place.
 ///
-/// Fields are marked by what protects them: (a) atomic, added to by each place's completion; (j) the owner; (n) the owner, and
-/// in flight each buffer's component and then its completion.
+/// Fields are marked by what protects them: (a) atomic, added to by each place's completion; (j)
+/// the owner; (n) the owner, and in flight each buffer's component and then its completion.
 struct JobCell {
     /// (j) The I/O, or the thread, that the job stands for.
     parent: Handed<JobParent>,
     /// (j) The description of a job that is forwarded.
     forwarded: Handed<JobInfo>,
-    /// (a) The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one place, whose
-    /// target is not told.
+    /// (a) The answers to [`Host::forward_each`]; none is awaited of a job that is forwarded to one
+    /// place, whose target is not told.
     answers: Answers,
-    /// (j) The data of a write that its target has changed, from [`Host::forward_changed`] until the target takes them
-    /// back.
+    /// (j) The data of a write that its target has changed, from [`Host::forward_changed`] until
+    /// the target takes them back.
     changed: Handed<Option<Box<[u8]>>>,
     /// (n) Buffers for the places that the job is forwarded to.
     nested: Box<[Nested]>,
@@ -215,7 +219,8 @@ impl TableIo {
     /// # Safety
     /// A job or a lane's request is in flight.
     unsafe fn engine(&self) -> &Arc<Executor> {
-        // SAFETY: written by `run`, before there were any, and by `end_threads`, when there are none.
+        // SAFETY: written by `run`, before there were any, and by `end_threads`, when there are
+        // none.
         let Some(engine) = (unsafe { &*self.engine.get() }) else {
             panic!("dm: a job without its engine")
         };
@@ -242,13 +247,13 @@ impl TableIo {
         self.component(component).map(|opened| opened.disk.device())
     }
 
-    /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight, with the description
-    /// that [`describe`] gives. The caller has claimed the job's number.
+    /// Makes a job of an I/O, or of a piece of a split that the caller has counted as in flight,
+    /// with the description that [`describe`] gives. The caller has claimed the job's number.
     ///
     /// # Safety
-    /// The I/O is the caller's to send and inside the gate behind which `engine`'s table stands, and the piece lies in it.
-    /// Until this returns something else of the caller's keeps the table: the sender's count of the split, or
-    /// another pass.
+    /// The I/O is the caller's to send and inside the gate behind which `engine`'s table stands,
+    /// and the piece lies in it. Until this returns something else of the caller's keeps the table:
+    /// the sender's count of the split, or another pass.
     #[inline(always)]
     pub(super) unsafe fn submit(&self, engine: &Arc<Executor>, parent: JobParent, info: JobInfo) {
         self.keep_parent(info.number(), parent);
@@ -258,15 +263,16 @@ impl TableIo {
     /// Keeps the parent of a job whose number the caller has claimed.
     fn keep_parent(&self, number: usize, parent: JobParent) {
         let cell = self.job(number);
-        // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is empty,
-        // and there is nothing to drop.
+        // SAFETY: the number was claimed by the caller, so that the cell is the caller's; it is
+        // empty, and there is nothing to drop.
         unsafe { cell.parent.get().write(parent) };
     }
 
-    /// Queues a split until there is the number of a job of a table's line. Context: thread or soft interrupt, with no lock
-    /// held; sleeps where a component's d_strategy does, in a thread.
+    /// Queues a split until there is the number of a job of a table's line. Context: thread or soft
+    /// interrupt, with no lock held; sleeps where a component's d_strategy does, in a thread.
     pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
-        // Once it waits, another context may carry the split on to its end, and with it what keeps the table.
+        // Once it waits, another context may carry the split on to its end, and with it what keeps
+        // the table.
         let _kept = self.slot.completing.enter();
         engine.wait_for_number(line);
         if let Some(waiting) = self.waiting.get(line) {
@@ -278,9 +284,9 @@ impl TableIo {
         }
     }
 
-    /// Flushes or discards a stretch of a serving line, and waits for it. `false` if the target gave the job back:
-    /// the next table is to be asked. Context: a thread (an ioctl, d_discard) that keeps the table; sleeps,
-    /// deaf to signals.
+    /// Flushes or discards a stretch of a serving line, and waits for it. `false` if the target
+    /// gave the job back: the next table is to be asked. Context: a thread (an ioctl, d_discard)
+    /// that keeps the table; sleeps, deaf to signals.
     ///
     /// # Errors
     /// The target's.

@@ -52,8 +52,9 @@ impl Kernel for NetBsd {
             Err(Errno::EINVAL) if own => (Sector::ZERO, DEV_BSIZE),
             answer => answer?,
         };
-        // A dm device has no label of its driver's: the label sectors below it are guarded there. And it may be
-        // suspended, to be resumed by this very thread, so that reading it must not wait.
+        // A dm device has no label of its driver's: the label sectors below it are guarded there.
+        // And it may be suspended, to be resumed by this very thread, so that reading it must not
+        // wait.
         let looked_for = self.label_guard() != LabelGuard::Off && !own;
         let guard = if looked_for { guarded(device, size, sector_size)? } else { None };
         Ok(Answer { size, sector_size, writable, guard })
@@ -73,8 +74,8 @@ impl Kernel for NetBsd {
         components: &[Pdev<NetBsd>],
     ) -> Result<Arc<dyn Host>, Errno> {
         let slot = global().and_then(|global| global.slots.get(minor.get()));
-        // A device of ours may be suspended, and answer only when it no longer is; and its next table
-        // may answer otherwise. So it is flushed after a write.
+        // A device of ours may be suspended, and answer only when it no longer is; and its next
+        // table may answer otherwise. So it is flushed after a write.
         let own = self.block_major();
         let opened = |pdev: &Pdev<NetBsd>| {
             let disk = pdev.share()?;

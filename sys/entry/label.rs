@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A dm device's own disk label: set, read, written, or made up; and its old form. Those of components, which are
-//! guarded, are found in `component.rs`.
+//! A dm device's own disk label: set, read, written, or made up; and its old form. Those of
+//! components, which are guarded, are found in `component.rs`.
 //!
 //! As other disks do, a device keeps a label that was set until its last close. Without one the
 //! label is read anew whenever it is asked for, since a change of the table may bring another.
@@ -21,13 +21,13 @@ use crate::netbsd::buf::Io;
 use crate::netbsd::disk::{Disk, default_label};
 use crate::netbsd::{cpu, sys};
 
-/// The most I/Os that a search for a label may take: readdisklabel(9) follows a disk's boot records, which may
-/// form a circle.
+/// The most I/Os that a search for a label may take: readdisklabel(9) follows a disk's boot
+/// records, which may form a circle.
 const SEARCH: u32 = 1000;
 
-/// d_strategy(9) for readdisklabel(9) and writedisklabel(9), which trust sizes and links that they read from
-/// the disk: I/O that is larger than its buffer fails, and so does all after [`SEARCH`] I/Os, so that a circle
-/// of boot records ends. Otherwise [`impatient`]. Context: as that.
+/// d_strategy(9) for readdisklabel(9) and writedisklabel(9), which trust sizes and links that they
+/// read from the disk: I/O that is larger than its buffer fails, and so does all after [`SEARCH`]
+/// I/Os, so that a circle of boot records ends. Otherwise [`impatient`]. Context: as that.
 ///
 /// # Safety
 /// As for [`impatient`].
@@ -49,9 +49,10 @@ unsafe extern "C" fn searching(bp: *mut sys::buf) {
     unsafe { impatient(io.into_raw().as_ptr()) }
 }
 
-/// d_strategy(9) for a look at a device's label: an I/O that finds the device suspended, or one of ours
-/// below it, fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread would sleep,
-/// deaf to signals, for a resume, which may be what this very thread does next. Context: thread.
+/// d_strategy(9) for a look at a device's label: an I/O that finds the device suspended, or one of
+/// ours below it, fails with EAGAIN. With [`dmstrategy`](super::strategy::dmstrategy) the thread
+/// would sleep, deaf to signals, for a resume, which may be what this very thread does next.
+/// Context: thread.
 ///
 /// # Safety
 /// `bp` is an I/O for this driver, as the kernel hands it to d_strategy.
@@ -78,9 +79,9 @@ impl Slot {
     }
 }
 
-/// The label that DIOCGDINFO returns: the one that was set, else the one on the device, else one made up from the
-/// table. A suspended device, or one on a suspended one, is not waited for: it has the label that was last
-/// read. Context: a thread in an ioctl; sleeps for I/O.
+/// The label that DIOCGDINFO returns: the one that was set, else the one on the device, else one
+/// made up from the table. A suspended device, or one on a suspended one, is not waited for: it has
+/// the label that was last read. Context: a thread in an ioctl; sleeps for I/O.
 pub(crate) fn get(
     slot: &Slot,
     disk: &Disk,
@@ -126,12 +127,14 @@ pub(crate) fn default(size: Sector, sector_size: u32) -> sys::disklabel {
     label
 }
 
-/// Sets the label and writes it to the device (DIOCWDINFO), once neither the device nor one below it is
-/// suspended. Context: a thread in an ioctl; sleeps while one is, until a signal comes, and for I/O.
+/// Sets the label and writes it to the device (DIOCWDINFO), once neither the device nor one below
+/// it is suspended. Context: a thread in an ioctl; sleeps while one is, until a signal comes, and
+/// for I/O.
 ///
 /// # Errors
-/// EINVAL for bytes that are no label, or a label that does not fit this device; EINTR; ENXIO if the device goes; or
-/// those of the port's code or of the I/O, after which the label stays set in core, as on other disks.
+/// EINVAL for bytes that are no label, or a label that does not fit this device; EINTR; ENXIO if
+/// the device goes; or those of the port's code or of the I/O, after which the label stays set in
+/// core, as on other disks.
 pub(crate) fn write(
     slot: &Slot,
     disk: &Disk,
@@ -181,7 +184,8 @@ pub(crate) fn to_old(label: &sys::disklabel) -> Result<Old, Errno> {
 pub(crate) fn from_old(old: &Old) -> sys::disklabel {
     // SAFETY: plain numbers and characters.
     let mut label: sys::disklabel = unsafe { core::mem::zeroed() };
-    // SAFETY: a label is plain memory without holes, and its old form its beginning; any bytes are a label, true or not.
+    // SAFETY: a label is plain memory without holes, and its old form its beginning; any bytes are
+    // a label, true or not.
     unsafe { *core::ptr::from_mut(&mut label).cast::<Old>() = *old };
     label
 }

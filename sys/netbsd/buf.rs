@@ -22,8 +22,8 @@ c_const! {
 }
 
 /// Reads a field of an [`Io`]'s buffer that is the driver's. By itself: others of its fields are
-/// written meanwhile, such as BC_WANTED in b_cflags by a thread that waits for the buffer, so that no
-/// reference to all of it may be made.
+/// written meanwhile, such as BC_WANTED in b_cflags by a thread that waits for the buffer, so that
+/// no reference to all of it may be made.
 macro_rules! field {
     ($io:ident.$field:ident) => {
         // SAFETY: the buffer is the driver's until biodone(9) (invariant), and so is the field.
@@ -34,8 +34,8 @@ macro_rules! field {
 /// An I/O that came to the driver: it must be completed, once. Completing takes it; dropping it
 /// would leave its sender waiting for ever, so that is a panic.
 ///
-/// Context of all methods: thread or soft interrupt; none sleeps. Those that complete the I/O call biodone(9), which
-/// takes b_objlock and calls the sender's b_iodone: the caller holds no lock.
+/// Context of all methods: thread or soft interrupt; none sleeps. Those that complete the I/O call
+/// biodone(9), which takes b_objlock and calls the sender's b_iodone: the caller holds no lock.
 ///
 /// # Invariants
 /// The buffer is the driver's from d_strategy until biodone(9).
@@ -82,7 +82,8 @@ impl Io {
         field!(self.b_flags) & B_READ == 0
     }
 
-    /// The number of bytes, b_bcount. A negative one reads as more than `i32::MAX`, which no table holds.
+    /// The number of bytes, b_bcount. A negative one reads as more than `i32::MAX`, which no table
+    /// holds.
     #[inline]
     pub fn bytes(&self) -> u32 {
         field!(self.b_bcount) as u32
@@ -99,8 +100,8 @@ impl Io {
         (0..=field!(self.b_bufsize)).contains(&field!(self.b_bcount))
     }
 
-    /// Cuts the I/O to the device's size, as disks do. `false` when nothing is left to do: the I/O has been
-    /// given its error, or lies at the end.
+    /// Cuts the I/O to the device's size, as disks do. `false` when nothing is left to do: the I/O
+    /// has been given its error, or lies at the end.
     pub fn bound(&self, size: Sector) -> bool {
         // SAFETY: the buffer is ours, and the function looks at no more than it.
         unsafe { sys::bounds_check_with_mediasize(self.0.as_ptr(), DEV_BSIZE as i32, size.0) > 0 }
@@ -240,8 +241,8 @@ impl Default for IoQueue {
     }
 }
 
-/// Sets up a nested buffer for `bytes` bytes of `parent` from `offset` on, for `sector` of a component. Its
-/// completion calls `done`.
+/// Sets up a nested buffer for `bytes` bytes of `parent` from `offset` on, for `sector` of a
+/// component. Its completion calls `done`.
 ///
 /// # Safety
 /// `child` is initialised and busy, its own completion lock in b_objlock, and not in use. `parent`
@@ -321,8 +322,9 @@ pub unsafe fn is_complete(child: *const buf) -> bool {
 /// All was done, or so many bytes before an error.
 pub type NestedResult = Result<(), (u32, Errno)>;
 
-/// The result of a nested buffer: the bytes that were moved, and the error if not all were. A buffer
-/// that a component cut short without an error is an error: the table said that it is all there.
+/// The result of a nested buffer: the bytes that were moved, and the error if not all were. A
+/// buffer that a component cut short without an error is an error: the table said that it is all
+/// there.
 ///
 /// # Safety
 /// `child` was filled in by [`nest`] or [`fill`], and is done.

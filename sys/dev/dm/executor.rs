@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The engine of one table: lanes, the jobs that wait for them, start and stop. This file has its parts and makes them;
-//! `executor/jobs.rs` has the way of a job, `executor/states.rs` start, suspend, stop and end, `executor/runner.rs` the polling.
+//! The engine of one table: lanes, the jobs that wait for them, start and stop. This file has its
+//! parts and makes them; `executor/jobs.rs` has the way of a job, `executor/states.rs` start,
+//! suspend, stop and end, `executor/runner.rs` the polling.
 //!
 //! A *lane* is a future that was made when the table was loaded. Serving lanes take a job from
-//! their queue, serve it, and come back for the next; background lanes do work that no I/O asks for; resident
-//! lanes go on while the device is suspended; one control lane a line starts and stops its target. A *runner*
-//! polls the lanes that are ready; a thread of the host's has it to itself, so that no lock is held while a
-//! lane runs.
+//! their queue, serve it, and come back for the next; background lanes do work that no I/O asks
+//! for; resident lanes go on while the device is suspended; one control lane a line starts and
+//! stops its target. A *runner* polls the lanes that are ready; a thread of the host's has it to
+//! itself, so that no lock is held while a lane runs.
 //!
-//! Everything that a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that comes,
-//! a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So waking
-//! needs no memory and no lock, and a lane that is woken while it runs is polled again.
+//! Everything that a lane waits for has the lane's number and sets its bit in [`Ready`]: a job that
+//! comes, a component that answers, a [`Signal`](crate::lane::Signal), a moment that has come. So
+//! waking needs no memory and no lock, and a lane that is woken while it runs is polled again.
 //!
-//! Contexts: *anywhere* below means a thread or a soft interrupt (a completion); nothing that may be called
-//! from anywhere sleeps or allocates. [`Executor::start`], [`Executor::stop`] and [`Executor::end`] sleep: they
-//! are called by the thread that has the device's control flag, or drops the table, never by one that polls
-//! lanes. Lanes run in their runner's thread.
+//! Contexts: *anywhere* below means a thread or a soft interrupt (a completion); nothing that may
+//! be called from anywhere sleeps or allocates. [`Executor::start`], [`Executor::stop`] and
+//! [`Executor::end`] sleep: they are called by the thread that has the device's control flag, or
+//! drops the table, never by one that polls lanes. Lanes run in their runner's thread.
 //!
 //! | state of the engine | jobs come | background runs | left by |
 //! |---|---|---|---|
@@ -24,9 +25,10 @@
 //! | Running | yes | yes | [`Executor::suspending`] |
 //! | Suspending | those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
 //!
-//! Two facts stand beside the state. *Hastened* ([`Executor::hasten`]) goes with any state, since threads that have not the
-//! control flag hasten: jobs wait for nothing but their components, as in Suspending, while they come and the background runs
-//! as the state says. *Ending* ([`Executor::end`]) goes with Stopped only, and no other state follows: resident lanes return.
+//! Two facts stand beside the state. *Hastened* ([`Executor::hasten`]) goes with any state, since
+//! threads that have not the control flag hasten: jobs wait for nothing but their components, as in
+//! Suspending, while they come and the background runs as the state says. *Ending*
+//! ([`Executor::end`]) goes with Stopped only, and no other state follows: resident lanes return.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -58,8 +60,8 @@ const SUSPENDING: u8 = 2;
 
 /// The engine of one table. Referenced by the table, by its lanes and by jobs in flight.
 ///
-/// Fields are marked by what protects them: (-) never changes; (a) atomic; (c) atomic, and written by the thread that has the
-/// device's control flag only.
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (c) atomic, and written
+/// by the thread that has the device's control flag only.
 pub struct Executor {
     /// (-) The kernel's part of the table.
     host: Arc<dyn Host>,
@@ -73,10 +75,11 @@ pub struct Executor {
     state: AtomicU8,
     /// (c) The number of suspends that have begun; wraps around.
     suspends: AtomicU32,
-    /// (c) `true` after [`Quiesce::NoFlush`](crate::worker::Quiesce), until the engine runs again: failed jobs are given back
-    /// instead of answered.
+    /// (c) `true` after [`Quiesce::NoFlush`](crate::worker::Quiesce), until the engine runs again:
+    /// failed jobs are given back instead of answered.
     keeps_failed: AtomicBool,
-    /// (a) The number of threads for which jobs do not wait: see [`Executor::hasten`]. It may be above 0 in any state.
+    /// (a) The number of threads for which jobs do not wait: see [`Executor::hasten`]. It may be
+    /// above 0 in any state.
     hastened: AtomicU32,
     /// (a) `true` once the table goes: `state` is STOPPED, and stays so.
     ending: AtomicBool,
@@ -86,7 +89,8 @@ pub struct Executor {
 
 /// A line whose target serves I/O.
 ///
-/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own, at IPL_BIO, a leaf.
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (l) a lock of its own,
+/// at IPL_BIO, a leaf.
 struct ServingLine {
     /// (-) The line's number in the table.
     number: usize,
@@ -102,7 +106,8 @@ struct ServingLine {
     free: Numbers,
     /// (a) The right to have I/O go on that waits for a number: one context's at a time.
     going_on: InTurn,
-    /// (a) `true` if the control lane is to let I/O go on: a soft interrupt has left it to a thread.
+    /// (a) `true` if the control lane is to let I/O go on: a soft interrupt has left it to a
+    /// thread.
     left_to_lane: AtomicBool,
     /// (l) The control lane's work.
     orders: Spin<Orders>,
@@ -110,21 +115,22 @@ struct ServingLine {
     busy: AtomicU32,
     /// (a) `true` once the line's target has been started.
     begun: AtomicBool,
-    /// (a) Resident lanes that have not returned from [`Worker::resident`](crate::worker::Worker::resident)
-    /// since.
+    /// (a) Resident lanes that have not returned from
+    /// [`Worker::resident`](crate::worker::Worker::resident) since.
     residents: AtomicU32,
 }
 
 /// Jobs that no lane has taken yet.
 struct Queue {
-    /// The jobs that wait, in the order they came. It has room for every job of the line, so that it never grows.
+    /// The jobs that wait, in the order they came. It has room for every job of the line, so that
+    /// it never grows.
     jobs: VecDeque<Job>,
     /// Lanes of the line, a bit each, that wait for a job.
     idle: u32,
 }
 
-/// The control lane's work: None → Given ([`Executor::order`]) → Taken (by the lane) → Obeyed → None (by the
-/// thread that gave the order).
+/// The control lane's work: None → Given ([`Executor::order`]) → Taken (by the lane) → Obeyed →
+/// None (by the thread that gave the order).
 #[derive(Default)]
 enum Orders {
     #[default]

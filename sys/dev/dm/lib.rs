@@ -2,9 +2,10 @@
 
 //! The device mapper: virtual disks made of ranges of other disks.
 //!
-//! This crate decides; it never touches a kernel. It gets all that it needs of one (locks, opened components, a disk
-//! to present) through the traits of [`kernel`], and reads userland's requests through those of [`proplib`]. So it
-//! runs in NetBSD's kernel, in a Unix process and under a property test, unchanged.
+//! This crate decides; it never touches a kernel. It gets all that it needs of one (locks, opened
+//! components, a disk to present) through the traits of [`kernel`], and reads userland's requests
+//! through those of [`proplib`]. So it runs in NetBSD's kernel, in a Unix process and under a
+//! property test, unchanged.
 //!
 //! A *table* ([`table::Table`]) is a list of lines; each hands a range of sectors to a *target*
 //! ([`target::Target`]); a *device* ([`device::Device`]) has two table slots; [`commands`] has the
@@ -18,20 +19,21 @@
 //! `purse.rs` the memory that tables may take, `limits.rs` all limits.
 //!
 //! Tables: `table.rs` has a table as I/O sees it, `table/build.rs` makes it of lines, `mistake.rs`
-//! has what may be wrong with one; `target.rs` is the trait of a target and the line that it is made
-//! of, `targets/` has the targets, `clock.rs` the clock that they may keep, `shared.rs` the state
-//! that lines of several tables share, `guard.rs` the sectors of components' labels.
+//! has what may be wrong with one; `target.rs` is the trait of a target and the line that it is
+//! made of, `targets/` has the targets, `clock.rs` the clock that they may keep, `shared.rs` the
+//! state that lines of several tables share, `guard.rs` the sectors of components' labels.
 //!
-//! I/O that targets serve themselves: `worker.rs` is the trait of such a target, `job.rs` a stretch of
-//! I/O, `lane.rs` what a target's code may do while it serves one, `executor.rs` the engine that runs
-//! lanes, `ready.rs` the set of lanes to be polled, `numbers.rs` the numbers of jobs, `completing.rs`
-//! the count of contexts that the end of a table waits for. Targets that map I/O while their state
-//! changes use `tracker.rs`, a count of I/O in flight that can be drained, and `version.rs`, by which
-//! data are read without their lock.
+//! I/O that targets serve themselves: `worker.rs` is the trait of such a target, `job.rs` a stretch
+//! of I/O, `lane.rs` what a target's code may do while it serves one, `executor.rs` the engine that
+//! runs lanes, `ready.rs` the set of lanes to be polled, `numbers.rs` the numbers of jobs,
+//! `completing.rs` the count of contexts that the end of a table waits for. Targets that map I/O
+//! while their state changes use `tracker.rs`, a count of I/O in flight that can be drained, and
+//! `version.rs`, by which data are read without their lock.
 //!
 //! The kernel: `kernel.rs` has the traits of a kernel, and `host.rs` those of its part of a table
-//! whose targets serve I/O; `aes.rs` and `hash.rs` are its ciphers and hash functions. `units.rs` has
-//! sectors and device numbers, `errno.rs` error numbers, `testing/` kernels and disks for tests.
+//! whose targets serve I/O; `aes.rs` and `hash.rs` are its ciphers and hash functions. `units.rs`
+//! has sectors and device numbers, `errno.rs` error numbers, `testing/` kernels and disks for
+//! tests.
 
 #![no_std]
 #![forbid(unsafe_code)]

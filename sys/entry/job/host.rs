@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NetBSD as the engine's host: threads, the clock, the console, and calls of the other files' functions.
+//! NetBSD as the engine's host: threads, the clock, the console, and calls of the other files'
+//! functions.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -76,8 +77,8 @@ impl Host for TableIo {
         let threads = core::mem::take(&mut *self.threads.lock());
         // Waits for each.
         drop(threads);
-        // A component's completion may have woken a lane, which has ended since, and not have returned yet:
-        // nothing else keeps this memory. It is counted in by now.
+        // A component's completion may have woken a lane, which has ended since, and not have
+        // returned yet: nothing else keeps this memory. It is counted in by now.
         self.slot.completing.drain(cpu::pause);
         // SAFETY: nothing is in flight, and the threads have ended.
         drop(unsafe { (*self.engine.get()).take() });
@@ -123,7 +124,8 @@ impl Host for TableIo {
 
     fn end(&self, job: usize, result: Result<(), Errno>) {
         let parent = self.job(job).parent.get();
-        // SAFETY: the caller has the job, so that its cell is the caller's; what is read is written over.
+        // SAFETY: the caller has the job, so that its cell is the caller's; what is read is written
+        // over.
         unsafe {
             if let (Ok(()), JobParent::Whole(io, journey)) = (result, &*parent) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
@@ -160,7 +162,8 @@ impl Host for TableIo {
     }
 
     fn take_changed(&self, job: usize) -> Option<Box<[u8]>> {
-        // SAFETY: the caller has the job, so that its cell is the caller's, and no place that has the data.
+        // SAFETY: the caller has the job, so that its cell is the caller's, and no place that has
+        // the data.
         unsafe { (*self.job(job).changed.get()).take() }
     }
 
@@ -220,7 +223,8 @@ impl Host for TableIo {
 
     fn size(&self, component: ComponentIndex) -> Sector {
         let Some(opened) = self.component(component) else { return Sector::ZERO };
-        // Another driver's device is not asked again: the ioctl takes locks whose owners may wait for memory.
+        // Another driver's device is not asked again: the ioctl takes locks whose owners may wait
+        // for memory.
         let dev = opened.disk.device().dev();
         let below = self.slot.below(dev).filter(|slot| slot.serves(dev));
         below.and_then(|slot| slot.peek(Current::size)).flatten().unwrap_or(opened.size)

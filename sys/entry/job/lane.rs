@@ -23,11 +23,12 @@ use crate::netbsd::sys;
 
 /// A lane's request to its components, and the nested buffers that it goes in.
 ///
-/// IDLE → BUSY (the runner, in [`Host::begin`]) → DONE (the completion of the last place, or the thread that does
-/// errands) → IDLE (the runner, in [`Host::answer`]).
+/// IDLE → BUSY (the runner, in [`Host::begin`]) → DONE (the completion of the last place, or the
+/// thread that does errands) → IDLE (the runner, in [`Host::answer`]).
 ///
-/// Fields are marked by what protects them: (a) atomic; (r) the runner, while the state is IDLE or DONE, and while it is BUSY
-/// the request: the components that have its buffers, or the thread that does errands.
+/// Fields are marked by what protects them: (a) atomic; (r) the runner, while the state is IDLE or
+/// DONE, and while it is BUSY the request: the components that have its buffers, or the thread that
+/// does errands.
 pub(super) struct LaneCell {
     /// (a) IDLE, BUSY or DONE; DONE is a release store, read with an acquire load.
     state: AtomicU8,
@@ -57,8 +58,8 @@ const FOR_MEMORY: usize = 1;
 
 /// Lanes whose errands wait for a thread, and where it sleeps.
 pub(super) struct Errands {
-    /// (l) The lanes, in the order in which they came. The lock is also taken under `parker`'s, by the thread's look before
-    /// it sleeps; with it held no other is taken.
+    /// (l) The lanes, in the order in which they came. The lock is also taken under `parker`'s, by
+    /// the thread's look before it sleeps; with it held no other is taken.
     lanes: SpinMutex<VecDeque<usize>>,
     /// (l) The place where the thread sleeps.
     pub(super) parker: Parker,
@@ -138,15 +139,15 @@ impl TableIo {
         let part = unsafe { self.part_of(job, part) };
         self.send_to(cell, lane, places, |buf, place| {
             let (io, offset, bytes) = part.ok_or(Errno::EINVAL)?;
-            // SAFETY: the I/O stays until the job is ended, which its lane does after this request; the
-            // range lies in the job's part of it.
+            // SAFETY: the I/O stays until the job is ended, which its lane does after this request;
+            // the range lies in the job's part of it.
             unsafe { buf::nest(buf, io, offset, bytes, place.sector, lane_done) };
             Ok(())
         });
     }
 
-    /// The I/O that a job is a part of, and the bytes in it that are these sectors of the job. `None` if the job has no
-    /// such sectors.
+    /// The I/O that a job is a part of, and the bytes in it that are these sectors of the job.
+    /// `None` if the job has no such sectors.
     ///
     /// # Safety
     /// The job is the caller's: it keeps its record and the I/O.
@@ -244,8 +245,8 @@ impl TableIo {
         }
     }
 
-    /// Records that one place of a lane's request is done; the last one wakes the lane. Context: thread or soft interrupt;
-    /// does not sleep.
+    /// Records that one place of a lane's request is done; the last one wakes the lane. Context:
+    /// thread or soft interrupt; does not sleep.
     fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         if cell.answers.add(place, result) {
@@ -256,8 +257,8 @@ impl TableIo {
         }
     }
 
-    /// Does the errands that wait, one after the other. Context: the thread that does errands; sleeps in components' drivers
-    /// or for memory.
+    /// Does the errands that wait, one after the other. Context: the thread that does errands;
+    /// sleeps in components' drivers or for memory.
     pub(super) fn do_errands(&self, errands: &Errands) {
         loop {
             let Some(lane) = errands.lanes.lock().pop_front() else { return };
@@ -271,7 +272,8 @@ impl TableIo {
                     .and_then(|device| device.discard(SectorRange { start: place.sector, length })),
                 Errand::Make(make) => {
                     let made = make();
-                    // SAFETY: the lane's request is in flight here and nowhere else; the lane takes the value when it is done.
+                    // SAFETY: the lane's request is in flight here and nowhere else; the lane takes
+                    // the value when it is done.
                     unsafe { *cell.made.get() = Some(made) };
                     Ok(())
                 }
@@ -280,7 +282,8 @@ impl TableIo {
         }
     }
 
-    /// Gives a lane's request to a thread that does errands; without an errand the request has failed.
+    /// Gives a lane's request to a thread that does errands; without an errand the request has
+    /// failed.
     fn send_off(&self, lane: usize, which: usize, errand: Option<Errand>) {
         let Some(cell) = self.lanes.get(lane) else { return };
         cell.answers.begin(1);
@@ -300,7 +303,8 @@ fn small(length: Sector) -> Option<u32> {
     length.to_bytes().and_then(|bytes| u32::try_from(bytes).ok())
 }
 
-/// b_iodone of a lane's nested buffer. Context: thread or soft interrupt, no lock held; does not sleep.
+/// b_iodone of a lane's nested buffer. Context: thread or soft interrupt, no lock held; does not
+/// sleep.
 ///
 /// # Safety
 /// biodone(9) calls it, once, with the buffer of a lane that was sent.

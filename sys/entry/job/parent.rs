@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The parent of a job, which the job answers: an I/O, a piece of a split, or a thread that waits for a flush or a
-//! discard.
+//! The parent of a job, which the job answers: an I/O, a piece of a split, or a thread that waits
+//! for a flush or a discard.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -30,13 +30,13 @@ pub(super) const NOT_YET: i32 = -1;
 /// The job was given back.
 pub(super) const GIVEN_BACK: i32 = -2;
 
-// SAFETY: a split belongs to its pieces, in whatever thread they are; a waiting thread's place stays
-// until it is answered.
+// SAFETY: a split belongs to its pieces, in whatever thread they are; a waiting thread's place
+// stays until it is answered.
 unsafe impl Send for JobParent {}
 
 impl JobParent {
-    /// The I/O that the job is a part of, the first byte of the part, and the number of its bytes; none for a
-    /// thread.
+    /// The I/O that the job is a part of, the first byte of the part, and the number of its bytes;
+    /// none for a thread.
     ///
     /// # Safety
     /// The job is the caller's: it keeps the I/O.
@@ -62,9 +62,10 @@ impl TableIo {
         parent
     }
 
-    /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved before. Context:
-    /// thread or soft interrupt, with no lock held: it calls the b_iodone of the I/O's sender. Sleeps in a thread, where a
-    /// read is retried and a component's d_strategy sleeps.
+    /// Answers the I/O or the thread that a job stood for: `Err` has the bytes that were moved
+    /// before. Context: thread or soft interrupt, with no lock held: it calls the b_iodone of the
+    /// I/O's sender. Sleeps in a thread, where a read is retried and a component's d_strategy
+    /// sleeps.
     pub(super) fn answer_parent(&self, parent: JobParent, result: Result<(), (u32, Errno)>) {
         match parent {
             JobParent::Nothing => {}
@@ -84,7 +85,8 @@ impl TableIo {
         }
     }
 
-    /// Gives a thread in [`TableIo::barrier`] its answer. Context: thread or soft interrupt; takes `control`.
+    /// Gives a thread in [`TableIo::barrier`] its answer. Context: thread or soft interrupt; takes
+    /// `control`.
     pub(super) fn answer_thread(&self, answer: NonNull<AtomicI32>, number: i32) {
         let guard = self.control.lock();
         // SAFETY: the thread waits until it sees the answer under this lock.

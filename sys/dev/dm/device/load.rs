@@ -20,8 +20,9 @@ use crate::target::Target;
 use crate::units::{Minor, SectorRange};
 use crate::{Errno, Refusal, limits};
 
-/// Lines of a table that comes in several requests. They belong to the process that sent them: another one
-/// neither adds to them nor loads them, and begins anew with its own. All fields: under [`Device::parts`].
+/// Lines of a table that comes in several requests. They belong to the process that sent them:
+/// another one neither adds to them nor loads them, and begins anew with its own. All fields: under
+/// [`Device::parts`].
 #[derive(Default)]
 pub(super) struct Parts {
     /// The process that sent them: [`Kernel::process`].
@@ -33,7 +34,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes the lines `sender`'s, and returns those that have to go for that, to be dropped outside the lock.
+    /// Makes the lines `sender`'s, and returns those that have to go for that, to be dropped
+    /// outside the lock.
     fn claim(&mut self, sender: u64, before: Option<u64>) -> Parts {
         match self.sender != sender || before == Some(0) {
             true => core::mem::replace(self, Parts { sender, ..Parts::default() }),
@@ -49,8 +51,8 @@ pub struct Load {
     pub read_only: bool,
     /// `true` if more lines will come in further requests.
     pub more: bool,
-    /// The number of lines that the requests before have brought; 0 begins a table anew. `None` adds
-    /// lines to those that the same process has sent before, however many.
+    /// The number of lines that the requests before have brought; 0 begins a table anew. `None`
+    /// adds lines to those that the same process has sent before, however many.
     pub before: Option<u64>,
 }
 
@@ -80,8 +82,8 @@ impl LineRequest {
         self.kind.len().saturating_add(self.params.len())
     }
 
-    /// An upper bound, in bytes, on what the line takes of [`limits::ALL_TABLES`]: a stripe has at least four
-    /// characters (`p 0 `), and 32 bytes in a table.
+    /// An upper bound, in bytes, on what the line takes of [`limits::ALL_TABLES`]: a stripe has at
+    /// least four characters (`p 0 `), and 32 bytes in a table.
     fn cost(&self) -> usize {
         self.text().saturating_mul(8).saturating_add(64)
     }
@@ -89,13 +91,14 @@ impl LineRequest {
 
 impl<K: Kernel> Driver<K> {
     /// Builds a table and puts it into the inactive slot, in place of what was there. With
-    /// [`Load::more`] the lines are kept until the request that brings the last of them. Returns
-    /// a warning about a table that is loaded all the same, if there is one. Context: a thread in an ioctl, with no lock held;
-    /// sleeps for file systems, components' drivers and memory, and for the end of the table that goes.
+    /// [`Load::more`] the lines are kept until the request that brings the last of them. Returns a
+    /// warning about a table that is loaded all the same, if there is one. Context: a thread in an
+    /// ioctl, with no lock held; sleeps for file systems, components' drivers and memory, and for
+    /// the end of the table that goes.
     ///
     /// # Errors
-    /// The mistake in the table. Both slots are as they were then, and lines that the same process has sent before
-    /// are dropped.
+    /// The mistake in the table. Both slots are as they were then, and lines that the same process
+    /// has sent before are dropped.
     pub fn reload(
         &self,
         device: &Arc<Device<K>>,
@@ -137,8 +140,8 @@ impl<K: Kernel> Driver<K> {
         Ok(warning)
     }
 
-    /// Adds lines to those that the same process has sent before. Returns all of them, with the memory that is
-    /// charged for them, unless more are to come.
+    /// Adds lines to those that the same process has sent before. Returns all of them, with the
+    /// memory that is charged for them, unless more are to come.
     ///
     /// # Errors
     /// ENOMEM or E2BIG if they are too many, EAGAIN if those that were sent before are not here.
@@ -150,7 +153,8 @@ impl<K: Kernel> Driver<K> {
         load: Load,
     ) -> Result<Option<Parts>, Refusal> {
         let sender = self.kernel.process();
-        // Lines that another process sent, or of a table that was given up, go first: they are paid for.
+        // Lines that another process sent, or of a table that was given up, go first: they are paid
+        // for.
         let stale = device.parts.lock().claim(sender, load.before);
         drop(stale);
         let cost = lines.iter().map(LineRequest::cost).fold(0usize, usize::saturating_add);
@@ -305,8 +309,9 @@ impl<K: Kernel> Driver<K> {
         Ok(())
     }
 
-    /// Drops, on all devices, the lines of tables that are not complete: the control node was closed. Context: a thread
-    /// (d_close) with no lock held; may drop the last reference to a device that another thread removes.
+    /// Drops, on all devices, the lines of tables that are not complete: the control node was
+    /// closed. Context: a thread (d_close) with no lock held; may drop the last reference to a
+    /// device that another thread removes.
     pub fn forget_all_lines(&self) {
         let devices = self.devices.lock();
         let all: Vec<_> = devices.list.iter().filter_map(|e| e.device().cloned()).collect();
@@ -325,14 +330,15 @@ impl<K: Kernel> Driver<K> {
 }
 
 impl<K: Kernel> Device<K> {
-    /// Drops the lines that were kept for a table in several requests. Context: a thread; takes `parts`.
+    /// Drops the lines that were kept for a table in several requests. Context: a thread; takes
+    /// `parts`.
     pub fn forget_lines(&self) {
         let parts = core::mem::take(&mut *self.parts.lock());
         drop(parts);
     }
 
-    /// Drops the lines that were kept for a table in several requests, if `sender` sent them. Context: a thread; takes
-    /// `parts`.
+    /// Drops the lines that were kept for a table in several requests, if `sender` sent them.
+    /// Context: a thread; takes `parts`.
     pub fn forget_lines_of(&self, sender: u64) {
         let mut kept = self.parts.lock();
         let parts = match kept.sender == sender {

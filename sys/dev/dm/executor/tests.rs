@@ -14,7 +14,8 @@ use crate::testing::sim::{Disk, World};
 use crate::worker::{Needs, Quiesce, Worker};
 use crate::{Errno, Sector};
 
-/// `pulse DEV`: a target whose background lane counts every 10 milliseconds, and flushes when it is stopped.
+/// `pulse DEV`: a target whose background lane counts every 10 milliseconds, and flushes when it is
+/// stopped.
 struct Pulse {
     component: ComponentIndex,
     beats: AtomicU32,
@@ -211,8 +212,8 @@ fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, 
     super::plan(&lines.map(|needs| (0, alloc::sync::Arc::new(Wants(needs)) as _)))
 }
 
-/// Lines that compute share no thread with a line that does not, and a line's lanes are on no more threads than the
-/// line asks for.
+/// Lines that compute share no thread with a line that does not, and a line's lanes are on no more
+/// threads than the line asks for.
 #[test]
 fn lines_that_ask_for_one_thread_share_none_with_those_that_compute() {
     let with = |threads| Needs { queues: vec![3], threads, ..Needs::default() };

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `log-writes DEV LOGDEV`: all of one component, and on another a log of all that is written to it, in
-//! the order in which it would survive a power cut. `format.rs` has the log's form, which is Linux's.
+//! `log-writes DEV LOGDEV`: all of one component, and on another a log of all that is written to
+//! it, in the order in which it would survive a power cut. `format.rs` has the log's form, which is
+//! Linux's.
 //!
-//! A write is not safe before the next flush, so it is kept as *unflushed*: sent to its place, and a copy of its data
-//! put at the end of the log device, out of the log's way. A flush takes along the writes that were unflushed before
-//! it came: first the component is flushed, then the unflushed writes go to the log in the order in which they were
-//! acknowledged, then the flush itself. A FUA write and a mark go to the log at once, before unflushed writes; but
-//! those that a FUA write overwrites go before it. The superblock, which counts the entries, is written last.
+//! A write is not safe before the next flush, so it is kept as *unflushed*: sent to its place, and
+//! a copy of its data put at the end of the log device, out of the log's way. A flush takes along
+//! the writes that were unflushed before it came: first the component is flushed, then the
+//! unflushed writes go to the log in the order in which they were acknowledged, then the flush
+//! itself. A FUA write and a mark go to the log at once, before unflushed writes; but those that a
+//! FUA write overwrites go before it. The superblock, which counts the entries, is written last.
 //!
-//! When there is no room to hold more, the target flushes on its own. When the log has no room, nothing
-//! more is logged, and I/O goes on.
+//! When there is no room to hold more, the target flushes on its own. When the log has no room,
+//! nothing more is logged, and I/O goes on.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -63,12 +65,14 @@ pub(crate) struct LogWrites {
 /// The changing state of a log. All fields: under [`LogWrites::state`].
 ///
 /// # Invariants
-/// The log lies below `tail`, and while `copied` is not 0 each copy at `copies` or above it, and `tail` not above `copies`.
-/// `copied` is the number of `unflushed` with a copy, and of copies that are being made: those for which [`LogWrites::room`]
-/// has found a place. `wanted` is the sum of what each of `unflushed` will take ([`LogWrites::taken`]). `unflushed` has
-/// room for a write of every job besides: a place is found only then, so that it never allocates.
+/// The log lies below `tail`, and while `copied` is not 0 each copy at `copies` or above it, and
+/// `tail` not above `copies`. `copied` is the number of `unflushed` with a copy, and of copies that
+/// are being made: those for which [`LogWrites::room`] has found a place. `wanted` is the sum of
+/// what each of `unflushed` will take ([`LogWrites::taken`]). `unflushed` has room for a write of
+/// every job besides: a place is found only then, so that it never allocates.
 struct State {
-    /// `true` while a lane writes to the log. That lane alone moves `tail` and `entries`, and takes writes from `unflushed`.
+    /// `true` while a lane writes to the log. That lane alone moves `tail` and `entries`, and takes
+    /// writes from `unflushed`.
     busy: bool,
     /// `true` until the log is full, or could not be written.
     logging: bool,
@@ -82,8 +86,8 @@ struct State {
     wanted: u64,
     /// The number of the first of `unflushed`.
     first: u64,
-    /// The first sector that a copy may have: copies grow downwards from the log device's end, and begin there again when
-    /// there is none.
+    /// The first sector that a copy may have: copies grow downwards from the log device's end, and
+    /// begin there again when there is none.
     copies: u64,
     /// The number of copies, those that are being made among them.
     copied: usize,
@@ -207,7 +211,8 @@ impl LogWrites {
         }
     }
 
-    /// Looks for a place for the copy of a write of `length` sectors, on a log device with `end` sectors.
+    /// Looks for a place for the copy of a write of `length` sectors, on a log device with `end`
+    /// sectors.
     fn find_room(&self, length: u64, end: u64) -> RoomSearch {
         let mut state = self.state.lock();
         if !state.logging {
@@ -420,8 +425,8 @@ impl Worker for LogWrites {
         self.write_super(lane).await
     }
 
-    /// Completes the log, as if the device went: the unflushed writes, and a last mark. If the device goes on after
-    /// all, so does the log, from where it was.
+    /// Completes the log, as if the device went: the unflushed writes, and a last mark. If the
+    /// device goes on after all, so does the log, from where it was.
     async fn stop(&self, lane: &mut Lane) {
         self.lock(lane).await;
         let ended = self.complete(lane).await;

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `mirror LOG #ARGS ARG… #LEGS (DEV OFFSET)… [#FEATURES FEATURE…]`: the same content on several components,
-//! its *legs*.
+//! `mirror LOG #ARGS ARG… #LEGS (DEV OFFSET)… [#FEATURES FEATURE…]`: the same content on several
+//! components, its *legs*.
 //!
-//! The line is cut into *regions*. A region is *in sync* when all legs have the same content there; elsewhere only
-//! one leg, the *source*, is right. Reads of regions in sync are spread over the legs, others go to the source. A write
-//! goes to all legs at once, or in a region that is not in sync to the source alone.
+//! The line is cut into *regions*. A region is *in sync* when all legs have the same content there;
+//! elsewhere only one leg, the *source*, is right. Reads of regions in sync are spread over the
+//! legs, others go to the source. A write goes to all legs at once, or in a region that is not in
+//! sync to the source alone.
 //!
-//! A crash in the middle of a write leaves legs that differ. So a region is *marked* in the log before the first write
-//! to it, and the mark is taken away when the region has not been written for a while and the legs were flushed. A
-//! table that starts takes regions without a mark for in sync, and copies the others from the source, in order and in
-//! the background. With the log `core` marks are in memory only: each table begins with all regions out of sync, or
-//! with `nosync` in sync.
+//! A crash in the middle of a write leaves legs that differ. So a region is *marked* in the log
+//! before the first write to it, and the mark is taken away when the region has not been written
+//! for a while and the legs were flushed. A table that starts takes regions without a mark for in
+//! sync, and copies the others from the source, in order and in the background. With the log `core`
+//! marks are in memory only: each table begins with all regions out of sync, or with `nosync` in
+//! sync.
 //!
 //! | a region | sync bit | clean bit, in memory | clean bit, in the log | read from | written to |
 //! |---|---|---|---|---|---|
@@ -21,8 +23,8 @@
 //! | out of sync | 0 | 0 | 0 | the source | the source |
 //! | being recovered | 0 | 0 | 0 | the source | nothing |
 //!
-//! A write that a leg does not take puts its region out of sync. What becomes of the write: `failure.rs`. The log: `log.rs`,
-//! `format.rs`. Copying: `recovery.rs`.
+//! A write that a leg does not take puts its region out of sync. What becomes of the write:
+//! `failure.rs`. The log: `log.rs`, `format.rs`. Copying: `recovery.rs`.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -67,8 +69,8 @@ const LOG_BYTES: usize = 4096;
 
 /// A `mirror` line.
 ///
-/// Fields are marked by what protects them: (-) never changes; (a) atomic; (s) atomic, written with `state` held; (l) a lock of
-/// its own.
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (s) atomic, written with
+/// `state` held; (l) a lock of its own.
 struct Mirror {
     /// (-) The legs, in the table's order.
     legs: Box<[Leg]>,
@@ -121,7 +123,8 @@ impl Leg {
     }
 }
 
-/// The changing state of a mirror that [`Target::map`] reads in degraded mirrors only. All fields: under [`Mirror::state`].
+/// The changing state of a mirror that [`Target::map`] reads in degraded mirrors only. All fields:
+/// under [`Mirror::state`].
 struct State {
     /// A bit for each region: 1 if it is clean, or to be so.
     clean: Bits,

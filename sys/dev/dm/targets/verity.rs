@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `verity TYPE DEV HASHDEV DATABLOCK HASHBLOCK #BLOCKS START HASH ROOT SALT [#OPTIONS OPTION…]`: the content of one
-//! component, read-only, of which no block is given that is not the one that was hashed. A tree of digests on another
-//! component, or behind the data, leads from the root's digest, which the table has, to each block; its shape is in
-//! `tree.rs`. The superblock that programs put before a tree is for them: the table has all that it has.
+//! `verity TYPE DEV HASHDEV DATABLOCK HASHBLOCK #BLOCKS START HASH ROOT SALT [#OPTIONS OPTION…]`:
+//! the content of one component, read-only, of which no block is given that is not the one that was
+//! hashed. A tree of digests on another component, or behind the data, leads from the root's
+//! digest, which the table has, to each block; its shape is in `tree.rs`. The superblock that
+//! programs put before a tree is for them: the table has all that it has.
 //!
-//! A read is a job. One of whole data blocks goes to the component from its sender's thread, into the sender's memory, and
-//! is verified there: by that thread if the component has answered at once and all hash blocks are in the cache, else by
-//! a lane. If a block is wrong all of the read's memory is cleared. Of a read with part of a block a lane reads whole ones
-//! into its own buffer, and copies what was asked for. For each block the lane looks for the lowest hash block above that was
-//! verified and is in the cache (`cache.rs`), reads and verifies those below it, top down, and compares. One lane at a time
-//! loads a hash block; lanes that want it meanwhile wait for that one. So each is read once for as long as there is room to keep it.
+//! A read is a job. One of whole data blocks goes to the component from its sender's thread, into
+//! the sender's memory, and is verified there: by that thread if the component has answered at once
+//! and all hash blocks are in the cache, else by a lane. If a block is wrong all of the read's
+//! memory is cleared. Of a read with part of a block a lane reads whole ones into its own buffer,
+//! and copies what was asked for. For each block the lane looks for the lowest hash block above
+//! that was verified and is in the cache (`cache.rs`), reads and verifies those below it, top down,
+//! and compares. One lane at a time loads a hash block; lanes that want it meanwhile wait for that
+//! one. So each is read once for as long as there is room to keep it.
 //!
 //! | a hash block | is in | left by |
 //! |---|---|---|
@@ -66,7 +69,8 @@ struct Verity {
     tree: Tree,
     /// (-) The digest of a block of zeroes, where such blocks are not compared.
     zeroes: Option<Digest>,
-    /// (a) A bit for each data block that was right, with `check_at_most_once`. Bits are set, and never cleared.
+    /// (a) A bit for each data block that was right, with `check_at_most_once`. Bits are set, and
+    /// never cleared.
     seen: Option<SharedBits>,
     /// (l) Hash blocks that were verified.
     cache: Spin<Cache>,
@@ -76,7 +80,8 @@ struct Verity {
     corrupted: AtomicBool,
     /// (a) The number of wrong blocks that were reported on the console.
     told: AtomicU32,
-    /// (-) The number of threads that the line asks for: one for each CPU, as far as there are lanes.
+    /// (-) The number of threads that the line asks for: one for each CPU, as far as there are
+    /// lanes.
     threads: usize,
 }
 

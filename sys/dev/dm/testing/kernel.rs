@@ -143,8 +143,8 @@ impl Fake {
         self.world().paths.remove(path);
     }
 
-    /// Revokes all openings of a disk, as a forced detach does. The disk is there again at once, under its number and
-    /// its path.
+    /// Revokes all openings of a disk, as a forced detach does. The disk is there again at once,
+    /// under its number and its path.
     pub fn revoke(&self, dev: Dev) {
         let mut world = self.world();
         if world.live.remove(&dev) {
@@ -152,7 +152,8 @@ impl Fake {
         }
     }
 
-    /// Has another user of the kernel open a device, or close it: a block device can be open only once.
+    /// Has another user of the kernel open a device, or close it: a block device can be open only
+    /// once.
     pub fn open_elsewhere(&self, dev: Dev, open: bool) {
         match open {
             true => self.world().elsewhere.insert(dev),
@@ -213,7 +214,8 @@ impl Fake {
         self.world().label_guard = Some(guard);
     }
 
-    /// Sets the function that is called when the last open node of a device was closed: the driver's.
+    /// Sets the function that is called when the last open node of a device was closed: the
+    /// driver's.
     pub fn on_last_close(&self, call: impl Fn(Minor) + Send + Sync + 'static) {
         self.world().last_close = Some(Arc::new(call));
     }

@@ -137,9 +137,9 @@ std::thread_local! {
 /// The number of times that the thread still lets go of its last mutex, and what it does then.
 type Interference = (usize, Box<dyn FnOnce()>);
 
-/// Runs `f`, and calls `interfere` in the middle of it, as if another thread were quicker: when this
-/// thread has let go of the last fake mutex that it holds for the `nth` time. Returns whether it
-/// came to that, and the result of `f`.
+/// Runs `f`, and calls `interfere` in the middle of it, as if another thread were quicker: when
+/// this thread has let go of the last fake mutex that it holds for the `nth` time. Returns whether
+/// it came to that, and the result of `f`.
 pub fn with_interference<R>(
     nth: usize,
     interfere: impl FnOnce() + 'static,

@@ -32,8 +32,8 @@ use crate::{Errno, Sector};
 
 /// The disks and devices of a game.
 ///
-/// Events happen in the order that the seed decides, and only in functions that wait: [`World::run`],
-/// [`World::settle`], and those that suspend or resume a device.
+/// Events happen in the order that the seed decides, and only in functions that wait:
+/// [`World::run`], [`World::settle`], and those that suspend or resume a device.
 pub struct World {
     shared: Arc<Shared>,
     /// The objects that lines of different devices share, as the driver keeps them.
@@ -230,8 +230,8 @@ impl World {
         });
     }
 
-    /// Has writes and discards on the device expected to fail, and reads, even those that fail, to give no wrong
-    /// data.
+    /// Has writes and discards on the device expected to fail, and reads, even those that fail, to
+    /// give no wrong data.
     pub fn read_only(&self, device: usize) {
         self.with(|state| state.devices[device].read_only = true);
     }
@@ -256,8 +256,8 @@ impl World {
         self.with(|state| state.max_io)
     }
 
-    /// `true` from a power cut until [`World::power_up`]. Nothing that a game does meanwhile has an effect, and
-    /// nothing that it sees is promised.
+    /// `true` from a power cut until [`World::power_up`]. Nothing that a game does meanwhile has an
+    /// effect, and nothing that it sees is promised.
     pub fn is_off(&self) -> bool {
         self.with(|state| state.off())
     }
@@ -283,7 +283,8 @@ impl World {
         self.with(|state| state.devices[device].table.clone())
     }
 
-    /// Builds a table for a device: lines of `START LENGTH TARGET PARAMETERS`. [`World::swap`] makes it active.
+    /// Builds a table for a device: lines of `START LENGTH TARGET PARAMETERS`. [`World::swap`]
+    /// makes it active.
     ///
     /// # Panics
     /// When the table is refused.
@@ -340,7 +341,8 @@ impl World {
         self.stop(&table);
     }
 
-    /// Has a device hold new I/O, lets `events` events happen, and releases the I/O: a suspend that is interrupted.
+    /// Has a device hold new I/O, lets `events` events happen, and releases the I/O: a suspend that
+    /// is interrupted.
     pub fn suspend_interrupted(&self, device: usize, how: Quiesce, events: u64) {
         self.tell(|| format!("device {device} is being suspended ({how:?})"));
         let Some(table) = self.begin_suspend(device, how) else { return };
@@ -404,8 +406,8 @@ impl World {
         result
     }
 
-    /// Makes a table active in a device that is suspended, and resumes it. If the table does not start the device
-    /// goes on with the one before.
+    /// Makes a table active in a device that is suspended, and resumes it. If the table does not
+    /// start the device goes on with the one before.
     ///
     /// # Errors
     /// The errno with which the table did not start.
@@ -428,7 +430,8 @@ impl World {
         }
     }
 
-    /// [`World::swap`] to a table that may not start, for what is on the disks. The device stays suspended then.
+    /// [`World::swap`] to a table that may not start, for what is on the disks. The device stays
+    /// suspended then.
     ///
     /// # Errors
     /// The errno with which the table did not start.
@@ -521,7 +524,8 @@ impl World {
         });
     }
 
-    /// Waits until no I/O is in flight on a device. `false` when no event is possible any more and some still is.
+    /// Waits until no I/O is in flight on a device. `false` when no event is possible any more and
+    /// some still is.
     pub fn settles(&self, device: usize) -> bool {
         self.shared.runs_until(|state| {
             state.off() || state.devices[device].held || state.devices[device].is_idle()
@@ -562,8 +566,8 @@ impl World {
         table.describe(target, false)
     }
 
-    /// Takes the tables of all devices down. With the power off this stands for the old kernel's memory going away,
-    /// and shows that nothing hangs when disks are gone.
+    /// Takes the tables of all devices down. With the power off this stands for the old kernel's
+    /// memory going away, and shows that nothing hangs when disks are gone.
     pub fn take_down(&self, how: Quiesce) {
         for device in 0..self.devices() {
             if !self.is_suspended(device) {

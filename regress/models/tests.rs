@@ -42,7 +42,7 @@ impl Ordered for Waiting {
 
 /// A device's I/O side: the driver's own gate, and behind it a table that knows whether it is still in use.
 struct Device {
-    gate: IoGate<Arc<Table>, (), Waiting, 2>,
+    gate: IoGate<Arc<Table>, (), Waiting>,
     done: Mutex<Vec<usize>>,
 }
 
@@ -65,8 +65,8 @@ impl Device {
     /// Sends an I/O as dmstrategy does: it enters, or waits in the queue. `false` if the device is dead.
     fn submit(&self, cpu: usize, io: usize) -> bool {
         loop {
-            if let Some(pass) = self.gate.enter(cpu) {
-                self.run(pass, io);
+            if let Some((pass, _)) = self.gate.enter(cpu) {
+                self.run(pass, cpu, io);
                 return true;
             }
             match self.gate.hold(io, false) {
@@ -77,15 +77,29 @@ impl Device {
         }
     }
 
-    /// An I/O, from the table to its completion, perhaps in another thread.
-    fn run(&self, pass: Pass<'_, ()>, io: usize) {
+    /// An I/O, from the table to its completion, perhaps in another thread, which runs on `cpu`.
+    fn run(&self, pass: Pass<'_>, cpu: usize, io: usize) {
         // SAFETY: a device has one gate, which gave the pass.
         let table = unsafe { self.gate.value(&pass) }.clone();
         assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
         self.done.lock().unwrap().push(io);
         assert!(!table.dropped.load(Ordering::Relaxed), "the table went while I/O used it");
         // SAFETY: as above.
-        unsafe { self.gate.leave(pass) };
+        unsafe { self.gate.leave(pass, self.gate.here(cpu)) };
+    }
+
+    /// Sends I/O `cpu` on a CPU; it completes on the other one, the first in a thread of its own.
+    fn submit_elsewhere(device: &Arc<Device>, cpu: usize) {
+        match device.gate.enter(cpu) {
+            Some((pass, _)) if cpu == 0 => {
+                // SAFETY: the thread has the device, and with it the gate, for as long as it has the pass.
+                let pass = unsafe { std::mem::transmute::<Pass<'_>, Pass<'static>>(pass) };
+                let device = device.clone();
+                thread::spawn(move || device.run(pass, 1, 0)).join().unwrap();
+            }
+            Some((pass, _)) => device.run(pass, 0, cpu),
+            None => assert!(device.submit(cpu, cpu)),
+        }
     }
 
     fn quiesce(&self) -> bool {
@@ -99,7 +113,7 @@ impl Device {
     }
 
     fn release(&self) {
-        self.gate.release(|| 0, |pass, io| self.run(pass, io));
+        self.gate.release(|| 0, |pass, io| self.run(pass, 0, io));
     }
 
     fn kill(&self) -> usize {
@@ -117,6 +131,29 @@ fn a_table_is_changed_under_io() {
             .map(|cpu| {
                 let device = device.clone();
                 thread::spawn(move || assert!(device.submit(cpu, cpu)))
+            })
+            .collect();
+        assert!(device.quiesce());
+        device.swap();
+        device.release();
+        io.into_iter().for_each(|t| t.join().unwrap());
+        let mut done = device.done.lock().unwrap().clone();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1]);
+        assert_eq!(device.gate.inside(), 0);
+    });
+}
+
+/// Two I/Os that enter on one CPU each and complete on the other one, one of them in a thread of its own, while the table
+/// is changed: as above. Two preemptions.
+#[test]
+fn io_completes_on_another_cpu() {
+    model(2, || {
+        let device = Device::new(c"dmgate");
+        let io: Vec<_> = (0..2)
+            .map(|cpu| {
+                let device = device.clone();
+                thread::spawn(move || Device::submit_elsewhere(&device, cpu))
             })
             .collect();
         assert!(device.quiesce());

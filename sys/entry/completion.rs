@@ -17,32 +17,35 @@ use dm_core::Errno;
 use dm_core::job::Op;
 use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
+use super::io::Here;
 use super::io::iogate::NotQueued;
 use super::io::reserve::Next;
 use super::journey::{Journey, impatient_origin};
 use super::pieces::{Child, Parent, Split};
-use super::slot::Slot;
+use super::slot::{Local, Slot};
 use super::split::sector_at;
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::sys;
 
 impl Slot {
-    /// Completes an I/O that succeeded, and leaves the gate.
+    /// Completes an I/O that succeeded, and leaves the gate. `here` is of this slot, as it is for
+    /// all functions of a slot's.
     #[inline]
-    pub(super) fn finish(&self, io: Io, journey: Journey) {
+    pub(super) fn finish(&self, io: Io, journey: Journey, here: Here<'_, Local>) {
         let Journey { pass, came, .. } = journey;
-        pass.local().tallies.count(io.is_write(), io.bytes(), came);
+        here.local().tallies.count(io.is_write(), io.bytes(), came);
         io.complete();
-        // SAFETY: the journey began at this slot (invariant).
-        unsafe { self.leave(pass) };
+        // SAFETY: the journey began at this slot (invariant), which `here` is of (callers).
+        unsafe { self.gate.leave(pass, here) };
     }
 
     /// Completes an I/O that failed after `done` bytes, and leaves the gate.
     #[cold]
     pub(super) fn fail(&self, io: Io, journey: Journey, done: u32, errno: Errno) {
         let Journey { pass, came, .. } = journey;
-        pass.local().tallies.count(io.is_write(), done, came);
-        pass.local().tallies.count_failed();
+        let tallies = &self.here().local().tallies;
+        tallies.count(io.is_write(), done, came);
+        tallies.count_failed();
         io.fail(done, errno);
         // SAFETY: the journey began at this slot (invariant).
         unsafe { self.leave(pass) };
@@ -95,11 +98,12 @@ impl Slot {
         parent: Parent,
         outcome: buf::NestedResult,
     ) {
+        let here = self.here();
         match parent {
             Parent::Whole(io, journey) => {
-                self.put_child(journey.pass.local(), child);
+                self.put_child(child, here);
                 match outcome {
-                    Ok(()) => self.finish(io, journey),
+                    Ok(()) => self.finish(io, journey, here),
                     Err((moved, errno)) => self.failed(io, journey, moved, errno),
                 }
             }
@@ -107,12 +111,8 @@ impl Slot {
                 if let Err((moved, errno)) = outcome {
                     self.note(split, offset.saturating_add(moved), errno);
                 }
-                // SAFETY: the split, and the I/O in it, stay while its piece has not been released.
-                let Some((_, journey)) = (unsafe { &(*split.as_ptr()).whole }) else {
-                    panic!("dm: a piece without its I/O");
-                };
-                self.put_child(journey.pass.local(), child);
-                self.release(split);
+                self.put_child(child, here);
+                self.release(split, here);
             }
         }
     }
@@ -192,7 +192,7 @@ impl Slot {
     }
 
     /// Drops one count of a split: a piece's, or the sender's. The last completes the I/O.
-    pub(super) fn release(&'static self, split: NonNull<Split>) {
+    pub(super) fn release(&'static self, split: NonNull<Split>, here: Here<'_, Local>) {
         // SAFETY: the caller's count keeps the split; after the last one it is ours alone.
         let (whole, given_back, result) = unsafe {
             let raw = split.as_ptr();
@@ -208,10 +208,10 @@ impl Slot {
             ((*raw).whole.take(), given_back, result)
         };
         let Some((io, journey)) = whole else { panic!("dm: a split without its I/O") };
-        self.put_split(journey.pass.local(), split);
+        self.put_split(split, here);
         match result {
             Ok(()) if given_back => self.hold_given_back(io, journey),
-            Ok(()) => self.finish(io, journey),
+            Ok(()) => self.finish(io, journey, here),
             Err((done, errno)) => self.fail(io, journey, done, errno),
         }
     }
@@ -275,18 +275,20 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
         if !buf::is_complete(buf) || reserved {
             return slot.done(child, (*raw).parent.assume_init_read());
         }
-        // Copied out before the child can be used by another CPU; field by field, since a read of the whole
+        let here = slot.here();
+        let cache = &here.local().child;
+        // Copied out before the child can be used by another I/O; field by field, since a read of the whole
         // enum makes the compiler spill it.
         match (*raw).parent.assume_init_ref() {
             Parent::Whole(io, journey) => {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
-                match journey.pass.local().child.keep(child) {
-                    true => slot.finish(io, journey),
+                match cache.keep(child) {
+                    true => slot.finish(io, journey, here),
                     false => slot.done(child, Parent::Whole(io, journey)),
                 }
             }
-            &Parent::Piece(split, offset) => match Split::keeps(split, child) {
-                true => slot.release(split),
+            &Parent::Piece(split, offset) => match cache.keep(child) {
+                true => slot.release(split, here),
                 false => slot.done(child, Parent::Piece(split, offset)),
             },
         }

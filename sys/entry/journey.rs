@@ -9,7 +9,6 @@ use super::completion::{done, track_done};
 use super::io::Pass;
 use super::job::{self, job_done};
 use super::pieces::{Child, Parent, whole_of};
-use super::slot::Local;
 #[cfg(doc)]
 use super::slot::Slot;
 use crate::netbsd::buf::{self, Io};
@@ -23,7 +22,7 @@ use crate::netbsd::{cpu, sys};
 /// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
 pub(crate) struct Journey {
     /// The I/O's reference to the state behind the gate: the table, and its open components.
-    pub(super) pass: Pass<'static, Local>,
+    pub(super) pass: Pass<'static>,
     /// The time at which the I/O came, in ticks.
     pub(super) came: i32,
     /// `true` once the I/O is retried: it has failed, and its target had something else to try (`Target::map_failed`).
@@ -44,12 +43,12 @@ const IMPATIENT: u8 = 2;
 impl Journey {
     /// The journey of an I/O that has just entered with this pass.
     #[inline]
-    pub(crate) fn new(pass: Pass<'static, Local>) -> Journey {
+    pub(crate) fn new(pass: Pass<'static>) -> Journey {
         Journey { pass, came: cpu::ticks(), retried: false, manner: AtomicU8::new(AT_SENDER) }
     }
 
     /// The journey of an I/O that does not wait at a gate.
-    pub(crate) fn impatient(pass: Pass<'static, Local>) -> Journey {
+    pub(crate) fn impatient(pass: Pass<'static>) -> Journey {
         Journey { manner: AtomicU8::new(IMPATIENT), ..Journey::new(pass) }
     }
 

@@ -62,7 +62,7 @@ unsafe extern "C" fn impatient(bp: *mut sys::buf) {
     let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
     let Some(slot) = slot else { return io.fail(0, Errno::ENXIO) };
     match slot.gate.enter(cpu::current()) {
-        Some(pass) => slot.dispatch(io, Journey::impatient(pass)),
+        Some((pass, _)) => slot.dispatch(io, Journey::impatient(pass)),
         None => slot.turn_away(io, slot.minor()),
     }
 }

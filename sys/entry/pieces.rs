@@ -16,6 +16,7 @@ use dm_core::units::Sector;
 
 #[cfg(doc)]
 use super::completion::{done, track_done};
+use super::io::Here;
 use super::io::queue::{Ordered, Queue};
 use super::journey::Journey;
 use super::slot::{Local, Slot};
@@ -205,20 +206,6 @@ unsafe impl Pooled for Split {
     unsafe fn fini(_: *mut Split) {}
 }
 
-impl Split {
-    /// Keeps a child that is done in the cache of its I/O's CPU. `false` if there is one already. By a pointer
-    /// to the split: its sender may be writing `sent` at this moment.
-    ///
-    /// # Safety
-    /// The child's piece, which has not been released, keeps the split.
-    #[inline]
-    pub(super) unsafe fn keeps(split: NonNull<Split>, child: NonNull<Child>) -> bool {
-        // SAFETY: the caller's promise; `whole` is taken by the last to release the split.
-        let whole = unsafe { &(*split.as_ptr()).whole };
-        whole.as_ref().is_some_and(|(_, journey)| journey.pass.local().child.keep(child))
-    }
-}
-
 /// Splits that wait for the reserve's child, linked through themselves. The last to come is the next: all of
 /// them go on before any whole I/O does.
 #[derive(Default)]
@@ -269,6 +256,12 @@ impl Queue for Halted {
 }
 
 impl Slot {
+    /// A child, from the cache of the CPU this runs on, the pool or the reserve.
+    #[inline]
+    pub(super) fn child_of(&self, here: Here<'_, Local>) -> Option<NonNull<Child>> {
+        here.local().child.take().or_else(|| self.child())
+    }
+
     /// A child, from the pool or the reserve.
     #[inline(never)]
     pub(super) fn child(&self) -> Option<NonNull<Child>> {
@@ -298,26 +291,26 @@ impl Slot {
     }
 
     /// Takes a child back whose part is done. I/O that waited for the reserve's child goes on.
-    pub(super) fn put_child(&'static self, local: &Local, child: NonNull<Child>) {
+    pub(super) fn put_child(&'static self, child: NonNull<Child>, here: Here<'_, Local>) {
         // SAFETY: the child is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*child.as_ptr()).reserved {
                 self.reserve.put_child(Idle(child));
                 self.serve();
-            } else if !local.child.keep(child) {
+            } else if !here.local().child.keep(child) {
                 in_use().children.put(child);
             }
         }
     }
 
     /// Takes a split back whose I/O is over. I/O that waited for the reserve's split goes on.
-    pub(super) fn put_split(&'static self, local: &Local, split: NonNull<Split>) {
+    pub(super) fn put_split(&'static self, split: NonNull<Split>, here: Here<'_, Local>) {
         // SAFETY: the split is done, so ours, and comes from the reserve or the pool.
         unsafe {
             if (*split.as_ptr()).reserved {
                 self.reserve.put_split(Idle(split));
                 self.serve();
-            } else if !local.split.keep(split) {
+            } else if !here.local().split.keep(split) {
                 in_use().splits.put(split);
             }
         }

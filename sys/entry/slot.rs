@@ -20,7 +20,7 @@ use dm_core::units::{Dev, Sector};
 
 use super::io::iogate::IoGate;
 use super::io::reserve::Reserve;
-use super::io::{Door, Pass};
+use super::io::{Door, Here, Pass};
 use super::job::TableIo;
 use super::kernel::NetBsd;
 use super::pieces::{Child, CpuCache, Halted, Idle, Split};
@@ -34,9 +34,6 @@ mod disk_use;
 
 pub(crate) use disk_use::DiskUse;
 use disk_use::NodeState;
-
-/// The most counts that a gate has: one for each CPU up to this many.
-pub const CELLS: usize = 8;
 
 /// The value behind a device's gate. It does not change while an I/O is inside.
 pub struct Current {
@@ -58,8 +55,9 @@ impl Current {
     }
 }
 
-/// The part of a slot that each CPU has apart, beside its count in the gate. All of it is atomic: a thread
-/// may go on using that of the CPU that it was on.
+/// The part of a slot that each CPU has apart, beside its counts in the gate. A sender uses that of the CPU that it sends
+/// on, a completion that of the CPU that it runs on. All of it is atomic: a thread may go on using that of the CPU that it
+/// was on.
 #[derive(Default)]
 #[repr(C)]
 pub struct Local {
@@ -110,7 +108,7 @@ pub struct Slot {
 }
 
 /// A device's gate.
-pub(crate) type DeviceGate = IoGate<Current, Local, IoQueue, CELLS>;
+pub(crate) type DeviceGate = IoGate<Current, Local, IoQueue>;
 
 /// A device's cfdata, of which autoconf(9) keeps the address.
 struct CfData(UnsafeCell<sys::cfdata>);
@@ -183,10 +181,15 @@ impl Slot {
     ///
     /// # Safety
     /// The pass is of this slot's gate.
-    #[inline]
-    pub(crate) unsafe fn leave(&self, pass: Pass<'_, Local>) {
+    pub(crate) unsafe fn leave(&self, pass: Pass<'_>) {
         // SAFETY: the pass is of this gate (caller).
-        unsafe { self.gate.leave(pass) };
+        unsafe { self.gate.leave(pass, self.here()) };
+    }
+
+    /// What the CPU that this runs on has of the slot.
+    #[inline]
+    pub(super) fn here(&self) -> Here<'_, Local> {
+        self.gate.here(cpu::current())
     }
 
     /// Enters the gate, and sleeps while the device is suspended. Context: a thread that holds no lock and is inside no
@@ -196,7 +199,7 @@ impl Slot {
     /// ENXIO if the device goes, EINTR.
     pub(crate) fn enter_sleeping(&self) -> Result<Inside<'_>, Errno> {
         loop {
-            if let Some(pass) = self.gate.enter(cpu::current()) {
+            if let Some((pass, _)) = self.gate.enter(cpu::current()) {
                 return Ok(Inside {
                     slot: self,
                     pass: ManuallyDrop::new(pass),
@@ -212,7 +215,7 @@ impl Slot {
     /// Looks behind the gate without waiting; `None` while it is shut. Context: thread or soft interrupt;
     /// `f` does not sleep.
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
-        let pass = self.gate.enter(cpu::current())?;
+        let (pass, _) = self.gate.enter(cpu::current())?;
         // SAFETY: the pass is from the line above.
         let result = f(unsafe { self.gate.value(&pass) });
         // SAFETY: as above.
@@ -288,7 +291,7 @@ impl Drop for Slot {
 #[must_use = "dropped at once, it has left the gate again"]
 pub(crate) struct Inside<'s> {
     slot: &'s Slot,
-    pass: ManuallyDrop<Pass<'s, Local>>,
+    pass: ManuallyDrop<Pass<'s>>,
     _frugal: cpu::Frugal,
 }
 

@@ -16,11 +16,12 @@ use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
 use super::global;
+use super::io::Here;
 use super::job::{self, JobParent};
 use super::journey::Journey;
 use super::kernel::NetBsd;
 use super::pieces::{Child, Parent, Split, whole_of};
-use super::slot::Slot;
+use super::slot::{Local, Slot};
 use super::strategy::{map_retry, serving};
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::vnode::Vnode;
@@ -71,7 +72,8 @@ impl Slot {
         start: Sector,
         first: (Destination, Sector),
     ) {
-        let local = journey.pass.local();
+        let here = self.here();
+        let local = here.local();
         let split = local.split.take().or_else(|| global()?.splits.get());
         let reserved = split.is_none();
         let Some(split) = split.or_else(|| Some(self.reserve.take_split()?.0)) else {
@@ -96,7 +98,7 @@ impl Slot {
         };
         // SAFETY: the split is ours, and what it was before has nothing to drop: its I/O was taken.
         unsafe { split.as_ptr().write(new) };
-        self.advance(split, Some(first));
+        self.advance(split, Some(first), here);
     }
 
     /// Sends the pieces that are left of a split that has waited, in another context than its sender's: see
@@ -106,14 +108,19 @@ impl Slot {
         if let Some((_, journey)) = unsafe { whole_of(split) } {
             journey.leaves_sender();
         }
-        self.advance(split, None);
+        self.advance(split, None, self.here());
     }
 
     /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
     /// number of a job. The next one may have been looked up. The caller is the split's sender: see
     /// [`Split`].
     #[inline]
-    fn advance(&'static self, split: NonNull<Split>, mut next: Option<(Destination, Sector)>) {
+    fn advance(
+        &'static self,
+        split: NonNull<Split>,
+        mut next: Option<(Destination, Sector)>,
+        here: Here<'_, Local>,
+    ) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
         // `release`; no other context touches `sent`. Pieces in flight write `pending`, `failed`, `given_back` and
         // `bad` only.
@@ -122,7 +129,7 @@ impl Slot {
             let Some((io, journey)) = &(*raw).whole else { panic!("dm: a split without its I/O") };
             let current = self.gate.value(&journey.pass);
             let Some(table) = &current.table else { panic!("dm: a split without its table") };
-            let (write, local) = (io.is_write(), journey.pass.local());
+            let (write, local) = (io.is_write(), here.local());
             while let left @ 1.. = (*raw).bytes.saturating_sub((*raw).sent) {
                 let offset = (*raw).sent;
                 let (destination, found) = next.take().unwrap_or_else(|| {
@@ -151,7 +158,7 @@ impl Slot {
                             // The piece is mapped once more when there is a child.
                             self.unsent(journey, sector_at((*raw).start, offset), bytes, tracker);
                             let Some(child) = self.child_or_wait(split) else { return };
-                            self.put_child(local, child);
+                            self.put_child(child, here);
                             continue;
                         };
                         (*raw).sent = sent;
@@ -181,7 +188,7 @@ impl Slot {
                 (*raw).sent = sent;
             }
         }
-        self.release(split);
+        self.release(split, here);
     }
 }
 

@@ -25,12 +25,13 @@ use dm_core::tracker::Tracker;
 use dm_core::units::{DEV_BSIZE, Sector, SectorRange};
 
 use super::completion::{done, track_done};
+use super::io::Here;
 use super::io::iogate::NotQueued;
 use super::job::{self, JobParent, TableIo};
 use super::journey::{Journey, impatient_origin};
 use super::kernel::NetBsd;
 use super::pieces::Parent;
-use super::slot::{Current, Slot};
+use super::slot::{Current, Local, Slot};
 use super::split::Destination;
 use super::{dm_label_guard, global, stats};
 use crate::netbsd::buf::{self, Io};
@@ -51,7 +52,7 @@ pub unsafe extern "C" fn dmstrategy(bp: *mut sys::buf) {
     let slot = global().and_then(|global| global.slots.get(io.dev().minor()));
     let Some(slot) = slot else { return io.fail(0, Errno::ENXIO) };
     match slot.gate.enter(cpu::current()) {
-        Some(pass) => slot.send(io, Journey::new(pass)),
+        Some((pass, here)) => slot.send(io, Journey::new(pass), here),
         None => slot.submit_shut(io),
     }
 }
@@ -60,7 +61,7 @@ impl Slot {
     /// Submits an I/O, from the start: the gate has not been entered for it.
     pub(super) fn submit(&'static self, io: Io) {
         match self.gate.enter(cpu::current()) {
-            Some(pass) => self.dispatch(io, Journey::new(pass)),
+            Some((pass, _)) => self.dispatch(io, Journey::new(pass)),
             None => self.submit_shut(io),
         }
     }
@@ -77,7 +78,7 @@ impl Slot {
                 Err(NotQueued::Dead(io)) => return io.fail(0, Errno::ENXIO),
                 Err(NotQueued::Open(io)) => io,
             };
-            if let Some(pass) = self.gate.enter(cpu::current()) {
+            if let Some((pass, _)) = self.gate.enter(cpu::current()) {
                 return self.dispatch(io, Journey::new(pass));
             }
         }
@@ -86,12 +87,12 @@ impl Slot {
     /// Sends an I/O on that has entered the gate, in another context than its sender's.
     pub(crate) fn dispatch(&'static self, io: Io, journey: Journey) {
         journey.leaves_sender();
-        self.send(io, journey);
+        self.send(io, journey, self.here());
     }
 
     /// Sends an I/O that has entered the gate.
     #[inline(always)]
-    fn send(&'static self, io: Io, journey: Journey) {
+    fn send(&'static self, io: Io, journey: Journey, here: Here<'_, Local>) {
         // SAFETY: the journey began at this slot (invariant).
         let current = unsafe { self.gate.value(&journey.pass) };
         let (table, range) = match self.check(current, &io) {
@@ -106,8 +107,7 @@ impl Slot {
                     return self.fail(io, journey, 0, Errno::EIO);
                 };
                 let vnode = disk.device().vnode();
-                let cached = journey.pass.local().child.take();
-                let Some(child) = cached.or_else(|| self.child()) else {
+                let Some(child) = self.child_of(here) else {
                     return self.starve(io, journey);
                 };
                 // SAFETY: the child is ours. The I/O, and with its pass the table and the device,
@@ -124,13 +124,13 @@ impl Slot {
                 if !write {
                     io.zero(0, bytes);
                 }
-                self.finish(io, journey);
+                self.finish(io, journey, here);
             }
             Some(Piece::Track(component, at, tracker)) if at.length == range.length => {
                 let vnode = component.disk().map(|disk| disk.device().vnode());
                 let tracker = NonNull::from(tracker);
                 match vnode {
-                    Some(vnode) => self.track(io, journey, vnode, at.start, tracker),
+                    Some(vnode) => self.track(io, journey, vnode, at.start, tracker, here),
                     None => self.fail(io, journey, 0, Errno::EIO),
                 }
             }
@@ -154,9 +154,9 @@ impl Slot {
         vnode: Vnode,
         sector: Sector,
         tracker: NonNull<Tracker>,
+        here: Here<'_, Local>,
     ) {
-        let cached = journey.pass.local().child.take();
-        let Some(child) = cached.or_else(|| self.child()) else {
+        let Some(child) = self.child_of(here) else {
             self.unsent(&journey, io.sector(), io.bytes(), tracker);
             return self.starve(io, journey);
         };
@@ -193,7 +193,7 @@ impl Slot {
     #[inline(never)]
     fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
-        let kept = self.gate.enter_also(&journey.pass);
+        let kept = self.gate.enter_also(&journey.pass, cpu::current());
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
         let current = unsafe { self.gate.value(&kept) };
         match serving(current, taken) {

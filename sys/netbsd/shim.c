@@ -79,11 +79,17 @@ dm_shim_in_thread(void)
 	return !cpu_intr_p() && !cpu_softintr_p();
 }
 
+#ifdef DM_HOSTED
+unsigned int	dm_hosted_cpu(void);
+#endif
+
 unsigned int
 dm_shim_cpu(void)
 {
 
-#if defined(DM_NO_CPU_INDEX) && !defined(DM_HOSTED)
+#if defined(DM_HOSTED)
+	return dm_hosted_cpu();
+#elif defined(DM_NO_CPU_INDEX)
 	/*
 	 * A module built without the kernel's own headers cannot look into
 	 * struct cpu_info. Its address tells CPUs apart as well: multiplied,

@@ -385,21 +385,10 @@ extern "C" fn dm_hosted_process() -> c_int {
     lwp.id.get() as c_int
 }
 
-/// curcpu(), for a module.
+/// cpu_index(curcpu()), for the shim.
 #[unsafe(no_mangle)]
-extern "C" fn x86_curcpu() -> *mut nb::cpu_info {
-    current().cpu().cast_mut().cast()
-}
-
-/// cpu_index(9)
-///
-/// # Safety
-///
-/// `ci` comes from `x86_curcpu`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cpu_index(ci: *mut nb::cpu_info) -> c_uint {
-    // SAFETY: the caller's promise.
-    unsafe { (*ci.cast::<Cpu>()).index }
+extern "C" fn dm_hosted_cpu() -> c_uint {
+    current().cpu_index() as c_uint
 }
 
 /// cpu_intr_p(9): `true` in a hard interrupt.

@@ -21,13 +21,13 @@
 use core::ffi::CStr;
 
 use super::condvar::{Condvar, Interrupted};
-use super::gate::{Door, Gate, Pass};
+use super::gate::{Door, Gate, Here, Pass};
 use super::mutex::SpinMutex;
 use super::queue::Ordered;
 
 /// A gate in front of a `T`, with a queue `Q` of what waits for it. For each CPU it keeps an `L`.
-pub struct IoGate<T, L, Q: Ordered, const CELLS: usize> {
-    gate: Gate<T, L, CELLS>,
+pub struct IoGate<T, L, Q: Ordered> {
+    gate: Gate<T, L>,
     /// I/O that waits, in order of arrival. The door is moved under this lock.
     held: SpinMutex<Q>,
     /// The gate may be empty, or its door has moved.
@@ -42,16 +42,22 @@ pub enum NotQueued<I> {
     Dead(I),
 }
 
-impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
+impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     /// An open gate for `cpus` CPUs; `name` is what ps(1) shows of a thread that sleeps at it.
     pub fn new(value: T, cpus: usize, name: &'static CStr) -> Self {
         let (held, moved) = (SpinMutex::new(Q::default()), Condvar::new(name));
         IoGate { gate: Gate::new(value, cpus), held, moved }
     }
 
-    /// Each CPU's own.
+    /// Each CPU's `L`.
     pub fn locals(&self) -> impl Iterator<Item = &L> {
         self.gate.locals()
+    }
+
+    /// The part of the gate that the CPU `cpu` has: the CPU this runs on, or did until now.
+    #[inline]
+    pub fn here(&self, cpu: usize) -> Here<'_, L> {
+        self.gate.here(cpu)
     }
 
     /// Enters, if the door is open. `cpu` is the CPU this runs on, or was until now.
@@ -59,29 +65,29 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
     /// Context: thread or soft interrupt; does not sleep. With the door shut it takes the queue's lock,
     /// which the caller must not hold.
     #[inline]
-    pub fn enter(&self, cpu: usize) -> Option<Pass<'_, L>> {
-        let pass = self.gate.enter(cpu);
-        if pass.is_none() {
-            // The count that was taken back may have hidden from a drain that the gate is empty.
+    pub fn enter(&self, cpu: usize) -> Option<(Pass<'_>, Here<'_, L>)> {
+        let entered = self.gate.enter(cpu);
+        if entered.is_none() {
+            // The counts that were raised may have hidden from a drain that the gate is empty.
             self.wake_drain();
         }
-        pass
+        entered
     }
 
     /// Gives the holder of a pass another one, whatever the door's state. Context: any.
     #[inline]
-    pub fn enter_also<'g>(&'g self, inside: &Pass<'g, L>) -> Pass<'g, L> {
-        self.gate.enter_also(inside)
+    pub fn enter_also<'g>(&'g self, inside: &Pass<'g>, cpu: usize) -> Pass<'g> {
+        self.gate.enter_also(inside, cpu)
     }
 
     /// Leaves. Context: as for [`IoGate::enter`]; on any CPU, in any thread.
     ///
     /// # Safety
-    /// The pass is this gate's.
+    /// Both are this gate's.
     #[inline]
-    pub unsafe fn leave(&self, pass: Pass<'_, L>) {
-        // SAFETY: the pass is this gate's (caller).
-        if unsafe { self.gate.leave(pass) } {
+    pub unsafe fn leave(&self, pass: Pass<'_>, here: Here<'_, L>) {
+        // SAFETY: both are this gate's (caller).
+        if unsafe { self.gate.leave(pass, here) } {
             self.wake_drain();
         }
     }
@@ -100,7 +106,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
     /// # Safety
     /// The pass is this gate's.
     #[inline]
-    pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_, L>) -> &'p T {
+    pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_>) -> &'p T {
         // SAFETY: the pass is this gate's (caller).
         unsafe { self.gate.value(inside) }
     }
@@ -164,11 +170,7 @@ impl<T, L: Default, Q: Ordered, const CELLS: usize> IoGate<T, L, Q, CELLS> {
     /// Lets queued I/O go, each with its pass, and opens the door when the queue is empty: I/O that comes meanwhile
     /// waits behind. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which came before; no lock
     /// is held when `go` is called.
-    pub fn release<'g>(
-        &'g self,
-        cpu: impl Fn() -> usize,
-        mut go: impl FnMut(Pass<'g, L>, Q::Item),
-    ) {
+    pub fn release<'g>(&'g self, cpu: impl Fn() -> usize, mut go: impl FnMut(Pass<'g>, Q::Item)) {
         loop {
             let mut held = self.held.lock();
             if held.is_empty() {

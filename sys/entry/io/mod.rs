@@ -11,6 +11,6 @@ pub mod parker;
 pub mod queue;
 pub mod reserve;
 
-pub use gate::{Door, Pass};
+pub use gate::{Door, Here, Pass};
 
 use crate::netbsd::{atomic, condvar, mutex};

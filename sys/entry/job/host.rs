@@ -130,7 +130,7 @@ impl Host for TableIo {
             if let (Ok(()), JobParent::Whole(io, journey)) = (result, &*parent) {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
                 parent.write(JobParent::Nothing);
-                return self.slot.finish(io, journey);
+                return self.slot.finish(io, journey, self.slot.here());
             }
         }
         self.answer_parent(self.take_parent(job), result.map_err(|errno| (0, errno)));
@@ -142,7 +142,7 @@ impl Host for TableIo {
             JobParent::Piece(split, ..) => {
                 // SAFETY: the piece keeps the split; the flag is looked at by the last to leave.
                 unsafe { &(*split.as_ptr()).given_back }.store(true, Ordering::Relaxed);
-                self.slot.release(split);
+                self.slot.release(split, self.slot.here());
             }
             JobParent::Thread(answer) => self.answer_thread(answer, GIVEN_BACK),
             JobParent::Nothing => {}

@@ -70,14 +70,14 @@ impl TableIo {
         match parent {
             JobParent::Nothing => {}
             JobParent::Whole(io, journey) => match result {
-                Ok(()) => self.slot.finish(io, journey),
+                Ok(()) => self.slot.finish(io, journey, self.slot.here()),
                 Err((moved, errno)) => self.slot.failed(io, journey, moved, errno),
             },
             JobParent::Piece(split, offset, _) => {
                 if let Err((moved, errno)) = result {
                     self.slot.note(split, offset.saturating_add(moved), errno);
                 }
-                self.slot.release(split);
+                self.slot.release(split, self.slot.here());
             }
             JobParent::Thread(answer) => {
                 self.answer_thread(answer, errno::raw(result.map_err(|(_, errno)| errno)));

@@ -254,8 +254,7 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
         let length = piece.length();
         match piece {
             Piece::Send(component, at) | Piece::Track(component, at, _) => {
-                let device = component.disk().ok_or(Errno::EIO)?.device();
-                match device.discard(at) {
+                match component.disk().device().discard(at) {
                     Ok(()) => done = true,
                     Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
                         refused = Some(errno);

@@ -22,7 +22,7 @@ use super::unit::Unit;
 use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::netbsd::condvar::Condvar;
 use crate::netbsd::mutex::{Adaptive, Guard, Mutex};
-use crate::netbsd::vnode;
+use crate::netbsd::vnode::{self, Vnode};
 use crate::netbsd::{aes, cpu, hash, sys};
 
 /// NetBSD's kernel, as dm-core sees it.
@@ -32,8 +32,13 @@ impl Kernel for NetBsd {
     type Mutex<T: Send> = Mutex<T>;
     type Condvar = Condvar;
     type Disk = Disk;
+    type Handle = Vnode;
     type Unit = Unit;
     type Frugal = cpu::Frugal;
+
+    fn handle(disk: &Disk) -> Vnode {
+        disk.device().vnode()
+    }
 
     fn find(&self, path: &str) -> Result<Dev, Errno> {
         vnode::find(path)
@@ -78,12 +83,12 @@ impl Kernel for NetBsd {
         // table may answer otherwise. So it is flushed after a write.
         let own = self.block_major();
         let opened = |pdev: &Pdev<NetBsd>| {
-            let disk = pdev.share()?;
+            let disk = pdev.share();
             let keeps_fua = disk.device().dev().major() != own && disk.device().keeps_fua();
-            Some(Opened { size: pdev.size(), disk, keeps_fua })
+            Opened { size: pdev.size(), disk, keeps_fua }
         };
-        let components = components.iter().map(opened).collect::<Option<_>>();
-        let (slot, components) = slot.zip(components).ok_or(Errno::ENXIO)?;
+        let slot = slot.ok_or(Errno::ENXIO)?;
+        let components = components.iter().map(opened).collect();
         Ok(TableIo::new(slot, minor, plan, ready, components))
     }
 

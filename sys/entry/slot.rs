@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use dm_core::Errno;
 use dm_core::host::Completions;
 use dm_core::kernel::LiveTable;
-use dm_core::pdev::Pdev;
+use dm_core::table::Component;
 use dm_core::units::{Dev, Sector};
 
 use super::io::iogate::IoGate;
@@ -226,8 +226,8 @@ impl Slot {
     /// `true` if this device is suspended, or one of ours below it. Context: thread.
     pub(crate) fn is_suspended(&self) -> bool {
         let Some(table) = self.peek(|current| current.table.clone()) else { return true };
-        let mut disks = table.iter().flat_map(|table| table.components()).filter_map(Pdev::disk);
-        disks.any(|disk| self.below(disk.device().dev()).is_some_and(Slot::is_suspended))
+        let mut components = table.iter().flat_map(|table| table.components());
+        components.any(|component| self.below(component.dev()).is_some_and(Slot::is_suspended))
     }
 
     /// `true` if a component is a device of ours.
@@ -254,8 +254,8 @@ impl Slot {
         // The table, which keeps its components open, is taken along: a thread inside must not wait.
         let Some(Some(table)) = self.peek(look) else { return false };
         let mut done = true;
-        for disk in table.components().iter().filter_map(Pdev::disk) {
-            let device = disk.device();
+        for component in table.components() {
+            let device = component.disk().device();
             done &= match self.is_own(device.dev()) {
                 true => self.below(device.dev()).is_some_and(Slot::flush_after_close),
                 false => device.flush(0).is_ok(),

@@ -44,16 +44,12 @@ impl Destination {
     /// The destination and the length of a table's piece.
     pub(super) fn of(piece: Piece<'_, Pdev<NetBsd>>) -> (Destination, Sector) {
         match piece {
-            Piece::Send(component, at) => match component.disk() {
-                Some(disk) => (Destination::Send(disk.device().vnode(), at.start), at.length),
-                None => (Destination::Fail(Errno::EIO), at.length),
-            },
-            Piece::Track(component, at, tracker) => match component.disk() {
-                Some(disk) => {
-                    (Destination::Track(disk.device().vnode(), at.start, tracker.into()), at.length)
-                }
-                None => (Destination::Fail(Errno::EIO), at.length),
-            },
+            Piece::Send(component, at) => {
+                (Destination::Send(component.handle(), at.start), at.length)
+            }
+            Piece::Track(component, at, tracker) => {
+                (Destination::Track(component.handle(), at.start, tracker.into()), at.length)
+            }
             Piece::Zero(found) => (Destination::Zero, found),
             Piece::Fail(found, errno) => (Destination::Fail(errno), found),
             Piece::Take(found, taken) => (Destination::Take(taken), found),

@@ -103,10 +103,7 @@ impl Slot {
         let (bytes, write) = (io.bytes(), io.is_write());
         match table.map(range, Op::rw(write)) {
             Some(Piece::Send(component, at)) if at.length == range.length => {
-                let Some(disk) = component.disk() else {
-                    return self.fail(io, journey, 0, Errno::EIO);
-                };
-                let vnode = disk.device().vnode();
+                let vnode = component.handle();
                 let Some(child) = self.child_of(here) else {
                     return self.starve(io, journey);
                 };
@@ -127,12 +124,8 @@ impl Slot {
                 self.finish(io, journey, here);
             }
             Some(Piece::Track(component, at, tracker)) if at.length == range.length => {
-                let vnode = component.disk().map(|disk| disk.device().vnode());
-                let tracker = NonNull::from(tracker);
-                match vnode {
-                    Some(vnode) => self.track(io, journey, vnode, at.start, tracker, here),
-                    None => self.fail(io, journey, 0, Errno::EIO),
-                }
+                let (vnode, tracker) = (component.handle(), NonNull::from(tracker));
+                self.track(io, journey, vnode, at.start, tracker, here);
             }
             Some(Piece::Take(found, taken)) if found == range.length => {
                 self.hand_over(io, journey, taken);

@@ -122,7 +122,7 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn quiesce(&self) -> Result<(), Errno> {
-        self.slot.gate.quiesce().map_err(Errno::from)
+        self.slot.gate.quiesce()
     }
 
     fn release(&self) {

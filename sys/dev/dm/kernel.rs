@@ -27,10 +27,15 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     type Condvar: Condvar<Self>;
     /// A block device, opened. Dropping it closes it, which may sleep.
     type Disk: Send + Sync;
+    /// What starts I/O on an open block device: each table has a copy of it for each component.
+    type Handle: Copy + Send + Sync;
     /// A device as the system sees it.
     type Unit: Unit<Self> + Send + Sync;
     /// The promise of a thread to ask for no memory, see [`Kernel::frugal`].
     type Frugal;
+
+    /// The handle of an open block device, valid for as long as the device is open.
+    fn handle(disk: &Self::Disk) -> Self::Handle;
 
     /// Finds the block device at `path`. Sleeps for the file system.
     ///

@@ -59,6 +59,7 @@ impl<K: Kernel> Entry<K> {
 pub struct Pdev<K: Kernel> {
     // Empty only while it is being dropped.
     disk: Option<Arc<K::Disk>>,
+    handle: K::Handle,
     dev: Dev,
     answer: Answer,
     set: Arc<Pdevs<K>>,
@@ -83,14 +84,13 @@ impl<K: Kernel> Pdevs<K> {
         let mut left = TRIES;
         loop {
             let mut pdev = self.share(kernel, dev)?;
-            let Some(disk) = pdev.disk() else { return Err(Errno::EIO) };
             left = left.saturating_sub(1);
-            match kernel.ask(disk) {
+            match kernel.ask(pdev.disk()) {
                 Ok(answer) => {
                     pdev.answer = answer;
                     return Ok(pdev);
                 }
-                Err(_) if left > 0 && kernel.is_gone(disk) => {}
+                Err(_) if left > 0 && kernel.is_gone(pdev.disk()) => {}
                 Err(errno) => return Err(errno),
             }
         }
@@ -100,7 +100,10 @@ impl<K: Kernel> Pdevs<K> {
     fn share(self: &Arc<Self>, kernel: &K, dev: Dev) -> Result<Pdev<K>, Errno> {
         let answer =
             Answer { size: Sector::ZERO, sector_size: DEV_BSIZE, writable: false, guard: None };
-        let pdev = |disk| Pdev { disk: Some(disk), dev, answer, set: self.clone() };
+        let pdev = |disk: Arc<K::Disk>| {
+            let handle = K::handle(&disk);
+            Pdev { disk: Some(disk), handle, dev, answer, set: self.clone() }
+        };
         let mut set = self.set.lock();
         loop {
             match set.iter_mut().find(|e| e.dev == dev) {
@@ -109,7 +112,7 @@ impl<K: Kernel> Pdevs<K> {
                     *users = users.saturating_add(1);
                     let shared = pdev(disk.clone());
                     drop(set);
-                    if !shared.disk().is_some_and(|disk| kernel.is_gone(disk)) {
+                    if !kernel.is_gone(shared.disk()) {
                         return Ok(shared);
                     }
                     // The users of the dead opening keep it; the last of them, perhaps this one,
@@ -174,10 +177,23 @@ impl<K: Kernel> Drop for Pdev<K> {
 }
 
 impl<K: Kernel> Pdev<K> {
-    /// The opened component.
+    /// The handle to start I/O with, while the table has this.
     #[inline]
-    pub fn disk(&self) -> Option<&K::Disk> {
-        self.disk.as_deref()
+    pub fn handle(&self) -> K::Handle {
+        self.handle
+    }
+
+    /// The opened component.
+    ///
+    /// # Panics
+    /// While this is being dropped, when nothing can call it.
+    pub fn disk(&self) -> &K::Disk {
+        self.opened()
+    }
+
+    fn opened(&self) -> &Arc<K::Disk> {
+        let Some(disk) = &self.disk else { panic!("dm: a component is used while it is dropped") };
+        disk
     }
 }
 
@@ -194,8 +210,8 @@ impl<K: Kernel> Pdev<K> {
     }
 
     /// The opened component, to be kept by a part of the same table that is dropped before this.
-    pub fn share(&self) -> Option<Arc<K::Disk>> {
-        self.disk.clone()
+    pub fn share(&self) -> Arc<K::Disk> {
+        self.opened().clone()
     }
 }
 

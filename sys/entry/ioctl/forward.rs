@@ -38,8 +38,7 @@ impl Device<'_> {
         let table = self.table()?;
         let mut result = Ok(());
         for component in table.components() {
-            let one = component.disk().map_or(Err(Errno::EIO), |disk| f(disk.device()));
-            result = result.and(one);
+            result = result.and(f(component.disk().device()));
         }
         result
     }
@@ -57,8 +56,7 @@ impl Device<'_> {
         let left = table.engine().map(|_| table.reached_by_others());
         for (at, component) in table.components().iter().enumerate() {
             if left.as_ref().is_none_or(|left| left.contains(&at)) {
-                let flushed = component.disk().map_or(Err(Errno::EIO), |d| d.device().flush(force));
-                result = result.and(flushed);
+                result = result.and(component.disk().device().flush(force));
             }
         }
         result
@@ -130,12 +128,12 @@ impl Device<'_> {
         let mut differ = false;
         for (range, target) in table.lines() {
             target.extents(range.length, &mut |extent| {
-                let device = table.components().get(extent.component.0 as usize);
-                let Some(component) = device else { return };
-                let Some(disk) = component.disk() else { return };
+                let component = table.components().get(extent.component.0 as usize);
+                let Some(component) = component else { return };
+                let device = component.disk().device();
                 let mut one = none;
                 // SAFETY: DIOCGSECTORALIGN gives a struct disk_sectoralign.
-                let asked = unsafe { disk.device().ioctl(sys::DIOCGSECTORALIGN as u32, &mut one) };
+                let asked = unsafe { device.ioctl(sys::DIOCGSECTORALIGN as u32, &mut one) };
                 if asked.is_err() || one.dsa_alignment == 0 {
                     one = none;
                 }

@@ -257,8 +257,11 @@ impl Kernel for Fake {
     type Mutex<T: Send> = FakeMutex<T>;
     type Condvar = FakeCondvar;
     type Disk = OpenDisk;
+    type Handle = ();
     type Unit = FakeUnit;
     type Frugal = ();
+
+    fn handle(_: &OpenDisk) {}
 
     fn find(&self, path: &str) -> Result<Dev, Errno> {
         self.world().paths.get(path).copied().unwrap_or(Err(Errno::ENOENT))

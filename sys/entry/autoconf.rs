@@ -106,7 +106,8 @@ fn fini() -> Result<(), Errno> {
     // From here on no open of the control node succeeds; one that was quicker, and a device made by
     // it, is seen below.
     UNLOADING.store(true, Ordering::SeqCst);
-    if devsw::control_is_open() || global.driver.count() > 0 {
+    // A device that is removed has left the driver's list before its last reference goes.
+    if devsw::control_is_open() || global.driver.count() > 0 || global.slots.are_in_use() {
         UNLOADING.store(false, Ordering::SeqCst);
         return Err(Errno::EBUSY);
     }

@@ -114,6 +114,13 @@ impl Slots {
         self.free.lock().push(slot);
     }
 
+    /// `true` while a device has a slot, if only for its last instructions. Context: a thread; no
+    /// device is being made.
+    pub(crate) fn are_in_use(&self) -> bool {
+        let free = self.free.lock().len();
+        free < self.all.lock().len()
+    }
+
     /// Frees every slot. Their reserves go back to the driver's pools, which are still there.
     ///
     /// # Safety

@@ -83,7 +83,7 @@ impl Tallies {
     #[inline]
     fn add(&self, which: usize, n: usize) {
         if let Some(tally) = self.0.get(which) {
-            tally.fetch_add(n, Ordering::Relaxed);
+            tally.fetch_add(n, Ordering::SeqCst);
         }
     }
 
@@ -106,7 +106,7 @@ impl Tallies {
         if busy > 0 {
             self.add(BUSY_TICKS, busy as usize);
         }
-        if !FOLDER.running.load(Ordering::Relaxed) {
+        if !FOLDER.running.load(Ordering::SeqCst) {
             start();
         }
     }
@@ -151,8 +151,9 @@ impl Tick for Folder {
     /// Context: the callout's soft interrupt (softclock); does not sleep.
     fn tick(&'static self) {
         let Some(global) = global() else { return };
-        // First, so that I/O that comes from here on schedules the callout again.
-        self.running.store(false, Ordering::Relaxed);
+        // First: an I/O that the folds below do not see sees this, and schedules the callout. So both
+        // sides are SeqCst, here and in `Tallies`.
+        self.running.store(false, Ordering::SeqCst);
         let mut active = false;
         global.slots.each(|slot| match slot.fold() {
             true => active = true,
@@ -171,7 +172,7 @@ impl Slot {
         let mut sums = [0usize; TALLIES];
         for local in self.gate.locals() {
             for (sum, tally) in sums.iter_mut().zip(&local.tallies.0) {
-                *sum = sum.wrapping_add(tally.load(Ordering::Relaxed));
+                *sum = sum.wrapping_add(tally.load(Ordering::SeqCst));
             }
         }
         sums

@@ -21,12 +21,14 @@
 //! |---|---|
 //! | the sender of a whole I/O: `Slot::hand_over` | a second pass of its own |
 //! | the sender of a split: `Slot::advance` | its count of the split, whose I/O has the pass |
-//! | the completion of a nested buffer that is not the last | the places that have not answered: the job is not over |
-//! | the completion of the last: `last_done`, `lane_done` | the slot's `completing`, which [`Host::end_threads`] drains |
-//! | a sender that queues its split for a number: `TableIo::wait_for_job` | the slot's `completing` |
-//! | what requeues a job of this table, another table's I/O perhaps: `Job::resubmit_itself` | the slot's `completing` |
+//! | the completion of a nested buffer that is not the last | the job, which is not over |
+//! | that of the last: `last_done`, `lane_done` | the slot's `completing`, until it is drained |
+//! | a sender that queues its split: `TableIo::wait_for_job` | the slot's `completing` |
+//! | what requeues a job, as other tables' I/O: `Job::resubmit_itself` | the slot's `completing` |
 //! | a runner, or a thread that does errands | the thread, which [`Host::end_threads`] joins |
 //! | a thread that flushes or discards: `TableIo::barrier` | the caller's reference to the table |
+//!
+//! [`Host::end_threads`] drains `completing`.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

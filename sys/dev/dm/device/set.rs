@@ -67,10 +67,10 @@ pub(super) struct Entry<K: Kernel> {
 /// The states of an entry, and with it of a device, as dk(4) has DKW_STATE_LARVAL to DEAD.
 ///
 /// ```text
-///   reserve              create              tear_down          tear_down              forget
-///  ─────────► Attaching ────────► Live ──────────────► Draining ─────────► Detached ──────────► (no entry)
-///                 │                                                            ▲
-///                 └─ attaching failed: forget                                  └─ ca_detach may return
+///  reserve             create        tear_down            tear_down            forget
+///  ───────► Attaching ───────► Live ──────────► Draining ──────────► Detached ───────► (no entry)
+///               │                                                       ▲
+///               └─ attaching failed: forget                             └─ ca_detach may return
 /// ```
 ///
 /// Each change wakes [`Driver::entry_changed`].

@@ -2,13 +2,19 @@
 
 //! The end of an I/O: the results of its pieces, biodone(9), leaving the gate.
 //!
-//! Context of everything here: b_iodone, in a thread or in a soft interrupt of the bio queue, never in a hard
-//! interrupt, with no lock held. Nothing here sleeps, asks the general heap for memory, or takes an adaptive
-//! mutex; spin mutexes at IPL_BIO are held for a few instructions, none across biodone(9).
+//! Context of everything here: b_iodone, with no lock held, in a thread or in a soft interrupt:
+//! that of the bio queue, or, since biodone(9) defers in hard interrupts only, one of the
+//! component's driver, of any level. Nothing here asks the general heap for memory, or takes an
+//! adaptive mutex of the driver's; biodone(9) takes the buffer's b_objlock, and VOP_STRATEGY(9) the
+//! vnode's interlock and specfs's device_lock, which are adaptive. Spin mutexes at IPL_BIO are held
+//! for a few instructions, none across either. In a soft interrupt nothing here sleeps; in a thread
+//! a component's d_strategy may.
 //!
-//! A completion also lets other I/O go on, that waited for the child or the split that comes back here. So it calls
-//! VOP_STRATEGY(9) of any component of the device, from a soft interrupt too, as cgd(4) does, whose b_iodone starts
-//! what its queue holds. For I/O that waits for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
+//! A completion also lets other I/O go on: I/O that waited for the child or the split that comes
+//! back here, all pieces of a split read that is retried, and I/O that a target gave back, if the
+//! gate is open by then. So it calls VOP_STRATEGY(9) of any component of the device, from a soft
+//! interrupt too, as cgd(4) does, whose b_iodone starts what its queue holds. For I/O that waits
+//! for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
@@ -59,13 +65,13 @@ impl Slot {
         unsafe { self.leave(journey.pass) };
     }
 
-    /// Records that a piece failed at byte `at` of its I/O. The I/O's error is that of the lowest byte that
-    /// was not moved, which its sender can make use of.
+    /// Records that a piece failed at byte `at` of its I/O. The I/O's error is that of the lowest
+    /// byte that was not moved, which its sender can make use of.
     #[cold]
     pub(super) fn note(&self, split: NonNull<Split>, at: u32, errno: Errno) {
         let _lock = self.failures.lock();
-        // SAFETY: the split lives while its piece does, and `bad` is read and written under this lock until
-        // the last count is dropped.
+        // SAFETY: the split lives while its piece does, and `bad` is read and written under this
+        // lock until the last count is dropped.
         unsafe {
             let split = split.as_ptr();
             if !(*split).failed.swap(true, Ordering::Relaxed) || at < (*split).bad.0 {
@@ -74,8 +80,8 @@ impl Slot {
         }
     }
 
-    /// Completes a child whose part failed or that goes back to the reserve or the pool, and goes on with its
-    /// I/O: the slow path of [`done`].
+    /// Completes a child whose part failed or that goes back to the reserve or the pool, and goes
+    /// on with its I/O: the slow path of [`done`].
     ///
     /// # Safety
     /// The child was sent with this parent, and is done.
@@ -117,8 +123,8 @@ impl Slot {
         }
     }
 
-    /// Asks the target after its read of `bytes` bytes from `start` on, which it has tracked. The answer is the read's
-    /// outcome.
+    /// Asks the target after its read of `bytes` bytes from `start` on, which it has tracked.
+    /// Returns the read's outcome.
     ///
     /// # Errors
     /// Those of `outcome`, or the target's.
@@ -138,8 +144,8 @@ impl Slot {
         table.untrack(range, result).map_err(|errno| (moved, errno))
     }
 
-    /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has something else to
-    /// try.
+    /// Fails an I/O, after `done` bytes, whose one component failed, unless its target has
+    /// something else to try.
     #[cold]
     pub(super) fn failed(&'static self, io: Io, mut journey: Journey, done: u32, errno: Errno) {
         if journey.retried || !self.may_retry(&io, &journey, io.sector()) {
@@ -159,8 +165,8 @@ impl Slot {
         })
     }
 
-    /// Retries a split of which a piece has failed at byte `at`, with all its pieces, if the target there has something
-    /// else to try. `true` if so.
+    /// Retries a split of which a piece has failed at byte `at`, with all its pieces, if the target
+    /// there has something else to try. `true` if so.
     ///
     /// # Safety
     /// The caller has dropped the last count of the split.
@@ -179,7 +185,8 @@ impl Slot {
             }
         };
         if retried {
-            // SAFETY: as above; `advance` sends its pieces as it did at first.
+            // SAFETY: the split is the caller's alone; `advance` sends its pieces as it did at
+            // first.
             unsafe {
                 let raw = split.as_ptr();
                 (*raw).sent = 0;
@@ -216,8 +223,9 @@ impl Slot {
         }
     }
 
-    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next table maps all of it,
-    /// also the pieces that were done, which does no harm since its sender has not been answered.
+    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next
+    /// table maps all of it, also the pieces that were done, which does no harm since its sender
+    /// has not been answered.
     #[cold]
     pub(super) fn hold_given_back(&'static self, io: Io, journey: Journey) {
         let own = journey.is_impatient().then(|| self.minor());
@@ -230,7 +238,7 @@ impl Slot {
             // SAFETY: the journey began at this slot (invariant).
             Ok(()) => unsafe { self.leave(journey.pass) },
             Err(NotQueued::Open(io)) => {
-                // SAFETY: as above.
+                // SAFETY: the journey began at this slot (invariant).
                 unsafe { self.leave(journey.pass) };
                 self.submit(io);
             }
@@ -238,7 +246,7 @@ impl Slot {
         }
     }
 
-    /// Has an I/O wait for the reserve, outside the gate, from the start.
+    /// Queues an I/O until the reserve has come back: outside the gate, and from the start.
     #[cold]
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
         if journey.is_impatient() {
@@ -277,8 +285,8 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
         }
         let here = slot.here();
         let cache = &here.local().child;
-        // Copied out before the child can be used by another I/O; field by field, since a read of the whole
-        // enum makes the compiler spill it.
+        // Copied out before the child can be used by another I/O; field by field, since a read of
+        // the whole enum makes the compiler spill it.
         match (*raw).parent.assume_init_ref() {
             Parent::Whole(io, journey) => {
                 let (io, journey) = (ptr::read(io), ptr::read(journey));
@@ -300,7 +308,8 @@ pub(super) unsafe extern "C" fn done(buf: *mut sys::buf) {
 /// # Safety
 /// As for [`done`].
 pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
-    // SAFETY: as for `done`. `tracker` was written when the child was sent, and the table that has it stays while the I/O does.
+    // SAFETY: the buffer is the first field of a child that was sent (caller). `tracker` was
+    // written then, and the table that has it stays while the I/O is in flight.
     unsafe {
         let child = NonNull::new_unchecked(buf.cast::<Child>());
         match (*child.as_ptr()).tracker.assume_init().as_ref().end() {
@@ -316,7 +325,8 @@ pub(super) unsafe extern "C" fn track_done(buf: *mut sys::buf) {
 /// As for [`done`].
 #[cold]
 unsafe fn asks_done(child: NonNull<Child>) {
-    // SAFETY: as for `done`. A split's start does not change, and the piece keeps it.
+    // SAFETY: the child is done (caller), and its I/O, in flight, keeps the slot and, in a split,
+    // the split, whose start does not change.
     unsafe {
         let raw = child.as_ptr();
         let slot: &'static Slot = &*(*raw).slot;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! An I/O's state from the gate to biodone(9), and that of the I/Os of our devices above that it is a part of.
+//! An I/O's state from the gate to biodone(9), and that of the I/Os of our devices above that it is
+//! a part of.
 
 use core::ptr;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -14,21 +15,25 @@ use super::slot::Slot;
 use crate::netbsd::buf::{self, Io};
 use crate::netbsd::{cpu, sys};
 
-/// An I/O's state from the gate to its completion, which may be in another thread and on another CPU than it
-/// began.
+/// An I/O's state from the gate to its completion, which may be in another thread and on another
+/// CPU than it began.
 ///
 /// # Invariants
 /// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
 /// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
+///
+/// Fields are marked by what protects them: (-) never changes; (a) atomic; (o) the owner of the
+/// I/O, which of a split is the context that has dropped its last count.
 pub(crate) struct Journey {
-    /// The I/O's reference to the state behind the gate: the table, and its open components.
+    /// (-) The I/O's reference to the state behind the gate: the table, and its open components.
     pub(super) pass: Pass<'static>,
-    /// The time at which the I/O came, in ticks.
+    /// (-) The time at which the I/O came, in ticks.
     pub(super) came: i32,
-    /// `true` once the I/O is retried: it has failed, and its target had something else to try (`Target::map_failed`).
+    /// (o) `true` once the I/O is retried: it has failed, and its target had something else to try
+    /// (`Target::map_failed`).
     pub(super) retried: bool,
-    /// AT_SENDER → LET_GO ([`Journey::leaves_sender`]), or IMPATIENT from the start. Written by the I/O's sender, or a
-    /// split's, only.
+    /// (a) AT_SENDER → LET_GO ([`Journey::leaves_sender`]), or IMPATIENT from the start. Written by
+    /// the I/O's sender, or a split's, only.
     manner: AtomicU8,
 }
 
@@ -36,8 +41,8 @@ pub(crate) struct Journey {
 const AT_SENDER: u8 = 0;
 /// Another context than its sender's has let the I/O go on.
 const LET_GO: u8 = 1;
-/// The I/O is not to wait at a gate, here or below, but fails with EAGAIN there; no target computes for it in its
-/// sender's thread.
+/// The I/O is not to wait at a gate, here or below, but fails with EAGAIN there; no target computes
+/// for it in its sender's thread.
 const IMPATIENT: u8 = 2;
 
 impl Journey {
@@ -52,8 +57,9 @@ impl Journey {
         Journey { manner: AtomicU8::new(IMPATIENT), ..Journey::new(pass) }
     }
 
-    /// Has targets compute nothing in the calling thread or soft interrupt, which lets I/O of other threads go on: it would
-    /// compute for as long as they send more.
+    /// Marks the I/O as no longer with its sender. From here on no target encrypts or hashes for it
+    /// in the calling context, which lets other threads' I/O go on, and would not come back to its
+    /// own work for as long as they send more.
     pub(crate) fn leaves_sender(&self) {
         if self.is_at_sender() {
             self.manner.store(LET_GO, Ordering::Relaxed);
@@ -72,27 +78,28 @@ impl Journey {
     }
 }
 
-/// The minor of the device that an impatient I/O came to, when `io` is a part of it, perhaps through
-/// several of our devices; `None` for a part of any other. Another driver's device in between hides
-/// it.
+/// The minor of the device that an impatient I/O came to, when `io` is a part of it, perhaps
+/// through several of our devices; `None` for a part of any other. Another driver's device in
+/// between hides it.
 #[cold]
 pub(super) fn impatient_origin(io: &Io) -> Option<u32> {
     above(io).find(|(_, journey)| journey.is_impatient()).map(|(io, _)| io.dev().minor())
 }
 
-/// `true` unless `io` is a part of an I/O, perhaps through several of our devices, that another context than its
-/// sender's lets go on. A lane's I/O is at its sender: the lane.
+/// `true` if every I/O of our devices that `io` is a part of is still with its sender. An I/O that
+/// a lane sends is with its sender, the lane.
 #[inline(never)]
 pub(super) fn is_at_sender(io: &Io) -> bool {
     above(io).all(|(_, journey)| journey.is_at_sender())
 }
 
-/// The I/Os of our devices that `io` is a part of, the nearest first, with their journeys. They end at what another
-/// driver sends, or a lane.
+/// The I/Os of our devices that `io` is a part of, the nearest first, with their journeys. They end
+/// at what another driver sends, or a lane.
 fn above(io: &Io) -> impl Iterator<Item = (&Io, &Journey)> {
     // SAFETY: an I/O that is in flight is not completed before its parts are, so that all that is
-    // followed here stays, and is not written to, but for a journey's atomic: b_iodone and `parent`, or a job's record,
-    // were set before the buffer was sent, and a split's `whole` is taken by the last of its pieces.
+    // followed here stays, and is not written to, but for a journey's atomic: b_iodone and
+    // `parent`, or a job's record, were set before the buffer was sent, and a split's `whole` is
+    // taken by the last of its pieces.
     let whole = |io: &Io| unsafe {
         let buf: *const sys::buf = io.as_ptr();
         let iodone = (*buf).b_iodone?;

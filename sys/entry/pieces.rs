@@ -2,9 +2,10 @@
 
 //! Children and splits, of which I/O in flight is made, and where they come from.
 //!
-//! A [`Child`] is a nested buffer on its way to one component, a [`Split`] the account of an I/O in several
-//! pieces. Both come from a CPU's [`CpuCache`], a pool, or the device's reserve, in this order. Context of everything
-//! here: thread or soft interrupt; nothing sleeps.
+//! A [`Child`] is a nested buffer on its way to one component, a [`Split`] the account of an I/O in
+//! several pieces. Both come from a CPU's `CpuCache`, a pool, or the device's reserve, in this
+//! order. Context of everything here: thread or soft interrupt, with no lock held; nothing sleeps,
+//! but in a thread a component's d_strategy, where an object that comes back lets other I/O go on.
 
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -25,32 +26,34 @@ use crate::netbsd::buf::{self, Io, IoQueue};
 use crate::netbsd::pool_cache::Pooled;
 use crate::netbsd::sys;
 
-/// A nested buffer with what its completion needs. Constructed once, by the pool: the buffer's own lock and
-/// condition variables stay initialised from one I/O to the next.
+/// A nested buffer with what its completion needs. Constructed once, by the pool: the buffer's own
+/// lock and condition variables stay initialised from one I/O to the next.
 ///
 /// A child is in one of four places, and belongs to:
 ///
 /// 1. the pool: nobody; only `buf` and `lock` mean anything;
-/// 2. a CPU's [`CpuCache`] of `slot`: that cell; `slot` is valid, `reserved` false;
+/// 2. a CPU's `CpuCache` of `slot`: that cell; `slot` is valid, `reserved` false;
 /// 3. the reserve of `slot`: the reserve; `slot` is valid, `reserved` true;
 /// 4. in flight: its sender until VOP_STRATEGY(9), then the component's driver, and from b_iodone
-///    ([`done`]) the completion. `slot` and `parent` are valid. The order is: `buf` filled in by
-///    [`buf::nest`], `parent` written, strategy; `parent` is read, once, before the child goes back.
+///    (`done`) the completion. `slot` and `parent` are valid. The order is: `buf` filled in by
+///    [`buf::nest`], `parent` written, strategy; `parent` is read, once, before the child goes
+///    back.
 ///
 /// The owner of a child reads and writes all of it; no lock is needed.
 #[repr(C)]
 pub struct Child {
     /// The buffer: the first field, so that its address is the child's.
     pub(super) buf: sys::buf,
-    /// The buffer's b_objlock: adaptive (IPL_NONE), taken by biodone(9). The kernel's own would be one lock for
-    /// all buffers.
+    /// The buffer's b_objlock: adaptive (IPL_NONE), taken by biodone(9). The kernel's own would be
+    /// one lock for all buffers.
     pub(super) lock: sys::kmutex_t,
-    /// The device that the child works for: written when it comes from the pool or the reserve. A cached child
-    /// keeps its device: a [`CpuCache`] belongs to one.
+    /// The device that the child works for: written when it comes from the pool or the reserve. A
+    /// cached child keeps its device: a [`CpuCache`] belongs to one.
     pub(super) slot: *const Slot,
     /// The I/O that the child carries out, while it is in flight.
     pub(super) parent: MaybeUninit<Parent>,
-    /// The tracker that has counted it, in flight to [`track_done`]. It is of the table that the I/O's pass keeps.
+    /// The tracker that has counted it, in flight to [`track_done`]. It is of the table that the
+    /// I/O's pass keeps.
     pub(super) tracker: MaybeUninit<NonNull<Tracker>>,
     /// `true` if the child goes back to the reserve of `slot`.
     pub(super) reserved: bool,
@@ -67,10 +70,10 @@ pub(super) enum Parent {
 /// The I/O that is split, and its journey.
 ///
 /// # Safety
-/// The split is in flight until the answer is used no more.
+/// The split is in flight, and stays so while the returned references are used.
 pub(super) unsafe fn whole_of<'a>(split: NonNull<Split>) -> Option<(&'a Io, &'a Journey)> {
-    // SAFETY: the caller's promise; `whole` does not change meanwhile. By a pointer: the sender and other pieces' completions
-    // write to the split.
+    // SAFETY: the caller's promise; `whole` does not change meanwhile. By a pointer: the sender and
+    // other pieces' completions write to the split.
     let whole = unsafe { &(*split.as_ptr()).whole };
     whole.as_ref().map(|(io, journey)| (io, journey))
 }
@@ -82,7 +85,8 @@ pub(crate) struct Idle<T>(pub(super) NonNull<T>);
 // may use.
 unsafe impl<T> Send for Idle<T> {}
 
-/// A cache of one object for each CPU in front of a pool: the one used last, ready for the next I/O.
+/// A cache of one object for each CPU in front of a pool: the one used last, ready for the next
+/// I/O.
 pub(crate) struct CpuCache<T>(AtomicPtr<T>);
 
 impl<T> Default for CpuCache<T> {
@@ -152,13 +156,15 @@ pub(super) unsafe fn fini_nested(buf: *mut sys::buf, lock: *mut sys::kmutex_t) {
 
 /// The account of an I/O in several pieces.
 ///
-/// Its *sender* is the context that runs [`Slot::advance`]; there is one at a time. While the split waits for a child or a
-/// job's number, it belongs to the queue it waits in, and the context that takes it from there is the sender next. The context
-/// that drops the last count of `pending` has all of it, completes the I/O and gives the split back.
+/// Its *sender* is the context that runs `Slot::advance`; there is one at a time. While the split
+/// waits for a child or a job's number, it belongs to the queue it waits in, and the context that
+/// takes it from there is the sender next. The context that drops the last count of `pending` has
+/// all of it, completes the I/O and gives the split back.
 ///
-/// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) [`Slot::failures`]; (-) does not change
-/// between [`Slot::split`] and the last count. Pieces in flight read `whole`, `start`, `pending`, `failed`,
-/// `given_back` and `bad`, and no more: no reference may be made to all of a split that is in flight.
+/// Fields are marked by what protects them: (a) atomic; (s) the sender only; (f) `Slot::failures`;
+/// (-) does not change between `Slot::split` and the last count. Pieces in flight read `whole`,
+/// `start`, `pending`, `failed`, `given_back` and `bad`, and no more: no reference may be made to
+/// all of a split that is in flight.
 pub struct Split {
     /// (-) The I/O. `None` in a split that is not in use.
     pub(super) whole: Option<(Io, Journey)>,
@@ -174,8 +180,8 @@ pub struct Split {
     pub(super) failed: AtomicBool,
     /// (f) The first byte that was not moved, and why.
     pub(super) bad: (u32, Errno),
-    /// (a) `true` if a piece was given back ([`Job::give_back`](dm_core::job::Job::give_back)): the next table maps the
-    /// whole I/O when its other pieces are done, unless one of them has failed.
+    /// (a) `true` if a piece was given back ([`Job::give_back`](dm_core::job::Job::give_back)): the
+    /// next table maps the whole I/O when its other pieces are done, unless one of them has failed.
     pub(super) given_back: AtomicBool,
     /// (-) `true` if the split goes back to the device's reserve.
     pub(super) reserved: bool,
@@ -206,8 +212,8 @@ unsafe impl Pooled for Split {
     unsafe fn fini(_: *mut Split) {}
 }
 
-/// Splits that wait for the reserve's child, linked through themselves. The last to come is the next: all of
-/// them go on before any whole I/O does.
+/// Splits that wait for the reserve's child, linked through themselves. The last to come is the
+/// next: all of them go on before any whole I/O does.
 #[derive(Default)]
 pub struct Halted {
     first: Option<NonNull<Split>>,
@@ -249,7 +255,7 @@ impl Queue for Halted {
 
     fn pop(&mut self) -> Option<NonNull<Split>> {
         let split = self.first?;
-        // SAFETY: as above.
+        // SAFETY: a split that waits is not touched by anyone else.
         self.first = unsafe { (*split.as_ptr()).next };
         Some(split)
     }
@@ -319,7 +325,8 @@ impl Slot {
     /// Returns the cached objects of a device that is idle, or gone, to the pools.
     pub(crate) fn empty_caches(&self, global: &Global) {
         for local in self.gate.locals() {
-            // SAFETY: they come from these pools, and taking a cached object is one atomic exchange, so that its taker has it alone.
+            // SAFETY: they come from these pools, and taking a cached object is one atomic
+            // exchange, so that its taker has it alone.
             unsafe {
                 if let Some(child) = local.child.take() {
                     global.children.put(child);

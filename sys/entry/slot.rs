@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Slots: the part of a device that the I/O path uses. `minors.rs` finds a device's slot, `slot/disk_use.rs` has the
-//! device's disk(9).
+//! Slots: the part of a device that the I/O path uses. `minors.rs` finds a device's slot,
+//! `slot/disk_use.rs` has the device's disk(9).
 //!
-//! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as that): an
-//! I/O that has just left a removed device's gate may still look at it. A removed device's slot serves
-//! another device later; an I/O for the old one that enters it then finds another minor in it.
+//! A slot is freed when the driver is unloaded and not before (`&'static Slot` means as long as
+//! that): an I/O that has just left a removed device's gate may still look at it. A removed
+//! device's slot serves another device later; an I/O for the old one that enters it then finds
+//! another minor in it.
 
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
@@ -55,9 +56,9 @@ impl Current {
     }
 }
 
-/// The part of a slot that each CPU has apart, beside its counts in the gate. A sender uses that of the CPU that it sends
-/// on, a completion that of the CPU that it runs on. All of it is atomic: a thread may go on using that of the CPU that it
-/// was on.
+/// The part of a slot that each CPU has apart, beside its counts in the gate. A sender uses that of
+/// the CPU that it sends on, a completion that of the CPU that it runs on. All of it is atomic: a
+/// thread may go on using that of the CPU that it was on.
 #[derive(Default)]
 #[repr(C)]
 pub struct Local {
@@ -71,11 +72,12 @@ pub struct Local {
 
 /// The part of a device that the I/O path uses.
 ///
-/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, in the field; (n) `node`; (-) never changes.
-/// Everything may be touched by a thread or a soft interrupt, but `node`, which only threads take.
+/// Fields are marked by what protects them: (a) atomic; (l) a lock of its own, in the field; (n)
+/// `node`; (-) never changes. Everything may be touched by a thread or a soft interrupt, but
+/// `node`, which only threads take.
 pub struct Slot {
-    /// (a) dev_t, with major 0, of the device that uses the slot; 0 while the slot is free. Set before the
-    /// slot is published and after it is withdrawn.
+    /// (a) dev_t, with major 0, of the device that uses the slot; 0 while the slot is free. Set
+    /// before the slot is published and after it is withdrawn.
     number: AtomicU32,
     /// (l) The gate, with the active table behind it and the I/O that is held in front of it.
     pub(crate) gate: DeviceGate,
@@ -91,17 +93,18 @@ pub struct Slot {
     unused: Condvar,
     /// (a) DIOCWLABEL: `true` while the label sectors of components may be written.
     pub(crate) label_writable: AtomicBool,
-    /// (a) I/Os that are left to searches for the device's label. Two searches at a time share the count,
-    /// so that one may end early, and none goes on without an end.
+    /// (a) I/Os that are left to searches for the device's label. Two searches at a time share the
+    /// count, so that one may end early, and none goes on without an end.
     pub(crate) label_search: AtomicU32,
     /// (a) Writes that had been counted when the components' caches were last flushed at a close.
     flushed: AtomicUsize,
-    /// (a) Contexts that use a table of the device while nothing else of theirs keeps it: completions of lanes' and forwarded
-    /// jobs' buffers that have not returned yet, senders that have queued a split or a job. A table's memory stays until
-    /// those have left that were counted in when it was to go.
+    /// (a) Contexts that use a table of the device while nothing else of theirs keeps it:
+    /// completions of lanes' and forwarded jobs' buffers that have not returned yet, senders that
+    /// have queued a split or a job. A table's memory stays until those have left that were counted
+    /// in when it was to go.
     pub(crate) completing: Completions,
-    /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for the label
-    /// away because it is suspended; 0 for none.
+    /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for
+    /// the label away because it is suspended; 0 for none.
     pub(crate) label_turned_away: AtomicU32,
     /// (-) Filled in before config_attach_pseudo(9).
     cfdata: CfData,
@@ -119,8 +122,8 @@ unsafe impl Send for CfData {}
 // published, and read by autoconf(9) as long as the device is there.
 unsafe impl Sync for CfData {}
 
-/// A device's reserve for when the pools are empty. Each device has its own, since the I/O of a stacked
-/// device needs one on every layer.
+/// A device's reserve for when the pools are empty. Each device has its own, since the I/O of a
+/// stacked device needs one on every layer.
 pub(crate) type SlotReserve = Reserve<Idle<Child>, Idle<Split>, IoQueue, Halted>;
 
 impl Slot {
@@ -153,7 +156,8 @@ impl Slot {
         Dev(self.number.load(Ordering::Acquire).into()).minor()
     }
 
-    /// Has the slot serve the device of this minor, or none, with 0.
+    /// Sets the minor of the device that the slot serves; 0 for none. Context: a thread that makes
+    /// or removes the device.
     pub(super) fn set_minor(&self, minor: u32) {
         let number = Dev::new(0, minor).map_or(0, |dev| dev.0 as u32);
         self.number.store(number, Ordering::Release);
@@ -177,7 +181,8 @@ impl Slot {
         Dev::new(major, self.minor()).unwrap_or(Dev(0))
     }
 
-    /// Leaves the gate. Context: thread or soft interrupt, on any CPU; no lock of the driver's held.
+    /// Leaves the gate. Context: thread or soft interrupt, on any CPU; no lock of the driver's
+    /// held.
     ///
     /// # Safety
     /// The pass is of this slot's gate.
@@ -192,8 +197,8 @@ impl Slot {
         self.gate.here(cpu::current())
     }
 
-    /// Enters the gate, and sleeps while the device is suspended. Context: a thread that holds no lock and is inside no
-    /// gate.
+    /// Enters the gate, and sleeps while the device is suspended. Context: a thread that holds no
+    /// lock and is inside no gate.
     ///
     /// # Errors
     /// ENXIO if the device goes, EINTR.
@@ -212,18 +217,20 @@ impl Slot {
         }
     }
 
-    /// Looks behind the gate without waiting; `None` while it is shut. Context: thread or soft interrupt;
-    /// `f` does not sleep.
+    /// Looks behind the gate without waiting; `None` while it is shut. Context: thread or soft
+    /// interrupt; `f` does not sleep. A table that `f` returns a reference to may be gone from the
+    /// device when that is dropped, which sleeps then: see [`Table`](dm_core::table::Table).
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
         let (pass, _) = self.gate.enter(cpu::current())?;
         // SAFETY: the pass is from the line above.
         let result = f(unsafe { self.gate.value(&pass) });
-        // SAFETY: as above.
+        // SAFETY: the pass is of this gate: it was entered above.
         unsafe { self.leave(pass) };
         Some(result)
     }
 
-    /// `true` if this device is suspended, or one of ours below it. Context: thread.
+    /// `true` if this device is suspended, or one of ours below it. Context: a thread with no lock
+    /// held; sleeps where it drops the last reference to a table that it has looked at.
     pub(crate) fn is_suspended(&self) -> bool {
         let Some(table) = self.peek(|current| current.table.clone()) else { return true };
         let mut components = table.iter().flat_map(|table| table.components());
@@ -235,23 +242,27 @@ impl Slot {
         component.major() == self.dev().major()
     }
 
-    /// The slot of a component that is a device of ours; `None` for another driver's, and for one of ours that is gone.
+    /// The slot of a component that is a device of ours; `None` for another driver's, and for one
+    /// of ours that is gone.
     pub(crate) fn below(&self, component: Dev) -> Option<&'static Slot> {
         super::global().filter(|_| self.is_own(component))?.slots.get(component.minor())
     }
 
-    /// Flushes the caches of the components if anything was written since the last time, as wd(4) and sd(4) do with
-    /// their own at the last close. A device that is read-only or suspended is left alone, and a suspended one below
-    /// is not waited for; errors are not reported, as a close cannot fail. Targets are not asked: writes that they
-    /// have acknowledged lie on the components. `false` if there is something left to flush. Context: a thread
-    /// (d_close) that holds no lock; sleeps for the components' I/O.
+    /// Flushes the caches of the components if anything was written since the last time, as wd(4)
+    /// and sd(4) do with their own at the last close. A device that is read-only or suspended is
+    /// left alone, and a suspended one below is not waited for; errors are not reported, as a close
+    /// cannot fail. Targets are not asked: writes that they have acknowledged lie on the
+    /// components. `false` if there is something left to flush. Context: a thread (d_close) that
+    /// holds no lock; sleeps for the components' I/O, and where it drops the last reference to the
+    /// table.
     pub(crate) fn flush_after_close(&self) -> bool {
         let written = self.written();
         if written == self.flushed.load(Ordering::Relaxed) {
             return true;
         }
         let look = |current: &Current| current.table.clone().filter(|_| !current.read_only);
-        // The table, which keeps its components open, is taken along: a thread inside must not wait.
+        // The table, which keeps its components open, is taken along: a thread inside must not
+        // wait.
         let Some(Some(table)) = self.peek(look) else { return false };
         let mut done = true;
         for component in table.components() {
@@ -269,6 +280,8 @@ impl Slot {
 }
 
 impl Drop for Slot {
+    /// Gives the reserve back to the pools, which are there until the last slot is gone. Context: a
+    /// thread.
     fn drop(&mut self) {
         let Some(global) = super::global() else { return };
         // SAFETY: both came from these caches, and no I/O is left that could have them.
@@ -283,8 +296,8 @@ impl Drop for Slot {
     }
 }
 
-/// A [`Pass`] of a thread that does not hand it on (an ioctl, a discard): it leaves when it is dropped. A
-/// drain waits for it with I/O held, so that its holder does not wait for memory.
+/// A [`Pass`] of a thread that does not hand it on (an ioctl, a discard): it leaves when it is
+/// dropped. A drain waits for it with I/O held, so that its holder does not wait for memory.
 ///
 /// # Invariants
 /// The pass is of the slot's gate. It is taken in `drop` only.

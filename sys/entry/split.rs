@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The pieces of an I/O that crosses a border of its table, or that waits for the number of a job: where each goes, and how it
-//! is sent. `pieces.rs` has the account of them, [`Split`]. Context of everything here: as in `strategy.rs`.
+//! The pieces of an I/O that crosses a border of its table, or that waits for the number of a job:
+//! where each goes, and how it is sent. `pieces.rs` has the account of them, [`Split`]. Context of
+//! everything here: as in `strategy.rs`.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -28,9 +29,11 @@ use crate::netbsd::vnode::Vnode;
 
 /// The destination of a piece of an I/O.
 pub(super) enum Destination {
-    /// Send the piece to this sector of a component, whose vnode stays as long as the I/O is inside the gate.
+    /// Send the piece to this sector of a component, whose vnode stays as long as the I/O is inside
+    /// the gate.
     Send(Vnode, Sector),
-    /// Send the piece to this sector of a component; it is a read that a tracker of the table's counts.
+    /// Send the piece to this sector of a component; it is a read that a tracker of the table's
+    /// counts.
     Track(Vnode, Sector, NonNull<Tracker>),
     /// Zero the piece: it reads as zeroes, and a write of it is dropped.
     Zero,
@@ -58,8 +61,8 @@ impl Destination {
 }
 
 impl Slot {
-    /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up: `found`
-    /// sectors to `first`.
+    /// Cuts an I/O at the borders of the table and sends the pieces. The first has been looked up:
+    /// `found` sectors to `first`.
     #[inline(never)]
     pub(super) fn split(
         &'static self,
@@ -97,8 +100,8 @@ impl Slot {
         self.advance(split, Some(first), here);
     }
 
-    /// Sends the pieces that are left of a split that has waited, in another context than its sender's: see
-    /// [`Slot::advance`].
+    /// Sends the pieces that are left of a split that has waited, in another context than its
+    /// sender's: see [`Slot::advance`].
     pub(super) fn go_on(&'static self, split: NonNull<Split>) {
         // SAFETY: the caller is the split's sender, whose count keeps it.
         if let Some((_, journey)) = unsafe { whole_of(split) } {
@@ -107,9 +110,9 @@ impl Slot {
         self.advance(split, None, self.here());
     }
 
-    /// Sends the pieces of a split that are left, until none is or it has to wait for a child or for the
-    /// number of a job. The next one may have been looked up. The caller is the split's sender: see
-    /// [`Split`].
+    /// Sends the pieces of a split that are left, until none is or it has to wait for a child or
+    /// for the number of a job. The next one may have been looked up. The caller is the split's
+    /// sender: see [`Split`].
     #[inline]
     fn advance(
         &'static self,
@@ -118,8 +121,8 @@ impl Slot {
         here: Here<'_, Local>,
     ) {
         // SAFETY: the sender's own count keeps the split, and with it the I/O and its pass, until
-        // `release`; no other context touches `sent`. Pieces in flight write `pending`, `failed`, `given_back` and
-        // `bad` only.
+        // `release`; no other context touches `sent`. Pieces in flight write `pending`, `failed`,
+        // `given_back` and `bad` only.
         unsafe {
             let raw = split.as_ptr();
             let Some((io, journey)) = &(*raw).whole else { panic!("dm: a split without its I/O") };
@@ -191,7 +194,8 @@ impl Slot {
 /// Sends a piece of a split, `bytes` bytes from byte `offset` of its I/O on, to a component.
 ///
 /// # Safety
-/// The caller is the split's sender, and has the child. The piece lies in the I/O; the I/O's pass keeps the component.
+/// The caller is the split's sender, and has the child. The piece lies in the I/O; the I/O's pass
+/// keeps the component.
 #[inline(always)]
 unsafe fn send_piece(
     split: NonNull<Split>,

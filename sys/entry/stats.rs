@@ -151,8 +151,8 @@ impl Tick for Folder {
     /// Context: the callout's soft interrupt (softclock); does not sleep.
     fn tick(&'static self) {
         let Some(global) = global() else { return };
-        // First: an I/O that the folds below do not see sees this, and schedules the callout. So both
-        // sides are SeqCst, here and in `Tallies`.
+        // First: an I/O that the folds below do not see sees this, and schedules the callout. So
+        // both sides are SeqCst, here and in `Tallies`.
         self.running.store(false, Ordering::SeqCst);
         let mut active = false;
         global.slots.each(|slot| match slot.fold() {

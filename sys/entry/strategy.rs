@@ -2,13 +2,15 @@
 
 //! The I/O path down: find the device, enter its gate, look up the table line, split, send.
 //!
-//! Context of everything here: a thread, or a soft interrupt (the I/O of a device above, or of one that
-//! waited, is sent on from a completion). Nothing here sleeps, allocates, or holds a lock of the driver's
-//! across VOP_STRATEGY(9); a component's d_strategy may sleep where it is called by a thread.
+//! Context of everything here: a thread, or a soft interrupt (the I/O of a device above, or of one
+//! that waited, is sent on from a completion). Nothing here sleeps, allocates, or holds a lock of
+//! the driver's across VOP_STRATEGY(9); a component's d_strategy may sleep where it is called by a
+//! thread.
 //!
 //! An I/O holds the gate, and with it the table and its opened components, until it is complete
-//! (`completion.rs`). On the way to one component it costs a nested buffer from a pool; one that crosses a
-//! border in the table costs a split more, which counts its pieces (`split.rs`, `pieces.rs`).
+//! (`completion.rs`). On the way to one component it costs a nested buffer from a pool; one that
+//! crosses a border in the table costs a split more, which counts its pieces (`split.rs`,
+//! `pieces.rs`).
 
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
@@ -41,7 +43,8 @@ use crate::netbsd::{cpu, sys};
 /// The range of a table that an I/O asks for.
 type Wanted<'c> = (&'c LiveTable<NetBsd>, SectorRange);
 
-/// d_strategy(9). Context: thread or soft interrupt; does not sleep, but for the component's d_strategy.
+/// d_strategy(9). Context: thread or soft interrupt; does not sleep, but for the component's
+/// d_strategy.
 ///
 /// # Safety
 /// `bp` is an I/O for this driver, as the kernel hands it to d_strategy.
@@ -153,8 +156,8 @@ impl Slot {
             self.unsent(&journey, io.sector(), io.bytes(), tracker);
             return self.starve(io, journey);
         };
-        // SAFETY: the child is ours. The I/O, and with its pass the table, its tracker and the device, stay until
-        // `track_done` completes it.
+        // SAFETY: the child is ours. The I/O, and with its pass the table, its tracker and the
+        // device, stay until `track_done` completes it.
         unsafe {
             let child = child.as_ptr();
             let buf = &raw mut (*child).buf;
@@ -165,8 +168,8 @@ impl Slot {
         }
     }
 
-    /// Counts out `bytes` bytes from `start` on that their target tracks, since they were not sent for lack of memory.
-    /// Their sender maps them once more.
+    /// Counts out `bytes` bytes from `start` on that their target tracks, since they were not sent
+    /// for lack of memory. Their sender maps them once more.
     #[cold]
     pub(super) fn unsent(
         &self,
@@ -181,8 +184,7 @@ impl Slot {
         }
     }
 
-    /// Hands all of an I/O to the target that takes it, as one job. Thread or soft
-    /// interrupt; sleeps where VOP_STRATEGY does.
+    /// Hands all of an I/O to the target that takes it, as one job.
     #[inline(never)]
     fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
@@ -191,13 +193,13 @@ impl Slot {
         let current = unsafe { self.gate.value(&kept) };
         match serving(current, taken) {
             Some((host, engine, line)) => match engine.claim(line) {
-                // SAFETY: the I/O is ours, inside the gate behind which the table stands, and `kept` stays
-                // until after this.
+                // SAFETY: the I/O is ours, inside the gate behind which the table stands, and
+                // `kept` stays until after this.
                 Some(number) => unsafe {
                     let info = job::describe(&io, &journey, io.bytes(), (line, number), taken);
                     host.submit(engine, JobParent::Whole(io, journey), info);
                 },
-                // It waits for the number of a job, as a split.
+                // The I/O waits for the number of a job, as a split.
                 None => {
                     let range = sectors_of(&io);
                     self.split(io, journey, range.start, (Destination::Take(taken), range.length));
@@ -206,11 +208,12 @@ impl Slot {
             // Only a target that serves I/O may take any.
             None => self.fail(io, journey, 0, Errno::EIO),
         }
-        // SAFETY: as above.
+        // SAFETY: the pass is this slot's: its gate gave it above.
         unsafe { self.leave(kept) };
     }
 
-    /// Retries a read that has failed: sends it as its target says, which has something else to try.
+    /// Retries a read that has failed: sends it as its target says, which has something else to
+    /// try.
     #[cold]
     pub(super) fn retry(&'static self, io: Io, journey: Journey) {
         let range = sectors_of(&io);
@@ -223,8 +226,8 @@ impl Slot {
         self.split(io, journey, range.start, (first, found));
     }
 
-    /// Checks an I/O against the table: that it may be done, and its range, cut at the device's end. `None`
-    /// when there is nothing to do.
+    /// Checks an I/O against the table: that it may be done, and its range, cut at the device's
+    /// end. `None` when there is nothing to do.
     ///
     /// # Errors
     /// ENXIO without a table or for another device's I/O, EINVAL for part of a sector, EROFS.
@@ -262,7 +265,8 @@ fn sectors_of(io: &Io) -> SectorRange {
     SectorRange { start: io.sector(), length: Sector(u64::from(io.bytes() / DEV_BSIZE)) }
 }
 
-/// The means of the line that takes a stretch of I/O, and the line's number among those that serve I/O.
+/// The means of the line that takes a stretch of I/O, and the line's number among those that serve
+/// I/O.
 #[inline]
 pub(super) fn serving(
     current: &Current,
@@ -272,7 +276,8 @@ pub(super) fn serving(
     Some((current.host.as_ref()?, engine, engine.serving(taken.line)?))
 }
 
-/// Maps a read that is retried: as its target says, or as before where that has nothing else to try.
+/// Maps a read that is retried: as its target says, or as before where that has nothing else to
+/// try.
 #[cold]
 pub(super) fn map_retry(
     table: &LiveTable<NetBsd>,
@@ -281,8 +286,9 @@ pub(super) fn map_retry(
     table.map_failed(range, Op::Read).or_else(|| table.map(range, Op::Read))
 }
 
-/// The slow path of [`Slot::check`], for an I/O that is empty, unaligned or reaches beyond the device's end.
-/// Cuts it at the end, as disks do. `false` when nothing is left to do; b_error may be set then.
+/// The slow path of [`Slot::check`], for an I/O that is empty, unaligned or reaches beyond the
+/// device's end. Cuts it at the end, as disks do. `false` when nothing is left to do; b_error may
+/// be set then.
 ///
 /// # Errors
 /// EINVAL for part of a sector.

@@ -3,18 +3,20 @@
 //! The lock-free part of a device's gate: counts of references to a value, spread over CPUs, which
 //! can be shut. Its one user is `iogate.rs`, which adds the lock, the queue and the sleep.
 //!
-//! The value almost never changes. An I/O that enters takes a reference ([`Pass`]), uses the value until it
-//! gives the reference back, which may be in another thread or soft interrupt, on another CPU, much later;
-//! no lock is taken and nothing waits. To change the value, shut the door and wait until no pass is out.
+//! The value almost never changes. An I/O that enters takes a reference ([`Pass`]), uses the value
+//! until it gives the reference back, which may be in another thread or soft interrupt, on another
+//! CPU, much later; no lock is taken and nothing waits. To change the value, shut the door and wait
+//! until no pass is out.
 //!
-//! Each CPU has two counts, which only rise: of what has entered on it, and of what has left on it. So the I/O path writes
-//! no count of another CPU's, wherever an I/O completes. No pass is out when as many have left as have entered, on all CPUs
-//! together. A drain reads all counts of what has left first, and then those of what has entered: whoever it saw leave,
-//! it sees enter, so that equal sums mean that no pass was out in between.
+//! Each CPU has two counts, which only rise: of what has entered on it, and of what has left on it.
+//! So the I/O path writes no count of another CPU's, wherever an I/O completes. No pass is out when
+//! as many have left as have entered, on all CPUs together. A drain reads all counts of what has
+//! left first, and then those of what has entered: whoever it saw leave, it sees enter, so that
+//! equal sums mean that no pass was out in between.
 //!
-//! Entering is *count, then look at the door*; closing is *shut the door, then look at the counts*. All four
-//! steps are sequentially consistent, so that one of the two always sees the other. An I/O that enters and finds
-//! the door shut leaves at once.
+//! Entering is *count, then look at the door*; closing is *shut the door, then look at the counts*.
+//! All four steps are sequentially consistent, so that one of the two always sees the other. An I/O
+//! that enters and finds the door shut leaves at once.
 //!
 //! `regress/models` includes this file and checks it under loom.
 
@@ -39,8 +41,8 @@ pub enum Door {
     Dead,
 }
 
-/// A gate in front of a `T`. Beside each CPU's counts it keeps an `L`: whatever its user wants to have
-/// apart for each CPU.
+/// A gate in front of a `T`. Beside each CPU's counts it keeps an `L`: whatever its user wants to
+/// have apart for each CPU.
 ///
 /// # Invariants
 /// The value is changed only while the door is not open and [`Gate::is_empty`] was true since.
@@ -52,8 +54,8 @@ pub struct Gate<T, L> {
     cells: Box<[Cell<L>]>,
 }
 
-/// A CPU's counts, which wrap, and its `L`, with padding that keeps the next CPU's off most of their cache line
-/// (COHERENCY_UNIT). Padding instead of alignment, which kmem(9) does not give.
+/// A CPU's counts, which wrap, and its `L`, with padding that keeps the next CPU's off most of
+/// their cache line (COHERENCY_UNIT). Padding instead of alignment, which kmem(9) does not give.
 struct Cell<L> {
     entered: AtomicUsize,
     left: AtomicUsize,
@@ -61,9 +63,9 @@ struct Cell<L> {
     _apart: [usize; 5],
 }
 
-/// A reference to a gate's value: the right to be inside. It may be returned in any context and on any
-/// CPU, to the gate that it came from and to no other. A pass records its gate only where debug assertions are enabled; the
-/// caller answers for it.
+/// A reference to a gate's value: the right to be inside. It may be returned in any context and on
+/// any CPU, to the gate that it came from and to no other. A pass records its gate only where debug
+/// assertions are enabled; the caller answers for it.
 #[must_use = "a pass must be returned with `leave`"]
 pub struct Pass<'g> {
     gate: PhantomData<&'g ()>,
@@ -127,8 +129,8 @@ impl<T, L: Default> Gate<T, L> {
 
     /// Enters on the CPU `cpu`, if the door is open.
     ///
-    /// On `None` the counts were raised. A drain may have read them one by one and gone to sleep: the
-    /// caller takes the lock under which drains sleep, and wakes them.
+    /// On `None` the counts were raised. A drain may have read them one by one and gone to sleep:
+    /// the caller takes the lock under which drains sleep, and wakes them.
     #[inline]
     pub fn enter(&self, cpu: usize) -> Option<(Pass<'_>, Here<'_, L>)> {
         let (pass, here) = (self.admit(cpu), self.here(cpu));
@@ -141,7 +143,8 @@ impl<T, L: Default> Gate<T, L> {
         None
     }
 
-    /// Enters through a door that is shut: for the thread that shut it, to let in the I/O that it holds.
+    /// Enters through a door that is shut: for the thread that shut it, to let in the I/O that it
+    /// holds.
     #[inline]
     pub fn admit(&self, cpu: usize) -> Pass<'_> {
         self.here(cpu).0.entered.fetch_add(1, Ordering::SeqCst);
@@ -159,7 +162,8 @@ impl<T, L: Default> Gate<T, L> {
         self.admit(cpu)
     }
 
-    /// Leaves, on the CPU of `here`. `true` if the door is not open: the caller wakes drains, as for [`Gate::enter`].
+    /// Leaves, on the CPU of `here`. `true` if the door is not open: the caller wakes drains, as
+    /// for [`Gate::enter`].
     ///
     /// # Safety
     /// Both are this gate's: another one's would count out a holder that still uses the value.
@@ -179,7 +183,8 @@ impl<T, L: Default> Gate<T, L> {
     #[inline]
     pub unsafe fn value<'p>(&'p self, inside: &'p Pass<'_>) -> &'p T {
         self.assert_gave(inside);
-        // SAFETY: the value does not change while a pass of this gate is out (invariant), as the caller's is (caller).
+        // SAFETY: the value does not change while a pass of this gate is out (invariant), as the
+        // caller's is (caller).
         unsafe { &*self.value.get() }
     }
 
@@ -218,7 +223,7 @@ impl<T, L: Default> Gate<T, L> {
         }
     }
 
-    /// The number of I/Os inside. Exact only when the door is not open and the answer is 0.
+    /// The number of I/Os inside. Exact only when the door is not open and the number is 0.
     pub fn inside(&self) -> usize {
         // In this order: see this file's head.
         let left = self.sum(|cell| &cell.left);
@@ -231,7 +236,8 @@ impl<T, L: Default> Gate<T, L> {
         counts.fold(0, usize::wrapping_add)
     }
 
-    /// `true` if no pass is out, the door being shut. Then it stays so, but for callers of `enter` that turn back.
+    /// `true` if no pass is out, the door being shut. Then it stays so, but for callers of `enter`
+    /// that turn back.
     pub fn is_empty(&self) -> bool {
         self.inside() == 0
     }

@@ -92,7 +92,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         }
     }
 
-    /// Has a drain look again whether the gate is empty. With the lock, so that it is not between its
+    /// Wakes a drain, to look again whether the gate is empty. With the lock, so that it is not between its
     /// look and its sleep.
     #[cold]
     fn wake_drain(&self) {
@@ -117,7 +117,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         self.gate.door()
     }
 
-    /// The number of I/Os inside. Exact only when the door is not open and the answer is 0.
+    /// The number of I/Os inside. Exact only when the door is not open and the number is 0.
     pub fn inside(&self) -> usize {
         self.gate.inside()
     }

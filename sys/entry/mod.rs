@@ -12,15 +12,15 @@
 //! dm-core's traits for this kernel, `component.rs` is an opened component, `panic.rs` turns Rust's
 //! panics into panic(9).
 
-pub mod autoconf;
+mod autoconf;
 mod completion;
 mod component;
-pub mod devsw;
-pub mod io;
-pub mod ioctl;
-pub mod job;
+mod devsw;
+mod io;
+mod ioctl;
+mod job;
 mod journey;
-pub mod kernel;
+mod kernel;
 mod label;
 mod minors;
 #[cfg(all(test, miri))]
@@ -28,12 +28,12 @@ mod minors;
 mod miri;
 #[cfg(not(feature = "hosted"))]
 mod panic;
-pub mod pieces;
-pub mod slot;
-pub mod split;
-pub mod stats;
-pub mod strategy;
-pub mod unit;
+mod pieces;
+mod slot;
+mod split;
+mod stats;
+mod strategy;
+mod unit;
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};

@@ -98,8 +98,6 @@ struct ServingLine {
     target: Arc<dyn Lanes>,
     /// (-) The number of the line's first lane; its others follow, the control lane last.
     first_lane: usize,
-    /// (-) The number of the line's first job; its others follow.
-    first_job: usize,
     /// (l) Jobs that no lane has taken yet.
     queues: Box<[Spin<Queue>]>,
     /// (a) Numbers of jobs that are not in use.
@@ -201,7 +199,6 @@ impl Executor {
                 number,
                 target,
                 first_lane,
-                first_job,
                 queues: needs.queues.iter().map(queue).collect(),
                 free: Numbers::new(first_job, needs.jobs),
                 going_on: InTurn::default(),

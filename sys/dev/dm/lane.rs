@@ -124,11 +124,11 @@ impl Lane {
         self.executor.host().background_share().clamp(1, 100)
     }
 
-    /// Sleeps until a moment of [`Lane::now`]'s clock, at most 2^31 milliseconds ahead, or until
-    /// the device is being suspended: `false` then. While [`Lane::stopping`] is true, and in a lane
-    /// that serves jobs while [`Lane::suspending`] is, it is `false` at once, so that a loop around
-    /// it must end then.
-    pub async fn sleep_until(&mut self, moment: u32) -> bool {
+    /// Sleeps this long, at most 2^31 milliseconds, or until the device is being suspended: `false`
+    /// then. While [`Lane::stopping`] is true, and in a lane that serves jobs while
+    /// [`Lane::suspending`] is, it is `false` at once, so that a loop around it must end then.
+    pub async fn sleep(&mut self, milliseconds: u32) -> bool {
+        let moment = self.now().wrapping_add(milliseconds);
         let Some(state) = self.executor.lane_state(self.number) else { return false };
         let result = poll_fn(|_| {
             let left = moment.wrapping_sub(self.executor.host().now());
@@ -145,11 +145,6 @@ impl Lane {
         .await;
         state.sleep(None);
         result
-    }
-
-    /// Sleeps this long, or until the device is being suspended: `false` then.
-    pub async fn sleep(&mut self, milliseconds: u32) -> bool {
-        self.sleep_until(self.now().wrapping_add(milliseconds)).await
     }
 
     /// `true` while the engine is not running: the device is being suspended, or is suspended.

@@ -62,7 +62,7 @@ mod numbers;
 pub mod pdev;
 pub mod proplib;
 pub mod purse;
-pub mod ready;
+mod ready;
 pub mod refusal;
 pub mod shared;
 pub mod table;

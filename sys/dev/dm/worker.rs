@@ -213,14 +213,9 @@ pub trait Lanes: Send + Sync {
     /// See [`Worker::needs`].
     fn needs(&self) -> Needs;
     /// See [`Worker::at_once`].
-    fn at_once(&self, job: Job) -> Option<Job> {
-        Some(job)
-    }
+    fn at_once(&self, job: Job) -> Option<Job>;
     /// See [`Worker::answered`].
-    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job> {
-        job.end(outcome.ok());
-        None
-    }
+    fn answered(&self, job: Job, outcome: Outcome) -> Option<Job>;
     /// See [`Worker::suspending`].
     fn suspending(&self, how: Quiesce);
     /// A lane's future.

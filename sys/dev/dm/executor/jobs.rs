@@ -166,11 +166,4 @@ impl Executor {
     pub fn forwarded(&self, info: &JobInfo) {
         self.free(info);
     }
-
-    /// Numbers of a line's jobs, for hosts that keep them apart.
-    pub fn jobs_of(&self, line: usize) -> core::ops::Range<usize> {
-        let first = |at: usize| self.lines.get(at).map(|line| line.first_job);
-        let start = first(line).unwrap_or(0);
-        start..first(line.saturating_add(1)).unwrap_or(usize::MAX)
-    }
 }

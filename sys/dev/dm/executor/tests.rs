@@ -7,7 +7,7 @@ use alloc::vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::job::{Job, Op, Place};
-use crate::lane::{Lane, Signal};
+use crate::lane::{Lane, Outcome};
 use crate::mistake::Mistake;
 use crate::target::{ComponentIndex, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::testing::sim::{Disk, World};
@@ -21,7 +21,6 @@ struct Pulse {
     beats: AtomicU32,
     runs: AtomicU32,
     served: AtomicU32,
-    never: Signal,
 }
 
 static PULSE: TargetType = TargetType { name: "pulse", version: [1, 0, 0], new };
@@ -32,8 +31,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let length = line.length;
     let component = line.component(path, Sector::ZERO, length)?;
     let zero = || AtomicU32::new(0);
-    let never = Signal::new();
-    Ok(Made::serves(Pulse { component, beats: zero(), runs: zero(), served: zero(), never }))
+    Ok(Made::serves(Pulse { component, beats: zero(), runs: zero(), served: zero() }))
 }
 
 impl Target for Pulse {
@@ -79,9 +77,7 @@ impl Worker for Pulse {
     async fn background(&self, _number: usize, lane: &mut Lane) {
         self.runs.fetch_add(1, Ordering::Relaxed);
         while !lane.stopping() {
-            let moment = lane.now().wrapping_add(10);
-            let found: Option<()> = lane.until_moment(&self.never, moment, || None).await;
-            assert!(found.is_none());
+            lane.sleep(10).await;
             self.beats.fetch_add(u32::from(!lane.stopping()), Ordering::Relaxed);
         }
         // The lane does not return in the poll in which it sees that it must.
@@ -203,6 +199,12 @@ fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, 
     impl crate::worker::Lanes for Wants {
         fn needs(&self) -> Needs {
             self.0.clone()
+        }
+        fn at_once(&self, job: Job) -> Option<Job> {
+            Some(job)
+        }
+        fn answered(&self, job: Job, _: Outcome) -> Option<Job> {
+            Some(job)
         }
         fn suspending(&self, _: Quiesce) {}
         fn future(self: alloc::sync::Arc<Self>, _: Lane) -> crate::worker::LaneFuture {

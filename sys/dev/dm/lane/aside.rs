@@ -56,22 +56,4 @@ impl Lane {
     pub fn resubmit(&self, jobs: &Aside) {
         self.executor.resubmit_all(jobs);
     }
-
-    /// Puts those of the jobs that `which` names at the front of their queue again.
-    pub fn resubmit_if(&self, jobs: &Aside, mut which: impl FnMut(&Job) -> bool) {
-        // From the last, so that they come to stand in their order.
-        let mut at = jobs.jobs.lock().len();
-        while let Some(before) = at.checked_sub(1) {
-            at = before;
-            let mut list = jobs.jobs.lock();
-            let job = match list.get(at) {
-                Some(job) if which(job) => list.remove(at),
-                _ => None,
-            };
-            drop(list);
-            if let Some(job) = job {
-                self.executor.resubmit(job);
-            }
-        }
-    }
 }

@@ -4,9 +4,7 @@
 //! or completions change.
 
 use alloc::sync::Arc;
-use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::task::Poll;
 
 use super::{Lane, until_some};
 use crate::executor::Executor;
@@ -75,31 +73,6 @@ impl Lane {
             found => found.map(Some),
         })
         .await
-    }
-
-    /// Waits as [`Lane::until`] does; `None` when a moment of [`Lane::now`]'s clock comes, or the
-    /// device is being suspended, first.
-    pub async fn until_moment<T>(
-        &mut self,
-        signal: &Signal,
-        moment: u32,
-        mut condition: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        let state = self.executor.lane_state(self.number)?;
-        let found = poll_fn(|_| {
-            if let Some(found) = self.look(signal, &mut condition) {
-                return Poll::Ready(Some(found));
-            }
-            let left = moment.wrapping_sub(self.executor.host().now());
-            if left == 0 || left > u32::MAX / 2 || self.stopping() {
-                return Poll::Ready(None);
-            }
-            state.sleep(Some(moment));
-            Poll::Pending
-        })
-        .await;
-        state.sleep(None);
-        found
     }
 
     fn look<T>(&self, signal: &Signal, condition: &mut impl FnMut() -> Option<T>) -> Option<T> {

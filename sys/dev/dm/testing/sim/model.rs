@@ -241,13 +241,6 @@ impl Model {
             *cell = left;
         }
     }
-
-    /// `true` if a read that begins now may give more than one content of a sector.
-    pub fn uncertain(&self, sector: u64) -> bool {
-        let cell = &self.cells[sector as usize];
-        let may = |v: &Version| !cell.iter().any(|y| y.supersedes(v));
-        cell.iter().filter(|v| may(v)).count() > 1
-    }
 }
 
 impl Version {

@@ -45,9 +45,4 @@ impl Rng {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.index(from.len())]
     }
-
-    /// Another series of choices, independent of those that follow here.
-    pub fn fork(&mut self) -> Rng {
-        Rng(self.bits())
-    }
 }

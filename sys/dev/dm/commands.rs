@@ -12,7 +12,7 @@ mod request;
 use alloc::string::String;
 use core::ffi::CStr;
 
-use request::{number, string};
+use request::{Request, number, string};
 
 use crate::device::{Driver, FileSystem, Load};
 use crate::kernel::Kernel;
@@ -183,18 +183,6 @@ fn put_outcome<D: Dictionary>(
     dict.set_string(c"reason", &refusal.reason)?;
     let errno = if legacy { 0 } else { refusal.errno.raw().unsigned_abs() };
     dict.set_unsigned(c"errno", u64::from(errno))
-}
-
-/// A request that is being carried out: the dictionary becomes the reply as it goes.
-struct Request<'a, K: Kernel, D: Dictionary> {
-    driver: &'a Driver<K>,
-    dict: &'a mut D,
-    /// The request's key `flags`: [`flags`].
-    flags: u32,
-    /// `true` if the descriptor that the request came through is open for writing.
-    writable: bool,
-    /// A warning about a command that was carried out all the same.
-    warning: Option<String>,
 }
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {

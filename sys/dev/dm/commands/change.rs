@@ -4,8 +4,8 @@
 
 use alloc::string::String;
 
-use super::request::{new_name, new_uuid, number, string};
-use super::{Request, STATUS_FLAGS, flags};
+use super::request::{Request, new_name, new_uuid, number, string};
+use super::{STATUS_FLAGS, flags};
 use crate::device::{Device, FoundDevice};
 use crate::kernel::Kernel;
 use crate::proplib::{Array, Dictionary, Value};

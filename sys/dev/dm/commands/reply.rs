@@ -2,7 +2,8 @@
 
 //! Replies: the keys that describe a device, all devices, and the driver.
 
-use super::{Request, STATUS_FLAGS, flags};
+use super::request::Request;
+use super::{STATUS_FLAGS, flags};
 use crate::device::{FoundDevice, Snapshot};
 use crate::kernel::{Kernel, LiveTable};
 use crate::name::Uuid;

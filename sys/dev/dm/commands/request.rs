@@ -6,14 +6,25 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use super::Request;
-use crate::device::{LineRequest, Selector};
+use crate::device::{Driver, LineRequest, Selector};
 use crate::kernel::{Geometry, Kernel};
 use crate::name::{Name, Uuid};
 use crate::proplib::{Array, Dictionary, Value};
 use crate::refusal::Shown;
 use crate::units::{Minor, Sector};
 use crate::{Errno, Refusal, limits};
+
+/// A request that is being carried out: the dictionary becomes the reply as it goes.
+pub(super) struct Request<'a, K: Kernel, D: Dictionary> {
+    pub(super) driver: &'a Driver<K>,
+    pub(super) dict: &'a mut D,
+    /// The request's key `flags`: [`flags`](super::flags).
+    pub(super) flags: u32,
+    /// `true` if the descriptor that the request came through is open for writing.
+    pub(super) writable: bool,
+    /// A warning about a command that was carried out all the same.
+    pub(super) warning: Option<String>,
+}
 
 impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     pub(super) fn name(&self) -> Result<Option<Name>, Refusal> {

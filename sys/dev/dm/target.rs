@@ -201,9 +201,14 @@ pub trait Target: Send + Sync {
     /// Names every stretch of a component that a line of `length` sectors reaches.
     fn extents(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
 
+    /// Names those extents that lie under all of a line of `length` sectors, sector by sector. The
+    /// default is for targets that have no others; one that has, as a log, leaves these out.
+    fn shown(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        self.extents(length, each);
+    }
+
     /// Names every place in a line of `length` sectors where a component's sector shows: one may
-    /// show in several. The default is for targets whose extents each lie under all of the line, sector by
-    /// sector.
+    /// show in several. The default goes by [`Target::shown`].
     fn locate(
         &self,
         component: ComponentIndex,
@@ -211,7 +216,7 @@ pub trait Target: Send + Sync {
         length: Sector,
         each: &mut dyn FnMut(Sector),
     ) {
-        self.extents(length, &mut |extent| {
+        self.shown(length, &mut |extent| {
             let at = extent.range().place_of(sector);
             if let Some(at) = at.filter(|_| extent.component == component) {
                 each(at);

@@ -328,20 +328,12 @@ impl Target for LogWrites {
     }
 
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
-        each(Extent { component: self.device, start: Sector::ZERO, length });
+        self.shown(length, each);
         each(Extent { component: self.log, start: Sector::ZERO, length: Sector(self.unit) });
     }
 
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        if component == self.device && sector < length {
-            each(sector);
-        }
+    fn shown(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.device, start: Sector::ZERO, length });
     }
 
     fn message(&self, text: &str, _reply: &mut String) -> Result<(), Errno> {

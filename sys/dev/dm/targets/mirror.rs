@@ -291,25 +291,15 @@ impl Target for Mirror {
     }
 
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
-        for leg in &self.legs {
-            each(Extent { component: leg.component, start: leg.offset, length });
-        }
+        self.shown(length, each);
         if let Some(component) = self.log.disk {
             each(Extent { component, start: Sector::ZERO, length: self.log.sectors });
         }
     }
 
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        for leg in self.legs.iter().filter(|leg| leg.component == component) {
-            if let Some(at) = sector.checked_sub(leg.offset).filter(|at| *at < length) {
-                each(at);
-            }
+    fn shown(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        for leg in &self.legs {
+            each(Extent { component: leg.component, start: leg.offset, length });
         }
     }
 }

@@ -260,7 +260,7 @@ impl Target for Snapshot {
     }
 
     /// No write of the line reaches the origin; of the store it writes only chunks that were given to it.
-    fn locate(&self, _: ComponentIndex, _: Sector, _: Sector, _: &mut dyn FnMut(Sector)) {}
+    fn shown(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
 }
 
 impl Worker for Snapshot {

@@ -31,9 +31,7 @@ use crate::hash::Digest;
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Outcome, Signal};
 use crate::mistake::Mistake;
-use crate::target::{
-    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
-};
+use crate::target::{Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::targets::bits::{SharedBits, words};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector, limits};
@@ -159,7 +157,7 @@ impl Target for Verity {
     }
 
     fn extents(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
-        each(Extent { component: self.params.data, start: Sector::ZERO, length });
+        self.shown(length, each);
         let unit = self.params.hash_sectors();
         // Neither product wraps: the tree lies on its component.
         let start = Sector(self.params.start.wrapping_mul(unit));
@@ -170,16 +168,8 @@ impl Target for Verity {
         }
     }
 
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        if component == self.params.data && sector < length {
-            each(sector);
-        }
+    fn shown(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.params.data, start: Sector::ZERO, length });
     }
 }
 

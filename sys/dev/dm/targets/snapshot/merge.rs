@@ -18,9 +18,7 @@ use super::{COUNTED, Snapshot, in_store, invalid, keep, merging, parse};
 use crate::job::{Job, Op, Place};
 use crate::lane::{Lane, Outcome};
 use crate::mistake::Mistake;
-use crate::target::{
-    ComponentIndex, Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType,
-};
+use crate::target::{Devs, Extent, IoRange, LineSpec, Made, Mapping, Target, TargetType};
 use crate::worker::{Needs, Worker};
 use crate::{Errno, Sector};
 
@@ -151,18 +149,10 @@ impl Target for Merge {
         self.of.extents(length, each);
     }
 
-    /// Names the origin's sectors only, since what is on the origin shows in the line, or will. Of the store only chunks that were
-    /// given to it are written.
-    fn locate(
-        &self,
-        component: ComponentIndex,
-        sector: Sector,
-        length: Sector,
-        each: &mut dyn FnMut(Sector),
-    ) {
-        if component == self.of.origin && sector < length {
-            each(sector);
-        }
+    /// Names the origin only, since what is on the origin shows in the line, or will. Of the store
+    /// only chunks that were given to it are written.
+    fn shown(&self, length: Sector, each: &mut dyn FnMut(Extent)) {
+        each(Extent { component: self.of.origin, start: Sector::ZERO, length });
     }
 }
 

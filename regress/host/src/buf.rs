@@ -44,7 +44,6 @@ unsafe impl Sync for BufferLock {}
 
 static BUFFER_LOCK: BufferLock = BufferLock(UnsafeCell::new(mutex::static_adaptive()));
 static POOL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-static COMPLETED: AtomicU64 = AtomicU64::new(0);
 
 fn buffer_lock() -> *mut nb::kmutex_t {
     BUFFER_LOCK.0.get()
@@ -112,11 +111,6 @@ pub(crate) fn stop(thread: JoinHandle<()>) -> Vec<String> {
         .into_iter()
         .map(|count| format!("{count} I/O buffers were not put back (putiobuf)"))
         .collect()
-}
-
-/// Buffers completed since the process began.
-pub fn completions() -> u64 {
-    COMPLETED.load(Ordering::Relaxed)
 }
 
 #[inline(always)]
@@ -244,7 +238,7 @@ pub(crate) unsafe extern "C" fn buf_init(bp: *mut nb::buf) {
     unsafe {
         condvar::init_unlisted(&raw mut (*bp).b_busy, c"biolock".as_ptr());
         condvar::init_unlisted(&raw mut (*bp).b_done, c"biowait".as_ptr());
-        (*bp).b_dev = crate::NODEV;
+        (*bp).b_dev = crate::dev::NODEV;
         (*bp).b_error = 0;
         (*bp).b_flags = 0;
         (*bp).b_cflags = 0;
@@ -459,7 +453,7 @@ pub(crate) unsafe extern "C" fn bounds_check_with_label(
     // SAFETY: the caller's promise.
     unsafe {
         let label = &*(*dk).dk_label;
-        let part = crate::minor((*bp).b_dev) as usize % nb::MAXPARTITIONS as usize;
+        let part = crate::dev::minor((*bp).b_dev) as usize % nb::MAXPARTITIONS as usize;
         if (*bp).b_blkno < 0 || i64::from(label.d_secsize) < DEV_BSIZE || label.d_secpercyl == 0 {
             (*bp).b_error = Errno::EINVAL.0;
             return -1;

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::buf::biodone;
 use crate::console::kassert;
+use crate::dev::{Dev, NODEV, major, makedev, minor};
 use crate::errno::Errno;
 use crate::fault::{self, Site};
+use crate::lock;
 use crate::netbsd as nb;
-use crate::{Dev, NODEV, lock, major, makedev, minor};
 
 const MAJORS: usize = 512;
 

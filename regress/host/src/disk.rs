@@ -5,6 +5,7 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
 use crate::console::kassert;
+use crate::dev::{Dev, NODEV, minor};
 use crate::dkwedge;
 use crate::errno::Errno;
 use crate::frugal;
@@ -14,7 +15,6 @@ use crate::lwp;
 use crate::mutex;
 use crate::netbsd as nb;
 use crate::proplib;
-use crate::{Dev, NODEV, minor};
 
 const SLEEP: nb::km_flag_t = nb::KM_SLEEP as nb::km_flag_t;
 const BLKDEV_IOSIZE: u32 = 2048;

@@ -4,7 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::Dev;
+use crate::dev::Dev;
 use crate::errno::Errno;
 use crate::kauth::kauth_cred_get;
 use crate::lwp::{self, syscall};

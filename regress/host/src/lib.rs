@@ -36,6 +36,7 @@ pub mod components;
 pub mod condvar;
 pub mod console;
 pub mod copy;
+mod dev;
 pub mod devsw;
 pub mod disk;
 pub mod disklabel;
@@ -72,6 +73,7 @@ mod xcall;
 pub use rustdm::netbsd::sys as netbsd;
 
 pub use components::{Allocation, Backend, Completion, Counters, Disk, DiskSpec, Label, Partition};
+pub use dev::{Dev, NODEV, major, makedev, minor};
 pub use errno::Errno;
 pub use fault::{FaultPlan, Site};
 pub use file::{File, Flags, Node};
@@ -80,25 +82,3 @@ pub use machine::{Clock, Config, Kthread, Machine, Pmf};
 pub use mount::Mount;
 pub use strategy::{Io, IoResult, Request, run_all};
 pub use sysctl::Value;
-
-/// NetBSD's `dev_t`: a major and a minor number.
-pub type Dev = netbsd::dev_t;
-
-/// `makedev(3)`.
-pub const fn makedev(major: u32, minor: u32) -> Dev {
-    let (major, minor) = (major as Dev, minor as Dev);
-    ((major << 8) & 0x000f_ff00) | ((minor << 12) & 0xfff0_0000) | (minor & 0xff)
-}
-
-/// `major(3)`.
-pub const fn major(dev: Dev) -> u32 {
-    ((dev & 0x000f_ff00) >> 8) as u32
-}
-
-/// `minor(3)`.
-pub const fn minor(dev: Dev) -> u32 {
-    (((dev & 0xfff0_0000) >> 12) | (dev & 0xff)) as u32
-}
-
-/// `NODEV`: no device.
-pub const NODEV: Dev = Dev::MAX;

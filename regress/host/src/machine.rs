@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::components::{self, Allocation, Disk, DiskSpec};
 use crate::console::kassert;
+use crate::dev::{Dev, NODEV, makedev};
 use crate::devsw::{self, Driver};
 use crate::errno::Errno;
 use crate::fault::{FaultPlan, PLAN};
@@ -18,8 +19,7 @@ use crate::specfs::{self, Entry};
 use crate::strategy;
 use crate::sysctl;
 use crate::{
-    Dev, aes, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, kthread, makedev,
-    module,
+    aes, autoconf, buf, callout, condvar, console, dkwedge, iostat, kmem, kthread, module,
 };
 use crate::{mutex, pool_cache, proplib, xcall};
 
@@ -333,12 +333,12 @@ impl Machine {
 
     /// The number of times that a block device is open, over all its nodes.
     pub fn block_opens(&self, dev: Dev) -> u32 {
-        specfs::opens(dev, crate::NODEV).0
+        specfs::opens(dev, NODEV).0
     }
 
     /// The number of times that a character device is open, over all its nodes.
     pub fn character_opens(&self, dev: Dev) -> u32 {
-        specfs::opens(crate::NODEV, dev).1
+        specfs::opens(NODEV, dev).1
     }
 
     /// d_psize: the size of a block device for swapping, in blocks of 512 bytes.
@@ -471,16 +471,6 @@ impl Machine {
     /// The plan of the calls that fail.
     pub fn faults(&self) -> &'static FaultPlan {
         &PLAN
-    }
-
-    /// Bytes of kmem(9) in use.
-    pub fn kmem_bytes(&self) -> u64 {
-        kmem::bytes_in_use()
-    }
-
-    /// Items out of each pool_cache(9), by name.
-    pub fn pool_items(&self) -> Vec<(String, i64)> {
-        pool_cache::items_out()
     }
 }
 

@@ -12,8 +12,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::Dev;
 use crate::console::kassert;
+use crate::dev::Dev;
 use crate::errno::Errno;
 use crate::frugal;
 use crate::lwp;

@@ -9,9 +9,9 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::{Condvar, Mutex};
 
-use crate::Dev;
 use crate::buf::{B_READ, getiobuf, putiobuf};
 use crate::console::kassert;
+use crate::dev::Dev;
 use crate::devsw;
 use crate::errno::Errno;
 use crate::lock;

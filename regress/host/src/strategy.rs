@@ -6,8 +6,8 @@ use std::cell::UnsafeCell;
 use std::ffi::c_int;
 use std::ptr;
 
-use crate::Dev;
 use crate::buf::{self, B_READ};
+use crate::dev::Dev;
 use crate::devsw;
 use crate::errno::Errno;
 use crate::lwp;

@@ -14,11 +14,11 @@ use super::label::fabricated;
 use super::unit::Parts;
 pub(super) use super::unit::Unit;
 use super::{Disk, DiskSpec};
+use crate::dev::{Dev, major, minor};
 use crate::devsw::{devsw_attach, devsw_detach};
 use crate::errno::Errno;
 use crate::netbsd as nb;
 use crate::specfs::{self, Entry, VBLK, VCHR};
-use crate::{Dev, major, minor};
 
 /// Units of one driver.
 const UNITS: usize = 1024;

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::driver::Unit;
 use super::label::{FS_SWAP, fabricated};
-use crate::Dev;
 use crate::copy::strlcpy;
+use crate::dev::Dev;
 use crate::disk;
 use crate::errno::Errno;
 use crate::netbsd as nb;

@@ -16,8 +16,9 @@ mod unit;
 
 use std::sync::Arc;
 
+use crate::dev::{Dev, major, minor};
 use crate::errno::Errno;
-use crate::{Dev, netbsd as nb};
+use crate::netbsd as nb;
 
 pub use backend::{Allocation, Backend};
 pub use label::{Label, Partition};
@@ -102,7 +103,7 @@ impl Disk {
 
     /// The whole disk as a table line names it: `major:minor`.
     pub fn major_minor(&self) -> String {
-        format!("{}:{}", crate::major(self.dev()), crate::minor(self.dev()))
+        format!("{}:{}", major(self.dev()), minor(self.dev()))
     }
 
     /// Sectors, of the disk's own size.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Backend, Completion, Label};
-use crate::Dev;
+use crate::dev::Dev;
 use crate::errno::Errno;
 
 /// The specification of a disk. Begin with [`DiskSpec::memory`], [`DiskSpec::file`] or [`DiskSpec::null`], and change

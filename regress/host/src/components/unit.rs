@@ -15,11 +15,12 @@ use super::queue::{Completion, Pending, Queue};
 use super::{Counters, label};
 use crate::buf::{B_READ, biodone, bounds_check_with_label, bounds_check_with_mediasize};
 use crate::console::kassert;
+use crate::dev::{Dev, makedev};
+use crate::disk;
 use crate::errno::Errno;
 use crate::fault::{self, Site};
 use crate::lwp::{self, MAXCPUS};
 use crate::netbsd as nb;
-use crate::{Dev, disk, makedev};
 
 /// The flag of an open for writing.
 const FWRITE: c_int = nb::FWRITE;

@@ -7,7 +7,7 @@ mod scan;
 
 use std::ffi::{CStr, c_char, c_int};
 
-use crate::Dev;
+use crate::dev::Dev;
 use crate::errno::Errno;
 use crate::netbsd as nb;
 use scan::Scan;

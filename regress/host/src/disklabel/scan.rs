@@ -9,9 +9,9 @@
 use std::ffi::{CStr, c_int};
 
 use super::{LABEL_SIZE, MBR_NETBSD, Strategy, bytes, find_label};
-use crate::Dev;
 use crate::buf::{B_READ, biowait, getiobuf, putiobuf};
 use crate::console::{kassert, kpanic};
+use crate::dev::Dev;
 use crate::netbsd as nb;
 
 /// Sectors in the buffer.

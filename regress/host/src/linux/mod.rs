@@ -470,7 +470,7 @@ impl<H: Host> Call<'_, H> {
         self.about(&reply)?;
         let mut devs = Vec::new();
         for dev in reply.array("cmd_data").iter().filter_map(plist::number) {
-            let (major, minor) = (crate::major(dev), crate::minor(dev));
+            let (major, minor) = (crate::dev::major(dev), crate::dev::minor(dev));
             let (major, minor) = self.to_linux(major, minor).unwrap_or((major, minor));
             devs.push(abi::encode(major, minor));
         }

@@ -25,11 +25,11 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::console::kpanic;
+use crate::dev::{Dev, NODEV};
 use crate::errno::Errno;
 use crate::fault::{self, Site};
 use crate::lwp;
 use crate::netbsd as nb;
-use crate::{Dev, NODEV};
 use node::{Device, Node, VREG};
 
 pub(crate) use node::{VBLK, VCHR, VOP_UNLOCK, is_block, rdev, vn_lock, vnode_of, vput, vrele};

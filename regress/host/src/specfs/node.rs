@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex};
 
 use super::{Guard, Specfs, specfs};
 use crate::console::{kassert, kpanic};
+use crate::dev::{Dev, NODEV, major, minor};
 use crate::devsw;
 use crate::errno::Errno;
 use crate::fault::{self, Site};
@@ -16,7 +17,6 @@ use crate::lock;
 use crate::lwp::{self, MAXCPUS};
 use crate::mutex;
 use crate::netbsd as nb;
-use crate::{Dev, NODEV};
 
 pub(super) const VREG: nb::vtype = 1;
 pub(crate) const VBLK: nb::vtype = 3;
@@ -436,8 +436,7 @@ fn make_node(kind: nb::vtype, dev: Dev) -> *mut nb::vnode {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let letter = if kind == VBLK { "block" } else { "character" };
-    let name =
-        format!("{letter} device {},{} (node {number})", crate::major(dev), crate::minor(dev));
+    let name = format!("{letter} device {},{} (node {number})", major(dev), minor(dev));
     vget(&mut specfs(), name, kind, dev)
 }
 

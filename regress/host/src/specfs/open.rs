@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use super::node::{Node, VBLK, VCHR, close_has_ended, node, vput, wait_for_close};
 use super::specfs;
-use crate::Dev;
 use crate::console::kassert;
+use crate::dev::Dev;
 use crate::errno::Errno;
 use crate::fault::{self, Site};
 use crate::lwp;

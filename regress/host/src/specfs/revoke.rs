@@ -10,9 +10,9 @@ use super::node::{Node, VBLK, node, vput, wait_for_close};
 use super::open::{FNONBLOCK, close};
 use super::specfs;
 use crate::console::kassert;
+use crate::dev::{Dev, makedev};
 use crate::lwp;
 use crate::netbsd as nb;
-use crate::{Dev, makedev};
 
 /// vdevgone: revokes the nodes of a driver's minors, open or not, and waits for calls of the driver
 /// through them to come back.

@@ -2,8 +2,8 @@
 
 //! Fault injection: the kernel's fallible functions that fail, and the calls on which they do.
 //!
-//! A test counts the calls of an operation that succeeds, then repeats it with call 1, 2, 3 …
-//! failing: [`FaultPlan::each_failure`] does both.
+//! A test counts the calls of an operation that succeeds, or repeats it with call 1, 2, 3 …
+//! failing until a run in which none did: [`FaultPlan::failing`] is one such run.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
@@ -49,7 +49,7 @@ pub enum Site {
 }
 
 /// All sites, in the order of their declaration.
-pub const SITES: [Site; 16] = [
+const SITES: [Site; 16] = [
     Site::Kmem,
     Site::Pool,
     Site::Prop,
@@ -139,11 +139,6 @@ impl FaultPlan {
         self.sites[site as usize].failed.load(Ordering::Relaxed)
     }
 
-    /// Failures injected anywhere.
-    pub fn total_failures(&self) -> u64 {
-        SITES.iter().map(|site| self.failures(*site)).sum()
-    }
-
     /// Has the `nth` call of the site from now on fail, counted from 1. Earlier orders for the site are dropped.
     pub fn fail(&self, site: Site, nth: u64) {
         let state = &self.sites[site as usize];
@@ -163,13 +158,6 @@ impl FaultPlan {
         self.fail(site, u64::MAX);
     }
 
-    /// Has the `nth` fallible call from now on fail, of any site.
-    pub fn fail_any(&self, nth: u64) {
-        self.reset();
-        self.any_failing.store(nth, Ordering::Relaxed);
-        self.active.store(true, Ordering::Relaxed);
-    }
-
     /// Exhausts the memory, or ends that: a call that may fail fails, except for items that a pool cache holds in
     /// reserve; a call that may sleep waits for items to come back, or until memory returns.
     pub fn exhaust_memory(&self, exhausted: bool) {
@@ -184,20 +172,16 @@ impl FaultPlan {
         self.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Calls `operation` with the first fallible call of the kernel failing, then with the second, and so on until a
-    /// run in which no call failed. The answer is the number of runs with a failure. `operation` gets the number of
-    /// the call that fails.
-    pub fn each_failure(&self, mut operation: impl FnMut(u64)) -> u64 {
-        for nth in 1.. {
-            self.fail_any(nth);
-            operation(nth);
-            let failed = self.total_failures();
-            self.reset();
-            if failed == 0 {
-                return nth - 1;
-            }
-        }
-        unreachable!()
+    /// Runs `operation` with its `nth` fallible call failing, of any site. The answer says at which
+    /// site that was, `None` if it made fewer calls. Afterwards nothing fails any more.
+    pub fn failing<R>(&self, nth: u64, operation: impl FnOnce() -> R) -> (R, Option<Site>) {
+        self.reset();
+        self.any_failing.store(nth, Ordering::Relaxed);
+        self.active.store(true, Ordering::Relaxed);
+        let result = operation();
+        let site = SITES.into_iter().find(|site| self.failures(*site) > 0);
+        self.reset();
+        (result, site)
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::backtrace::Backtrace;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use crate::console::{kassert, kpanic};
@@ -31,7 +31,6 @@ struct Block {
 }
 
 static BLOCKS: Registry<Block> = Registry::new();
-static BYTES: AtomicU64 = AtomicU64::new(0);
 static PATTERN: AtomicU32 = AtomicU32::new(0);
 static TRACE: AtomicBool = AtomicBool::new(false);
 static MEMORY: Mutex<()> = Mutex::new(());
@@ -41,11 +40,6 @@ static RETURNED: Condvar = Condvar::new();
 pub(crate) fn configure(pattern: u32, trace: bool) {
     PATTERN.store(pattern, Ordering::Relaxed);
     TRACE.store(trace, Ordering::Relaxed);
-}
-
-/// Bytes allocated with kmem(9) at this moment.
-pub fn bytes_in_use() -> u64 {
-    BYTES.load(Ordering::Relaxed)
 }
 
 /// Waits while memory is exhausted; the caller may sleep.
@@ -113,7 +107,6 @@ fn allocate(size: usize, flags: nb::km_flag_t, zero: bool, intr: bool) -> *mut c
     }
     let from = TRACE.load(Ordering::Relaxed).then(|| Box::new(Backtrace::force_capture()));
     BLOCKS.insert(at as usize, Block { size, from });
-    BYTES.fetch_add(size as u64, Ordering::Relaxed);
     at.cast()
 }
 
@@ -127,7 +120,6 @@ fn free(at: *mut c_void, size: usize) {
         block.size,
         block.from.map(|b| format!("; allocated at\n{b}")).unwrap_or_default()
     );
-    BYTES.fetch_sub(size as u64, Ordering::Relaxed);
     let at = at.cast::<u8>();
     // SAFETY: a block of the registry, of that size, and now nobody's.
     unsafe {
@@ -140,7 +132,6 @@ fn free(at: *mut c_void, size: usize) {
 
 /// Blocks never freed, for the leak report.
 pub(crate) fn leaks() -> Vec<String> {
-    BYTES.store(0, Ordering::Relaxed);
     BLOCKS
         .drain()
         .into_iter()

@@ -314,13 +314,6 @@ pub fn as_user<R>(uid: u32, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Puts the calling thread on a CPU of the machine; numbers wrap round.
-pub fn bind_cpu(index: usize) {
-    let lwp = current();
-    lwp.cpu();
-    lwp.cpu.set(&CPUS[index % ncpu.load(Ordering::Relaxed) as usize]);
-}
-
 /// The number of times that this thread has entered a mutex through mutex(9), for benchmarks.
 pub fn mutex_entries() -> u64 {
     current().mutex_entries.get()

@@ -305,18 +305,6 @@ pub(crate) fn leaks() -> Vec<String> {
         .collect()
 }
 
-/// Items that are out of every pool cache, by name.
-pub fn items_out() -> Vec<(String, i64)> {
-    let all = ALL.lock().unwrap_or_else(|e| e.into_inner());
-    all.iter()
-        .map(|pc| {
-            // SAFETY: listed pool caches are not destroyed while the list is locked.
-            let pc = unsafe { &*(*pc as *const PoolCache) };
-            (pc.name.clone(), pc.out())
-        })
-        .collect()
-}
-
 fn pool<'a>(pc: nb::pool_cache_t) -> &'a PoolCache {
     // SAFETY: a pool_cache_t of ours is a PoolCache.
     unsafe { &*pc.cast::<PoolCache>() }

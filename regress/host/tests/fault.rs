@@ -9,7 +9,6 @@ use common::data::{fill, pattern, same, strategy_read};
 use common::state::{State, errors, state};
 use common::{Bench, Request, flags};
 use dm_core::testing::plist::Object;
-use dm_host::fault::SITES;
 use dm_host::{Config, Disk, DiskSpec, Errno, Label, Machine, Site};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -65,10 +64,7 @@ fn each_failure_of(name: &str, request: impl Fn(&Stage) -> Request) {
     for nth in 1.. {
         let before = stage.set();
         let request = request(&stage);
-        faults.fail_any(nth);
-        let result = stage.bench.send(&request);
-        let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
-        faults.reset();
+        let (result, site) = faults.failing(nth, || stage.bench.send(&request));
         let after = stage.state();
         let Some(site) = site else {
             assert!(result.is_ok(), "{name}: {result:?} with nothing failing");
@@ -192,10 +188,7 @@ fn a_module_that_fails_to_load_leaves_nothing() {
     let mut failures = 0;
     for nth in 1.. {
         let machine = Machine::boot(Config { modules: false, ..Config::test() }).unwrap();
-        machine.faults().fail_any(nth);
-        let result = machine.modload();
-        let site = SITES.into_iter().find(|site| machine.faults().failures(*site) > 0);
-        machine.faults().reset();
+        let (result, site) = machine.faults().failing(nth, || machine.modload());
         if result.is_err() {
             failures += 1;
             assert!(!machine.drivers().iter().any(|driver| driver.name == "dm"), "{site:?}");

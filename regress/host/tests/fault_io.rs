@@ -9,7 +9,6 @@ use common::data::{SECTOR, fill, on_disk, same, strategy_read};
 use common::state::errors;
 use common::{Bench, Mapped, Request};
 use dm_core::testing::plist::Object;
-use dm_host::fault::SITES;
 use dm_host::netbsd::{
     DIOCCACHESYNC, DIOCGCACHE, DIOCGDINFO, DIOCGDISKINFO, DIOCGSECTORALIGN, DIOCGSTRATEGY,
     DIOCGWEDGEINFO, DIOCWDINFO, disk_sectoralign, disk_strategy, disklabel, dkwedge_info,
@@ -83,10 +82,8 @@ fn each_failure_under_each_shape_of_io() {
                     let request =
                         if write { dm_host::Request::write(0) } else { dm_host::Request::read(0) };
                     shape.rest();
-                    faults.fail_any(nth);
-                    let result = io.run(shape.device.dev(), request);
-                    let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
-                    faults.reset();
+                    let (result, site) =
+                        faults.failing(nth, || io.run(shape.device.dev(), request));
                     let what = format!("{name}, {layers} layers, call {nth} ({site:?})");
                     if site == Some(Site::Strategy) {
                         assert_eq!(result.error, Some(Errno::EIO), "{what}");
@@ -152,10 +149,7 @@ fn other_requests_with_each_call_failing() {
     ];
     for (name, attempt) in tries {
         for nth in 1.. {
-            faults.fail_any(nth);
-            let result = attempt();
-            let site = SITES.into_iter().find(|site| faults.failures(*site) > 0);
-            faults.reset();
+            let (result, site) = faults.failing(nth, attempt);
             match site {
                 None => {
                     assert_eq!(result, Ok(()), "{name}");

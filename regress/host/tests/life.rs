@@ -380,6 +380,18 @@ fn read_only_devices_and_components() {
 }
 
 #[test]
+fn a_component_that_is_no_block_device_is_enotblk() {
+    let bench = Bench::new();
+    bench.create("d");
+    bench.machine.mkfile("/tmp/file").unwrap();
+    for path in ["/tmp/file", "/dev/mapper/control"] {
+        let result = bench.reload("d", &format!("0 100 linear {path} 0"));
+        assert_eq!(result, Err(Errno::ENOTBLK), "{path}");
+    }
+    bench.end();
+}
+
+#[test]
 fn a_component_in_use_by_someone_else_is_busy() {
     let bench = Bench::new();
     let disks = [bench.disk("wd0", 200), bench.disk("wd1", 200)];

@@ -14,15 +14,7 @@ pub use ctl::*;
 pub use luks::*;
 pub use replay::ReplayLog;
 
-/// Exit codes, as the help states them.
-pub mod exit {
-    /// The driver said no, or no keyslot took the passphrase.
-    pub const REFUSED: u8 = 1;
-    /// The command line, a table's text, a log, or a LUKS header, makes no sense.
-    pub const USAGE: u8 = 2;
-    /// No server answers.
-    pub const UNREACHABLE: u8 = 3;
-}
+use crate::completion;
 
 const AFTER: &str = "\
 Exit codes:
@@ -110,7 +102,7 @@ pub struct Serve {
 #[derive(Args)]
 pub struct Uri {
     /// The device.
-    #[arg(value_parser = ctl::device_name, add = ctl::devices())]
+    #[arg(value_parser = ctl::device_name, add = completion::devices())]
     pub name: String,
     /// The NBD socket, as `serve` has it.
     #[arg(long, value_name = "PATH")]

@@ -1,115 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The connection to a served machine, and its failures.
+//! The connection to a served machine.
 
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::{fmt, io, thread};
+use std::{io, thread};
 
-use dm_core::refusal::Shown;
 use dm_host::Errno;
 use dm_host::wire::{Kind, Reply, Request, WireError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::exit;
+use crate::failure::Failure;
 use crate::sockets;
-use crate::table::BadLine;
-
-/// The failure of a command.
-#[derive(Debug)]
-pub enum Failure {
-    /// The driver has refused the request.
-    Refused {
-        /// The request, in words.
-        what: String,
-        /// The error.
-        errno: Errno,
-        /// The table's line at fault, from 1: as it was sent, and later as the user counts.
-        line: Option<usize>,
-        /// The error's reason, and notes about it.
-        said: String,
-        /// Advice; empty if there is none.
-        hint: &'static str,
-    },
-    /// A question about a device that is not there.
-    NoDevice(String),
-    /// The command line makes no sense, or a file on it cannot be read.
-    Usage(String),
-    /// A table's text makes no sense.
-    Table {
-        /// The mistakes in the table.
-        bad: Vec<BadLine>,
-        /// `true` if a device was to be changed, and was not.
-        kept: bool,
-    },
-    /// No keyslot took the passphrase.
-    Locked(String),
-    /// A disk is not open.
-    Closed(String),
-    /// No server listens at this socket.
-    Unreachable(PathBuf, io::Error),
-    /// The server breaks the protocol.
-    Broken(String),
-}
-
-impl Failure {
-    /// The exit code of the program.
-    pub fn code(&self) -> u8 {
-        match self {
-            Failure::Refused { .. } | Failure::NoDevice(_) | Failure::Locked(_) => exit::REFUSED,
-            Failure::Usage(_) | Failure::Table { .. } => exit::USAGE,
-            Failure::Closed(_) | Failure::Unreachable(..) | Failure::Broken(_) => exit::UNREACHABLE,
-        }
-    }
-}
-
-/// An error with its text and its name.
-pub fn errno_text(errno: Errno) -> String {
-    match errno.name() {
-        Some(name) => format!("{} ({name})", errno.text()),
-        None => format!("error {}", errno.0),
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Refused { what, errno, line, said, hint } => {
-                write!(f, "{}: {}", Shown(what), errno_text(*errno))?;
-                let mut first = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-                for said in said.lines() {
-                    write!(f, "\n  {first}{}", Shown(said))?;
-                    first.clear();
-                }
-                if !hint.is_empty() {
-                    write!(f, "\n  {hint}")?;
-                }
-                Ok(())
-            }
-            Failure::NoDevice(what) => {
-                write!(f, "{}: no such device\n  `dm-host ctl ls` lists the devices", Shown(what))
-            }
-            Failure::Usage(why) | Failure::Locked(why) | Failure::Closed(why) => f.write_str(why),
-            Failure::Table { bad, kept } => {
-                f.write_str("the table makes no sense")?;
-                f.write_str(if *kept { "; nothing was changed" } else { "" })?;
-                bad.iter().try_for_each(|line| write!(f, "\n  {line}"))
-            }
-            Failure::Unreachable(path, error) => write!(
-                f,
-                "no server at {}: {error}\n  start one with `dm-host serve --disk NAME=FILE`, or \
-                 name its socket with --socket",
-                path.display()
-            ),
-            Failure::Broken(why) => write!(f, "talking to the server: {why}"),
-        }
-    }
-}
+use crate::xml::{self, Answer, Dict};
 
 /// A connection to a served machine.
 pub struct Client {
@@ -139,6 +47,15 @@ impl Client {
         let request = Request { kind, body: body.as_bytes().to_vec() };
         let reply = request.write(&mut self.stream).and_then(|()| Reply::read(&mut self.stream));
         reply.map(asked).map_err(|error| self.broken(&error))
+    }
+
+    /// Sends the driver a request of which only the answer matters: `None` if it refuses.
+    ///
+    /// # Errors
+    /// [`Failure::Broken`].
+    pub fn question(&mut self, request: &Dict) -> Result<Option<Answer>, Failure> {
+        let reply = self.ask(Kind::Ioctl, &xml::write(request))?;
+        Ok(reply.ok().and_then(|body| Answer::parse(&body).ok()))
     }
 
     /// Sends a request for the driver, and another that the server carries out when this connection ends before

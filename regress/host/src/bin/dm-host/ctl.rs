@@ -20,11 +20,13 @@ use dm_host::wire::Kind;
 use serde_json::json;
 
 use crate::cli::{By, Cli, Ctl, CtlCommand, Device, Devices, Style, TableText};
-use crate::client::{Client, Failure};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::say::say;
 use crate::show::{self, report};
+use crate::splitname;
 use crate::table::{self, Line};
 use crate::xml::{self, Answer};
-use crate::{say, splitname};
 use ask::{Ask, hint};
 pub use load::parts;
 
@@ -64,14 +66,6 @@ fn help() -> String {
     all.build();
     let ctl = all.find_subcommand_mut("ctl").map(|ctl| ctl.render_help().to_string());
     ctl.unwrap_or_default()
-}
-
-/// The names of a server's devices.
-///
-/// # Errors
-/// Those of the driver.
-pub fn names(client: Client) -> Result<Vec<String>, Failure> {
-    Session { client, style: Style::Dmsetup, verbose: false, json: false }.names()
 }
 
 struct Session {

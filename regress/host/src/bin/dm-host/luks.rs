@@ -16,8 +16,9 @@ use zeroize::Zeroizing;
 use self::disk::Source;
 use self::passphrase::Passphrase;
 use crate::cli::{Luks, LuksCommand, LuksDisk, LuksKey};
-use crate::client::Failure;
-use crate::{say, wiping};
+use crate::failure::Failure;
+use crate::say::say;
+use crate::wiping;
 
 /// The number of times that a passphrase is asked for at the terminal.
 const TRIES: usize = 3;

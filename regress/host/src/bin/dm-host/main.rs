@@ -8,11 +8,13 @@ mod completion;
 mod concise;
 mod ctl;
 mod disk;
+mod failure;
 mod image;
 mod linux;
 mod luks;
 mod map;
 mod replay;
+mod say;
 mod serve;
 mod server;
 mod show;
@@ -25,16 +27,17 @@ mod xml;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, Uri};
-use crate::client::Failure;
+use crate::failure::Failure;
+use crate::say::say;
 
 #[global_allocator]
 static ALLOCATOR: wiping::Wiping = wiping::Wiping;
 
 fn main() -> ExitCode {
-    completion::answer();
+    completion::answer(Cli::command);
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Serve(serve) => serve::run(serve),
@@ -61,11 +64,6 @@ fn main() -> ExitCode {
             failure.code().into()
         }
     }
-}
-
-/// Prints a text on standard error. Failures are ignored: nobody may be listening.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "dm-host: {text}");
 }
 
 fn print_uri(uri: &Uri) -> String {

@@ -18,10 +18,11 @@ use dm_core::{Errno, target};
 use serde_json::{Value, json};
 
 use crate::cli::{Draw, Map};
-use crate::client::Failure;
 use crate::disk::Disk;
+use crate::failure::Failure;
+use crate::say::say;
 use crate::table::{self, BadLine};
-use crate::{ctl, say, show};
+use crate::{ctl, show};
 use machine::Refused;
 
 /// Checks a table and prints, or draws, where it goes.

@@ -16,7 +16,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
 use crate::cli::ReplayLog;
-use crate::client::Failure;
+use crate::failure::Failure;
 use crate::{image, show};
 
 /// Bytes in the sectors that people count in.

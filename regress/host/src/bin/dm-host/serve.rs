@@ -16,11 +16,12 @@ use dm_nbd::Listener;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::cli::Serve;
-use crate::client::Failure;
 use crate::disk::{Disk, From};
+use crate::failure::Failure;
 use crate::image::{self, Opened};
+use crate::say::say;
 use crate::server::{Boot, Server};
-use crate::{say, sockets};
+use crate::sockets;
 
 /// The line that is printed at the end.
 pub const ENDED: &str = "flushed and ended";

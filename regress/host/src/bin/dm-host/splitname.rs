@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use crate::cli::Report;
-use crate::client::Failure;
+use crate::failure::Failure;
 use crate::show::json;
 use crate::show::report::{self, Row};
 

@@ -5,9 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::client::Client;
 use crate::completion;
 
 const CTL: &str = "\
@@ -107,19 +105,6 @@ pub fn device_name(text: &str) -> Result<String, String> {
     Ok(text.strip_prefix("/dev/mapper/").unwrap_or(text).into())
 }
 
-/// Completes devices' names, if a server tells them.
-pub fn devices() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &std::ffi::OsStr| {
-        let begun = current.to_string_lossy();
-        let names = Client::connect(completion::socket().as_deref())
-            .and_then(crate::ctl::names)
-            .unwrap_or_default();
-        let fits =
-            |name: &String| name.starts_with(begun.as_ref()) && !name.chars().any(char::is_control);
-        names.into_iter().filter(fits).map(CompletionCandidate::new).collect()
-    })
-}
-
 /// Reads a minor number.
 fn minor(text: &str) -> Result<u32, String> {
     match text.parse() {
@@ -134,7 +119,7 @@ fn minor(text: &str) -> Result<u32, String> {
 pub struct Device {
     /// The device's name.
     #[arg(required_unless_present_any = ["by_uuid", "by_minor"], value_parser = device_name,
-        add = devices())]
+        add = completion::devices())]
     pub name: Option<String>,
     #[command(flatten)]
     pub by: By,
@@ -145,7 +130,7 @@ pub struct Device {
 pub struct Devices {
     /// The devices' names.
     #[arg(required_unless_present_any = ["by_uuid", "by_minor"], value_parser = device_name,
-        add = devices())]
+        add = completion::devices())]
     pub names: Vec<String>,
     #[command(flatten)]
     pub by: By,
@@ -155,7 +140,7 @@ pub struct Devices {
 #[derive(Args, Default)]
 pub struct DevicesOrAll {
     /// The devices' names; all devices if none is named.
-    #[arg(value_parser = device_name, add = devices())]
+    #[arg(value_parser = device_name, add = completion::devices())]
     pub names: Vec<String>,
     #[command(flatten)]
     pub by: By,
@@ -353,7 +338,7 @@ pub enum CtlCommand {
     /// Change a device's name, or give it its first uuid.
     Rename {
         /// The device's name.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         name: String,
         /// The new name, or with --setuuid the uuid.
         #[arg(value_parser = device_name)]
@@ -407,7 +392,7 @@ pub enum CtlCommand {
     /// Wait for a device's next event, such as a change of its table.
     Wait {
         /// The device's name.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         name: String,
         /// Return as soon as the device's event number is another; 0 if none is given. `info`
         /// shows it.
@@ -419,7 +404,7 @@ pub enum CtlCommand {
     /// Send a message to the target that holds a sector.
     Message {
         /// The device's name.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         name: String,
         /// The sector.
         sector: u64,
@@ -430,7 +415,7 @@ pub enum CtlCommand {
     /// Set the geometry that a device reports.
     Setgeometry {
         /// The device's name.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         name: String,
         /// Cylinders.
         cylinders: u64,
@@ -444,7 +429,7 @@ pub enum CtlCommand {
     /// Ask what mknodes asks; there are no nodes to make here.
     Mknodes {
         /// The devices' names; all devices if none is named.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         names: Vec<String>,
     },
     /// Take a device's name apart, as LVM puts it together. No server is asked.
@@ -461,7 +446,7 @@ pub enum CtlCommand {
     /// Show each device's reads, writes and held I/O: since it was made, then at an interval.
     Iostat {
         /// The devices' names; all devices if none is named.
-        #[arg(value_parser = device_name, add = devices())]
+        #[arg(value_parser = device_name, add = completion::devices())]
         names: Vec<String>,
         /// Go on, and report every so many seconds what came in them.
         #[arg(short = 'w', long = "wait", value_name = "SECONDS",

@@ -14,7 +14,7 @@ use dm_host::wire::Kind;
 use serde_json::{Value, json};
 
 use super::{Ask, Session};
-use crate::client::Failure;
+use crate::failure::Failure;
 use crate::show;
 
 /// Lines of devices after which the headings come again.

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::{Ask, Session, each};
 use crate::cli::{Devices, DevicesOrAll, Report, Show, Style};
-use crate::client::Failure;
-use crate::say;
+use crate::failure::Failure;
+use crate::say::say;
 use crate::show::report::{self, Row};
 use crate::show::tree::{self, Tree};
 use crate::show::{self, json as as_json};

@@ -10,8 +10,8 @@ use dm_host::wire::Kind;
 
 use super::{Ask, Session};
 use crate::cli::{By, Device};
-use crate::client::Failure;
 use crate::concise;
+use crate::failure::Failure;
 use crate::table::Line;
 use crate::xml::{self, Dict, Plist};
 

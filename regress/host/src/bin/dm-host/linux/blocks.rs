@@ -22,13 +22,15 @@ use dm_host::linux::NETBSD_MAJOR;
 use dm_host::{Errno, File, Flags, Machine, Node as DeviceNode, makedev, netbsd};
 use fuser::{BackgroundSession, Config, MountOption, Session};
 
-use super::folder::{DEVICES, LOOPS};
 use super::fuse::{Devices, Node, Nodes};
 use super::users::{self, Users};
 use super::{loops, space};
 
 /// The driver's major number for character devices in NetBSD.
 const CHARACTER_MAJOR: u32 = 194;
+
+/// A session's loop devices that are devices'; the others are the disks'.
+const DEVICES: u32 = 1 << 13;
 
 /// The block devices of a session.
 pub struct Blocks {
@@ -282,7 +284,7 @@ impl Blocks {
         name: &str,
     ) -> io::Result<(fs::File, u64)> {
         let number = self.base + DEVICES + self.disks.fetch_add(1, Ordering::Relaxed);
-        if number >= self.base + LOOPS {
+        if number >= self.base + loops::PER_SESSION {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         loops::add(number)?;

@@ -17,14 +17,8 @@ use std::time::{Duration, Instant};
 use super::{loops, users};
 use crate::sockets;
 
-/// Loop devices that a session may have, and where the first session's begin.
-pub const LOOPS: u32 = 1 << 14;
-/// Those of them that are devices'; the others are the disks'.
-pub const DEVICES: u32 = 1 << 13;
+/// The number of sessions at a time.
 const SESSIONS: u32 = 60;
-
-/// The environment variable that marks a session's programs, with the session's folder.
-pub const MARK: &str = "DM_HOST_LINUX_FOLDER";
 
 /// The state of a session that other processes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +179,7 @@ pub fn free_base(_lock: &Lock) -> Option<u32> {
         .filter_map(|folder| State::read(folder)?.loops)
         .map(|(base, _)| base)
         .collect();
-    (1..=SESSIONS).map(|number| number * LOOPS).find(|base| !taken.contains(base))
+    (1..=SESSIONS).map(|number| number * loops::PER_SESSION).find(|base| !taken.contains(base))
 }
 
 #[cfg(test)]

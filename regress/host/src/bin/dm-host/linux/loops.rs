@@ -10,6 +10,9 @@ use std::path::Path;
 /// The major number of loop devices.
 pub const MAJOR: u32 = 7;
 
+/// Loop devices that a session may have. The first session's begin at this number.
+pub const PER_SESSION: u32 = 1 << 14;
+
 const SET_CAPACITY: libc::c_ulong = 0x4c07;
 const CONFIGURE: libc::c_ulong = 0x4c0a;
 const GET_STATUS: libc::c_ulong = 0x4c05;
@@ -167,7 +170,7 @@ pub fn numbers() -> impl Iterator<Item = u32> {
 
 /// Takes away a killed session's loop devices: true if none is left.
 pub fn remove_all(base: u32) -> bool {
-    let ours = base..base.saturating_add(super::folder::LOOPS);
+    let ours = base..base.saturating_add(PER_SESSION);
     let mut all = true;
     for number in numbers().filter(|number| ours.contains(number)) {
         // One that has a file still lets it go when its last user goes.

@@ -35,7 +35,7 @@ pub fn run(linux: &args::Linux) -> ExitCode {
     };
     result.unwrap_or_else(|why| {
         eprintln!("dm-host: {why}");
-        ExitCode::from(crate::cli::exit::USAGE)
+        ExitCode::from(crate::failure::exit::USAGE)
     })
 }
 
@@ -201,7 +201,7 @@ fn program(
     command.env("LD_PRELOAD", preload);
     command.env("DM_HOST_LINUX_SOCKET", folder.join("socket"));
     command.env("DM_HOST_LINUX_MAJOR", state.major.to_string());
-    command.env(folder::MARK, folder);
+    command.env(users::MARK, folder);
     match state.loops {
         Some((base, shift)) => command.env("DM_HOST_LINUX_LOOPS", format!("{base} {shift}")),
         None => {

@@ -14,7 +14,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use super::folder::LOOPS;
 use super::loops;
 
 /// The folder of the session's own nodes.
@@ -62,7 +61,7 @@ fn fill(dev: &Path) -> std::io::Result<()> {
     // Those that are there and no session's. A node of one that is not would bring it about when it
     // is opened; the preloaded library makes that of one that a program asks for.
     let shift = loops::shift();
-    for number in loops::numbers().filter(|number| *number < LOOPS) {
+    for number in loops::numbers().filter(|number| *number < loops::PER_SESSION) {
         let dev_t = libc::makedev(loops::MAJOR, number << shift);
         node(&dev.join(format!("loop{number}")), SFlag::S_IFBLK, 0o660, dev_t)?;
     }

@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
-use super::folder::MARK;
+/// The environment variable that marks a session's programs, with the session's folder.
+pub const MARK: &str = "DM_HOST_LINUX_FOLDER";
 
 /// The numbers of all processes.
 fn processes() -> impl Iterator<Item = u32> {

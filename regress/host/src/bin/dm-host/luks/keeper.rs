@@ -17,12 +17,13 @@ use zeroize::Zeroizing;
 
 use super::passphrase;
 use crate::cli::LuksKeeper;
-use crate::client::Failure;
 use crate::disk::Disk;
+use crate::failure::Failure;
+use crate::say::say;
 use crate::serve::{self, Made, Socket};
 use crate::server::{Boot, Server};
 use crate::xml::Answer;
-use crate::{image, say, sockets, wiping};
+use crate::{image, sockets, wiping};
 
 /// The line that the keeper prints when it serves.
 pub const READY: &str = "ready";

@@ -21,9 +21,10 @@ use zeroize::Zeroizing;
 use super::Opened;
 use super::keeper::{self, READY};
 use crate::cli::{LuksKeeper, LuksKey, LuksSockets};
-use crate::client::{Client, Failure};
+use crate::client::Client;
+use crate::failure::Failure;
 use crate::sockets;
-use crate::xml::{self, Answer, Dict};
+use crate::xml::Dict;
 
 /// The path of the disk in the table.
 const DEVICE: &str = "/dev/wd0";
@@ -211,7 +212,6 @@ fn is_open(client: &mut Client, name: &str) -> Result<bool, Failure> {
         ("name", name.into()),
         ("flags", u64::from(flags::EXISTS).into()),
     ]);
-    let reply = client.ask(Kind::Ioctl, &xml::write(&info))?;
-    let open = reply.ok().and_then(|body| Answer::parse(&body).ok()?.number("open_count"));
+    let open = client.question(&info)?.and_then(|answer| answer.number("open_count"));
     Ok(open.is_some_and(|open| open > 0))
 }

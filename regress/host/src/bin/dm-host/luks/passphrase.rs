@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use zeroize::Zeroizing;
 
 use crate::cli::LuksKey;
-use crate::client::Failure;
+use crate::failure::Failure;
 
 /// Bytes of the longest key file, and of the longest passphrase that is typed, as in cryptsetup.
 const FILE: u64 = 8 << 20;

@@ -20,7 +20,7 @@ use dm_host::wire::{Kind, Reply, Request, WireError};
 use dm_host::{Errno, File, LwpId, reasons};
 
 use super::kernel::Kernel;
-use crate::say;
+use crate::say::say;
 
 /// Connections at a time. As many may wait in the kernel as it lets wait, and there is still room
 /// for others: where there is none, the connection that has been idle longest is closed.

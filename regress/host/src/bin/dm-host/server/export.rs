@@ -8,8 +8,8 @@ use dm_host::Errno;
 use dm_nbd::{Description, Device, Error, Exports, Extent, Refusal};
 
 use super::kernel::{Kernel, Node};
-use crate::client::errno_text;
-use crate::say;
+use crate::failure::errno_text;
+use crate::say::say;
 
 /// The lock between writes of whole sectors, which hold it shared, and writes of a part of a sector, which hold it
 /// exclusively: they read the sector first, and it may not be written meanwhile.

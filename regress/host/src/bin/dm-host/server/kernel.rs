@@ -11,7 +11,8 @@ use dm_host::sysctl::Value;
 use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, makedev, netbsd, reasons};
 
 use super::extents::{Found, Map};
-use crate::{say, wiping};
+use crate::say::say;
+use crate::wiping;
 
 /// The driver's major number for block devices: sys/conf/majors.
 pub const BLOCK_MAJOR: u32 = 169;

@@ -23,6 +23,7 @@ use super::tree::{Entry, Tree};
 use super::{space, users};
 use crate::disk::{self, From};
 use crate::image::{self, Opened};
+use crate::xml::{self, Answer, Dict};
 
 /// A disk of the machine's.
 struct Known {
@@ -317,63 +318,57 @@ impl Keeper {
         }
     }
 
-    fn question(&self, command: &str, minor: u32, flags: u32) -> Option<plist::Dictionary> {
-        let text = format!(
-            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
-             <key>minor</key><integer>{minor}</integer>\
-             <key>flags</key><integer>{flags}</integer></dict></plist>"
-        );
-        let reply = self.ask(&text).ok()?;
-        let value = plist::Value::from_reader_xml(reply.as_bytes()).ok()?;
-        value.into_dictionary()
+    fn question(&self, command: &str, minor: u32) -> Option<Answer> {
+        self.question_with(command, minor, "flags", 0)
+    }
+
+    fn question_with(
+        &self,
+        command: &str,
+        minor: u32,
+        key: &'static str,
+        value: u32,
+    ) -> Option<Answer> {
+        let request = Dict::from([
+            ("command", command.into()),
+            ("minor", u64::from(minor).into()),
+            (key, u64::from(value).into()),
+        ]);
+        let reply = self.ask(&xml::write(&request)).ok()?;
+        Answer::parse(reply.as_bytes()).ok()
     }
 
     /// A device's event number: now (`info`), or when it is another than `seen` (`waitevent`).
     pub fn event_nr(&self, command: &str, minor: u32, seen: u32) -> Option<u32> {
-        let text = format!(
-            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
-             <key>minor</key><integer>{minor}</integer>\
-             <key>event_nr</key><integer>{seen}</integer></dict></plist>"
-        );
-        let reply = self.ask(&text).ok()?;
-        let value = plist::Value::from_reader_xml(reply.as_bytes()).ok()?;
-        u32::try_from(value.as_dictionary()?.get("event_nr")?.as_unsigned_integer()?).ok()
+        let answer = self.question_with(command, minor, "event_nr", seen)?;
+        u32::try_from(answer.number("event_nr")?).ok()
     }
 
     fn device(&self, minor: u32) -> Option<Device> {
         use dm_core::commands::flags;
-        let info = self.question("info", minor, 0)?;
-        let text = |key: &str| info.get(key).and_then(plist::Value::as_string);
-        let number = |dict: &plist::Dictionary, key: &str| {
-            let value = dict.get(key)?;
-            let signed = || value.as_signed_integer().map(i64::cast_unsigned);
-            value.as_unsigned_integer().or_else(signed)
-        };
-        let bits = number(&info, "flags").and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0);
+        let info = self.question("info", minor)?;
+        let bits = info.number("flags").and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0);
         if bits & flags::EXISTS == 0 {
             return None;
         }
         let has_table = bits & flags::ACTIVE_PRESENT != 0;
         let mut below = Vec::new();
         for slot in [0, flags::QUERY_INACTIVE_TABLE] {
-            let deps = self.question("deps", minor, slot)?;
-            let list = deps.get("cmd_data").and_then(plist::Value::as_array);
-            for dev in list.into_iter().flatten() {
-                let dev = dev.as_signed_integer().map(i64::cast_unsigned);
-                let dev = dev.filter(|dev| dm_host::major(*dev) == NETBSD_MAJOR);
-                below.extend(dev.map(dm_host::minor));
-            }
+            let deps = self.question_with("deps", minor, "flags", slot)?.numbers("cmd_data");
+            let devices = deps.into_iter().filter(|dev| dm_host::major(*dev) == NETBSD_MAJOR);
+            below.extend(devices.map(dm_host::minor));
         }
         let mut sectors = 0u64;
-        if has_table && let Some(table) = self.question("table", minor, flags::STATUS_TABLE) {
-            let list = table.get("cmd_data").and_then(plist::Value::as_array);
-            for line in list.into_iter().flatten().filter_map(plist::Value::as_dictionary) {
-                sectors = sectors.saturating_add(number(line, "length").unwrap_or(0));
+        if has_table
+            && let Some(table) = self.question_with("table", minor, "flags", flags::STATUS_TABLE)
+        {
+            for line in table.dictionaries("cmd_data") {
+                sectors = sectors.saturating_add(line.number("length").unwrap_or(0));
             }
         }
         Some(Device {
-            name: text("name")?.to_owned(),
-            uuid: text("uuid").unwrap_or_default().to_owned(),
+            name: info.text("name").to_owned(),
+            uuid: info.text("uuid").to_owned(),
             suspended: bits & flags::SUSPEND != 0,
             read_only: bits & flags::READONLY != 0,
             has_table,
@@ -432,8 +427,8 @@ impl Keeper {
         for (minor, device) in self.devices().clone() {
             if device.suspended {
                 // It may go meanwhile; there is nothing to release then.
-                let _ = self.question("clear", minor, 0);
-                let _ = self.question("resume", minor, 0);
+                let _ = self.question("clear", minor);
+                let _ = self.question("resume", minor);
             }
         }
     }
@@ -461,7 +456,7 @@ impl Keeper {
                     continue;
                 }
                 // What could not be removed is told of at the end.
-                let _ = self.question("remove", minor, 0);
+                let _ = self.question("remove", minor);
                 self.look(minor);
             }
         }

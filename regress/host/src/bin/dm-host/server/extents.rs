@@ -4,6 +4,8 @@
 
 use dm_host::{Dev, makedev};
 
+use crate::xml::Answer;
+
 /// The allocation found at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Found {
@@ -49,13 +51,10 @@ type Ask<'a> = &'a dyn Fn(Dev, u64, u64) -> Found;
 
 impl Map {
     /// The table in a reply to the command `table`.
-    pub fn parse(reply: &plist::Dictionary) -> Map {
-        let lines = reply.get("cmd_data").and_then(plist::Value::as_array);
-        let lines = lines.map_or(&[][..], Vec::as_slice).iter().filter_map(|line| {
-            let line = line.as_dictionary()?;
-            let bytes = |key| line.get(key)?.as_unsigned_integer()?.checked_mul(512);
-            let text = |key| line.get(key).and_then(plist::Value::as_string);
-            let target = target(text("type")?, text("params").unwrap_or_default());
+    pub fn parse(reply: &Answer) -> Map {
+        let lines = reply.dictionaries("cmd_data").filter_map(|line| {
+            let bytes = |key| line.number(key)?.checked_mul(512);
+            let target = target(line.text("type"), line.text("params"));
             Some(Line {
                 start: bytes("start")?,
                 length: bytes("length")?,

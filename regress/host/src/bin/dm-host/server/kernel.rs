@@ -2,6 +2,8 @@
 
 //! The kernel as the servers use it: control and NBD.
 
+mod node;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,15 +12,22 @@ use dm_core::commands::flags;
 use dm_host::sysctl::Value;
 use dm_host::{Dev, Errno, File, Flags, LwpId, Machine, Node as Path, makedev, netbsd, reasons};
 
+pub use node::Node;
+use node::Shared;
+
 use super::extents::{Found, Map};
 use crate::say::say;
 use crate::wiping;
+use crate::xml::{self, Answer, Dict};
 
 /// The driver's major number for block devices: sys/conf/majors.
 pub const BLOCK_MAJOR: u32 = 169;
 
 /// The major number of the driver's character devices.
 const CHARACTER_MAJOR: u32 = 194;
+
+/// Devices below devices that are looked through for holes.
+const DEPTH: u32 = 8;
 
 /// The user id of requests with `--as-user`.
 const SOMEBODY: u32 = 1000;
@@ -39,7 +48,7 @@ pub struct Kernel {
     maps: Mutex<HashMap<u32, (u64, Arc<Map>)>>,
 }
 
-type Said<T> = std::result::Result<T, (Errno, String)>;
+type Said<T> = Result<T, (Errno, String)>;
 
 /// `true` for a request that may have a key of the target crypt's in it, or ask for one.
 fn may_have_key(xml: &str) -> bool {
@@ -69,7 +78,7 @@ impl Kernel {
         self.machine.take().map(Machine::shutdown).unwrap_or_default()
     }
 
-    fn machine(&self) -> std::result::Result<&Machine, Errno> {
+    fn machine(&self) -> Result<&Machine, Errno> {
         self.machine.as_ref().ok_or(Errno::ENXIO)
     }
 
@@ -93,7 +102,7 @@ impl Kernel {
     ///
     /// # Errors
     /// ENXIO at the very end.
-    pub fn control(&self) -> std::result::Result<File, Errno> {
+    pub fn control(&self) -> Result<File, Errno> {
         self.machine()?.open("/dev/mapper/control", Flags::READ_WRITE)
     }
 
@@ -118,7 +127,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The driver's.
-    pub fn statistics(&self) -> std::result::Result<String, Errno> {
+    pub fn statistics(&self) -> Result<String, Errno> {
         let mut text = String::new();
         for (_, minor) in self.devices()? {
             // A device may go meanwhile.
@@ -140,7 +149,7 @@ impl Kernel {
     ///
     /// # Errors
     /// ENXIO at the very end.
-    pub fn name_devices(self: &Arc<Self>) -> std::result::Result<(), Errno> {
+    pub fn name_devices(self: &Arc<Self>) -> Result<(), Errno> {
         let own = Arc::downgrade(self);
         let minor = move |name: &str| own.upgrade()?.find(name).ok();
         let resolver = move |path: &str| {
@@ -207,48 +216,38 @@ impl Kernel {
     }
 
     /// A request of the server's own, as root.
-    fn own(&self, command: &str, name: &str) -> std::result::Result<plist::Dictionary, Errno> {
+    fn own(&self, command: &str, name: &str) -> Result<Answer, Errno> {
         self.own_with(command, name, 0)
     }
 
-    fn own_with(
-        &self,
-        command: &str,
-        name: &str,
-        flags: u32,
-    ) -> std::result::Result<plist::Dictionary, Errno> {
-        let name = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let xml = format!(
-            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
-             <key>name</key><string>{name}</string>\
-             <key>flags</key><integer>{flags:#x}</integer></dict></plist>"
-        );
+    fn own_with(&self, command: &str, name: &str, flags: u32) -> Result<Answer, Errno> {
+        let request = Dict::from([
+            ("command", command.into()),
+            ("name", name.into()),
+            ("flags", u64::from(flags).into()),
+        ]);
         // A table's keys are zeros for who could not change the device.
         let how = if command == "table" { Flags::READ } else { Flags::READ_WRITE };
-        let reply = self.machine()?.open("/dev/mapper/control", how)?.plist_ioctl(&xml)?;
-        match plist::Value::from_reader_xml(reply.as_bytes()) {
-            Ok(plist::Value::Dictionary(dict)) => Ok(dict),
-            _ => Err(Errno::EIO),
-        }
+        let control = self.machine()?.open("/dev/mapper/control", how)?;
+        let reply = control.plist_ioctl(&xml::write(&request))?;
+        Answer::parse(reply.as_bytes()).map_err(|_| Errno::EIO)
     }
 
     /// The devices' names and minors.
-    fn devices(&self) -> std::result::Result<Vec<(String, u32)>, Errno> {
+    fn devices(&self) -> Result<Vec<(String, u32)>, Errno> {
         let reply = self.own("names", "")?;
-        let entry = |entry: &plist::Value| {
-            let entry = entry.as_dictionary()?;
-            let name = entry.get("name")?.as_string()?.to_string();
-            Some((name, u32::try_from(entry.get("dev")?.as_unsigned_integer()?).ok()?))
+        let device = |entry: Answer| {
+            let minor = u32::try_from(entry.number("dev")?).ok()?;
+            Some((entry.text("name").to_string(), minor))
         };
-        let list = reply.get("cmd_data").and_then(plist::Value::as_array);
-        Ok(list.map_or(&[][..], Vec::as_slice).iter().filter_map(entry).collect())
+        Ok(reply.dictionaries("cmd_data").filter_map(device).collect())
     }
 
     /// The devices' names.
     ///
     /// # Errors
     /// The driver's.
-    pub fn names(&self) -> std::result::Result<Vec<String>, Errno> {
+    pub fn names(&self) -> Result<Vec<String>, Errno> {
         Ok(self.devices()?.into_iter().map(|(name, _)| name).collect())
     }
 
@@ -256,11 +255,10 @@ impl Kernel {
     ///
     /// # Errors
     /// ENXIO when there is none, and those of the driver.
-    fn find(&self, name: &str) -> std::result::Result<(u32, bool), Errno> {
+    fn find(&self, name: &str) -> Result<(u32, bool), Errno> {
         let info = self.own("info", name)?;
-        let number = |key| info.get(key).and_then(plist::Value::as_unsigned_integer);
-        let minor = number("minor").and_then(|minor| u32::try_from(minor).ok());
-        let read_only = number("flags").unwrap_or(0) & u64::from(flags::READONLY) != 0;
+        let minor = info.number("minor").and_then(|minor| u32::try_from(minor).ok());
+        let read_only = info.number("flags").unwrap_or(0) & u64::from(flags::READONLY) != 0;
         Ok((minor.ok_or(Errno::EIO)?, read_only))
     }
 
@@ -269,14 +267,14 @@ impl Kernel {
     ///
     /// # Errors
     /// ENXIO when there is none, and those of the driver.
-    pub fn describe(&self, name: &str) -> std::result::Result<(u64, u32, bool), Errno> {
+    pub fn describe(&self, name: &str) -> Result<(u64, u32, bool), Errno> {
         let (minor, read_only) = self.find(name)?;
         let map = self.map(minor, name)?;
         Ok((map.bytes(), self.sector_below(&map, DEPTH)?, !read_only))
     }
 
     /// The largest sector of the disks below a table.
-    fn sector_below(&self, map: &Map, depth: u32) -> std::result::Result<u32, Errno> {
+    fn sector_below(&self, map: &Map, depth: u32) -> Result<u32, Errno> {
         let mut largest = 512;
         for dev in map.devs() {
             let sector = if dm_host::major(dev) != BLOCK_MAJOR {
@@ -303,12 +301,12 @@ impl Kernel {
     ///
     /// # Errors
     /// ENXIO for a device that does not exist, and those of its driver.
-    pub fn open(self: &Arc<Self>, name: &str) -> std::result::Result<Node, Errno> {
+    pub fn open(self: &Arc<Self>, name: &str) -> Result<Node, Errno> {
         let (minor, _) = self.find(name)?;
         let dev = makedev(BLOCK_MAJOR, minor);
         let mut nodes = lock(&self.nodes);
         if let Some(shared) = nodes.get(&dev).and_then(Weak::upgrade) {
-            return Ok(Node { kernel: self.clone(), shared: Some(shared), name: name.into() });
+            return Ok(Node::new(self.clone(), shared, name));
         }
         nodes.retain(|_, node| node.strong_count() > 0);
         let machine = self.machine()?;
@@ -316,14 +314,13 @@ impl Kernel {
             Err(Errno::EROFS) => (machine.open(Path::Block(dev), Flags::READ)?, false),
             result => (result?, true),
         };
-        let sector_size = AtomicU64::new(u64::MAX);
-        let shared = Arc::new(Shared { file, minor, writable, sector_size });
+        let shared = Arc::new(Shared::new(file, minor, writable));
         nodes.insert(dev, Arc::downgrade(&shared));
-        Ok(Node { kernel: self.clone(), shared: Some(shared), name: name.into() })
+        Ok(Node::new(self.clone(), shared, name))
     }
 
     /// A device's table as it is now.
-    fn map(&self, minor: u32, name: &str) -> std::result::Result<Arc<Map>, Errno> {
+    fn map(&self, minor: u32, name: &str) -> Result<Arc<Map>, Errno> {
         let changes = self.changes.load(Ordering::SeqCst);
         if let Some((seen, map)) = lock(&self.maps).get(&minor)
             && *seen == changes
@@ -363,8 +360,7 @@ impl Kernel {
     pub fn release_held(&self) {
         for name in self.names().unwrap_or_default() {
             let Ok(info) = self.own("info", &name) else { continue };
-            let flags = info.get("flags").and_then(plist::Value::as_unsigned_integer);
-            if flags.is_some_and(|flags| flags & u64::from(flags::SUSPEND) != 0) {
+            if info.number("flags").is_some_and(|flags| flags & u64::from(flags::SUSPEND) != 0) {
                 // The device may go meanwhile; there is nothing to release then.
                 let _ = self.own("clear", &name).and_then(|_| self.own("resume", &name));
             }
@@ -405,136 +401,4 @@ impl Kernel {
             }
         }
     }
-}
-
-/// A block node that is open while it has users.
-struct Shared {
-    file: File,
-    minor: u32,
-    writable: bool,
-    /// Bytes in a sector, in the low half, and the low half of `changes` when that was asked.
-    sector_size: AtomicU64,
-}
-
-/// A connection's use of a block node.
-pub struct Node {
-    kernel: Arc<Kernel>,
-    /// Empty only once it is dropped.
-    shared: Option<Arc<Shared>>,
-    name: String,
-}
-
-impl Drop for Node {
-    /// The last one closes the node, with others kept from opening it meanwhile: a block node is open
-    /// once, and a close that flushes takes its time.
-    fn drop(&mut self) {
-        let _nodes = lock(&self.kernel.nodes);
-        drop(self.shared.take());
-    }
-}
-
-impl Node {
-    fn shared(&self) -> &Shared {
-        self.shared.as_deref().expect("it is there until the drop")
-    }
-
-    /// The device's size in bytes.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn size(&self) -> std::result::Result<u64, Errno> {
-        let mut bytes = 0i64;
-        self.shared().file.ioctl(netbsd::DIOCGMEDIASIZE as u32 as u64, &mut bytes)?;
-        u64::try_from(bytes).map_err(|_| Errno::EIO)
-    }
-
-    /// Bytes in a sector, of the table as it is now.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn sector_size(&self) -> std::result::Result<u32, Errno> {
-        let changes = self.kernel.changes.load(Ordering::SeqCst) as u32;
-        let known = self.shared().sector_size.load(Ordering::Relaxed);
-        if (known >> 32) as u32 == changes && known != u64::MAX {
-            return Ok(known as u32);
-        }
-        let mut size = 0u32;
-        self.shared().file.ioctl(netbsd::DIOCGSECTORSIZE as u32 as u64, &mut size)?;
-        let size = size.clamp(512, 65536);
-        let known = u64::from(changes) << 32 | u64::from(size);
-        self.shared().sector_size.store(known, Ordering::Relaxed);
-        Ok(size)
-    }
-
-    /// `true` if writes are taken.
-    pub fn is_writable(&self) -> bool {
-        self.shared().writable
-    }
-
-    /// Reads whole sectors.
-    ///
-    /// # Errors
-    /// The driver's; EIO for what lies beyond the device's end.
-    pub fn read(&self, buf: &mut [u8], offset: u64) -> std::result::Result<(), Errno> {
-        self.shared().file.read_blocks(buf, block(offset)?)
-    }
-
-    /// Writes whole sectors; with `fua`, to the medium itself.
-    ///
-    /// # Errors
-    /// As [`Node::read`].
-    pub fn write(&self, buf: &[u8], offset: u64, fua: bool) -> std::result::Result<(), Errno> {
-        let flags = if fua { netbsd::B_MEDIA_FUA as u32 } else { 0 };
-        self.shared().file.write_blocks(buf, block(offset)?, flags)
-    }
-
-    /// Flushes the device.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn flush(&self) -> std::result::Result<(), Errno> {
-        if !self.shared().writable {
-            return Ok(());
-        }
-        let mut force = 1i32;
-        self.shared().file.ioctl(netbsd::DIOCCACHESYNC as u32 as u64, &mut force)
-    }
-
-    /// Says that whole sectors need not be kept. A component that cannot discard keeps them.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn discard(&self, offset: u64, length: u64) -> std::result::Result<(), Errno> {
-        self.shared().file.fdiscard(offset, length)
-    }
-
-    /// The allocation at a byte, for at most `length` bytes.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn found(&self, offset: u64, length: u64) -> std::result::Result<Found, Errno> {
-        let map = self.kernel.map(self.shared().minor, &self.name)?;
-        Ok(map.first(offset, length, &|dev, offset, length| {
-            self.kernel.found(dev, offset, length, DEPTH)
-        }))
-    }
-
-    /// `true` if all of a range reads as zeroes once it has been discarded.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn discards_to_zeroes(&self, offset: u64, length: u64) -> std::result::Result<bool, Errno> {
-        let map = self.kernel.map(self.shared().minor, &self.name)?;
-        Ok(map.components(offset, length).all(|(dev, start)| {
-            // A byte stands for its component: a disk is of one kind everywhere.
-            self.kernel.found(dev, start, 512, DEPTH).zeroes
-        }))
-    }
-}
-
-/// Devices below devices that are looked through for holes.
-const DEPTH: u32 = 8;
-
-fn block(offset: u64) -> std::result::Result<i64, Errno> {
-    i64::try_from(offset / 512).map_err(|_| Errno::EINVAL)
 }

@@ -30,11 +30,12 @@ impl Session {
 
     /// Has the driver make the device 1, or remove it; the session is not told.
     fn ask(&self, command: &str) {
-        let text = format!(
-            "<plist version=\"1.0\"><dict><key>command</key><string>{command}</string>\
-             <key>name</key><string>one</string></dict></plist>"
-        );
-        self.keeper().ask(&text).expect(command);
+        self.ask_with(command, Dict::new());
+    }
+
+    fn ask_with(&self, command: &str, mut request: Dict) {
+        request.extend([("command", command.into()), ("name", "one".into())]);
+        self.keeper().ask(&xml::write(&request)).expect(command);
     }
 
     fn has_entry(&self, minor: u32) -> bool {
@@ -43,11 +44,10 @@ impl Session {
 
     /// The minor of the only device.
     fn minor(&self) -> u32 {
-        let reply = self.keeper().question("names", 0, 0).expect("an answer");
-        let names = reply.get("cmd_data").and_then(plist::Value::as_array).expect("a list");
+        let reply = self.keeper().question("names", 0).expect("an answer");
+        let names: Vec<Answer> = reply.dictionaries("cmd_data").collect();
         let [entry] = names.as_slice() else { panic!("{names:?}") };
-        let dev = entry.as_dictionary().and_then(|entry| entry.get("dev")).expect("a device");
-        dev.as_unsigned_integer().and_then(|dev| u32::try_from(dev).ok()).expect("a number")
+        entry.number("dev").and_then(|dev| u32::try_from(dev).ok()).expect("a number")
     }
 }
 
@@ -72,13 +72,9 @@ fn a_device_is_not_forgotten_for_one_that_had_its_number() {
     let minor = session.minor();
     keeper.changed(Change::Created(minor));
     session.ask("remove");
-    let again = format!(
-        "<plist version=\"1.0\"><dict><key>command</key><string>create</string>\
-         <key>name</key><string>one</string><key>minor</key><integer>{minor}</integer>\
-         <key>flags</key><integer>{flags}</integer></dict></plist>",
-        flags = dm_core::commands::flags::PERSISTENT_DEV
-    );
-    keeper.ask(&again).expect("it is free");
+    let flags = dm_core::commands::flags::PERSISTENT_DEV;
+    let again = [("minor", u64::from(minor).into()), ("flags", u64::from(flags).into())];
+    session.ask_with("create", Dict::from(again));
     keeper.changed(Change::Created(minor));
     keeper.changed(Change::Removed(minor));
     assert_eq!(keeper.minors(), [minor]);

@@ -5,6 +5,9 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
+/// Bytes in a sector, as everything here counts them.
+pub const SECTOR: u64 = 512;
+
 /// Something that can be read at any place: a file, memory, a connection to a server.
 pub trait ReadAt {
     /// Bytes that it has.

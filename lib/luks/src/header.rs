@@ -2,8 +2,7 @@
 
 //! A header, of either version: LUKS1 is one digest and one segment.
 
-use crate::bytes::ReadAt;
-use crate::{Error, Kdf, luks1, luks2};
+use crate::Kdf;
 
 /// The version of a header's format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,37 +163,6 @@ pub struct Token {
 }
 
 impl Header {
-    /// Reads the header of a disk. Of the two copies of a LUKS2 header the newer good one is used; nothing is
-    /// repaired.
-    ///
-    /// # Errors
-    /// [`Error::NotLuks`], [`Error::Damaged`], [`Error::Io`], [`Error::Unsupported`] for another version.
-    pub fn read<D: ReadAt + ?Sized>(disk: &D) -> Result<Header, Error> {
-        let size = disk.size()?;
-        let mut first = [0; luks1::BYTES];
-        let here = usize::try_from(size).unwrap_or(usize::MAX).min(first.len());
-        if let Some(first) = first.get_mut(..here) {
-            disk.read_at(0, first)?;
-        }
-        if !first.starts_with(luks1::MAGIC) {
-            // The second copy may be all that is left.
-            return luks2::read(disk, size);
-        }
-        match first.get(6..8) {
-            Some([0, 1]) => luks1::parse(&first),
-            Some([0, 2]) => luks2::read(disk, size),
-            Some(&[high, low]) => match luks2::read(disk, size) {
-                // A flipped bit in the number of the version.
-                Ok(header) => Ok(header),
-                Err(_) => Err(Error::Unsupported(format!(
-                    "LUKS of version {}",
-                    u16::from_be_bytes([high, low])
-                ))),
-            },
-            _ => Err(Error::NotLuks),
-        }
-    }
-
     /// The keyslot of this number, if it is in use.
     pub fn keyslot(&self, number: u32) -> Option<&Keyslot> {
         self.keyslots.iter().find(|slot| slot.number == number)

@@ -36,6 +36,7 @@ mod limits;
 mod luks1;
 mod luks2;
 mod payload;
+mod read;
 mod unlock;
 
 #[cfg(any(test, feature = "testing"))]
@@ -43,7 +44,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use bytes::ReadAt;
+pub use bytes::{ReadAt, SECTOR};
 pub use error::Error;
 pub use header::{
     Af, Area, Copy, Digest, Header, Keyslot, Priority, Segment, Slot, Token, Version,
@@ -52,6 +53,3 @@ pub use kdf::{Argon2Kind, Kdf};
 pub use limits::Limits;
 pub use payload::Line;
 pub use unlock::VolumeKey;
-
-/// Bytes in a sector, as everything here counts them.
-pub const SECTOR: u64 = 512;

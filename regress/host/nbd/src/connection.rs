@@ -6,12 +6,13 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 
 use crate::execute::{Buffer, execute};
+use crate::export::{Device, Exports};
 use crate::haggle::haggle;
 use crate::handoff::{Successors, about_to_block, is_reader, with_place};
 use crate::proto::{RawRequest, Terms};
 use crate::reader::Reader;
-use crate::server::{Device, Exports, Threads};
 use crate::socket::Socket;
+use crate::threads::Threads;
 
 /// Threads of a connection, and so its most requests in flight.
 pub const WORKERS: usize = 16;

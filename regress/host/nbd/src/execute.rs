@@ -5,12 +5,12 @@
 use std::io;
 
 use crate::connection::Connection;
+use crate::export::{Device, Extent};
 use crate::handoff::about_to_block;
 use crate::proto::{
     self, BASE_ALLOCATION_ID, Command, Error, MAX_REQUEST, RawRequest, chunk, state,
 };
 use crate::reader::Reader;
-use crate::server::{Device, Extent};
 
 /// Bytes that are moved at a time: what stays in a cache of the processor between the disk and the
 /// socket, and all the memory that most requests need.

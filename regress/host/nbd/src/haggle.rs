@@ -5,11 +5,11 @@
 use std::io;
 use std::time::Duration;
 
+use crate::export::{Description, Exports, Refusal};
 use crate::proto::{
     self, BASE_ALLOCATION, BASE_ALLOCATION_ID, ClientOption, Info, Terms, can, handshake,
     option_reply,
 };
-use crate::server::{Description, Exports, Refusal};
 use crate::socket::Socket;
 
 /// The most time that a client may take for the next step of the handshake.

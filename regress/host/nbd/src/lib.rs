@@ -11,16 +11,19 @@
 mod client;
 mod connection;
 mod execute;
+mod export;
 pub mod haggle;
 mod handoff;
 pub mod proto;
 mod reader;
 mod server;
 mod socket;
+mod threads;
 pub mod uri;
 
 pub use client::{Client, ClientError, Export, Limits, Operation, Outcome};
+pub use export::{Description, Device, Exports, Extent, Refusal};
 pub use handoff::{about_to_block, is_reader};
 pub use proto::Error;
-pub use server::{Description, Device, Exports, Extent, Listener, Refusal, Server};
+pub use server::{Listener, Server};
 pub use uri::Uri;

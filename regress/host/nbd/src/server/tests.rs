@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Condvar;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::proto::{self, ClientOption, RawRequest, command, option, option_reply};
+use crate::export::{Description, Device, Extent, Refusal};
+use crate::proto::{self, ClientOption, Error, RawRequest, command, option, option_reply};
 use crate::{Client, Limits, Operation, Uri, about_to_block};
 
 /// A time that nothing takes unless it hangs.

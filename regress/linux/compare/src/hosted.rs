@@ -17,8 +17,7 @@ use dm_host::{
     makedev,
 };
 use dm_script::data::SECTOR;
-use dm_script::script::Disk;
-use dm_script::side::{Call, Error, Line, Node, Place, Reply, Request, Side};
+use dm_script::side::{Call, Disk, Error, Line, Node, Place, Reply, Request, Side};
 
 use nodes::{Open, Plain, Raw};
 

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use dm_script::script::Disk;
-use dm_script::side::{Error, Node, Place, Reply, Request, Side};
+use dm_script::side::{Disk, Error, Node, Place, Reply, Request, Side};
 
 use crate::dm::Control;
 use crate::loops::Loop;

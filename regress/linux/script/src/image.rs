@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::SeekFrom;
 
 use crate::data::{self, SECTOR};
-use crate::script::Disk;
+use crate::side::Disk;
 
 /// Bytes of a chunk; the last one may be shorter.
 const CHUNK: u64 = 4096;

@@ -2,16 +2,39 @@
 
 //! Reads scripts. `share/doc/linux-judge.md` has the language.
 
+use std::path::Path;
+
 use crate::data;
-use crate::script::{Action, Disk, End, Io, IoKind, Rule, Script, Stage, Step};
-use crate::side::{Call, Line, Request};
+use crate::script::{Action, End, Io, IoKind, Rule, Script, Stage, Step};
+use crate::side::{Call, Disk, Line, Request};
 use crate::words;
 
 /// Lines of a table that one `times` may make.
 const MOST_LINES: u64 = 1 << 20;
 
-/// Reads a script.
-pub fn script(name: &str, text: &str) -> Result<Script, String> {
+impl Script {
+    /// Reads a script's text.
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Script, String> {
+        script(name, text)
+    }
+
+    /// Reads a script's file.
+    ///
+    /// # Errors
+    /// As [`Script::parse`], and the file's.
+    pub fn read(path: &Path) -> Result<(Script, String), String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let script = Script::parse(&name, &text).map_err(|why| format!("{name}: {why}"))?;
+        Ok((script, text))
+    }
+}
+
+fn script(name: &str, text: &str) -> Result<Script, String> {
     let mut script = Script {
         name: name.to_owned(),
         needs: Vec::new(),

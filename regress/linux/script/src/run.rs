@@ -43,6 +43,14 @@ fn about(call: Call, request: &Request) -> Request {
 /// The outcome of a step: lines to compare, and lines to read.
 pub type Said = (Vec<String>, Vec<String>);
 
+fn only(outcome: Vec<String>) -> Said {
+    (outcome, Vec::new())
+}
+
+fn one(outcome: &str) -> Said {
+    only(vec![outcome.to_owned()])
+}
+
 impl<'a, S: Side> Runner<'a, S> {
     pub fn new(side: &'a mut S, images: PathBuf) -> Runner<'a, S> {
         Runner {
@@ -64,48 +72,24 @@ impl<'a, S: Side> Runner<'a, S> {
     /// # Errors
     /// Words, where the stage cannot go on: the script is wrong.
     pub fn step(&mut self, step: &Step) -> Result<Said, String> {
-        let only = |outcome: Vec<String>| Ok((outcome, Vec::new()));
-        let one = |outcome: &str| Ok((vec![outcome.to_owned()], Vec::new()));
-        match &step.action {
+        Ok(match &step.action {
             Action::Command(request) => only(self.command(request)?),
             Action::Make(request) => only(self.make(request)?),
-            Action::Try(request) => {
-                let mut said = self.make(request)?;
-                if said == ["ok"]
-                    && let Err(error) = self.side.command(&about(Call::Remove, request))
-                {
-                    said.push(format!("remove {error}"));
-                }
-                only(said)
-            }
-            Action::Gone(name) => {
-                let begun = Instant::now();
-                let there = || self.names().iter().any(|(there, _)| there == name);
-                while there() && begun.elapsed() < PATIENCE {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                one(if there() { "there" } else { "gone" })
-            }
+            Action::Try(request) => only(self.attempt(request)?),
+            Action::Gone(name) => one(self.gone(name)),
             Action::Io(io) => match self.begin(io)? {
-                Ok(receive) => match receive.recv_timeout(PATIENCE) {
-                    Ok(outcome) => only(outcome),
-                    Err(_) => Err("the I/O does not end".into()),
-                },
+                Ok(receive) => {
+                    only(receive.recv_timeout(PATIENCE).map_err(|_| "the I/O does not end")?)
+                }
                 Err(error) => one(&error),
             },
-            Action::Open { place, write } => {
-                let node = match self.place(place)? {
-                    Ok(found) => self.side.open(&found, *write),
-                    Err(error) => Err(error),
-                };
-                match node {
-                    Ok(node) => {
-                        self.open.entry(place.clone()).or_default().push(node);
-                        one("ok")
-                    }
-                    Err(error) => one(&error),
+            Action::Open { place, write } => match self.node(place, *write)? {
+                Ok(node) => {
+                    self.open.entry(place.clone()).or_default().push(node);
+                    one("ok")
                 }
-            }
+                Err(error) => one(&error),
+            },
             Action::Close(place) => match self.open.get_mut(place).and_then(Vec::pop) {
                 Some(node) => {
                     drop(node);
@@ -114,16 +98,10 @@ impl<'a, S: Side> Runner<'a, S> {
                 // If one side could not open the node, that is no error of the script.
                 None => one("not open"),
             },
-            Action::Size(place) => {
-                let node = match self.place(place)? {
-                    Ok(found) => self.side.open(&found, false),
-                    Err(error) => Err(error),
-                };
-                match node.and_then(|node| node.sectors()) {
-                    Ok(sectors) => one(&format!("{sectors} sectors")),
-                    Err(error) => one(&error),
-                }
-            }
+            Action::Size(place) => match self.node(place, false)?.and_then(|node| node.sectors()) {
+                Ok(sectors) => one(&format!("{sectors} sectors")),
+                Err(error) => one(&error),
+            },
             Action::Start { tag, io } => match self.begin(io)? {
                 Ok(receive) => {
                     self.started.insert(tag.clone(), receive);
@@ -131,49 +109,21 @@ impl<'a, S: Side> Runner<'a, S> {
                 }
                 Err(error) => one(&error),
             },
-            Action::Pending(tag) => {
-                let receive = self.started.get(tag).ok_or_else(|| format!("no I/O {tag}"))?;
-                match receive.recv_timeout(Duration::from_millis(100)) {
-                    Ok(outcome) => {
-                        self.started.remove(tag);
-                        only(outcome)
-                    }
-                    Err(_) => one("pending"),
-                }
-            }
+            Action::Pending(tag) => self.pending(tag)?,
             Action::Finish(tag) => {
                 let receive = self.started.remove(tag).ok_or_else(|| format!("no I/O {tag}"))?;
-                match receive.recv_timeout(PATIENCE) {
-                    Ok(outcome) => only(outcome),
-                    Err(_) => Err(format!("the I/O {tag} does not end")),
-                }
+                let outcome = receive.recv_timeout(PATIENCE);
+                only(outcome.map_err(|_| format!("the I/O {tag} does not end"))?)
             }
-            Action::Until { request, glob } => self.until(request, glob),
+            Action::Until { request, glob } => self.until(request, glob)?,
             Action::Image { disk, sector, sectors, changed } => {
-                let path = self.images.join(disk);
-                let place = (disk.clone(), *sector, *sectors);
-                let before = self.sums.get(&place).copied();
-                let begun = Instant::now();
-                let mut last = None;
-                let sum = loop {
-                    let sum = data::checksum(&image::read(&path, *sector, *sectors)?);
-                    // The same twice: not in the middle of a write.
-                    if !changed || Some(sum) != before && last.replace(sum) == Some(sum) {
-                        break sum;
-                    }
-                    if begun.elapsed() > PATIENCE {
-                        return one("it does not change");
-                    }
-                    thread::sleep(Duration::from_millis(5));
-                };
-                self.sums.insert(place, sum);
-                one(&format!("sum {sum:016x}"))
+                one(&self.sum(disk, *sector, *sectors, *changed)?)
             }
             Action::Shell(command) => {
                 let printed = self.side.shell(command)?;
-                Ok((vec!["ok".into()], printed.lines().map(str::to_owned).collect()))
+                (vec!["ok".into()], printed.lines().map(str::to_owned).collect())
             }
-        }
+        })
     }
 
     /// Closes open nodes, ends I/O that waits, and removes all devices.
@@ -237,6 +187,11 @@ impl<'a, S: Side> Runner<'a, S> {
             Ok(_) => Err("ENXIO".into()),
             Err(error) => Err(error),
         })
+    }
+
+    /// Opens the node that a script's word names.
+    fn node(&self, word: &str, write: bool) -> Result<Result<Box<dyn Node>, String>, String> {
+        Ok(self.place(word)?.and_then(|place| self.side.open(&place, write)))
     }
 
     /// Begins an I/O in a thread of its own, so that one that waits for ever holds up no other.
@@ -324,6 +279,67 @@ impl<'a, S: Side> Runner<'a, S> {
         match self.side.command(&on(Call::Remove)) {
             Ok(_) => Ok(vec![failed]),
             Err(error) => Ok(vec![failed, format!("remove {error}")]),
+        }
+    }
+
+    /// Makes a device as [`Runner::make`] does, and removes it.
+    fn attempt(&self, make: &Request) -> Result<Vec<String>, String> {
+        let mut said = self.make(make)?;
+        if said == ["ok"]
+            && let Err(error) = self.side.command(&about(Call::Remove, make))
+        {
+            said.push(format!("remove {error}"));
+        }
+        Ok(said)
+    }
+
+    /// Waits until there is no such device.
+    fn gone(&self, name: &str) -> &'static str {
+        let begun = Instant::now();
+        let there = || self.names().iter().any(|(there, _)| there == name);
+        while there() && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+        if there() { "there" } else { "gone" }
+    }
+
+    /// Gives an I/O some time, in which it should not end.
+    fn pending(&mut self, tag: &str) -> Result<Said, String> {
+        let receive = self.started.get(tag).ok_or_else(|| format!("no I/O {tag}"))?;
+        Ok(match receive.recv_timeout(Duration::from_millis(100)) {
+            Ok(outcome) => {
+                self.started.remove(tag);
+                only(outcome)
+            }
+            Err(_) => one("pending"),
+        })
+    }
+
+    /// The sum of a disk's sectors, past all devices; if `changed`, waits until it is another than
+    /// it was.
+    fn sum(
+        &mut self,
+        disk: &str,
+        sector: u64,
+        sectors: u64,
+        changed: bool,
+    ) -> Result<String, String> {
+        let path = self.images.join(disk);
+        let place = (disk.to_owned(), sector, sectors);
+        let before = self.sums.get(&place).copied();
+        let begun = Instant::now();
+        let mut last = None;
+        loop {
+            let sum = data::checksum(&image::read(&path, sector, sectors)?);
+            // The same twice: not in the middle of a write.
+            if !changed || Some(sum) != before && last.replace(sum) == Some(sum) {
+                self.sums.insert(place, sum);
+                return Ok(format!("sum {sum:016x}"));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Ok("it does not change".into());
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

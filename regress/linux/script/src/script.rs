@@ -2,10 +2,7 @@
 
 //! A script, read: its disks, its stages, its steps.
 
-use std::path::Path;
-
-use crate::parse;
-use crate::side::Request;
+use crate::side::{Disk, Request};
 
 /// A script.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,23 +24,6 @@ pub struct Script {
     pub replays: Vec<(String, String)>,
     /// The script's stages: one at least.
     pub stages: Vec<Stage>,
-}
-
-/// A disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Disk {
-    /// The disk's name in the script.
-    pub name: String,
-    /// Sectors of 512 bytes.
-    pub sectors: u64,
-    /// The disk's content at first: the pattern of a seed, or zeros.
-    pub seed: Option<u64>,
-    /// `true` if the disk takes no writes.
-    pub readonly: bool,
-    /// Bytes in a sector of its own.
-    pub block: u32,
-    /// `true` if the disk's content at a stage's end is not compared: its format is not shared.
-    pub private: bool,
 }
 
 /// Steps that a side carries out in one go.
@@ -174,26 +154,6 @@ pub enum IoKind {
 }
 
 impl Script {
-    /// Reads a script's text.
-    ///
-    /// # Errors
-    /// The line, and what is wrong with it.
-    pub fn parse(name: &str, text: &str) -> Result<Script, String> {
-        parse::script(name, text)
-    }
-
-    /// Reads a script's file.
-    ///
-    /// # Errors
-    /// As [`Script::parse`], and the file's.
-    pub fn read(path: &Path) -> Result<(Script, String), String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let script = Script::parse(&name, &text).map_err(|why| format!("{name}: {why}"))?;
-        Ok((script, text))
-    }
-
     /// The step that stands on this line.
     pub fn step(&self, line: usize) -> Option<&Step> {
         self.stages.iter().flat_map(|stage| &stage.steps).find(|step| step.line == line)

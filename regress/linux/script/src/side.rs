@@ -4,10 +4,25 @@
 
 use std::path::Path;
 
-use crate::script::Disk;
-
 /// The name of an error, such as `EINVAL`.
 pub type Error = String;
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// The disk's name in the script.
+    pub name: String,
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// The disk's content at first: the pattern of a seed, or zeros.
+    pub seed: Option<u64>,
+    /// `true` if the disk takes no writes.
+    pub readonly: bool,
+    /// Bytes in a sector of its own.
+    pub block: u32,
+    /// `true` if the disk's content at a stage's end is not compared: its format is not shared.
+    pub private: bool,
+}
 
 /// The kind of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -138,12 +138,10 @@ impl Bed {
         let bed = match kind {
             "memory" => Bed::on(DiskSpec::memory("wd0", SECTORS)),
             "file" => {
-                let path = std::env::temp_dir().join(format!("dm-bench.{}", std::process::id()));
-                std::fs::write(&path, vec![0; SECTORS as usize * 512]).expect("writes");
-                let spec = DiskSpec::file("wd0", &path, false).expect("opens");
-                // It stays as long as it is open.
-                std::fs::remove_file(&path).expect("removes");
-                Bed::on(spec)
+                let mut file = tempfile::NamedTempFile::new().expect("makes a file");
+                file.write_all(&vec![0; SECTORS as usize * 512]).expect("writes");
+                // Without its name it stays as long as it is open.
+                Bed::on(DiskSpec::file("wd0", file.path(), false).expect("opens"))
             }
             "thread" => Bed::on(DiskSpec::null("wd0", 1 << 32).completion(Completion::Thread)),
             _ => Bed::new(),
@@ -263,16 +261,16 @@ fn instructions(case: &str) -> Option<f64> {
 fn instructions_of_all(case: &str) -> Option<f64> {
     const WAITING: [&str; 3] = ["lock_contended", "mutex::enter_slowly", "mutex::exit_slowly"];
     let count = |rounds: usize| -> Option<f64> {
-        let file = std::env::temp_dir().join(format!("dm-bench.{}.{rounds}", std::process::id()));
+        let file = tempfile::NamedTempFile::new().ok()?;
         let counted = Command::new("valgrind")
             .arg("--tool=callgrind")
-            .arg(format!("--callgrind-out-file={}", file.display()))
+            .arg(format!("--callgrind-out-file={}", file.path().display()))
             .arg(std::env::current_exe().ok()?)
             .args(["--count", case, &rounds.to_string()])
             .stdin(Stdio::null())
             .output();
-        let listed = Command::new("callgrind_annotate").arg("--threshold=100").arg(&file).output();
-        let _ = std::fs::remove_file(&file);
+        let listed =
+            Command::new("callgrind_annotate").arg("--threshold=100").arg(file.path()).output();
         let (counted, listed) = (counted.ok()?, listed.ok()?);
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
         // A line each for all and for every function: "1,234 (56.78%)  file:name [object]".

@@ -2,6 +2,8 @@
 
 //! Disks of the hosted kernel: partitions and labels, completion, faults.
 
+use std::io::Write;
+
 use dm_host::{
     Completion, Config, DiskSpec, Errno, Flags, Io, Label, Machine, Node, Request, netbsd,
 };
@@ -147,10 +149,10 @@ fn holds_and_fails() {
 
 #[test]
 fn files_and_read_only() {
-    let path = std::env::temp_dir().join(format!("dm-host-disk-{}", std::process::id()));
-    std::fs::write(&path, pattern(64 * 1024)).expect("writes a file");
+    let mut file = tempfile::NamedTempFile::new().expect("makes a file");
+    file.write_all(&pattern(64 * 1024)).expect("writes it");
     let m = machine();
-    let spec = DiskSpec::file("wd0", &path, true).expect("opens the file");
+    let spec = DiskSpec::file("wd0", file.path(), true).expect("opens the file");
     let disk = m.attach_disk(spec).expect("attaches");
     assert_eq!(disk.sectors(), 128);
     assert_eq!(m.open(&disk.rpath(), Flags::READ_WRITE).err(), Some(Errno::EROFS));
@@ -160,6 +162,5 @@ fn files_and_read_only() {
     assert_eq!(back, pattern(64 * 1024));
     assert_eq!(raw.pwrite(&back, 0), Err(Errno::EBADF));
     drop(raw);
-    std::fs::remove_file(&path).expect("removes the file");
     assert_eq!(m.shutdown(), Vec::<String>::new());
 }

@@ -244,7 +244,7 @@ fn somebody_who_is_not_root_may_only_ask() {
 /// Waiters sleep in the kernel: the end of their client, and of the server, must wake them.
 #[test]
 fn waiters_keep_nothing_from_ending() {
-    let server = Server::start();
+    let mut server = Server::start();
     server.ctl(&["create", "vol", "--table", "0 8 zero"]).ok();
     let control = server.folder.path("control");
     let waiter = || {

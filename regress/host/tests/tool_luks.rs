@@ -150,7 +150,7 @@ fn what_is_no_luks_disk() {
     let said = tool(&["luks", "dump", text(&empty)], "").fails(2);
     assert!(said.contains("empty.img: there is no LUKS header"), "{said}");
     tool(&["luks", "dump", text(&folder.path("nothing.img"))], "").fails(2);
-    tool(&["luks", "dump", text(&folder.0)], "").fails(2);
+    tool(&["luks", "dump", text(folder.0.path())], "").fails(2);
     let qcow = folder.path("q.qcow2");
     run(program("qemu-img").args(["create", "-q", "-f", "qcow2", text(&qcow), "1M"]), "").ok();
     let said = tool(&["luks", "dump", text(&qcow)], "").fails(2);

@@ -50,7 +50,10 @@ impl Bench {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(TOOL);
-        command.args(args).env("XDG_RUNTIME_DIR", &self.folder.0).env_remove("DM_HOST_CONTROL");
+        command
+            .args(args)
+            .env("XDG_RUNTIME_DIR", self.folder.0.path())
+            .env_remove("DM_HOST_CONTROL");
         command
     }
 

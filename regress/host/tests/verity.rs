@@ -6,7 +6,6 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::Command;
 
 use common::data::{Random, SECTOR, read, same, strategy_read, strategy_write};
@@ -32,15 +31,6 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.next().to_le_bytes()).flatten().take(bytes).collect()
 }
 
-fn folder() -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("dm-verity-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 impl Image {
     /// An image of so many data blocks, as veritysetup makes it.
     fn new(format: Format, blocks: usize) -> Image {
@@ -51,8 +41,8 @@ impl Image {
         let bytes = blocks * format.data_bytes;
         let rest = noise(blocks as u64, bytes - data.len());
         data.extend(rest);
-        let folder = folder();
-        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("data"), &data).unwrap();
         std::fs::write(path("tree"), []).unwrap();
         let salt = if format.salt.is_empty() { "-".into() } else { hex(&format.salt) };
@@ -68,7 +58,6 @@ impl Image {
         let root = said.lines().find_map(|line| line.strip_prefix("Root hash:"));
         let root = root.expect("a root").trim().to_owned();
         let mut tree = std::fs::read(path("tree")).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
         // A disk has whole sectors.
         tree.resize(tree.len().next_multiple_of(SECTOR).max(format.hash_bytes), 0);
         Image { format, blocks, data, tree, root }

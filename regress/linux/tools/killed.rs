@@ -40,7 +40,7 @@ impl Running {
              mkfs.ext4 -q /dev/mapper/one; mount /dev/mapper/one mnt
              cp /etc/passwd mnt/; sync; (sleep 1000; true) & echo $! >child; touch ready; wait";
         let mut command = command(&options, &["sh", "-euc", script]);
-        command.current_dir(&disks.folder.0).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(disks.folder.0.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let front = command.stderr(Stdio::null()).spawn().expect("it starts");
         let folder = Path::new("/run/dm-host-linux").join(front.id().to_string());
         until("the session", || disks.folder.path("ready").exists());
@@ -66,7 +66,7 @@ impl Running {
     /// Waits until everything is gone, and looks that the file system is whole.
     fn gone(mut self, base: u32, child: u32) {
         let _ = self.front.wait();
-        let name = self.disks.folder.0.display().to_string();
+        let name = self.disks.folder.0.path().display().to_string();
         let gone = |process: u32| !Path::new(&format!("/proc/{process}/fd/0")).exists();
         until("the end of the programs", || gone(child));
         until("the end of the loop devices", || {

@@ -97,7 +97,7 @@ impl Disks {
         let mut all: Vec<&str> = self.options.iter().map(String::as_str).collect();
         all.extend(options);
         let mut command = command(&all, &["sh", "-euc", script]);
-        command.current_dir(&self.folder.0);
+        command.current_dir(self.folder.0.path());
         tool::run(&mut command, "")
     }
 
@@ -122,7 +122,7 @@ pub fn loops_of(folder: &str) -> Vec<String> {
 /// Checks that a session has left nothing behind.
 #[track_caller]
 pub fn nothing_is_left(folder: &Folder, session: &str) {
-    let name = folder.0.display().to_string();
+    let name = folder.0.path().display().to_string();
     // A loop device that a program has let go may be open for a moment: lvm(8) looks at each that its
     // session sees, also at those of other tests.
     let limit = Instant::now() + Duration::from_secs(60);

@@ -5,12 +5,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use dm_luks::{Header, Limits};
+use tempfile::TempDir;
 
 /// Enough for what the tests make, and little for what a flipped bit asks for.
 pub const LIMITS: Limits = Limits {
@@ -21,28 +20,15 @@ pub const LIMITS: Limits = Limits {
 };
 
 /// A folder that goes with its test.
-pub struct Folder(pub PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("dm-luks-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            match fs::create_dir(&path) {
-                // A test that was killed has left it, whose process had this number.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => {
-                    made.expect("a new folder");
-                    return Folder(path);
-                }
-            }
-        }
+        Folder(tempfile::tempdir().expect("a new folder"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// A file of so many MiB of nothing.
@@ -57,12 +43,6 @@ impl Folder {
         let path = self.path(name);
         fs::write(&path, bytes).expect("a new file");
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

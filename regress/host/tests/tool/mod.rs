@@ -3,15 +3,16 @@
 //! A served machine for the tests of the tool, and programs run against it.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 /// A time within which every wait of a test ends unless something hangs: also that for a long script,
 /// on a machine that is busy with other things.
@@ -28,28 +29,18 @@ pub fn program(name: &str) -> Command {
 }
 
 /// A folder of a test's own, with a short path, that goes with the test.
-pub struct Folder(pub PathBuf);
+pub struct Folder(pub TempDir);
 
 impl Folder {
     pub fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("dm-host-test-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            match DirBuilder::new().mode(0o700).create(&path) {
-                // A test that was killed has left it, whose process had this number.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => {
-                    made.expect("a new folder");
-                    return Folder(path);
-                }
-            }
-        }
+        // A server takes no folder for sockets that others can write to.
+        let own = Permissions::from_mode(0o700);
+        let made = tempfile::Builder::new().prefix("dm-host-").permissions(own).tempdir();
+        Folder(made.expect("a new folder"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// A file of so many sectors of 512 bytes.
@@ -57,12 +48,6 @@ impl Folder {
         let path = self.path(name);
         File::create(&path).expect("a new file").set_len(sectors * 512).expect("its size");
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -205,7 +190,7 @@ impl Server {
     }
 
     /// Waits for the server's end, and returns its output.
-    pub fn wait(mut self) -> (ExitStatus, String) {
+    pub fn wait(&mut self) -> (ExitStatus, String) {
         let child = self.child.take().expect("it runs");
         let (send, receive) = mpsc::channel();
         let id = child.id();
@@ -224,11 +209,9 @@ impl Server {
 
     /// Ends the server with Ctrl-C. It must end well, and leave no sockets.
     #[track_caller]
-    pub fn end(self) -> String {
+    pub fn end(mut self) -> String {
         signal(self.id(), "INT");
         let sockets = ["control", "nbd"].map(|name| self.folder.path(name));
-        // Kept until the sockets have been looked for.
-        let _folder = Folder(self.folder.0.clone());
         let (status, said) = self.wait();
         assert!(status.success(), "{status}: {said}");
         assert!(said.contains("flushed and ended"), "{said}");

@@ -201,9 +201,8 @@ mod tests {
 
     #[test]
     fn images_come_back_the_same_and_a_byte_that_differs_is_found() {
-        let dir = std::env::temp_dir().join(format!("dm-script-{}", std::process::id()));
-        fresh_folder(&dir).unwrap();
-        let [own, file] = ["own", "file"].map(|name| dir.join(name));
+        let dir = tempfile::tempdir().unwrap();
+        let [own, file] = ["own", "file"].map(|name| dir.path().join(name));
         let image = Image::new(&disk(5001, Some(7)));
         image.to_disk(&own).unwrap();
         assert_eq!(read(&own, 5000, 1).unwrap(), data::pattern(7, 5000, 1));
@@ -227,6 +226,5 @@ mod tests {
         assert!(fs::metadata(&file).unwrap().len() < 5000);
         assert_eq!(Image::load(&file).unwrap(), far);
         assert!(image.difference(&empty).unwrap().contains("bytes"));
-        fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -2,19 +2,13 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempPath;
 
 use super::*;
 use crate::proto::{ClientOption, Info, option, option_reply};
 use crate::server::tests::Served;
 use crate::uri::Place;
-
-fn path() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("dm-nbd-client-test-{}-{number}", std::process::id()))
-}
 
 fn uri(path: &std::path::Path) -> Uri {
     Uri { place: Place::Unix(path.into()), export: "disk".into() }
@@ -25,13 +19,14 @@ const SHORT: Limits =
 
 /// A server that haggles as it should, and then does as the test says.
 struct Fake {
-    path: PathBuf,
+    path: TempPath,
     listener: UnixListener,
 }
 
 impl Fake {
     fn new() -> Fake {
-        let (path, listener) = crate::server::tests::bind(path);
+        let made = tempfile::Builder::new().make(|path| UnixListener::bind(path));
+        let (listener, path) = made.unwrap().into_parts();
         Fake { listener, path }
     }
 
@@ -75,12 +70,6 @@ impl Fake {
         let request = Fake::request(stream);
         stream.write_all(&proto::simple(request.cookie, None)).unwrap();
         stream.write_all(data).unwrap();
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.path).unwrap();
     }
 }
 

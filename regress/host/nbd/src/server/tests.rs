@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use proptest::prelude::*;
+use tempfile::TempPath;
 
 use super::*;
 use crate::export::{Description, Device, Extent, Refusal};
@@ -105,44 +105,17 @@ impl Device for Disk {
     }
 }
 
-/// Listens at one of these paths that is free: a test that was killed may have left a socket, whose
-/// process had the number of this one.
-pub(crate) fn bind(mut path: impl FnMut() -> PathBuf) -> (PathBuf, UnixListener) {
-    loop {
-        let path = path();
-        match UnixListener::bind(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            bound => return (path, bound.unwrap()),
-        }
-    }
-}
-
-#[test]
-fn a_socket_that_was_left_is_left_alone() {
-    let left = std::env::temp_dir().join(format!("dm-nbd-left-{}", std::process::id()));
-    drop(UnixListener::bind(&left));
-    let mut paths = 1..;
-    let named = |number: u32| left.with_extension(if number == 1 { "" } else { "2" });
-    let (path, _listener) = bind(|| named(paths.next().unwrap()));
-    assert_eq!(path, named(2));
-    [left.clone(), path].iter().for_each(|path| std::fs::remove_file(path).unwrap());
-}
-
 /// A server, and where it listens.
 pub(crate) struct Served {
-    pub(crate) path: PathBuf,
+    pub(crate) path: TempPath,
     pub(crate) shared: Arc<Shared>,
     server: Option<Server>,
 }
 
 impl Served {
     pub(crate) fn new(bytes: usize) -> Served {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (path, listener) = bind(|| {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("dm-nbd-test-{}-{number}", std::process::id());
-            std::env::temp_dir().join(name)
-        });
+        let made = tempfile::Builder::new().make(|path| UnixListener::bind(path));
+        let (listener, path) = made.unwrap().into_parts();
         let shared = Arc::new(Shared::default());
         shared.data.lock().unwrap().resize(bytes, 0);
         let listener = Listener::Unix(listener);
@@ -152,7 +125,7 @@ impl Served {
     }
 
     pub(crate) fn uri(&self) -> Uri {
-        Uri { place: crate::uri::Place::Unix(self.path.clone()), export: "disk".into() }
+        Uri { place: crate::uri::Place::Unix(self.path.to_path_buf()), export: "disk".into() }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -176,7 +149,6 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.end(LIMIT);
-        std::fs::remove_file(&self.path).unwrap();
     }
 }
 

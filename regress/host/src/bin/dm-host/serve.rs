@@ -238,8 +238,8 @@ mod tests {
     /// A server that ends takes a while, and one that begins meanwhile replaces what nobody answers at.
     #[test]
     fn the_end_leaves_a_socket_that_another_server_has_made() {
-        let path = std::env::temp_dir().join(format!("dm-host-made-{}", process::id()));
-        let _ = fs::remove_file(&path);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
         let first = sockets::listen(&path).expect("it listens");
         let ends = Made(vec![Socket::at(&path)]);
         drop(first);

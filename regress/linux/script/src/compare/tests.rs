@@ -88,10 +88,10 @@ fn general_differences_are_by_verb_and_are_counted() {
 
 #[test]
 fn what_is_left_on_disks_is_compared_byte_for_byte() {
-    let dir = std::env::temp_dir().join(format!("dm-judge-{}", std::process::id()));
+    let dir = tempfile::tempdir().unwrap();
     let script = Script::parse("x", "disk a 64\ndisk b 64 private\n").unwrap();
     let job = |name: &str| {
-        let job = Job::make(&dir.join(name), "", crate::job::Part::Stage(0)).unwrap();
+        let job = Job::make(&dir.path().join(name), "", crate::job::Part::Stage(0)).unwrap();
         for disk in &script.disks {
             Image::new(disk).save(&job.output(&disk.name)).unwrap();
         }
@@ -106,5 +106,4 @@ fn what_is_left_on_disks_is_compared_byte_for_byte() {
     std::fs::write(own.output("b"), &data).unwrap();
     let found = images(&script, &linux, &own).unwrap();
     assert_eq!(found, ["disk a: 1 sectors differ, the first in sector 1, byte 488"]);
-    std::fs::remove_dir_all(dir).unwrap();
 }

@@ -111,10 +111,7 @@ mod tests {
 
     #[test]
     fn found_by_what_they_begin_or_end_with() {
-        let path = std::env::temp_dir().join(format!("dm-host-formats-{}", std::process::id()));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let file = file.unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let file = tempfile::tempfile().unwrap();
         let len = 4096u64;
         let check = |at: u64, magic: &[u8]| {
             file.set_len(0).unwrap();

@@ -188,33 +188,14 @@ mod tests {
 
     use super::*;
 
-    /// A folder of a test's own.
-    struct Own(PathBuf);
-
-    impl Own {
-        fn new(name: &str) -> Own {
-            let name = format!("dm-host-folder-{name}-{}", std::process::id());
-            let own = Own(std::env::temp_dir().join(name));
-            let _ = fs::remove_dir_all(&own.0);
-            own
-        }
-    }
-
-    impl Drop for Own {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     /// The end of the last session takes the folder away from who has just found it there.
     #[test]
     fn a_folder_that_has_just_gone_is_no_error() {
-        let own = Own::new("gone");
-        assert!(lock_in(&own.0).expect("no error").is_none());
-        fs::create_dir(&own.0).expect("a folder");
-        let locked = lock_in(&own.0).expect("no error").expect("it is free");
-        fs::remove_file(own.0.join("lock")).expect("it is there");
-        assert!(lock_in(&own.0).expect("no error").is_some(), "that lock is nobody's any more");
+        let own = tempfile::tempdir().expect("a folder");
+        assert!(lock_in(&own.path().join("gone")).expect("no error").is_none());
+        let locked = lock_in(own.path()).expect("no error").expect("it is free");
+        fs::remove_file(own.path().join("lock")).expect("it is there");
+        assert!(lock_in(own.path()).expect("no error").is_some(), "that lock is nobody's any more");
         drop(locked);
     }
 
@@ -227,20 +208,19 @@ mod tests {
 
     #[test]
     fn who_looks_whether_a_session_is_kept_is_in_nobodys_way() {
-        let own = Own::new("kept");
-        fs::create_dir(&own.0).expect("a folder");
-        let alive = own.0.join("alive");
+        let own = tempfile::tempdir().expect("a folder");
+        let alive = own.path().join("alive");
         // As `is_kept` does, for a moment.
         let looks = lock(&alive, false).expect("a lock").expect("it is free");
         thread::scope(|scope| {
-            let keeps = scope.spawn(|| keep(&own.0));
+            let keeps = scope.spawn(|| keep(own.path()));
             while !keeps.is_finished() && !is_waited_for(&alive) {
                 thread::yield_now();
             }
             drop(looks);
             let kept = keeps.join().expect("nobody panicked");
             assert!(kept.is_ok(), "{:?}", kept.err());
-            assert!(is_kept(&own.0));
+            assert!(is_kept(own.path()));
         });
     }
 }

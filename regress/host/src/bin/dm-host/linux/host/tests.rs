@@ -4,23 +4,21 @@
 //! user can run the tests.
 
 use dm_host::Config;
+use tempfile::TempDir;
 
 use super::*;
 
 /// A session, and a folder of its own.
 struct Session {
-    folder: PathBuf,
+    folder: TempDir,
     keeper: Option<Keeper>,
 }
 
 impl Session {
-    fn new(name: &str) -> Session {
-        let name = format!("dm-host-keeper-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).expect("a folder");
+    fn new() -> Session {
+        let folder = tempfile::tempdir().expect("a folder");
         let machine = Machine::boot(Config::test()).expect("it boots");
-        let keeper = Keeper::new(machine, 252, None, &folder).expect("a session");
+        let keeper = Keeper::new(machine, 252, None, folder.path()).expect("a session");
         Session { folder, keeper: Some(keeper) }
     }
 
@@ -39,7 +37,7 @@ impl Session {
     }
 
     fn has_entry(&self, minor: u32) -> bool {
-        self.folder.join(format!("sys/block/dm-{minor}")).exists()
+        self.folder.path().join(format!("sys/block/dm-{minor}")).exists()
     }
 
     /// The minor of the only device.
@@ -59,14 +57,13 @@ impl Drop for Session {
             let left = keeper.machine.shutdown();
             assert!(left.is_empty() || thread::panicking(), "{left:?}");
         }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
 /// A thread tells late that it has removed a device: another one has that device's number by then.
 #[test]
 fn a_device_is_not_forgotten_for_one_that_had_its_number() {
-    let session = Session::new("number");
+    let session = Session::new();
     let keeper = session.keeper();
     session.ask("create");
     let minor = session.minor();
@@ -88,9 +85,9 @@ fn a_device_is_not_forgotten_for_one_that_had_its_number() {
 /// A disk that a table is about to name is not taken for one that no table names any more.
 #[test]
 fn a_disk_stays_for_the_table_that_is_about_to_come() {
-    let session = Session::new("passing");
+    let session = Session::new();
     let keeper = session.keeper();
-    let file = session.folder.join("disk");
+    let file = session.folder.path().join("disk");
     fs::File::create(&file).and_then(|file| file.set_len(1 << 20)).expect("a file");
     keeper.by_number(libc::makedev(7, 200), Some(&file)).expect("a disk");
     thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use tempfile::TempPath;
 
 use super::*;
-use crate::proto::{ClientOption, Info, option, option_reply};
+use crate::proto::{self, ClientOption, Info, RawRequest, option, option_reply};
 use crate::server::tests::Served;
 use crate::uri::Place;
 
@@ -131,14 +131,11 @@ fn a_server_that_is_gone() {
         scope.spawn(|| drop(fake.accept(4096)));
         Client::connect(&uri(&fake.path), SHORT).unwrap()
     });
+    let gone = uri(&fake.path);
     drop(fake);
     assert_eq!(client.read(0, 4), Err(Error::Io));
     assert_eq!(client.call(Operation::write(0, vec![1; 512], false)), Err(Error::Io));
-    assert!(Client::connect(client_uri(&client), SHORT).is_err());
-}
-
-fn client_uri(client: &Client) -> &Uri {
-    &client.shared.uri
+    assert!(Client::connect(&gone, SHORT).is_err());
 }
 
 #[test]

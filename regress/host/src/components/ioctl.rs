@@ -179,15 +179,7 @@ pub(super) unsafe fn dump(
     va: *mut c_void,
     size: usize,
 ) -> Result<(), Errno> {
-    if !unit.dump {
-        return Err(Errno::ENODEV);
-    }
-    if unit.faults.vanished() {
-        return Err(Errno::ENXIO);
-    }
-    if unit.read_only {
-        return Err(Errno::EROFS);
-    }
+    unit.takes(unit.dump)?;
     let scale = (unit.secsize / 512) as i64;
     if !size.is_multiple_of(unit.secsize as usize) || blkno < 0 || blkno % scale != 0 {
         return Err(Errno::EFAULT);
@@ -203,15 +195,7 @@ pub(super) unsafe fn dump(
 
 /// d_discard: `pos` and `len` in bytes.
 pub(super) fn discard(unit: &Unit, dev: Dev, pos: i64, len: i64) -> Result<(), Errno> {
-    if !unit.discard {
-        return Err(Errno::ENODEV);
-    }
-    if unit.faults.vanished() {
-        return Err(Errno::ENXIO);
-    }
-    if unit.read_only {
-        return Err(Errno::EROFS);
-    }
+    unit.takes(unit.discard)?;
     let (first, blocks) = unit.range(dev);
     let end = pos.checked_add(len).ok_or(Errno::EINVAL)?;
     let secsize = i64::from(unit.secsize);

@@ -140,19 +140,7 @@ impl Unit {
             slow: AtomicBool::new(false),
             sleeps: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            percpu: [const {
-                PerCpu {
-                    in_flight: AtomicI64::new(0),
-                    reads: AtomicU64::new(0),
-                    writes: AtomicU64::new(0),
-                    bytes_read: AtomicU64::new(0),
-                    bytes_written: AtomicU64::new(0),
-                    fua: AtomicU64::new(0),
-                    dpo: AtomicU64::new(0),
-                    time_critical: AtomicU64::new(0),
-                    low_priority: AtomicU64::new(0),
-                }
-            }; MAXCPUS],
+            percpu: std::array::from_fn(|_| PerCpu::default()),
             rare: Rare::default(),
             base: Mutex::default(),
         });
@@ -203,6 +191,19 @@ impl Unit {
     pub(super) fn label(&self) -> Option<nb::disklabel> {
         // SAFETY: attached, so there is a label.
         (!self.driver.plain).then(|| unsafe { *(*self.disk.get()).dk_label })
+    }
+
+    /// Checks a request that changes data and that only some disks are `able` to carry out.
+    ///
+    /// # Errors
+    /// ENODEV, ENXIO of a disk that has vanished, EROFS.
+    pub(super) fn takes(&self, able: bool) -> Result<(), Errno> {
+        match (able, self.faults.vanished(), self.read_only) {
+            (false, ..) => Err(Errno::ENODEV),
+            (_, true, _) => Err(Errno::ENXIO),
+            (.., true) => Err(Errno::EROFS),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn in_flight(&self) -> i64 {

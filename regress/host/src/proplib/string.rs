@@ -34,6 +34,18 @@ fn malloced(bytes: &[u8]) -> *mut u8 {
     }
 }
 
+/// Copies a value to where its reader has room; false if there is none, or it does not fit.
+///
+/// # Safety
+///
+/// `to` has `size` bytes.
+unsafe fn copy_value(value: Option<&[u8]>, to: *mut c_void, size: usize) -> bool {
+    let Some(value) = value.filter(|value| value.len() <= size) else { return false };
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(value.as_ptr(), to.cast(), value.len()) };
+    true
+}
+
 macro_rules! create {
     ($($name:ident)*) => { $(
         /// prop_string_create(3). The text is copied also where NetBSD would refer to it.
@@ -98,14 +110,8 @@ unsafe extern "C" fn prop_string_copy_value(
     to: *mut c_void,
     size: usize,
 ) -> bool {
-    match string(object) {
-        Some(s) if s.len() <= size => {
-            // SAFETY: the caller's promise.
-            unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), to.cast(), s.len()) };
-            true
-        }
-        _ => false,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { copy_value(string(object), to, size) }
 }
 
 macro_rules! equals_string {
@@ -188,12 +194,6 @@ unsafe extern "C" fn prop_data_copy_value(
     to: *mut c_void,
     size: usize,
 ) -> bool {
-    match data(object) {
-        Some(d) if d.len() <= size => {
-            // SAFETY: the caller's promise.
-            unsafe { std::ptr::copy_nonoverlapping(d.as_ptr(), to.cast(), d.len()) };
-            true
-        }
-        _ => false,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { copy_value(data(object), to, size) }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The interface to the kernel that the device mapper runs in. `sys/entry/kernel.rs` and `sys/entry/unit.rs`
-//! implement NetBSD's.
+//! The interface to the kernel that the device mapper runs in. `sys/entry/kernel.rs` and
+//! `sys/entry/unit.rs` implement NetBSD's.
 //!
-//! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method says that it may
-//! be called from anywhere, which includes soft interrupts, it is called by such a thread, without a lock of ours.
+//! Contexts: dm-core's commands run in threads that hold no lock of the kernel's. Unless a method
+//! says that it may be called from anywhere, which includes soft interrupts, it is called by such a
+//! thread, without a lock of ours.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -64,17 +65,17 @@ pub trait Kernel: Sized + Send + Sync + 'static {
         components: &[Pdev<Self>],
     ) -> Result<Arc<dyn Host>, Errno>;
 
-    /// Asks an opened block device for its size, sectors, label and whether it takes writes. Its driver may have
-    /// changed them since it was opened: no answer is good for the next table. A device of ours that has no active
-    /// table has no sectors. Sleeps in its driver.
+    /// Asks an opened block device for its size, sectors, label and whether it takes writes. Its
+    /// driver may have changed them since it was opened: no answer is good for the next table. A
+    /// device of ours that has no active table has no sectors. Sleeps in its driver.
     ///
     /// # Errors
     /// Its driver's; EINTR when a signal came; EINVAL for a size or sectors that are not to be
     /// worked with.
     fn ask(&self, disk: &Self::Disk) -> Result<Answer, Errno>;
 
-    /// `true` if an opened block device was revoked (revoke(2), or its driver let the unit go): it does nothing
-    /// more, and opening its number again opens another unit.
+    /// `true` if an opened block device was revoked (revoke(2), or its driver let the unit go): it
+    /// does nothing more, and opening its number again opens another unit.
     fn is_gone(&self, disk: &Self::Disk) -> bool;
 
     /// Attaches a device, without a table, to the system. Sleeps.
@@ -101,12 +102,14 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// The variable hw.dm.label_guard of sysctl(8). From anywhere.
     fn label_guard(&self) -> LabelGuard;
 
-    /// Marks the calling thread, as long as the value lives, as one that does nothing that may wait for
-    /// memory, nor takes a lock under which another thread does. It holds I/O, or is about to: a page-out may be
-    /// among that, which would free the very memory. A kernel may check that the promise is kept.
+    /// Marks the calling thread, as long as the value lives, as one that does nothing that may wait
+    /// for memory, nor takes a lock under which another thread does. It holds I/O, or is about to:
+    /// a page-out may be among that, which would free the very memory. A kernel may check that the
+    /// promise is kept.
     ///
-    /// One exception is not seen by that check: the thread waits for [`Worker::start`](crate::worker::Worker::start) of the
-    /// next table's targets, and a snapshot's asks another thread for memory when it reads its store.
+    /// One exception is not seen by that check: the thread waits for
+    /// [`Worker::start`](crate::worker::Worker::start) of the next table's targets, and a
+    /// snapshot's asks another thread for memory when it reads its store.
     fn frugal(&self) -> Self::Frugal;
 
     /// A clock that counts seconds, from anywhere.
@@ -138,8 +141,8 @@ pub struct Answer {
     pub sector_size: u32,
     /// `true` if the device takes writes.
     pub writable: bool,
-    /// The device's sectors that hold its disk's label and boot code, if it carries a label. No label is looked
-    /// for while [`Kernel::label_guard`] is off.
+    /// The device's sectors that hold its disk's label and boot code, if it carries a label. No
+    /// label is looked for while [`Kernel::label_guard`] is off.
     pub guard: Option<GuardedSectors>,
 }
 
@@ -148,7 +151,8 @@ pub struct Answer {
 pub enum LabelGuard {
     /// Tables and writes are accepted.
     Off,
-    /// Tables that reach into a label's sectors are accepted with a message; writes to the label are refused.
+    /// Tables that reach into a label's sectors are accepted with a message; writes to the label
+    /// are refused.
     Writes,
     /// Tables that reach into a label's sectors are refused.
     Tables,
@@ -196,18 +200,20 @@ pub type LiveTable<K> = Table<Pdev<K>>;
 ///
 /// The caller has the device's control flag for all methods but [`Unit::open_count`] and
 /// [`Unit::suspend_file_system`]; it holds no lock, but [`Unit::release`], [`Unit::set_table`] and
-/// [`Unit::open_count`] would allow it. Order: `quiesce`, perhaps `set_table`, `release`, then `tell`; in the end
-/// `begin_detach`, `kill`, `detach_disk`, `detach`. All of them are called by threads and may sleep, but
-/// `set_table`; between `quiesce` and `release` nothing waits for memory, with the exception that [`Kernel::frugal`] names.
+/// [`Unit::open_count`] would allow it. Order: `quiesce`, perhaps `set_table`, `release`, then
+/// `tell`; in the end `begin_detach`, `kill`, `detach_disk`, `detach`. All of them are called by
+/// threads and may sleep, but `set_table`; between `quiesce` and `release` nothing waits for
+/// memory, with the exception that [`Kernel::frugal`] names.
 pub trait Unit<K: Kernel> {
-    /// A suspension of the file system that is mounted on the device: it begins nothing new until the value is
-    /// dropped, by the thread that has it. No other file system of the system is suspended or unmounted meanwhile, so
-    /// that it is kept for a moment only, in which the thread waits for nothing but I/O.
+    /// A suspension of the file system that is mounted on the device: it begins nothing new until
+    /// the value is dropped, by the thread that has it. No other file system of the system is
+    /// suspended or unmounted meanwhile, so that it is kept for a moment only, in which the thread
+    /// waits for nothing but I/O.
     type Suspended;
 
-    /// Suspends the file system that is mounted on the device, and writes out all that it has. `None` if
-    /// there is none, it cannot do this, or it could not write because this device or one below it is suspended.
-    /// The caller holds no I/O, and has no lock.
+    /// Suspends the file system that is mounted on the device, and writes out all that it has.
+    /// `None` if there is none, it cannot do this, or it could not write because this device or one
+    /// below it is suspended. The caller holds no I/O, and has no lock.
     ///
     /// # Errors
     /// EINTR, or ERESTART as the kernel has it, when a signal came first.
@@ -226,10 +232,12 @@ pub trait Unit<K: Kernel> {
     /// [`Unit::tell`] follows when I/O goes again.
     fn set_table(&self, table: Arc<LiveTable<K>>, read_only: bool) -> Option<Arc<LiveTable<K>>>;
 
-    /// Gives disk(9) the size of a table that has become active. Waits for memory: I/O is not held now.
+    /// Gives disk(9) the size of a table that has become active. Waits for memory: I/O is not held
+    /// now.
     fn tell(&self, table: &LiveTable<K>);
 
-    /// Gives disk(9) a geometry of the caller's. Waits for memory: I/O may be held, but not by this thread.
+    /// Gives disk(9) a geometry of the caller's. Waits for memory: I/O may be held, but not by this
+    /// thread.
     fn set_geometry(&self, geometry: Geometry);
 
     /// The number of device nodes (block, character) that are open.
@@ -241,12 +249,13 @@ pub trait Unit<K: Kernel> {
     /// EBUSY when it is open and `force` is not set: nothing has changed then.
     fn begin_detach(&self, force: bool) -> Result<(), Errno>;
 
-    /// Fails all I/O, held and to come, with ENXIO, waits for what is in flight, and returns the table. Called
-    /// once, after [`Unit::begin_detach`].
+    /// Fails all I/O, held and to come, with ENXIO, waits for what is in flight, and returns the
+    /// table. Called once, after [`Unit::begin_detach`].
     fn kill(&self) -> Option<Arc<LiveTable<K>>>;
 
-    /// Revokes the nodes that are open, withdraws the minor and detaches disk(9). Called once, after
-    /// [`Unit::kill`]; waits for closes and for threads in ioctls of the disk, deaf to signals.
+    /// Revokes the nodes that are open, withdraws the minor and detaches disk(9). Called once,
+    /// after [`Unit::kill`]; waits for closes and for threads in ioctls of the disk, deaf to
+    /// signals.
     fn detach_disk(&self);
 
     /// Detaches the device_t (config_detach(9)). Called once at most, after [`Unit::detach_disk`].

@@ -21,7 +21,8 @@ pub(crate) use line_spec::AddComponent;
 pub use line_spec::LineSpec;
 pub use words::Words;
 
-/// A kind of target: its name in tables, and its constructor. [`crate::targets::TARGETS`] lists them all.
+/// A kind of target: its name in tables, and its constructor. [`crate::targets::TARGETS`] lists
+/// them all.
 pub struct TargetType {
     /// The word in a table, such as `linear`.
     pub name: &'static str,
@@ -75,8 +76,8 @@ impl IoRange {
     }
 }
 
-/// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the range's; the caller maps
-/// the rest by another call.
+/// The place of the first sectors of an [`IoRange`]. `length` is at least 1 and at most the
+/// range's; the caller maps the rest by another call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mapping<'t> {
     /// The sectors are `length` sectors of a component, from `start` on.
@@ -88,8 +89,9 @@ pub enum Mapping<'t> {
         /// The number of sectors.
         length: Sector,
     },
-    /// The sectors are those of a component, as with `Send`. A tracker of the target's has counted the I/O in, and counts it
-    /// out when it is over; if the tracker says so, the target is asked then, with [`Target::untrack`]. Reads only.
+    /// The sectors are those of a component, as with `Send`. A tracker of the target's has counted
+    /// the I/O in, and counts it out when it is over; if the tracker says so, the target is asked
+    /// then, with [`Target::untrack`]. Reads only.
     Track {
         /// The component.
         component: ComponentIndex,
@@ -153,9 +155,10 @@ impl Extent {
     }
 }
 
-/// The rule of one line. [`Target::map`], [`Target::map_failed`], [`Target::tracker`] and [`Target::untrack`] are called on many
-/// CPUs at once, by threads and soft interrupts: they do not sleep or allocate, and take no lock but, for a few instructions,
-/// a [`Spin`](dm_sync::Spin). All other methods are called by threads with no lock held.
+/// The rule of one line. [`Target::map`], [`Target::map_failed`], [`Target::tracker`] and
+/// [`Target::untrack`] are called on many CPUs at once, by threads and soft interrupts: they do not
+/// sleep or allocate, and take no lock but, for a few instructions, a [`Spin`](dm_sync::Spin). All
+/// other methods are called by threads with no lock held.
 pub trait Target: Send + Sync {
     /// The target's type.
     fn kind(&self) -> &'static TargetType;
@@ -163,21 +166,23 @@ pub trait Target: Send + Sync {
     /// Maps the first sectors of `io`.
     fn map(&self, io: &IoRange) -> Mapping<'_>;
 
-    /// Maps a read that [`Target::map`] had sent and that has failed, to retry it: `None` if the failure is
-    /// to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the parts of it that lie
-    /// in the line, those that have not failed among them. Context: thread or soft interrupt (the read's completion).
+    /// Maps a read that [`Target::map`] had sent and that has failed, to retry it: `None` if the
+    /// failure is to stand, else most often [`Mapping::Take`]. Asked once for an I/O, with the
+    /// parts of it that lie in the line, those that have not failed among them. Context: thread or
+    /// soft interrupt (the read's completion).
     fn map_failed(&self, _io: &IoRange) -> Option<Mapping<'_>> {
         None
     }
 
-    /// The tracker that counts reads from this sector of the line on, where [`Mapping::Track`] may be the answer.
+    /// The tracker that counts reads from this sector of the line on, where [`Mapping::Track`] may
+    /// be the answer.
     fn tracker(&self, _start: Sector) -> Option<&Tracker> {
         None
     }
 
-    /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read of these sectors is
-    /// over, or was not sent for lack of memory and will be mapped once more. Called from anywhere, soft interrupts
-    /// included: must not sleep. Returns the read's result.
+    /// Ends what [`Mapping::Track`] has begun, where [`Tracker::end`] has answered `true`: the read
+    /// of these sectors is over, or was not sent for lack of memory and will be mapped once more.
+    /// Called from anywhere, soft interrupts included: must not sleep. Returns the read's result.
     fn untrack(&self, _io: &IoRange, result: Result<(), Errno>) -> Result<(), Errno> {
         result
     }
@@ -241,7 +246,8 @@ pub trait Target: Send + Sync {
     }
 }
 
-/// The device numbers of a table's components, for a target to print, and whether it may print secrets.
+/// The device numbers of a table's components, for a target to print, and whether it may print
+/// secrets.
 pub struct Devs<'a> {
     pub(crate) devs: &'a [Dev],
     pub(crate) secrets: bool,

@@ -10,13 +10,13 @@
 //!      └────────► Dead ◄───────┘                      before any I/O can find it)
 //! ```
 //!
-//! Every change of the door but that of a recycled slot is made with the queue's lock held, and so is the look at the door that
-//! decides whether an I/O is queued. [`IoGate::enter`] and [`IoGate::leave`] take the lock only when they
-//! find the door shut, to wake a drain that their count may have kept asleep: no caller has anything to
-//! remember.
+//! Every change of the door but that of a recycled slot is made with the queue's lock held, and so
+//! is the look at the door that decides whether an I/O is queued. [`IoGate::enter`] and
+//! [`IoGate::leave`] take the lock only when they find the door shut, to wake a drain that their
+//! count may have kept asleep: no caller has anything to remember.
 //!
-//! Compare fstrans(9), which does this for file systems, and localcount(9), which cannot be opened again.
-//! `regress/models` includes this file and checks it under loom.
+//! Compare fstrans(9), which does this for file systems, and localcount(9), which cannot be opened
+//! again. `regress/models` includes this file and checks it under loom.
 
 use core::ffi::CStr;
 
@@ -62,8 +62,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
 
     /// Enters, if the door is open. `cpu` is the CPU this runs on, or was until now.
     ///
-    /// Context: thread or soft interrupt; does not sleep. With the door shut it takes the queue's lock,
-    /// which the caller must not hold.
+    /// Context: thread or soft interrupt; does not sleep. With the door shut it takes the queue's
+    /// lock, which the caller must not hold.
     #[inline]
     pub fn enter(&self, cpu: usize) -> Option<(Pass<'_>, Here<'_, L>)> {
         let entered = self.gate.enter(cpu);
@@ -92,8 +92,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         }
     }
 
-    /// Wakes a drain, to look again whether the gate is empty. With the lock, so that it is not between its
-    /// look and its sleep.
+    /// Wakes a drain, to look again whether the gate is empty. With the lock, so that it is not
+    /// between its look and its sleep.
     #[cold]
     fn wake_drain(&self) {
         let held = self.held.lock();
@@ -138,8 +138,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         Ok(())
     }
 
-    /// Sleeps while the door is held, until it is open or dead, and says which. Context: a thread that is
-    /// not inside the gate and holds no lock.
+    /// Sleeps while the door is held, until it is open or dead, and says which. Context: a thread
+    /// that is not inside the gate and holds no lock.
     ///
     /// # Errors
     /// When a signal comes first.
@@ -153,8 +153,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         }
     }
 
-    /// Shuts the door, and sleeps until no pass is out. Context: as for [`IoGate::wait`]; the caller
-    /// serialises it with [`IoGate::release`], [`IoGate::kill`] and [`IoGate::replace`].
+    /// Shuts the door, and sleeps until no pass is out. Context: as for [`IoGate::wait`]; the
+    /// caller serialises it with [`IoGate::release`], [`IoGate::kill`] and [`IoGate::replace`].
     ///
     /// # Errors
     /// When a signal comes first. The door is shut then too: [`IoGate::release`] must follow.
@@ -167,9 +167,9 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         Ok(())
     }
 
-    /// Lets queued I/O go, each with its pass, and opens the door when the queue is empty: I/O that comes meanwhile
-    /// waits behind. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which came before; no lock
-    /// is held when `go` is called.
+    /// Lets queued I/O go, each with its pass, and opens the door when the queue is empty: I/O that
+    /// comes meanwhile waits behind. `cpu` is the CPU this runs on. Context: as for
+    /// [`IoGate::quiesce`], which came before; no lock is held when `go` is called.
     pub fn release<'g>(&'g self, cpu: impl Fn() -> usize, mut go: impl FnMut(Pass<'g>, Q::Item)) {
         loop {
             let mut held = self.held.lock();
@@ -207,8 +207,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     /// Changes the value, and returns the old one.
     ///
     /// # Safety
-    /// [`IoGate::quiesce`] has succeeded, or [`IoGate::kill`] has returned, and no [`IoGate::release`]
-    /// since; no other thread calls this.
+    /// [`IoGate::quiesce`] has succeeded, or [`IoGate::kill`] has returned, and no
+    /// [`IoGate::release`] since; no other thread calls this.
     pub unsafe fn replace(&self, value: T) -> T {
         // SAFETY: the door is shut, the gate was seen empty, and only `release` admits (caller).
         unsafe { self.gate.replace(value) }

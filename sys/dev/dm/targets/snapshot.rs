@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `snapshot ORIGIN STORE P|PO|N CHUNK [#FEATURES FEATURE…]`: the content that an origin had at some moment, with
-//! what was written to the snapshot since.
+//! `snapshot ORIGIN STORE P|PO|N CHUNK [#FEATURES FEATURE…]`: the content that an origin had at
+//! some moment, with what was written to the snapshot since.
 //!
-//! The origin is written through a `snapshot-origin` line (`snapshot/origin.rs`). Before a chunk of it is overwritten, each
-//! snapshot's lanes copy the chunk into a free one of the *store*; that is an *exception*. Reads of the snapshot find a
-//! chunk's exception, or go to the origin. A write to the snapshot goes to the exception, which is made first; one that
-//! covers a chunk needs no copy.
+//! The origin is written through a `snapshot-origin` line (`snapshot/origin.rs`). Before a chunk of
+//! it is overwritten, each snapshot's lanes copy the chunk into a free one of the *store*; that is
+//! an *exception*. Reads of the snapshot find a chunk's exception, or go to the origin. A write to
+//! the snapshot goes to the exception, which is made first; one that covers a chunk needs no copy.
 //!
-//! Exceptions are in memory as runs (`runs.rs`), and with `P` on the store's device (`format.rs`) in the order in which their chunks
-//! of it were given out. A write, of the origin or the snapshot, goes on when its exception is on stable storage: the
-//! data, then the entry, one write for all that are ready. With `N` the store is in memory, and begins anew with each table.
+//! Exceptions are in memory as runs (`runs.rs`), and with `P` on the store's device (`format.rs`)
+//! in the order in which their chunks of it were given out. A write, of the origin or the snapshot,
+//! goes on when its exception is on stable storage: the data, then the entry, one write for all
+//! that are ready. With `N` the store is in memory, and begins anew with each table.
 //!
-//! Tables share a `Cow` for each store's device, and an [`Origin`] for each origin's. A table that is loaded over
-//! another with the same store takes over the `Cow` when it is started, which it is when the other's device is
-//! suspended; the store is not read again. The work is done by *resident* lanes of the table that was started last
-//! (`keep.rs`), also while its device is suspended: the origin's writes wait for them. `cow.rs` has the states and
-//! their consequences.
+//! Tables share a `Cow` for each store's device, and an [`Origin`] for each origin's. A table that
+//! is loaded over another with the same store takes over the `Cow` when it is started, which it is
+//! when the other's device is suspended; the store is not read again. The work is done by
+//! *resident* lanes of the table that was started last (`keep.rs`), also while its device is
+//! suspended: the origin's writes wait for them. `cow.rs` has the states and their consequences.
 //!
-//! Locks, outermost first: the origin's members, a `Cow`'s state, what waking a lane takes. The origin's waiting jobs
-//! have a lock that is taken alone. None is held over an `await`. I/O that is only mapped takes:
+//! Locks, outermost first: the origin's members, a `Cow`'s state, what waking a lane takes. The
+//! origin's waiting jobs have a lock that is taken alone. None is held over an `await`. I/O that is
+//! only mapped takes:
 //!
 //! | line | I/O | lock |
 //! |---|---|---|
 //! | `snapshot` | reads, writes | none (`cow/view.rs`), but the state's while that is changed |
 //! | `snapshot-origin` | reads | none |
-//! | `snapshot-origin` | writes | none without snapshots; else the members', and each state's as above |
+//! | `snapshot-origin` | writes | none without snapshots; else the members', states' as above |
 //! | `snapshot-merge` | reads, writes | the state's, and that of a write of `snapshot-origin` |
 
 use alloc::sync::Arc;
@@ -75,17 +77,20 @@ const COPIES: usize = 512 * 1024;
 /// Sectors in a chunk where neither the table nor the store says.
 const CHUNK: u32 = 32;
 
-/// The bit in a job's tag that says that the job is a read of the origin which a tracker has counted in.
+/// The bit in a job's tag that says that the job is a read of the origin which a tracker has
+/// counted in.
 const COUNTED: u64 = 1 << 63;
 
-/// The bit in a job's tag that says that the job is a write of a whole chunk, whose exception it makes; the rest of
-/// the tag is the exception's number.
+/// The bit in a job's tag that says that the job is a write of a whole chunk, whose exception it
+/// makes; the rest of the tag is the exception's number.
 const OWN: u64 = 1 << 62;
 
-/// A `snapshot` line, or the part of a `snapshot-merge` line that is the same. Only `begun` changes, which is atomic; all
-/// other changing state is in the [`Cow`] and the [`Origin`], under their locks.
+/// A `snapshot` line, or the part of a `snapshot-merge` line that is the same. Only `begun`
+/// changes, which is atomic; all other changing state is in the [`Cow`] and the [`Origin`], under
+/// their locks.
 struct Snapshot {
-    /// The line's number among all that were ever made, which tells the tables of one store apart: see `keep.rs`.
+    /// The line's number among all that were ever made, which tells the tables of one store apart:
+    /// see `keep.rs`.
     table: u64,
     /// The store's state, which all tables of the store share.
     cow: Arc<Cow>,
@@ -133,7 +138,8 @@ impl Drop for Snapshot {
     }
 }
 
-/// The store's sector where an exception has a sector of its chunk; `None` if the store has no such chunk.
+/// The store's sector where an exception has a sector of its chunk; `None` if the store has no such
+/// chunk.
 fn in_store(geometry: Geometry, size: Sector, found: FoundRun, start: Sector) -> Option<Sector> {
     if found.new == NOWHERE {
         return None;
@@ -162,7 +168,8 @@ impl Snapshot {
         let (chunk, first) = (geometry.chunk_of(io.start), geometry.within(io.start, io.length));
         let Some(found) = view.find(chunk) else {
             let tracker = self.cow.tracker(chunk);
-            // Only once the store was read, and where no write of the origin waits for reads to end.
+            // Only once the store was read, and where no write of the origin waits for reads to
+            // end.
             if write || !view.is_kept_by(self.table) || !tracker.begin() {
                 return view.is(seen).then_some(Mapping::Take { length: first, queue: 0 });
             }
@@ -194,8 +201,9 @@ impl Snapshot {
         self.cow.tracker(self.cow.state.view().mode().geometry().chunk_of(sector))
     }
 
-    /// Counts out a read of the origin that is over, or was not sent after all, or a write that merging counted in. `true` if the
-    /// tracker says that the target is to be asked. Context: thread or soft interrupt, with no lock held; does not sleep.
+    /// Counts out a read of the origin that is over, or was not sent after all, or a write that
+    /// merging counted in. `true` if the tracker says that the target is to be asked. Context:
+    /// thread or soft interrupt, with no lock held; does not sleep.
     fn end_tracked(&self, tracker: &Tracker) -> bool {
         let asks = tracker.end();
         if asks && self.cow.drained(tracker) {
@@ -259,7 +267,8 @@ impl Target for Snapshot {
         each(Extent { component: self.store, start: Sector::ZERO, length: chunks });
     }
 
-    /// No write of the line reaches the origin; of the store it writes only chunks that were given to it.
+    /// No write of the line reaches the origin; of the store it writes only chunks that were given
+    /// to it.
     fn shown(&self, _length: Sector, _each: &mut dyn FnMut(Extent)) {}
 }
 

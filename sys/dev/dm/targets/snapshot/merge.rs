@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `snapshot-merge ORIGIN STORE P|PO CHUNK [#FEATURES FEATURE…]`: a snapshot that becomes its origin's content, while it
-//! shows that already.
+//! `snapshot-merge ORIGIN STORE P|PO CHUNK [#FEATURES FEATURE…]`: a snapshot that becomes its
+//! origin's content, while it shows that already.
 //!
-//! The line takes the place of the origin's and the snapshot's: it shows what the snapshot did, and is written in the
-//! origin's stead, so that the origin's other snapshots get their copies. A chunk that has an exception is read and
-//! written in the store, one that has none on the origin; no exception is made any more. The chunks in the store are
-//! brought back in the background (`merging.rs`), and writes of a chunk wait during its turn (`cow/merging.rs`).
+//! The line takes the place of the origin's and the snapshot's: it shows what the snapshot did, and
+//! is written in the origin's stead, so that the origin's other snapshots get their copies. A chunk
+//! that has an exception is read and written in the store, one that has none on the origin; no
+//! exception is made any more. The chunks in the store are brought back in the background
+//! (`merging.rs`), and writes of a chunk wait during its turn (`cow/merging.rs`).
 //!
 //! A snapshot that is lost cannot be merged: the line shows the origin then.
 
@@ -56,8 +57,9 @@ impl Merge {
         Place { component: self.of.origin, sector }
     }
 
-    /// Sends a job to where its chunk is, or queues it until something has changed. Context: thread or soft interrupt, with no
-    /// lock held; sleeps in a thread, where a component's d_strategy does.
+    /// Sends a job to where its chunk is, or queues it until something has changed. Context: thread
+    /// or soft interrupt, with no lock held; sleeps in a thread, where a component's d_strategy
+    /// does.
     fn send(&self, mut job: Job) {
         let of = &self.of;
         loop {
@@ -89,7 +91,8 @@ impl Merge {
         }
     }
 
-    /// Ends a write of the store that was counted as in flight. Context: thread or soft interrupt, with no lock held.
+    /// Ends a write of the store that was counted as in flight. Context: thread or soft interrupt,
+    /// with no lock held.
     fn written(&self, job: Job, result: Result<(), Errno>) {
         self.of.end_tracked(self.of.tracker_of(job.start()));
         job.end(result);

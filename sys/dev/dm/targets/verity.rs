@@ -18,7 +18,7 @@
 //! | a hash block | is in | left by |
 //! |---|---|---|
 //! | not known | no slot | a lane claims a slot for it |
-//! | being loaded | a slot, its memory with the lane | verified: valid; wrong, not read: not known |
+//! | being loaded | a slot, its memory with the lane | verified: valid; else: not known |
 //! | valid | a slot | the slot is claimed for another block |
 
 use alloc::vec;

@@ -81,13 +81,16 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// `true` if line numbers are kept, for a kernel that is built with `-g`.
     pub debug: bool,
+    /// `true` if the object has the driver's debug assertions, for a kernel with DIAGNOSTIC.
+    pub diagnostic: bool,
 }
 
 impl Options {
     /// Reads the arguments of `kernel` and `kmod`.
     pub fn parse(args: &[String]) -> Result<Options> {
         let src = env::var_os("NETBSDSRCDIR").map(PathBuf::from);
-        let mut options = Options { arches: Vec::new(), src, out: None, debug: false };
+        let (arches, out) = (Vec::new(), None);
+        let mut options = Options { arches, src, out, debug: false, diagnostic: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let (name, mut value) = match arg.split_once('=') {
@@ -105,6 +108,7 @@ impl Options {
                 "--src" => options.src = Some(PathBuf::from(value()?)),
                 "--out" => options.out = Some(PathBuf::from(value()?)),
                 "--debug" => options.debug = true,
+                "--diagnostic" => options.diagnostic = true,
                 _ => return Err(format!("no option `{arg}`: see `cargo xtask help`")),
             }
         }
@@ -236,6 +240,10 @@ pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     if target == Arch::Aarch64.name() {
         // For kernels with ARMV85_BTI and ARMV83_PAC; for others these instructions are nops.
         cargo.env("RUSTFLAGS", "-Zbranch-protection=bti,pac-ret");
+    }
+    if options.diagnostic {
+        cargo.env("CARGO_PROFILE_KERNEL_DEBUG_ASSERTIONS", "true");
+        cargo.env("CARGO_PROFILE_KERNEL_OVERFLOW_CHECKS", "true");
     }
     // Its own folder: another compiler's results would fight with those of the hosted build.
     cargo.arg("--target-dir").arg(sh::target_dir().join("kernel-build"));

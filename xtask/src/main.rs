@@ -35,17 +35,19 @@ The project's tasks. Each installs what it needs and lacks, and says so.
       their check, the manual pages. Stops at the first failure.
 
   cargo xtask kernel [--arch amd64|i386|aarch64] [--src TREE] [--out DIR]
-                     [--debug]
+                     [--debug] [--diagnostic]
       Make rustdm.o, which a NetBSD kernel links, and beside it all that the
       kernel's own make needs: target/kernel/ARCH. Without --arch, all ports.
   cargo xtask kmod [--arch amd64|i386|aarch64] [--src TREE] [--out DIR]
-                   [--debug]
+                   [--debug] [--diagnostic]
       Make dm.kmod for modload(8), in the same folder.
         --src TREE  a NetBSD source tree: the kernel's own, since structures
                     differ between releases (also: NETBSDSRCDIR). Without it
                     the objects are for NetBSD 11.
         --out DIR   put the results into DIR/ARCH
         --debug     keep line numbers, for a kernel built with -g
+        --diagnostic
+                    with assertions, for a kernel with options DIAGNOSTIC
   cargo xtask rump --src TREE [--out DIR] [--debug]
       Make librumpdev_dm for rump kernels of that tree on x86_64: target/rump.
       CPPFLAGS: what its librump was built with, such as -DRUMP_USE_CTOR.

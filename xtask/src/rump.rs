@@ -172,6 +172,7 @@ mod tests {
             src: src.map(PathBuf::from),
             out: None,
             debug: false,
+            diagnostic: false,
         };
         tree(&options(&Arch::ALL, None)).unwrap_err();
         tree(&options(&[Arch::I386], Some("/usr/src"))).unwrap_err();

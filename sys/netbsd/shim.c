@@ -199,7 +199,7 @@ void
 dm_shim_print(const char *text)
 {
 
-	aprint_normal("%s", text);
+	printf("%s", text);
 }
 
 void
@@ -213,7 +213,7 @@ void
 dm_shim_restart(const char *text)
 {
 
-	aprint_normal("%s\n", text);
+	printf("%s\n", text);
 	kern_reboot(RB_AUTOBOOT | RB_NOSYNC, NULL);
 }
 

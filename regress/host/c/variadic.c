@@ -12,7 +12,6 @@
 
 void	dm_host_print(const char *);
 void	dm_host_panic(const char *) __attribute__((__noreturn__));
-const char *dm_host_xname(void *);
 char	*dm_host_strdup(const char *);
 void	*dm_host_prop_string(const char *);
 int	dm_host_kthread_create(void (*)(void *), void *, void **, const char *);
@@ -29,38 +28,33 @@ int	dm_host_sysctl_createv(void *, int, const void *, const void **, int, int,
 	va_end(ap);							\
 } while (0)
 
-#define	PRINTER(name)							\
+/* printf(9): to the console, however the machine was booted. */
+int	printf(const char *, ...);
+int
+printf(const char *fmt, ...)
+{
+	char buf[LINE];
+
+	FORMAT(buf, fmt);
+	dm_host_print(buf);
+	return 0;
+}
+
+/*
+ * aprint_normal(9), aprint_error(9): print nothing, as on the console of a
+ * machine that was booted with -q or -z.  What must be read there goes by way
+ * of printf(9).
+ */
+#define	APRINT(name)							\
 void	name(const char *, ...);					\
 void									\
 name(const char *fmt, ...)						\
 {									\
-	char buf[LINE];							\
-	FORMAT(buf, fmt);						\
-	dm_host_print(buf);						\
+	(void)fmt;							\
 }
 
-#define	PRINTER_DEV(name)						\
-void	name(void *, const char *, ...);				\
-void									\
-name(void *dev, const char *fmt, ...)					\
-{									\
-	char buf[LINE], line[LINE + 32];				\
-	FORMAT(buf, fmt);						\
-	snprintf(line, sizeof(line), "%s: %s", dm_host_xname(dev), buf);\
-	dm_host_print(line);						\
-}
-
-PRINTER(aprint_normal)
-PRINTER(aprint_error)
-PRINTER(aprint_naive)
-PRINTER(aprint_verbose)
-PRINTER(aprint_debug)
-PRINTER_DEV(aprint_normal_dev)
-PRINTER_DEV(aprint_error_dev)
-PRINTER_DEV(aprint_naive_dev)
-PRINTER_DEV(aprint_verbose_dev)
-PRINTER_DEV(aprint_debug_dev)
-PRINTER(uprintf)
+APRINT(aprint_normal)
+APRINT(aprint_error)
 
 void	panic(const char *, ...) __attribute__((__noreturn__));
 void

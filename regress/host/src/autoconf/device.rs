@@ -111,8 +111,6 @@ macro_rules! accessors {
 accessors! {
     /// device_xname(9)
     device_xname: *const c_char = |d| d.xname.as_ptr();
-    /// device_xname(9), for variadic.c.
-    dm_host_xname: *const c_char = |d| d.xname.as_ptr();
     /// device_unit(9)
     device_unit: c_int = |d| d.unit;
     /// device_cfdata(9)

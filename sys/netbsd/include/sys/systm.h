@@ -13,8 +13,6 @@ int	devenodev(dev_t, ...);
 int	seltrue(dev_t, int, struct lwp *);
 void	panic(const char *, ...) __dead __printflike(1, 2);
 void	printf(const char *, ...) __printflike(1, 2);
-void	aprint_normal(const char *, ...) __printflike(1, 2);
-void	aprint_error(const char *, ...) __printflike(1, 2);
 void	_kernel_lock(int);
 void	_kernel_unlock(int, int *);
 #define	KERNEL_LOCK(count, lwp)		_kernel_lock(count)

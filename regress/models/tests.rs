@@ -31,10 +31,6 @@ impl Queue for Waiting {
 }
 
 impl Ordered for Waiting {
-    fn push_front(&mut self, item: usize) {
-        self.0.push_front(item);
-    }
-
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -117,7 +113,8 @@ impl Device {
     }
 
     fn kill(&self) -> usize {
-        self.gate.kill().0.len()
+        let mut held = self.gate.kill();
+        std::iter::from_fn(|| held.pop()).count()
     }
 }
 
@@ -178,6 +175,24 @@ fn held_io_keeps_its_order() {
             thread::spawn(move || (0..3).for_each(|io| assert!(device.submit(0, io))))
         };
         assert!(device.quiesce());
+        device.release();
+        sender.join().unwrap();
+        assert_eq!(*device.done.lock().unwrap(), [0, 1, 2]);
+    });
+}
+
+/// Two I/Os come back from inside, in turn, while a third is sent: they go first, in the order in
+/// which they came back. Three preemptions.
+#[test]
+fn io_that_comes_back_keeps_its_order() {
+    model(3, || {
+        let device = Device::new(c"dmgate");
+        assert!(device.quiesce());
+        let sender = {
+            let device = device.clone();
+            thread::spawn(move || assert!(device.submit(0, 2)))
+        };
+        (0..2).for_each(|io| assert!(device.gate.hold(io, true).is_ok()));
         device.release();
         sender.join().unwrap();
         assert_eq!(*device.done.lock().unwrap(), [0, 1, 2]);

@@ -235,10 +235,6 @@ impl Queue for IoQueue {
 }
 
 impl Ordered for IoQueue {
-    fn push_front(&mut self, io: Io) {
-        self.push_front(io);
-    }
-
     fn is_empty(&self) -> bool {
         self.is_empty()
     }

@@ -191,17 +191,6 @@ impl IoQueue {
         IoQueue { head: ptr::null_mut(), tail: ptr::null_mut() }
     }
 
-    /// Puts an I/O in front of those that wait.
-    pub fn push_front(&mut self, io: Io) {
-        let raw = io.into_raw().as_ptr();
-        // SAFETY: the buffer is ours, and b_actq is for the driver that has it.
-        unsafe { (*raw).b_u.u_actq.tqe_next = self.head };
-        self.head = raw;
-        if self.tail.is_null() {
-            self.tail = raw;
-        }
-    }
-
     /// `true` if none waits.
     pub fn is_empty(&self) -> bool {
         self.head.is_null()

@@ -23,13 +23,13 @@ use core::ffi::CStr;
 use super::condvar::{Condvar, Interrupted};
 use super::gate::{Door, Gate, Here, Pass};
 use super::mutex::SpinMutex;
-use super::queue::Ordered;
+use super::queue::{Held, Ordered};
 
 /// A gate in front of a `T`, with a queue `Q` of what waits for it. For each CPU it keeps an `L`.
 pub struct IoGate<T, L, Q: Ordered> {
     gate: Gate<T, L>,
     /// I/O that waits, in order of arrival. The door is moved under this lock.
-    held: SpinMutex<Q>,
+    held: SpinMutex<Held<Q>>,
     /// The gate may be empty, or its door has moved.
     moved: Condvar,
 }
@@ -45,7 +45,7 @@ pub enum NotQueued<I> {
 impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     /// An open gate for `cpus` CPUs; `name` is what ps(1) shows of a thread that sleeps at it.
     pub fn new(value: T, cpus: usize, name: &'static CStr) -> Self {
-        let (held, moved) = (SpinMutex::new(Q::default()), Condvar::new(name));
+        let (held, moved) = (SpinMutex::new(Held::default()), Condvar::new(name));
         IoGate { gate: Gate::new(value, cpus), held, moved }
     }
 
@@ -123,7 +123,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     }
 
     /// Queues an I/O until the gate is opened, behind those that wait; one that was inside and `comes_back`
-    /// goes before them. Context: as for [`IoGate::enter`].
+    /// goes before them, behind others that came back. Context: as for [`IoGate::enter`].
     ///
     /// # Errors
     /// The I/O, if the gate is open by now, or dead.
@@ -132,7 +132,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         match self.gate.door() {
             Door::Open => return Err(NotQueued::Open(io)),
             Door::Dead => return Err(NotQueued::Dead(io)),
-            Door::Suspended if comes_back => held.push_front(io),
+            Door::Suspended if comes_back => held.push_returned(io),
             Door::Suspended => held.push(io),
         }
         Ok(())
@@ -188,7 +188,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
 
     /// Shuts the door for good, sleeps until no pass is out, deaf to signals, and returns what was
     /// queued, for the caller to fail. Context: as for [`IoGate::quiesce`].
-    pub fn kill(&self) -> Q {
+    pub fn kill(&self) -> Held<Q> {
         let mut held = self.held.lock();
         self.gate.kill();
         self.moved.broadcast();

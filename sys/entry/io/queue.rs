@@ -12,10 +12,38 @@ pub trait Queue: Default {
     fn pop(&mut self) -> Option<Self::Item>;
 }
 
-/// A [`Queue`] in order of arrival, in which one that was taken back can be the first again.
+/// A [`Queue`] in order of arrival.
 pub trait Ordered: Queue {
-    /// Puts one before all that wait.
-    fn push_front(&mut self, item: Self::Item);
     /// `true` if none waits.
     fn is_empty(&self) -> bool;
+}
+
+/// Things that wait at a gate: those that came back from inside, then those that have not been
+/// inside, each in the order in which they came.
+#[derive(Default)]
+pub struct Held<Q> {
+    returned: Q,
+    arrived: Q,
+}
+
+impl<Q: Ordered> Held<Q> {
+    /// Adds one that has not been inside.
+    pub fn push(&mut self, item: Q::Item) {
+        self.arrived.push(item);
+    }
+
+    /// Adds one that comes back from inside.
+    pub fn push_returned(&mut self, item: Q::Item) {
+        self.returned.push(item);
+    }
+
+    /// Takes the next one.
+    pub fn pop(&mut self) -> Option<Q::Item> {
+        self.returned.pop().or_else(|| self.arrived.pop())
+    }
+
+    /// `true` if none waits.
+    pub fn is_empty(&self) -> bool {
+        self.returned.is_empty() && self.arrived.is_empty()
+    }
 }

@@ -239,6 +239,38 @@ impl TableIo {
         cell
     }
 
+    /// The record of a lane.
+    ///
+    /// # Panics
+    /// The table has no such number: the lane that has it would wait for ever.
+    #[inline]
+    fn lane(&self, number: usize) -> &LaneCell {
+        let Some(cell) = self.lanes.get(number) else { panic!("dm: a lane with a strange number") };
+        cell
+    }
+
+    /// The splits that wait for the number of a job of a line.
+    ///
+    /// # Panics
+    /// The table has no such line: a split that waits for it would never go on.
+    fn waiting_of(&self, line: usize) -> &SpinMutex<Waiting> {
+        let Some(waiting) = self.waiting.get(line) else {
+            panic!("dm: a line with a strange number")
+        };
+        waiting
+    }
+
+    /// The place where the thread of a runner sleeps.
+    ///
+    /// # Panics
+    /// The table has no such runner: its lanes would not be polled again.
+    fn parker(&self, runner: usize) -> &Parker {
+        let Some(parker) = self.parkers.get(runner) else {
+            panic!("dm: a runner with a strange number")
+        };
+        parker
+    }
+
     /// A component, if the table has that many.
     fn component(&self, component: ComponentIndex) -> Option<&Opened> {
         self.components.get(component.0 as usize)
@@ -277,9 +309,7 @@ impl TableIo {
         // the table.
         let _kept = self.slot.completing.enter();
         engine.wait_for_number(line);
-        if let Some(waiting) = self.waiting.get(line) {
-            waiting.lock().push(split);
-        }
+        self.waiting_of(line).lock().push(split);
         // A number may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
             engine.unclaim(line, number);

@@ -140,9 +140,11 @@ impl Slot {
                     };
                     piece.map_or((Destination::Fail(Errno::EIO), range.length), Destination::of)
                 });
-                // A target that maps no sector is broken: without the 1 this would loop for ever.
-                debug_assert_ne!(found, Sector::ZERO, "a target maps no sector");
-                let bytes = left.min((found.0 as u32).wrapping_mul(DEV_BSIZE)).max(1);
+                let bytes = left.min((found.0 as u32).wrapping_mul(DEV_BSIZE));
+                if bytes == 0 {
+                    // The I/O would never end.
+                    panic!("dm: a target maps no sector");
+                }
                 let sent = offset.wrapping_add(bytes);
                 match destination {
                     Destination::Send(vnode, sector) => {

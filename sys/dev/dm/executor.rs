@@ -143,9 +143,10 @@ pub type Serving = (usize, Arc<dyn Lanes>);
 
 /// The plan of the engine for these lines.
 ///
-/// # Errors
-/// E2BIG if a line wants more lanes than there can be.
-pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
+/// # Panics
+/// A target asks for more lanes or places than there can be, or for no job: its jobs would never be
+/// served.
+pub fn plan(lines: &[Serving]) -> Plan {
     let mut plan = Plan::default();
     let asks = |(_, target): &Serving| target.needs().threads.max(1);
     let most = lines.iter().map(asks).max().unwrap_or(1);
@@ -154,11 +155,9 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
     plan.threads = most.saturating_add(shared);
     for (_, target) in lines {
         let needs = target.needs();
-        if needs.lanes() > LANES
-            || needs.width.max(needs.fan) > u32::BITS as usize
-            || needs.jobs == 0
-        {
-            return Err(Errno::E2BIG);
+        let places = needs.width.max(needs.fan);
+        if needs.lanes() > LANES || places > u32::BITS as usize || needs.jobs == 0 {
+            panic!("dm: a target with strange needs");
         }
         plan.lanes.extend((0..needs.lanes()).map(|_| needs.width.max(1)));
         plan.runners.extend((0..needs.lanes()).map(|lane| match needs.threads.max(1) {
@@ -171,7 +170,7 @@ pub fn plan(lines: &[Serving]) -> Result<Plan, Errno> {
         plan.lines = plan.lines.saturating_add(1);
         plan.jobs.extend((0..needs.jobs).map(|_| needs.fan.max(1)));
     }
-    Ok(plan)
+    plan
 }
 
 impl Executor {

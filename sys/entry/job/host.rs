@@ -38,12 +38,12 @@ impl Host for TableIo {
                 let table = self.clone();
                 threads.push(Thread::start(&name(self.minor), move || {
                     let number = runner.number();
+                    let parker = table.parker(number);
                     loop {
                         let next = runner.run();
                         if table.is_ending() {
                             return;
                         }
-                        let Some(parker) = table.parkers.get(number) else { return };
                         let work = || table.ready.any(number) || table.is_ending();
                         parker.park(work, next.map(cpu::ticks_in));
                     }
@@ -52,7 +52,7 @@ impl Host for TableIo {
             for which in 0..self.errands.len() {
                 let table = self.clone();
                 threads.push(Thread::start(&name(self.minor), move || {
-                    let Some(errands) = table.errands.get(which) else { return };
+                    let errands = &table.errands[which];
                     while !table.is_ending() {
                         table.do_errands(errands);
                         let work = || !errands.is_empty() || table.is_ending();
@@ -85,9 +85,7 @@ impl Host for TableIo {
     }
 
     fn kick(&self, runner: usize) {
-        if let Some(parker) = self.parkers.get(runner) {
-            parker.unpark();
-        }
+        self.parker(runner).unpark();
     }
 
     fn begin(&self, lane: usize, request: Request, places: &[Place]) {
@@ -186,7 +184,7 @@ impl Host for TableIo {
     }
 
     fn freed(&self, line: usize) -> bool {
-        let split = self.waiting.get(line).and_then(|waiting| waiting.lock().pop());
+        let split = self.waiting_of(line).lock().pop();
         if let Some(split) = split {
             self.slot.go_on(split);
         }

@@ -105,7 +105,7 @@ impl LaneCell {
 impl TableIo {
     /// [`Host::begin`].
     pub(super) fn begin_request(&self, lane: usize, request: Request, places: &[Place]) {
-        let Some(cell) = self.lanes.get(lane) else { return };
+        let cell = self.lane(lane);
         cell.begin();
         match request {
             Request::Read { data, at, bytes } => {
@@ -129,7 +129,7 @@ impl TableIo {
     /// [`Host::send`].
     #[inline]
     pub(super) fn send_job(&self, lane: usize, job: &JobInfo, part: SectorRange, places: &[Place]) {
-        let Some(cell) = self.lanes.get(lane) else { return };
+        let cell = self.lane(lane);
         cell.begin();
         let places = match job.op {
             Op::Read => places.get(..1).unwrap_or(&[]),
@@ -167,7 +167,7 @@ impl TableIo {
     /// [`Host::answer`].
     pub(super) fn take_answer(&self, lane: usize) -> Option<Answer> {
         let Outcome { failed, errno } = self.take_outcome(lane)?;
-        let cell = self.lanes.get(lane)?;
+        let cell = self.lane(lane);
         // SAFETY: the request is over, so that its memory is the lane's again.
         let (data, made) = unsafe { ((*cell.data.get()).take(), (*cell.made.get()).take()) };
         Some(Answer { failed, errno, data, made })
@@ -175,7 +175,7 @@ impl TableIo {
 
     /// [`Host::outcome`].
     pub(super) fn take_outcome(&self, lane: usize) -> Option<Outcome> {
-        let cell = self.lanes.get(lane)?;
+        let cell = self.lane(lane);
         if cell.state.load(Ordering::Acquire) != DONE {
             return None;
         }
@@ -248,7 +248,7 @@ impl TableIo {
     /// Records that one place of a lane's request is done; the last one wakes the lane. Context:
     /// thread or soft interrupt; does not sleep.
     fn place_done(&self, lane: usize, place: u32, result: Result<(), Errno>) {
-        let Some(cell) = self.lanes.get(lane) else { return };
+        let cell = self.lane(lane);
         if cell.answers.add(place, result) {
             cell.state.store(DONE, Ordering::Release);
             if let Some(runner) = self.ready.set(lane) {
@@ -262,9 +262,11 @@ impl TableIo {
     pub(super) fn do_errands(&self, errands: &Errands) {
         loop {
             let Some(lane) = errands.lanes.lock().pop_front() else { return };
-            let Some(cell) = self.lanes.get(lane) else { continue };
+            let cell = self.lane(lane);
             // SAFETY: the lane's request is in flight here and nowhere else.
-            let Some(errand) = (unsafe { (*cell.errand.get()).take() }) else { continue };
+            let Some(errand) = (unsafe { (*cell.errand.get()).take() }) else {
+                panic!("dm: a lane without its errand")
+            };
             let device = |place: Place| self.device(place.component).ok_or(Errno::EIO);
             let result = match errand {
                 Errand::Flush(place) => device(place).and_then(|device| device.flush(0)),
@@ -285,7 +287,7 @@ impl TableIo {
     /// Gives a lane's request to a thread that does errands; without an errand the request has
     /// failed.
     fn send_off(&self, lane: usize, which: usize, errand: Option<Errand>) {
-        let Some(cell) = self.lanes.get(lane) else { return };
+        let cell = self.lane(lane);
         cell.answers.begin(1);
         let (Some(errand), Some(errands)) = (errand, self.errands.get(which)) else {
             return self.place_done(lane, 1, Err(Errno::EINVAL));

@@ -269,7 +269,6 @@ impl<K: Kernel> Driver<K> {
         }
         let lines = table.serving().to_vec();
         let plan = executor::plan(&lines);
-        let plan = plan.map_err(|errno| wrong(errno, "a target wants too many lanes"))?;
         let ready = Arc::new(Ready::new(&plan.runners, plan.threads));
         let host = self.kernel.host(device.minor, &plan, ready.clone(), table.components());
         let host = host.map_err(|errno| wrong(errno, "there is no memory for the table's I/O"))?;

@@ -194,7 +194,7 @@ fn io_beyond_the_number_of_jobs_waits_for_one() {
 }
 
 /// The plan of lines with these needs.
-fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, Errno> {
+fn plan<const LINES: usize>(lines: [Needs; LINES]) -> crate::host::Plan {
     struct Wants(Needs);
     impl crate::worker::Lanes for Wants {
         fn needs(&self) -> Needs {
@@ -219,10 +219,7 @@ fn plan<const LINES: usize>(lines: [Needs; LINES]) -> Result<crate::host::Plan, 
 #[test]
 fn lines_that_ask_for_one_thread_share_none_with_those_that_compute() {
     let with = |threads| Needs { queues: vec![3], threads, ..Needs::default() };
-    let runners = |plan: Result<crate::host::Plan, Errno>| {
-        let plan = plan.unwrap();
-        (plan.threads, plan.runners)
-    };
+    let runners = |plan: crate::host::Plan| (plan.threads, plan.runners);
     assert_eq!(runners(plan([with(1), with(0)])), (1, vec![0; 8]));
     assert_eq!(runners(plan([with(3)])), (3, vec![0, 1, 2, 0]));
     assert_eq!(runners(plan([with(2), with(3)])), (3, vec![0, 1, 0, 1, 0, 1, 2, 0]));
@@ -231,14 +228,25 @@ fn lines_that_ask_for_one_thread_share_none_with_those_that_compute() {
 }
 
 #[test]
-fn more_than_a_line_can_have_is_refused() {
+fn a_line_has_a_lane_for_all_that_it_needs() {
     let two = plan([Needs { queues: vec![2, 3], background: 1, width: 2, ..Needs::default() }]);
-    assert_eq!(two.unwrap().lanes, [2; 7]);
-    for wrong in [
-        Needs { queues: vec![16, 15], background: 1, ..Needs::default() },
-        Needs { width: 33, ..Needs::default() },
-        Needs { jobs: 0, ..Needs::default() },
-    ] {
-        assert_eq!(plan([wrong.clone()]).unwrap_err(), Errno::E2BIG, "{wrong:?}");
-    }
+    assert_eq!(two.lanes, [2; 7]);
+}
+
+#[test]
+#[should_panic = "dm: a target with strange needs"]
+fn no_line_has_more_lanes_than_a_signal_has_bits() {
+    plan([Needs { queues: vec![16, 15], background: 1, ..Needs::default() }]);
+}
+
+#[test]
+#[should_panic = "dm: a target with strange needs"]
+fn no_request_goes_to_more_places_than_an_answer_has_bits() {
+    plan([Needs { width: 33, ..Needs::default() }]);
+}
+
+#[test]
+#[should_panic = "dm: a target with strange needs"]
+fn no_line_does_without_jobs() {
+    plan([Needs { jobs: 0, ..Needs::default() }]);
 }

@@ -140,6 +140,9 @@ impl LineSpec<'_> {
 
     /// The state of type `T` that all lines share which use this component, made by `make` if no
     /// line has it. It goes with the last of them.
+    ///
+    /// # Panics
+    /// The registry, which goes by type, has one of another type.
     pub fn shared<T: Any + Send + Sync>(
         &self,
         component: ComponentIndex,
@@ -147,8 +150,8 @@ impl LineSpec<'_> {
     ) -> Arc<T> {
         let mut made = || -> AnyShared { Arc::new(make()) };
         let state = self.components.shared(component, TypeId::of::<T>(), &mut made);
-        // The registry goes by type, so that this does not fail.
-        state.downcast().unwrap_or_else(|_| Arc::new(make()))
+        // A state of its own in its place would be that of no other line.
+        state.downcast().unwrap_or_else(|_| panic!("dm: shared state of another type"))
     }
 
     /// Checks that `n` sectors are whole sectors of the component.

@@ -312,7 +312,7 @@ impl World {
         if table.serving().is_empty() {
             return Ok(Loaded { table: Arc::new(table), host: None });
         }
-        let plan = executor::plan(table.serving()).expect("a plan");
+        let plan = executor::plan(table.serving());
         let ready = Arc::new(Ready::new(&plan.runners, plan.threads));
         let disks = table.components().iter().map(|component| component.disk).collect();
         let host = Host::new(&self.shared, device, disks, &plan, &ready);

@@ -361,6 +361,11 @@ unsafe extern "C" fn dm_shim_thread(
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn dm_shim_uspace() -> usize {
+    16384
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn kthread_join(lwp: *mut sys::lwp) -> c_int {
     // SAFETY: `dm_shim_thread` made it.
     unsafe { Box::from_raw(lwp.cast::<JoinHandle<()>>()) }.join().unwrap();

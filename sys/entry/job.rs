@@ -201,9 +201,7 @@ impl TableIo {
             lanes: plan.lanes.iter().enumerate().map(lane).collect(),
             waiting: (0..plan.lines).map(|_| SpinMutex::new(Waiting::default())).collect(),
             parkers,
-            errands: (0..=usize::from(plan.grows))
-                .map(|_| Errands::new(plan.lanes.len()))
-                .collect(),
+            errands: (0..plan.errand_threads()).map(|_| Errands::new(plan.lanes.len())).collect(),
             threads: Mutex::new(Vec::new()),
             ending: AtomicBool::new(false),
             control: SpinMutex::new(()),

@@ -23,7 +23,7 @@ use super::{dm_label_guard, dm_legacy_errors, global};
 use crate::netbsd::condvar::Condvar;
 use crate::netbsd::mutex::{Adaptive, Guard, Mutex};
 use crate::netbsd::vnode::{self, Vnode};
-use crate::netbsd::{aes, cpu, hash, sys};
+use crate::netbsd::{aes, cpu, hash, kthread, sys};
 
 /// NetBSD's kernel, as dm-core sees it.
 pub struct NetBsd;
@@ -70,6 +70,10 @@ impl Kernel for NetBsd {
     }
 
     const NESTED: usize = job::NESTED;
+
+    fn thread_bytes(&self) -> usize {
+        kthread::bytes()
+    }
 
     fn host(
         &self,

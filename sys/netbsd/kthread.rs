@@ -41,6 +41,12 @@ impl Thread {
     }
 }
 
+/// Bytes of a thread's u-area, which has its stack.
+pub fn bytes() -> usize {
+    // SAFETY: a constant of the port's.
+    unsafe { sys::dm_shim_uspace() }
+}
+
 impl Drop for Thread {
     /// Waits for the thread's end. Context: another thread, which holds no lock that this one
     /// takes.

@@ -39,6 +39,7 @@ void		 dm_shim_revoke(unsigned int);
 void		 dm_shim_barrier(void);
 void		 dm_shim_frugal(bool);
 int		 dm_shim_thread(void *, const char *, struct lwp **);
+size_t		 dm_shim_uspace(void);
 
 /*
  * The kernel's AES (ciphers.h).  Keys are DM_AES_KEYS bytes at a multiple of

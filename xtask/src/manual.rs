@@ -9,7 +9,7 @@ use crate::sh;
 
 /// The texts of dm-core that look like a reason and are none: what stands behind a reason's colon, answers to messages,
 /// and reasons that no table can have, since something else is refused first.
-const NO_REASONS: [&str; 9] = [
+const NO_REASONS: [&str; 8] = [
     "badblocks cleared",
     "no badblocks found",
     "not found",
@@ -18,7 +18,6 @@ const NO_REASONS: [&str; 9] = [
     "the cipher is missing",
     "the key is missing",
     "a block must have a sector",
-    "there is no memory for the table's I/O",
 ];
 
 /// A string literal of the driver's.

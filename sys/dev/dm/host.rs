@@ -33,7 +33,7 @@ pub struct Plan {
     /// For each job that there may be at one time, over all lines, the most places that it is
     /// forwarded to.
     pub jobs: Vec<usize>,
-    /// For each lane, `true` if it is a resident one.
+    /// For each lane, `true` if it is a resident one: for the simulation, which checks what such a one may do.
     pub residents: Vec<bool>,
     /// `true` if some lane makes [`Request::Make`].
     pub grows: bool,
@@ -43,6 +43,14 @@ pub struct Plan {
     pub runners: Vec<usize>,
     /// The number of runners, each of which has a thread.
     pub threads: usize,
+}
+
+impl Plan {
+    /// The number of threads that do what may sleep, beside those of runners: one for flushes and
+    /// discards, and where lanes ask for memory one for that.
+    pub fn errand_threads(&self) -> usize {
+        1usize.saturating_add(self.grows.into())
+    }
 }
 
 /// The ways to end the system.

@@ -259,19 +259,20 @@ impl<K: Kernel> Driver<K> {
             return Ok(());
         }
         let wrong = |errno: Errno, why: &str| errno.because(format_args!("{why}"));
-        let bytes = table.serving().iter().map(|(_, target)| target.needs().bytes(K::NESTED));
-        let bytes = bytes.fold(0usize, usize::saturating_add);
+        let lines = table.serving().to_vec();
+        let plan = executor::plan(&lines);
+        let threads = plan.threads.saturating_add(plan.errand_threads());
+        let threads = threads.saturating_mul(self.kernel.thread_bytes());
+        let bytes = lines.iter().map(|(_, target)| target.needs().bytes(K::NESTED));
+        let bytes = bytes.fold(threads, usize::saturating_add);
         let paid = self.purse.take(bytes);
         let paid = paid.map_err(|errno| wrong(errno, "all tables together are too large"))?;
         match share {
             Some(all) => all.join(paid),
             none => *none = Some(paid),
         }
-        let lines = table.serving().to_vec();
-        let plan = executor::plan(&lines);
         let ready = Arc::new(Ready::new(&plan.runners, plan.threads));
-        let host = self.kernel.host(device.minor, &plan, ready.clone(), table.components());
-        let host = host.map_err(|errno| wrong(errno, "there is no memory for the table's I/O"))?;
+        let host = self.kernel.host(device.minor, &plan, ready.clone(), table.components())?;
         let device = Arc::downgrade(device);
         let raise = move || {
             if let Some(device) = device.upgrade() {

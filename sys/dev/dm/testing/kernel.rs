@@ -93,6 +93,7 @@ pub(super) struct World {
     elsewhere: BTreeSet<Dev>,
     fail_open: BTreeMap<Dev, Errno>,
     fail_attach: Option<Errno>,
+    thread_bytes: usize,
     pub(super) fail_quiesce: Option<Errno>,
     pub(super) fail_detach: Option<Errno>,
     pub(super) units: BTreeMap<Minor, FakeUnit>,
@@ -167,6 +168,11 @@ impl Fake {
             Some(errno) => self.world().fail_open.insert(dev, errno),
             None => self.world().fail_open.remove(&dev),
         };
+    }
+
+    /// Sets the bytes that each thread of a table is charged with; 0 at first.
+    pub fn set_thread_bytes(&self, bytes: usize) {
+        self.world().thread_bytes = bytes;
     }
 
     /// Has attaching a device fail with `errno`, or with `None` succeed again.
@@ -314,6 +320,10 @@ impl Kernel for Fake {
     }
 
     const NESTED: usize = 400;
+
+    fn thread_bytes(&self) -> usize {
+        self.world().thread_bytes
+    }
 
     fn host(
         &self,

@@ -97,6 +97,23 @@ fn all_tables_together_have_a_limit() {
     bench.done(&load("last"));
 }
 
+/// A table that is replaced or removed makes room for the threads of others, too.
+#[test]
+fn the_threads_of_a_table_count() {
+    let bench = one();
+    // The thread that polls lanes, and the one that flushes.
+    bench.kernel.set_thread_bytes(limits::ALL_TABLES / 5);
+    let delay = |name: &str| {
+        bench.on("create", name);
+        Request::reload(name, &[(0, 8, "delay", "19:3 0 10")])
+    };
+    bench.done(&delay("a"));
+    bench.done(&delay("b"));
+    bench.refused(&delay("c"), Errno::ENOMEM);
+    bench.on("remove", "a");
+    bench.done(&Request::reload("c", &[(0, 8, "delay", "19:3 0 10")]));
+}
+
 fn striped(count: usize) -> (u64, String) {
     let mut text = format!("{count} 8");
     (0..count).for_each(|n| text += &format!(" 19:3 {}", n * 8));

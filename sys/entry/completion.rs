@@ -250,6 +250,8 @@ impl Slot {
     #[cold]
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
         if journey.is_impatient() {
+            // It says as little about the label as one that was turned away.
+            self.label_turned_away.store(self.minor(), Ordering::SeqCst);
             return self.fail(io, journey, 0, Errno::ENOMEM);
         }
         self.reserve.starve(io);

@@ -13,7 +13,7 @@ use common::{Bench, Mapped};
 use dm_host::netbsd::{
     DIOCGDEFLABEL, DIOCGDINFO, DIOCKLABEL, DIOCSDINFO, DIOCWDINFO, disklabel, partition,
 };
-use dm_host::{Disk, Errno, File, Flags, Node};
+use dm_host::{Disk, Errno, File, Flags, Io, Node, Request, Site};
 
 /// The driver may not ask it for memory while it holds I/O.
 #[global_allocator]
@@ -92,6 +92,36 @@ fn a_suspended_device_has_the_label_it_had() {
     assert_eq!(disk.counters().reads, 0);
     bench.on("resume", "d").unwrap();
     assert_eq!(size_of_a(&raw), 2000);
+    drop(raw);
+    bench.end();
+}
+
+#[test]
+fn a_device_without_memory_has_the_label_it_had() {
+    let (bench, disk, device, mut label) = labelled(2000);
+    let raw = bench.raw(device);
+    assert_eq!(raw.ioctl(DIOCWDINFO as u64, &mut label), Ok(()));
+    drop(raw);
+    let raw = bench.raw(device);
+    assert_eq!(size_of_a(&raw), 2000, "read from the disk");
+    // All that the pools, the CPUs and the reserve have is in use.
+    disk.hold();
+    bench.machine.faults().fail_always(Site::Pool);
+    let mut ios = Vec::new();
+    until("an I/O waits for the reserve", || {
+        let before = disk.held();
+        let mut io = Io::new(512);
+        io.start(device.dev(), Request::read(0));
+        ios.push(io);
+        disk.held() == before
+    });
+    let without_memory = size_of_a(&raw);
+    bench.machine.faults().reset();
+    disk.release();
+    for io in &mut ios {
+        assert!(io.wait().is_complete(512));
+    }
+    assert_eq!(without_memory, 2000, "as it was read");
     drop(raw);
     bench.end();
 }

@@ -113,12 +113,12 @@ fn fini() -> Result<(), Errno> {
     }
     // SAFETY: takes back what `register` registered; no device is left.
     unsafe {
-        sys::dm_shim_sysctl_detach();
+        // The one that may fail comes first.
         if let Err(errno) = Errno::check(sys::dm_shim_config_detach()) {
-            sys::dm_shim_sysctl_attach();
             UNLOADING.store(false, Ordering::SeqCst);
             return Err(errno);
         }
+        sys::dm_shim_sysctl_detach();
         sys::dm_shim_devsw_detach();
     }
     free();

@@ -225,9 +225,9 @@ impl Slot {
 }
 
 /// sysctl hw.dm.counters: a line for each device, `dmN reads writes splits held failed`. Writes as
-/// much of it as fits into `size` bytes at `text`, with a NUL: where that is too small, the end is
-/// cut off. Returns the number of bytes that all of it takes, and 256 more, for devices that come
-/// before the next call. Context: a thread; waits for memory.
+/// many lines as fit into `size` bytes at `text`, with a NUL. Returns the number of bytes that all
+/// of them take, and 256 more, for devices that come before the next call. Context: a thread; waits
+/// for memory.
 ///
 /// # Safety
 /// `text` is null or has `size` bytes.
@@ -248,7 +248,8 @@ pub unsafe extern "C" fn dm_counters(text: *mut c_char, size: usize) -> usize {
         });
     }
     if !text.is_null() && size > 0 {
-        let fits = all.len().min(size - 1);
+        let room = all.as_bytes().get(..size - 1).unwrap_or(all.as_bytes());
+        let fits = room.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         // SAFETY: `fits` and the NUL are within `size` (caller).
         unsafe {
             core::ptr::copy_nonoverlapping(all.as_ptr().cast(), text, fits);

@@ -3,6 +3,7 @@
 //! callout(9).
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 
 use super::fixed::Fixed;
 use super::sys;
@@ -19,7 +20,7 @@ pub trait Tick: Sync {
 /// The kernel's callout is initialised as long as this value lives.
 pub struct Callout<T: Tick + 'static> {
     raw: Fixed<sys::callout_t>,
-    target: &'static T,
+    target: PhantomData<&'static T>,
 }
 
 // SAFETY: callout(9) is made to be used by many threads at once.
@@ -43,12 +44,11 @@ impl<T: Tick> Callout<T> {
             let target: *const T = target;
             sys::callout_setfunc(raw.get(), Some(call::<T>), target.cast_mut().cast());
         }
-        Callout { raw, target }
+        Callout { raw, target: PhantomData }
     }
 
     /// Schedules the call after `ticks`. Context: thread or soft interrupt; does not sleep.
     pub fn schedule(&self, ticks: i32) {
-        let _ = self.target;
         // SAFETY: initialised (invariant).
         unsafe { sys::callout_schedule(self.raw.get(), ticks) }
     }

@@ -14,6 +14,7 @@
 __KERNEL_RCSID(0, "$NetBSD$");
 
 #include "netbsd.h"
+#include <machine/vmparam.h>
 #include "shim.h"
 
 #define	DM_LAYOUT(cond, what)						\
@@ -65,6 +66,13 @@ dm_shim_thread(void *body, const char *name, struct lwp **lp)
 	    dm_thread, body, lp, "%s", name);
 }
 
+size_t
+dm_shim_uspace(void)
+{
+
+	return USPACE;
+}
+
 struct lwp *
 dm_shim_curlwp(void)
 {
@@ -91,9 +99,10 @@ dm_shim_cpu(void)
 	return dm_hosted_cpu();
 #elif defined(DM_NO_CPU_INDEX)
 	/*
-	 * A module built without the kernel's own headers cannot look into
-	 * struct cpu_info. Its address tells CPUs apart as well: multiplied,
-	 * so that the structures' distance does not matter.
+	 * A module built without the kernel's own headers (`cargo xtask kmod`
+	 * without --src) cannot look into struct cpu_info. Its address tells
+	 * CPUs apart as well: multiplied, so that the structures' distance
+	 * does not matter.
 	 */
 	return (unsigned int)((uintptr_t)curcpu() >> 6) * 2654435761U >> 16;
 #else
@@ -368,8 +377,12 @@ dm_shim_config_detach(void)
 
 	error = config_cfattach_detach(dm_cd.cd_name, &dm_ca);
 #ifndef DM_PSEUDO_DEVICE
-	if (error == 0)
+	if (error == 0) {
 		error = config_cfdriver_detach(&dm_cd);
+		/* All of the driver stays registered, or none of it. */
+		if (error != 0)
+			(void)config_cfattach_attach(dm_cd.cd_name, &dm_ca);
+	}
 #endif
 	return error;
 }

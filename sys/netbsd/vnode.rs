@@ -224,7 +224,9 @@ impl BlockDevice {
     }
 
     /// `true` if the device's driver puts a write with B_MEDIA_FUA on stable storage before it
-    /// answers, or has no cache to lose (DIOCGCACHE).
+    /// answers (DIOCGCACHE). A driver that reports no write cache is not believed: ld(4) at
+    /// virtio(4) reads that from a register that the host need not have, and a cache may be turned
+    /// on later.
     pub fn keeps_fua(&self) -> bool {
         let mut bits: c_int = 0;
         // SAFETY: DIOCGCACHE gives an int.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::data::{SECTOR, on_disk, pattern, read, same, strategy_read, strategy_write};
@@ -16,6 +17,11 @@ use dm_host::{Completion, DiskSpec, Errno, Flags, Io, Node, Request};
 /// The driver may not ask it for memory while it holds I/O.
 #[global_allocator]
 static HEAP: dm_host::frugal::Watched = dm_host::frugal::Watched;
+
+unsafe extern "C" {
+    /// The driver's function behind `hw.dm.counters`.
+    fn dm_counters(text: *mut c_char, size: usize) -> usize;
+}
 
 #[test]
 fn two_slots() {
@@ -298,6 +304,13 @@ fn sysctl_nodes() {
     assert_eq!(counters(), "dm1 4 1 1 1 1\n");
     bench.create("e");
     assert_eq!(counters(), "dm1 4 1 1 1 1\ndm2 0 0 0 0 0\n");
+    // Of what grew since its size was asked for, there are whole lines.
+    for (size, lines) in [(1, ""), (14, ""), (15, "dm1 4 1 1 1 1\n"), (20, "dm1 4 1 1 1 1\n")] {
+        let mut text = [b'x'; 20];
+        // SAFETY: the text has `size` bytes.
+        unsafe { dm_counters(text.as_mut_ptr().cast(), size) };
+        assert_eq!(CStr::from_bytes_until_nul(&text).unwrap().to_str(), Ok(lines));
+    }
     bench.on("remove", "d").unwrap();
     assert_eq!(counters(), "dm2 0 0 0 0 0\n");
     assert_eq!(bench.create("f"), 3);

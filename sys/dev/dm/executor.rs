@@ -193,7 +193,6 @@ impl Executor {
             roles.extend(roles_of_line.into_iter().map(|(role, buffer)| (at, role, buffer)));
             let queue =
                 |_: &usize| Spin::new(Queue { jobs: VecDeque::with_capacity(needs.jobs), idle: 0 });
-            let last_job = first_job.saturating_add(needs.jobs);
             made.push(ServingLine {
                 number,
                 target,
@@ -208,7 +207,7 @@ impl Executor {
                 residents: AtomicU32::new(0),
             });
             first_lane = first_lane.saturating_add(lanes);
-            first_job = last_job;
+            first_job = first_job.saturating_add(needs.jobs);
         }
         let executor = Arc::new(Executor {
             host,

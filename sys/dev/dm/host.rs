@@ -33,7 +33,8 @@ pub struct Plan {
     /// For each job that there may be at one time, over all lines, the most places that it is
     /// forwarded to.
     pub jobs: Vec<usize>,
-    /// For each lane, `true` if it is a resident one: for the simulation, which checks what such a one may do.
+    /// For each lane, `true` if it is a resident one: for the simulation, which checks what such a
+    /// one may do.
     pub residents: Vec<bool>,
     /// `true` if some lane makes [`Request::Make`].
     pub grows: bool,

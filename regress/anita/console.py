@@ -13,6 +13,8 @@ PANIC = re.compile(r"\bpanic: *(.*)")
 # ddb(4)'s prompt, and the kernel's question when it finds no root.
 DDB = r"db(\{\d+\})?> "
 ASKS_ROOT = r"root device( \(default [^)]*\))?: "
+# What kernels say when they have halted.
+HALTED = r"operating system has halted|entering state S5"
 CASE = re.compile(re.escape(guest.WORD) + r" (start|end) (\S+)(?: (\S+))?")
 
 # Seconds that a kernel which panicked gets to say more.
@@ -120,13 +122,28 @@ class Console:
         return Died(self.fell(what), self.last, self.booted)
 
     def login(self):
-        """Waits for the guest's login prompt and logs in as root; ends in sh(1)."""
+        """Waits for the guest's login prompt and logs in as root; ends in sh(1).
+
+        Returns `false` if root has a password.
+        """
         self.wait(r"login: ?")
         self.child.send("root\n")
         # root's shell may be csh(1).
-        self.wait(r"[#%] ")
+        if self.wait(r"[#%] ", r"assword:") == 1:
+            return False
         self.child.send("exec /bin/sh\n")
         self.shell("stty -echo")
+        return True
+
+    def halt(self):
+        """Halts the guest; raises Fell if it falls on the way."""
+        self.child.send("halt\n")
+        try:
+            self.wait(HALTED)
+        except Died:
+            # A machine that is switched off by halt(8), without a word of ours.
+            if self.panicked:
+                raise
 
     def shell(self, command):
         """Types a command; returns its exit status."""

@@ -47,6 +47,7 @@ echo "    $(count skipped) skipped test cases."
 : >h_dm
 """,
     "modload": "[ ! -f $FAKE/bad-module ]\n",
+    "atf-sh": "exit 1\n",
     "dmesg": "echo 'NetBSD 10.99 (FAKE)'\n",
     # NetBSD's dd has other letters than GNU's, and a device is not truncated.
     "dd": 'exec /bin/dd $(echo "$*" | sed "s/bs=1m/bs=1M/;s/conv=sync/conv=sync,notrunc/")\n',
@@ -68,9 +69,12 @@ class Child:
     """The part of pexpect.spawn that is used, over a guest's console."""
 
     logfile_read = None
+    # anita's, with which pexpect waits for half a minute.
+    delayafterclose = delayafterterminate = 30.0
 
     def __init__(self, guest):
         self.guest, self.buffer = guest, ""
+        self.ptyproc = types.SimpleNamespace(delayafterclose=30.0, delayafterterminate=30.0)
         self.before = self.match = None
 
     def expect(self, patterns, timeout):
@@ -93,6 +97,11 @@ class Child:
             self.buffer += data
             if self.logfile_read:
                 self.logfile_read.write(data.encode())
+
+    def close(self, force):
+        """Ends QEMU."""
+        assert force and self.delayafterclose < 1 and self.ptyproc.delayafterclose < 1
+        self.guest.anita.ended += 1
 
     def send(self, text):
         """Types a line."""
@@ -151,7 +160,9 @@ class Guest:
             self.say(f"{line}\r\n")
         if self.state == "login":
             self.state = "shell"
-            self.say("Password-less login.\r\nfake# ")
+            self.say("Password:" if self.anita.password else "Password-less login.\r\nfake# ")
+        elif line == "halt":
+            self.halt()
         elif line.startswith("exec "):
             self.say("# ")
         else:
@@ -178,6 +189,16 @@ class Guest:
                     return
         self.settle()
         self.say("# ")
+
+    def halt(self):
+        """Halts, or falls on the way."""
+        self.anita.halted += 1
+        if not self.stops("halt"):
+            self.say("syncing disks... done\r\n")
+            if self.anita.switches_off:
+                self.over = True
+            else:
+                self.say("The operating system has halted.\r\n")
 
     def settle(self):
         """Gives the script that was unpacked this guest's own /dev/ksyms."""
@@ -215,9 +236,10 @@ class Anita(types.ModuleType):
         self.place = place
         self.qemu = sys.executable
         self.panics_at = self.hangs_at = self.qemu_says = self.install_fails = None
-        self.has_ddb = False
+        self.has_ddb = self.password = self.switches_off = False
         self.__dict__.update(ways)
-        self.booted, self.cleaned, self.halted, self.made = None, 0, 0, None
+        self.booted, self.ended, self.halted, self.made = None, 0, 0, None
+        self.child = None
         self.Anita = self.make
         os.makedirs(os.path.join(place, "bin"), exist_ok=True)
         for name, text in STANDINS.items():
@@ -278,12 +300,9 @@ class Anita(types.ModuleType):
         """Starts QEMU."""
         assert not install and os.path.exists(self.wd0_path())
         self.booted = arguments
-        return Child(Guest(self, arguments, self.exchange, self.place))
-
-    def halt(self):
-        """Halts the guest."""
-        self.halted += 1
+        self.child = Child(Guest(self, arguments, self.exchange, self.place))
+        return self.child
 
     def cleanup(self):
-        """Ends QEMU."""
-        self.cleaned += 1
+        """Forgets QEMU, which it does not end."""
+        self.child = None

@@ -18,7 +18,7 @@ MEGABYTE = 1 << 20
 RESULTS, ROOM = 96, 128
 
 # Exit statuses of the script, beside 0: why no test ran.
-NO_COMPILER, NO_SYMBOLS, NO_MODULE = 3, 4, 5
+NO_COMPILER, NO_SYMBOLS, NO_MODULE, NO_ATF = 3, 4, 5, 6
 
 # The word that the script's lines on the console begin with.
 WORD = "dm-tests:"
@@ -33,6 +33,9 @@ cd "$(dirname "$0")" || exit 1
 rm -rf results
 mkdir results || exit 1
 say() {{ echo "{WORD} $*"; }}
+for tool in atf-run atf-report atf-sh; do
+	command -v $tool >/dev/null || exit {NO_ATF}
+done
 if [ ! -f h_dm ]; then
 	cc -std=gnu99 -O -o h_dm h_dm.c >results/cc 2>&1 || exit {NO_COMPILER}
 fi

@@ -12,6 +12,9 @@ in pkgsrc, else
     pip install pexpect git+https://github.com/gson1703/anita
 (the package that is called anita on PyPI is another program.)"""
 
+# The machine in the header of an ELF file, by port.
+MACHINES = {"i386": 3, "amd64": 62, "evbarm-aarch64": 183}
+
 # In the work directory: what its disk holds.
 HOLDS = "holds"
 
@@ -63,6 +66,25 @@ def release(name):
     if "://" not in name:
         name = os.path.abspath(name)
     return name.rstrip("/") + "/"
+
+
+def port(options):
+    """The name of the guest's port."""
+    return options.arch or release(options.release).rstrip("/").rsplit("/", 1)[1]
+
+
+def check_file(path, port_name):
+    """Raises Need unless `path` is a file, and not one for another port's processor."""
+    if not os.path.isfile(path):
+        raise Need(f"there is no file {path}")
+    with open(path, "rb") as file:
+        header = file.read(20)
+    wanted = MACHINES.get(port_name)
+    if header.startswith(b"\x7fELF") and wanted:
+        found = int.from_bytes(header[18:20], "little")
+        if found != wanted:
+            names = {number: name for name, number in MACHINES.items()}
+            raise Need(f"{path} is for {names.get(found, 'another port')}, not for {port_name}")
 
 
 def source(options):
@@ -130,6 +152,19 @@ def make(options, anita):
     if not shutil.which(machine.qemu):
         raise Need(f"it needs {machine.qemu}")
     return machine
+
+
+def end(machine):
+    """Ends QEMU, if it still runs.
+
+    anita leaves that to the exit of the program, and lets pexpect wait half a minute.
+    """
+    child = machine.child
+    if child is not None:
+        for part in (child, child.ptyproc):
+            part.delayafterclose = part.delayafterterminate = 0.2
+        child.close(force=True)
+    machine.cleanup()
 
 
 def installed(machine):

@@ -29,6 +29,8 @@ import summary
 from machine import Need
 
 OK, FAILED, NEEDS, FELL = 0, 1, 2, 3
+# As a shell has it of a program that SIGINT ended.
+INTERRUPTED = 130
 
 # The meanings of the exit statuses of the guest's script.
 REASONS = {
@@ -40,6 +42,7 @@ REASONS = {
         "the kernel has no symbols, which a module is linked against: QEMU loads a kernel\n"
         "without them. Configure it with `makeoptions COPY_SYMTAB=1'"
     ),
+    guest.NO_ATF: "the guest lacks one of atf-run(1), atf-report(1) and atf-sh(1)",
     guest.NO_MODULE: "the guest does not load the module: results/modload and results/console",
 }
 
@@ -105,8 +108,8 @@ def check(options):
     if options.root and not options.kernel:
         raise Need("--root goes with --kernel: the boot loader knows the release's own root")
     for path in (options.kernel, options.module, options.h_dm):
-        if path and not os.path.isfile(path):
-            raise Need(f"there is no file {path}")
+        if path:
+            machine.check_file(path, machine.port(options))
     if not guest.programs(options.tests):
         raise Need(f"there are no tests in {options.tests}")
     try:
@@ -136,30 +139,33 @@ def run(options, anita):
             child.logfile_read = console.Tee(child.logfile_read, log)
             watch = console.Console(child, options.timeout, pexpect)
             try:
-                status = session(vm, watch)
+                status = session(vm.get_arch_prop("scratch_disk"), watch)
             finally:
                 keep_cases(results, watch)
         finally:
-            vm.cleanup()
+            machine.end(vm)
     return handed_over(exchange, results, status)
 
 
-def session(vm, watch):
-    """What is done in the guest; returns the exit status of the tests' script."""
-    disk = vm.get_arch_prop("scratch_disk")
+def session(disk, watch):
+    """What is done in the guest; returns the exit status of the tests' script.
+
+    The guest is halted at the end, since a driver may fall there, too.
+    """
     try:
-        watch.login()
+        open_to_root = watch.login()
     except console.Died as died:
         if died.booted:
             raise
         raise Need(f"QEMU does not start: {died.last or 'it says nothing'}") from died
+    if not open_to_root:
+        raise Need("root has a password in this guest, and must log in without one")
     for command in guest.before(disk):
         typed(watch, command)
     status = watch.shell(guest.RUN)
     for command in guest.after(disk):
         typed(watch, command)
-    vm.is_logged_in = True
-    vm.halt()
+    watch.halt()
     return status
 
 
@@ -234,7 +240,8 @@ def main(arguments, out=sys.stdout):
         print(f"run.py: the guest fell: {fell}", file=sys.stderr)
         status = FELL
     except KeyboardInterrupt:
-        raise
+        print("run.py: interrupted", file=sys.stderr)
+        status = INTERRUPTED
     # Whatever else anita or pexpect raises.
     except Exception as error:
         print(f"run.py: the guest fell: {machine.first_line(error)}", file=sys.stderr)

@@ -145,7 +145,7 @@ class Needs(Folder):
     def test_a_machine_that_starts(self):
         anita = self.anita(qemu_says="-frob: invalid option")
         self.need(self.arguments("--vmm-arg=-frob"), "-frob: invalid option", anita)
-        self.assertEqual(anita.cleaned, 1)
+        self.assertEqual(anita.ended, 1)
 
     def test_numbers(self):
         for wrong in (["--timeout", "0"], ["--cpus", "-1"], ["--cpus", "x"],
@@ -166,6 +166,28 @@ class Needs(Folder):
         self.need(self.arguments(), "another origin", self.anita())
         os.remove(self.path("work/holds"))
         self.need(self.arguments(), "unknown release", self.anita())
+
+    def test_files_of_the_port(self):
+        for machine in (3, 183):
+            with open(self.path("netbsd"), "wb") as file:
+                file.write(b"\x7fELF".ljust(18, b"\0") + machine.to_bytes(2, "little"))
+            self.need(self.kernel(), ", not for amd64")
+            self.need(self.arguments("--h-dm", self.path("netbsd")), ", not for amd64")
+        self.need(
+            self.common("--image", self.path("image"), "--arch", "i386", "--kernel",
+                        self.path("netbsd")),
+            "netbsd is for evbarm-aarch64, not for i386",
+        )
+
+    def test_a_root_without_a_password(self):
+        anita = self.anita(password=True)
+        self.need(self.arguments(), "root has a password", anita)
+        self.assertEqual(anita.ended, 1)
+
+    def test_atf(self):
+        anita = self.anita()
+        os.remove(self.path("guest/bin/atf-report"))
+        self.need(self.arguments(), "lacks one of atf-run(1), atf-report(1)", anita)
 
     def test_image(self):
         module = ["--module", self.path("dm.kmod")]
@@ -256,7 +278,7 @@ class Run(Folder):
         self.assertEqual(anita.made[0], self.release + "/")
         self.assertNotIn("-kernel", anita.booted)
         self.assertIn("-no-reboot", anita.booted)
-        self.assertEqual((anita.halted, anita.cleaned), (1, 1))
+        self.assertEqual((anita.halted, anita.ended), (1, 1))
 
     def test_what_is_kept(self):
         self.main(self.arguments(), self.anita())
@@ -335,7 +357,7 @@ class Run(Folder):
         status, out, err = self.main(self.arguments(*more), anita)
         self.assertEqual(status, run.FELL)
         self.assertIn(what, err)
-        self.assertEqual(anita.cleaned, 1)
+        self.assertEqual(anita.ended, 1)
         return out
 
     def test_a_panic(self):
@@ -353,6 +375,20 @@ class Run(Folder):
     def test_a_panic_into_the_debugger(self):
         anita = self.anita(panics_at="t_a:two", has_ddb=True)
         self.fell(anita, "panicked: kernel diagnostic assertion (in t_a:two)")
+
+    def test_a_panic_at_the_end(self):
+        self.fell(self.anita(panics_at="halt"), "diagnostic assertion (after t_b:two)")
+
+    def test_a_guest_that_switches_itself_off(self):
+        self.assertEqual(self.main(self.arguments(), self.anita(switches_off=True))[0], run.OK)
+
+    def test_an_interrupt(self):
+        anita = self.anita()
+        with mock.patch.object(fake.Guest, "stops", side_effect=KeyboardInterrupt):
+            status, out, err = self.main(self.arguments(), anita)
+        self.assertEqual((status, err), (run.INTERRUPTED, "run.py: interrupted\n"))
+        self.assertIn(f"are in {self.path('work/results')}", out)
+        self.assertEqual(anita.ended, 1)
 
     def test_silence(self):
         self.fell(self.anita(hangs_at="t_a:two"), "for 7 seconds (in t_a:two)", "--timeout", "7")

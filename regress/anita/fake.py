@@ -46,6 +46,7 @@ echo "    $(count skipped) skipped test cases."
 [ ! -f $FAKE/no-cc ] || { echo "cc: not found"; exit 127; }
 : >h_dm
 """,
+    "sysctl": "[ -f $FAKE/secured ] && echo 1 || echo -1\n",
     "modload": "[ ! -f $FAKE/bad-module ]\n",
     "atf-sh": "exit 1\n",
     "dmesg": "echo 'NetBSD 10.99 (FAKE)'\n",

@@ -18,7 +18,7 @@ MEGABYTE = 1 << 20
 RESULTS, ROOM = 96, 128
 
 # Exit statuses of the script, beside 0: why no test ran.
-NO_COMPILER, NO_SYMBOLS, NO_MODULE, NO_ATF = 3, 4, 5, 6
+NO_COMPILER, NO_SYMBOLS, NO_MODULE, NO_ATF, SECURED = 3, 4, 5, 6, 7
 
 # The word that the script's lines on the console begin with.
 WORD = "dm-tests:"
@@ -50,6 +50,7 @@ done
 if [ -f dm.kmod ]; then
 	DM_KMOD=$(pwd)/dm.kmod
 	export DM_KMOD
+	[ "$(sysctl -n kern.securelevel)" -le 0 ] || exit {SECURED}
 	(: </dev/ksyms) 2>/dev/null || exit {NO_SYMBOLS}
 	modload $DM_KMOD >results/modload 2>&1 || exit {NO_MODULE}
 fi

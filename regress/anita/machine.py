@@ -164,6 +164,8 @@ def end(machine):
         for part in (child, child.ptyproc):
             part.delayafterclose = part.delayafterterminate = 0.2
         child.close(force=True)
+        # The guest seldom stops at a line's end.
+        print()
     machine.cleanup()
 
 

@@ -43,6 +43,10 @@ REASONS = {
         "without them. Configure it with `makeoptions COPY_SYMTAB=1'"
     ),
     guest.NO_ATF: "the guest lacks one of atf-run(1), atf-report(1) and atf-sh(1)",
+    guest.SECURED: (
+        "the guest's security level is above 0, where no module is loaded: configure the kernel\n"
+        "with `options INSECURE', as GENERIC is"
+    ),
     guest.NO_MODULE: "the guest does not load the module: results/modload and results/console",
 }
 
@@ -224,7 +228,7 @@ def tell(options, out):
         return
     kinds = [f"{ended.count(kind)} {kind}" for kind in sorted(set(ended))]
     out.write(f"Cases that the console told of: {', '.join(kinds) or 'none'}.\n")
-    out.write(f"The report, test.tps, dmesg and the console are in {results}.\n")
+    out.write(f"In {results}: {', '.join(sorted(os.listdir(results)))}.\n")
 
 
 def main(arguments, out=sys.stdout):

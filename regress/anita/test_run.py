@@ -75,7 +75,8 @@ class Folder(unittest.TestCase):
         out, err = io.StringIO(), io.StringIO()
         modules = {"anita": anita, "pexpect": fake.PEXPECT}
         there = mock.patch("shutil.which", lambda name: f"/bin/{name}")
-        with contextlib.redirect_stderr(err), there, mock.patch.dict(sys.modules, modules):
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()), there, \
+                mock.patch.dict(sys.modules, modules):
             status = run.main(arguments, out)
         return status, out.getvalue(), err.getvalue()
 
@@ -274,7 +275,7 @@ class Run(Folder):
         status, out, err = self.main(self.arguments(), anita)
         self.assertEqual((status, err), (run.OK, ""))
         self.assertTrue(out.startswith("Summary for 1 test programs:\n    4 passed"), out)
-        self.assertIn(f"are in {self.path('work/results')}", out)
+        self.assertIn(f"In {self.path('work/results')}: cases, cc, console, dmesg, modload", out)
         self.assertEqual(anita.made[0], self.release + "/")
         self.assertNotIn("-kernel", anita.booted)
         self.assertIn("-no-reboot", anita.booted)
@@ -387,7 +388,7 @@ class Run(Folder):
         with mock.patch.object(fake.Guest, "stops", side_effect=KeyboardInterrupt):
             status, out, err = self.main(self.arguments(), anita)
         self.assertEqual((status, err), (run.INTERRUPTED, "run.py: interrupted\n"))
-        self.assertIn(f"are in {self.path('work/results')}", out)
+        self.assertIn(f"In {self.path('work/results')}: cases, console.\n", out)
         self.assertEqual(anita.ended, 1)
 
     def test_silence(self):
@@ -415,6 +416,13 @@ class Run(Folder):
         self.assertIn("COPY_SYMTAB=1", err)
         # A driver that is built in needs none.
         self.assertEqual(self.main(self.kernel(), anita)[0], run.OK)
+
+    def test_a_security_level(self):
+        anita = self.anita()
+        anita.touch("secured")
+        status, _, err = self.main(self.arguments(), anita)
+        self.assertEqual(status, run.NEEDS)
+        self.assertIn("options INSECURE", err)
 
     def test_a_module_that_is_not_loaded(self):
         anita = self.anita()

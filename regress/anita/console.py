@@ -38,11 +38,11 @@ class Console:
     """A guest's console.
 
     `timeout` is how many seconds the console may be silent, at any time from the start of
-    QEMU on.
+    QEMU on. `limits` has cases that say nothing for longer, with how long.
     """
 
-    def __init__(self, child, timeout, pexpect):
-        self.child, self.timeout = child, timeout
+    def __init__(self, child, timeout, pexpect, limits):
+        self.child, self.timeout, self.limits = child, timeout, limits
         self.eof, self.silence = pexpect.EOF, pexpect.TIMEOUT
         self.results = {}  # Of the cases that ended, by "PROGRAM:CASE", in their order.
         self.case = None  # The case that runs.
@@ -58,10 +58,9 @@ class Console:
         when QEMU ends, and when the console is silent for too long.
         """
         watched = [*patterns, DDB, ASKS_ROOT, r"\n"]
-        timeout = self.timeout
         while True:
             try:
-                at = self.child.expect(watched, timeout)
+                at = self.child.expect(watched, self.patience())
             except self.silence:
                 raise Fell(self.silent()) from None
             except self.eof:
@@ -74,12 +73,16 @@ class Console:
                 return at
             if at == len(watched) - 1:
                 self.line(text(self.child.before))
-                if self.panicked:
-                    timeout = LAST_WORDS
             elif at == len(patterns):
                 raise Fell(self.fell("the kernel is in its debugger"))
             else:
                 raise Fell("the kernel does not find its root file system: --root DEVICE names it")
+
+    def patience(self):
+        """How many seconds the console may be silent now."""
+        if self.panicked:
+            return LAST_WORDS
+        return max(self.timeout, self.limits.get(self.case, 0))
 
     def line(self, line):
         """Takes notice of a line."""
@@ -114,7 +117,7 @@ class Console:
         """What to say of a console that was silent."""
         if self.panicked:
             return self.fell("")
-        return self.fell(f"nothing came on the console for {self.timeout} seconds")
+        return self.fell(f"nothing came on the console for {self.patience()} seconds")
 
     def died(self):
         """What to say when QEMU has ended."""

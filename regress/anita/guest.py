@@ -85,6 +85,23 @@ def cases(tests, program):
     return re.findall(r"^(?:atf|dm)_test_case (\w+)", text, re.MULTILINE)
 
 
+# What atf-run(1) may take to end a case whose time is over, in seconds.
+END = 120
+
+
+def limits(tests):
+    """How many seconds each case may take that says so itself, by "PROGRAM:CASE".
+
+    atf-run(1) ends it then, and says so.
+    """
+    found = {}
+    for program in programs(tests):
+        text = contents(os.path.join(tests, f"{program}.sh")).decode("utf-8", "replace")
+        for case, seconds in re.findall(r"^(\w+)_timeout=(\d+)$", text, re.MULTILINE):
+            found[f"{program}:{case}"] = int(seconds) + END
+    return found
+
+
 def selected(tests, select):
     """The programs to run, each with the cases to run, or with None for all of them.
 

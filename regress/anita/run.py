@@ -29,6 +29,8 @@ import summary
 from machine import Need
 
 OK, FAILED, NEEDS, FELL = 0, 1, 2, 3
+# How many seconds the console may be silent.
+SILENCE = 900
 # As a shell has it of a program that SIGINT ended.
 INTERRUPTED = 130
 
@@ -77,8 +79,8 @@ def parser():
     )
     p.add_argument("--cpus", type=positive, default=2, help="the guest's processors")
     p.add_argument(
-        "--timeout", type=positive, default=900, metavar="SECONDS",
-        help="how long the console may be silent, from QEMU's start on (%(default)s)",
+        "--timeout", type=positive, metavar="SECONDS",
+        help="how long the console may be silent, from QEMU's start on (900, or what a case may take)",
     )
     p.add_argument(
         "--vmm-arg", action="append", default=[], metavar="ARG",
@@ -141,7 +143,10 @@ def run(options, anita):
         try:
             child = vm.start_boot(machine.boot_arguments(options, vm, exchange), install=False)
             child.logfile_read = console.Tee(child.logfile_read, log)
-            watch = console.Console(child, options.timeout, pexpect)
+            watch = console.Console(
+                child, options.timeout or SILENCE, pexpect,
+                {} if options.timeout else guest.limits(options.tests),
+            )
             try:
                 status = session(vm.get_arch_prop("scratch_disk"), watch)
             finally:

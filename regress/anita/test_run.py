@@ -394,6 +394,13 @@ class Run(Folder):
     def test_silence(self):
         self.fell(self.anita(hangs_at="t_a:two"), "for 7 seconds (in t_a:two)", "--timeout", "7")
 
+    def test_silence_of_a_case_that_may_take_its_time(self):
+        self.write("tests/t_b.sh", f"two_timeout=3600\n{PROGRAM}")
+        for case, seconds in (("t_b:two", 3720), ("t_b:one", 900)):
+            self.fell(self.anita(hangs_at=case), f"for {seconds} seconds (in {case})")
+        # The user has the last word.
+        self.fell(self.anita(hangs_at="t_b:two"), "for 7 seconds", "--timeout", "7")
+
     def test_silence_of_the_boot(self):
         self.fell(self.anita(hangs_at="boot"), "nothing came on the console for 900 seconds")
 

@@ -17,7 +17,7 @@ dm_image()
 	dm_newfs $RDISK1
 	dm_mount $DISK1 mnt
 	for n in 1 2 3 4 5 6; do
-		$H noise $((n * 300000 + 7)) >mnt/file$n
+		head -c $((n * 300000 + 7)) /dev/urandom >mnt/file$n
 	done
 	(cd mnt && cksum file*) >sums
 	umount $(pwd)/mnt || atf_fail "umount"

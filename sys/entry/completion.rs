@@ -11,7 +11,7 @@
 //! a component's d_strategy may.
 //!
 //! A completion also lets other I/O go on: I/O that waited for the child or the split that comes
-//! back here, all pieces of a split read that is retried, and I/O that a target gave back, if the
+//! back here, all pieces of a read that is retried, and I/O that a target gave back, if the
 //! gate is open by then. So it calls VOP_STRATEGY(9) of any component of the device, from a soft
 //! interrupt too, as cgd(4) does, whose b_iodone starts what its queue holds. For I/O that waits
 //! for a job's number a soft interrupt wakes a lane: `Executor::let_go_on`.
@@ -34,8 +34,7 @@ use crate::netbsd::buf::{self, Io};
 use crate::netbsd::sys;
 
 impl Slot {
-    /// Completes an I/O that succeeded, and leaves the gate. `here` is of this slot, as it is for
-    /// all functions of a slot's.
+    /// Completes an I/O that succeeded, and leaves the gate. `here` is of this slot.
     #[inline]
     pub(super) fn finish(&self, io: Io, journey: Journey, here: Here<'_, Local>) {
         let Journey { pass, came, .. } = journey;
@@ -223,7 +222,8 @@ impl Slot {
         }
     }
 
-    /// Holds an I/O of which a target gave a piece back, in front of all that is held. The next
+    /// Holds an I/O that a target gave back, or of which it gave a piece back: behind those that came
+    /// back before it, in front of those that have not been inside. The next
     /// table maps all of it, also the pieces that were done, which does no harm since its sender
     /// has not been answered.
     #[cold]
@@ -251,7 +251,7 @@ impl Slot {
     pub(super) fn starve(&'static self, io: Io, journey: Journey) {
         if journey.is_impatient() {
             // It says as little about the label as one that was turned away.
-            self.label_turned_away.store(self.minor(), Ordering::SeqCst);
+            self.label_search_failed(self.minor());
             return self.fail(io, journey, 0, Errno::ENOMEM);
         }
         self.reserve.starve(io);

@@ -20,9 +20,14 @@ use crate::netbsd::sys;
 /// only.
 static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);
 
-/// `true` if a control node is open.
+/// The number of threads in a close of a control node, which use the driver's state after the bit
+/// is cleared.
+static CONTROL_CLOSING: AtomicU32 = AtomicU32::new(0);
+
+/// `true` if a control node is open, or is being closed.
 pub(crate) fn control_is_open() -> bool {
-    CONTROL_OPEN.load(Ordering::SeqCst) != 0
+    // In this order: a close counts itself in before it clears its bit.
+    CONTROL_OPEN.load(Ordering::SeqCst) != 0 || CONTROL_CLOSING.load(Ordering::SeqCst) != 0
 }
 
 /// The bit of [`CONTROL_OPEN`] for a node of this kind.
@@ -88,6 +93,7 @@ pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::l
     let number = Dev(dev).minor();
     if number == 0 {
         let bit = control_bit(mode);
+        CONTROL_CLOSING.fetch_add(1, Ordering::SeqCst);
         let before = CONTROL_OPEN.fetch_and(!bit, Ordering::SeqCst);
         if before == bit
             && let Some(global) = global()
@@ -95,6 +101,7 @@ pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::l
             // No process is left that could send the rest of a table.
             global.driver.forget_all_lines();
         }
+        CONTROL_CLOSING.fetch_sub(1, Ordering::SeqCst);
         return 0;
     }
     let Ok((global, slot)) = slot(dev) else { return 0 };

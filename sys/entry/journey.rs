@@ -20,7 +20,8 @@ use crate::netbsd::{cpu, sys};
 ///
 /// # Invariants
 /// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
-/// another slot's journey: a child or a split that carries one knows, or is known by, its own slot.
+/// another slot's journey, or another slot's [`Here`](super::io::Here): a child has a pointer to its
+/// slot, and a split is reached only from children, jobs and queues of its slot.
 ///
 /// Fields are marked by what protects them: (-) never changes; (a) atomic; (o) the owner of the
 /// I/O, which of a split is the context that has dropped its last count.

@@ -68,12 +68,19 @@ unsafe extern "C" fn impatient(bp: *mut sys::buf) {
 }
 
 impl Slot {
+    /// Records that the device of minor `by`, this one or one below, did not let an I/O of a search
+    /// for this device's label wait.
+    pub(super) fn label_search_failed(&self, by: u32) {
+        self.label_turned_away.store(by, Ordering::SeqCst);
+        self.label_turns.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Fails an I/O that has found the gate shut and does not wait. `origin` is the minor of the
     /// device where it began. Context: thread or soft interrupt, with no lock held; does not sleep.
     pub(super) fn turn_away(&self, io: Io, origin: u32) {
         let dead = self.gate.door() == Door::Dead;
         if let Some(slot) = global().and_then(|global| global.slots.get(origin)) {
-            slot.label_turned_away.store(self.minor(), Ordering::SeqCst);
+            slot.label_search_failed(self.minor());
         }
         io.fail(0, if dead { Errno::ENXIO } else { Errno::EAGAIN });
     }
@@ -89,22 +96,22 @@ pub(crate) fn get(
     size: Sector,
     sector_size: u32,
 ) -> sys::disklabel {
-    // A bound, for a device that is suspended and resumed all the time.
+    // A bound, for a device that is suspended and resumed all the time, or has no memory.
     for _ in 0..8 {
         if let Some(label) = disk.label(false) {
             return label;
         }
-        begin_search(slot);
+        let begun = begin_search(slot);
         let mut label = default(size, sector_size);
         let read = size > Sector::ZERO && disk.read_label(dev, searching, &mut label);
-        let by = slot.label_turned_away.load(Ordering::SeqCst);
-        if read || by == 0 {
+        let by = turned_away_since(slot, begun).filter(|_| !read);
+        let Some(by) = by else {
             if !read {
                 label = default(size, sector_size);
             }
             disk.remember_label(&label, read);
             return label;
-        }
+        };
         let other = global().and_then(|global| global.slots.get(by));
         if other.is_some_and(|other| other.gate.door() != Door::Open) {
             break;
@@ -113,10 +120,18 @@ pub(crate) fn get(
     disk.label(true).unwrap_or_else(|| default(size, sector_size))
 }
 
-/// Allows the next [`SEARCH`] I/Os of readdisklabel(9) or writedisklabel(9).
-fn begin_search(slot: &Slot) {
-    slot.label_turned_away.store(0, Ordering::SeqCst);
+/// Allows the next [`SEARCH`] I/Os of readdisklabel(9) or writedisklabel(9). Returns the number of
+/// I/Os of searches that have been turned away so far.
+fn begin_search(slot: &Slot) -> u32 {
     slot.label_search.store(SEARCH, Ordering::Relaxed);
+    slot.label_turns.load(Ordering::SeqCst)
+}
+
+/// The minor of the device that has turned an I/O of a search away since [`begin_search`] returned
+/// `begun`.
+fn turned_away_since(slot: &Slot, begun: u32) -> Option<u32> {
+    let turns = slot.label_turns.load(Ordering::SeqCst);
+    (turns != begun).then(|| slot.label_turned_away.load(Ordering::SeqCst))
 }
 
 /// A label made up from a table's size, for a device without one.
@@ -144,12 +159,10 @@ pub(crate) fn write(
     let label = disk.set_label(label, sector_size)?;
     drop(slot.enter_sleeping()?);
     loop {
-        begin_search(slot);
+        let begun = begin_search(slot);
         let result = disk.write_label(slot.dev(), searching, &label);
-        let by = slot.label_turned_away.load(Ordering::SeqCst);
-        if result != Err(Errno::EAGAIN) || by == 0 {
-            return result;
-        }
+        let by = turned_away_since(slot, begun).filter(|_| result == Err(Errno::EAGAIN));
+        let Some(by) = by else { return result };
         let Some(other) = global().and_then(|global| global.slots.get(by)) else { continue };
         match other.enter_sleeping() {
             // A device that is being removed is not waited for: the next try shows what that means.

@@ -85,7 +85,7 @@ pub struct Slot {
     pub(crate) reserve: SlotReserve,
     /// (l) Statistics that were added up.
     pub(crate) folded: SpinMutex<Folded>,
-    /// (l) The first failure of splits in flight: see [`Split::bad`].
+    /// (l) Owns nothing: held to write [`Split::bad`], the failure at the lowest byte.
     pub(crate) failures: SpinMutex<()>,
     /// (l) The device's disk(9).
     node: Mutex<NodeState>,
@@ -103,9 +103,11 @@ pub struct Slot {
     /// have queued a split or a job. A table's memory stays until those have left that were counted
     /// in when it was to go.
     pub(crate) completing: Completions,
-    /// (a) The minor of the device, this one or one below, that has turned an I/O of a search for
-    /// the label away because it is suspended; 0 for none.
+    /// (a) The minor of the device, this one or one below, that has last failed an I/O of a search
+    /// for the label instead of letting it wait: it was suspended, or its reserve was in use.
     pub(crate) label_turned_away: AtomicU32,
+    /// (a) The number of such I/Os; wraps. It is not cleared: two searches may go on at a time.
+    pub(crate) label_turns: AtomicU32,
     /// (-) Filled in before config_attach_pseudo(9).
     cfdata: CfData,
 }
@@ -146,6 +148,7 @@ impl Slot {
             flushed: AtomicUsize::new(0),
             completing: Completions::default(),
             label_turned_away: AtomicU32::new(0),
+            label_turns: AtomicU32::new(0),
             // SAFETY: plain memory that the shim fills before autoconf(9) sees it.
             cfdata: CfData(UnsafeCell::new(unsafe { core::mem::zeroed() })),
         }
@@ -191,7 +194,7 @@ impl Slot {
         unsafe { self.gate.leave(pass, self.here()) };
     }
 
-    /// What the CPU that this runs on has of the slot.
+    /// The part of the slot's gate that belongs to the CPU this runs on, or ran on until now.
     #[inline]
     pub(super) fn here(&self) -> Here<'_, Local> {
         self.gate.here(cpu::current())

@@ -188,7 +188,8 @@ impl Slot {
     #[inline(never)]
     fn hand_over(&'static self, io: Io, journey: Journey, taken: Taken) {
         // The job may end before this returns, and its pass with it.
-        let kept = self.gate.enter_also(&journey.pass, cpu::current());
+        // SAFETY: the journey began at this slot (invariant).
+        let kept = unsafe { self.gate.enter_also(&journey.pass, cpu::current()) };
         // SAFETY: the pass is this slot's, as the journey's is (invariant).
         let current = unsafe { self.gate.value(&kept) };
         match serving(current, taken) {

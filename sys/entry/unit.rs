@@ -2,8 +2,8 @@
 
 //! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
 //!
-//! Context of everything here: a thread, with no lock of the driver's held; in a detach it has the
-//! kernel lock, but while it sleeps. `device/removal.rs` has the steps in which a device goes.
+//! Context of everything here: a thread, with no lock of the driver's held; in a detach with
+//! the kernel lock, which is given up while it sleeps. `device/removal.rs` has the steps in which a device goes.
 
 use alloc::sync::Arc;
 use core::any::Any;

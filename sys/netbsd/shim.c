@@ -523,7 +523,7 @@ dm_sysctl_share(SYSCTLFN_ARGS)
 	return dm_sysctl_within(SYSCTLFN_CALL(rnode), &dm_background_share, 1, 100);
 }
 
-/* Devices that come between the two calls may cut the last line short. */
+/* Devices that come between the two calls may be left out: lines are whole. */
 static int
 dm_sysctl_counters(SYSCTLFN_ARGS)
 {

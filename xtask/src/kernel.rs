@@ -243,7 +243,6 @@ pub fn compile(target: &str, options: &Options) -> Result<(PathBuf, PathBuf)> {
     }
     if options.diagnostic {
         cargo.env("CARGO_PROFILE_KERNEL_DEBUG_ASSERTIONS", "true");
-        cargo.env("CARGO_PROFILE_KERNEL_OVERFLOW_CHECKS", "true");
     }
     // Its own folder: another compiler's results would fight with those of the hosted build.
     cargo.arg("--target-dir").arg(sh::target_dir().join("kernel-build"));

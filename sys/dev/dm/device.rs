@@ -66,6 +66,8 @@ struct State<K: Kernel> {
     /// (c) The table whose engine a resume starts: it was inactive, and is active, or inactive
     /// again, when that is over. For userland, and for the search for loops, it is inactive.
     starting: Option<Loaded<K>>,
+    /// `true` if `starting` was cleared: if it does not start it does not become inactive again.
+    cleared: bool,
     /// READONLY of the `create`: it holds for all tables. Never changes.
     created_read_only: bool,
     /// (c) The state of the device's I/O.
@@ -82,10 +84,15 @@ struct State<K: Kernel> {
 }
 
 impl<K: Kernel> State<K> {
+    /// `true` if the device takes no writes.
+    fn is_read_only(&self) -> bool {
+        self.active.as_ref().map_or(self.created_read_only, |loaded| loaded.read_only)
+    }
+
     /// The table that is inactive for userland: the inactive one, or else the one that a resume
     /// starts.
     fn to_come(&self) -> Option<&Loaded<K>> {
-        self.inactive.as_ref().or(self.starting.as_ref())
+        self.inactive.as_ref().or(self.starting.as_ref().filter(|_| !self.cleared))
     }
 }
 
@@ -189,6 +196,7 @@ impl<K: Kernel> Device<K> {
             active: None,
             inactive: None,
             starting: None,
+            cleared: false,
             created_read_only,
             io: IoState::Bare,
             slot: false,
@@ -220,12 +228,11 @@ impl<K: Kernel> Device<K> {
     pub fn snapshot(&self) -> Snapshot<K> {
         let open_count = self.unit.open_count();
         let state = self.state.lock();
-        let read_only = state.active.as_ref().map_or(state.created_read_only, |l| l.read_only);
         let inactive = state.to_come();
         Snapshot {
             active: state.active.as_ref().map(|l| l.table.clone()),
             inactive: inactive.map(|l| l.table.clone()),
-            read_only,
+            read_only: state.is_read_only(),
             inactive_read_only: inactive.is_some_and(|l| l.read_only),
             suspended: matches!(state.io, IoState::Bare | IoState::Suspended),
             slot: state.slot,

@@ -23,11 +23,11 @@
 //! |---|---|---|---|
 //! | Stopped (as made) | no | no | [`Executor::start`], or [`Executor::end`] |
 //! | Running | yes | yes | [`Executor::suspending`] |
-//! | Suspending | those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
+//! | Suspending | no; those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
 //!
 //! Two facts stand beside the state. *Hastened* ([`Executor::hasten`]) goes with any state, since
-//! threads that have not the control flag hasten: jobs wait for nothing but their components, as in
-//! Suspending, while they come and the background runs as the state says. *Ending*
+//! threads that have not the control flag hasten. Jobs then wait for nothing but their components, as
+//! in Suspending; whether jobs come and the background runs is still as the state says. *Ending*
 //! ([`Executor::end`]) goes with Stopped only, and no other state follows: resident lanes return.
 
 use alloc::boxed::Box;

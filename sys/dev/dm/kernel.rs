@@ -53,10 +53,11 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// Bytes of a table's own nested buffer, with the record of a lane's place or a job.
     const NESTED: usize;
 
-    /// Bytes that a kernel thread takes: its stack, and what the kernel keeps with it.
+    /// Bytes of a kernel thread's u-area, which has its stack.
     fn thread_bytes(&self) -> usize;
 
-    /// Allocates the host of a device's table. Dropping the last reference frees it. Sleeps for memory.
+    /// Allocates the host of a device's table. Dropping the last reference frees it. Sleeps for
+    /// memory.
     ///
     /// # Errors
     /// ENXIO if the device goes.

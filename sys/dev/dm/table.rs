@@ -33,7 +33,7 @@ mod tests;
 /// looks at one, a close, a removal. It waits for resident lanes (`dmtable`), for the table's
 /// threads (kthread_join(9)), for contexts that are counted in
 /// ([`Completions`](crate::host::Completions), `dmpause`), and closes the components. So no
-/// reference is dropped with a lock held, while I/O is held, or in a soft interrupt; I/O in flight
+/// reference is dropped with a lock held, by a thread that holds I/O, or in a soft interrupt; I/O in flight
 /// refers to the table by its pass of the gate.
 pub struct Table<C> {
     /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields:
@@ -57,8 +57,8 @@ pub struct Table<C> {
     guards: Box<[Sector]>,
 }
 
-/// A table's engine, which is stopped when the table goes. Dropping it ends the engine's threads,
-/// and sleeps for them.
+/// A table's engine. It has been stopped by the time it is dropped, which ends its threads, and
+/// sleeps for them.
 struct Engine(Option<Arc<Executor>>);
 
 impl Drop for Engine {

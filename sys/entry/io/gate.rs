@@ -9,8 +9,8 @@
 //! until no pass is out.
 //!
 //! Each CPU has two counts, which only rise: of what has entered on it, and of what has left on it.
-//! So the I/O path writes no count of another CPU's, wherever an I/O completes. No pass is out when
-//! as many have left as have entered, on all CPUs together. A drain reads all counts of what has
+//! So the I/O path writes no count of another CPU's, wherever an I/O completes, unless its thread
+//! was moved meanwhile. No pass is out when as many have left as have entered, on all CPUs together. A drain reads all counts of what has
 //! left first, and then those of what has entered: whoever it saw leave, it sees enter, so that
 //! equal sums mean that no pass was out in between.
 //!
@@ -45,7 +45,7 @@ pub enum Door {
 /// have apart for each CPU.
 ///
 /// # Invariants
-/// The value is changed only while the door is not open and [`Gate::is_empty`] was true since.
+/// The value is changed only while the door is not open and [`Gate::is_empty`] was true since it was shut.
 pub struct Gate<T, L> {
     door: AtomicUsize,
     value: UnsafeCell<T>,
@@ -56,6 +56,7 @@ pub struct Gate<T, L> {
 
 /// A CPU's counts, which wrap, and its `L`, with padding that keeps the next CPU's off most of
 /// their cache line (COHERENCY_UNIT). Padding instead of alignment, which kmem(9) does not give.
+#[repr(C)]
 struct Cell<L> {
     entered: AtomicUsize,
     left: AtomicUsize,
@@ -156,8 +157,11 @@ impl<T, L: Default> Gate<T, L> {
     }
 
     /// Gives the holder of a pass another one, whatever the door's state.
+    ///
+    /// # Safety
+    /// The pass is this gate's: another one's does not keep the value from being changed.
     #[inline]
-    pub fn enter_also<'g>(&'g self, inside: &Pass<'g>, cpu: usize) -> Pass<'g> {
+    pub unsafe fn enter_also<'g>(&'g self, inside: &Pass<'g>, cpu: usize) -> Pass<'g> {
         self.assert_gave(inside);
         self.admit(cpu)
     }

@@ -28,7 +28,7 @@ use super::queue::{Held, Ordered};
 /// A gate in front of a `T`, with a queue `Q` of what waits for it. For each CPU it keeps an `L`.
 pub struct IoGate<T, L, Q: Ordered> {
     gate: Gate<T, L>,
-    /// I/O that waits, in order of arrival. The door is moved under this lock.
+    /// I/O that waits: see [`Held`]. The door is moved under this lock.
     held: SpinMutex<Held<Q>>,
     /// The gate may be empty, or its door has moved.
     moved: Condvar,
@@ -75,9 +75,13 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     }
 
     /// Gives the holder of a pass another one, whatever the door's state. Context: any.
+    ///
+    /// # Safety
+    /// The pass is this gate's.
     #[inline]
-    pub fn enter_also<'g>(&'g self, inside: &Pass<'g>, cpu: usize) -> Pass<'g> {
-        self.gate.enter_also(inside, cpu)
+    pub unsafe fn enter_also<'g>(&'g self, inside: &Pass<'g>, cpu: usize) -> Pass<'g> {
+        // SAFETY: the pass is this gate's (caller).
+        unsafe { self.gate.enter_also(inside, cpu) }
     }
 
     /// Leaves. Context: as for [`IoGate::enter`]; on any CPU, in any thread.
@@ -122,8 +126,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         self.gate.inside()
     }
 
-    /// Queues an I/O until the gate is opened, behind those that wait; one that was inside and `comes_back`
-    /// goes before them, behind others that came back. Context: as for [`IoGate::enter`].
+    /// Queues an I/O until the gate is opened: behind those that wait, or, if it was inside and
+    /// `comes_back`, behind others that came back and before the rest. Context: as for [`IoGate::enter`].
     ///
     /// # Errors
     /// The I/O, if the gate is open by now, or dead.
@@ -138,7 +142,7 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         Ok(())
     }
 
-    /// Sleeps while the door is held, until it is open or dead, and says which. Context: a thread
+    /// Sleeps while the door is suspended, until it is open or dead, and says which. Context: a thread
     /// that is not inside the gate and holds no lock.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 
 //! Jobs that go to components without a lane, and the completions of their nested buffers.
 //!
-//! Context of everything here: thread or soft interrupt, with no lock held. Sending sleeps in a
-//! thread, where a component's d_strategy does; completions do not sleep.
+//! Context of everything here: thread or soft interrupt, with no lock held. In a thread it sleeps
+//! where a component's d_strategy does: where it sends, and where the end of a job has a read
+//! retried or lets other I/O go on.
 
 use alloc::boxed::Box;
 
@@ -147,8 +148,7 @@ pub(in crate::entry) unsafe fn whole_of<'a>(buf: *const sys::buf) -> Option<(&'a
     }
 }
 
-/// b_iodone of a forwarded job's nested buffer. Context: thread or soft interrupt, no lock held;
-/// does not sleep.
+/// b_iodone of a forwarded job's nested buffer. Context: see this file's head.
 ///
 /// # Safety
 /// biodone(9) calls it, once, with the buffer of a forwarded job that was sent.

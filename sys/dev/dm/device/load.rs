@@ -323,7 +323,10 @@ impl<K: Kernel> Driver<K> {
 
     /// Drops the inactive table. Context: a thread with no lock held; sleeps for the table's end.
     pub fn clear(&self, device: &Device<K>) {
-        let old = device.state.lock().inactive.take();
+        let mut state = device.state.lock();
+        let old = state.inactive.take();
+        state.cleared = state.starting.is_some();
+        drop(state);
         drop(old);
         device.forget_lines();
     }

@@ -180,10 +180,11 @@ impl<K: Kernel> Driver<K> {
         Some(FoundDevice { device, name: entry.name.clone(), uuid: entry.uuid.clone() })
     }
 
-    /// `true` if a device exists and takes no writes. Context: a thread with no lock held; sleeps
-    /// where it drops the last reference to a table that it has looked at.
+    /// `true` if a device exists and takes no writes. Context: a thread; takes `devices`, then the
+    /// device's `state`.
     pub fn is_read_only(&self, minor: Minor) -> bool {
-        self.find(&Selector::Minor(minor)).is_some_and(|found| found.device.snapshot().read_only)
+        let found = self.find(&Selector::Minor(minor));
+        found.is_some_and(|found| found.device.state.lock().is_read_only())
     }
 
     /// All devices' names and minors, by minor.

@@ -24,8 +24,8 @@ impl<K: Kernel> Driver<K> {
     /// lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
-    /// EINTR when a signal came before I/O had drained, or the errno of a target of the new table
-    /// that does not start. The device and its tables are as they were then; but a file system may
+    /// ENXIO if the device is gone; EINTR when a signal came before I/O had drained; or the errno of
+    /// a target of the new table that does not start. The device and its tables are as they were then; but a file system may
     /// have been written out, I/O that targets held back may have gone or failed, and a target of
     /// the old table that does not start again fails its I/O.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
@@ -86,7 +86,7 @@ impl<K: Kernel> Driver<K> {
     /// table gets.
     ///
     /// # Errors
-    /// EINTR when a signal came first. The device goes on then; but a file system may have been
+    /// ENXIO if the device is gone; EINTR when a signal came first. The device goes on then; but a file system may have been
     /// written out, and I/O that targets held back may have gone or failed.
     pub fn suspend(
         &self,
@@ -150,13 +150,14 @@ impl<K: Kernel> Device<K> {
     ///
     /// # Errors
     /// A target's. The active table's engine is still stopped, and the inactive table is inactive
-    /// again, unless another one was loaded meanwhile: then it is left over, and must not be
-    /// dropped before I/O goes on.
+    /// again, unless another one was loaded meanwhile or it was cleared: then it is left over, and
+    /// is dropped when the caller may wait for memory again.
     fn start(&self) -> Result<Option<Switched<K>>, NotStarted<K>> {
         // Taken before it is started: a reload or a clear does not get at a table whose engine
         // starts, or runs.
         let mut state = self.state.lock();
         state.starting = state.inactive.take();
+        state.cleared = false;
         let next = state.starting.as_ref().or(state.active.as_ref());
         let engine = next.and_then(|loaded| loaded.table.engine().cloned());
         drop(state);
@@ -164,7 +165,7 @@ impl<K: Kernel> Device<K> {
         let mut state = self.state.lock();
         let starting = state.starting.take();
         if let Err(errno) = started {
-            if state.inactive.is_some() {
+            if state.inactive.is_some() || state.cleared {
                 return Err((errno, starting));
             }
             state.inactive = starting;

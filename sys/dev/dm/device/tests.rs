@@ -287,6 +287,38 @@ fn a_table_that_comes_while_another_starts_waits_for_the_next_resume() {
     }
 }
 
+/// A clear, or a reload, at each moment of a resume whose table does not start: what was cleared is
+/// gone, and what was loaded is there.
+#[test]
+fn a_table_that_does_not_start_is_inactive_again_unless_it_was_cleared() {
+    let reload = |length| Request::reload("d", &[(0, length, "snapshot", "/dev/a /dev/b P 8")]);
+    for (command, after) in [(Request::on("clear", "d"), None), (reload(16), Some(Sector(16)))] {
+        let mut nth = 0;
+        let mut reached = true;
+        while reached {
+            nth += 1;
+            let bench = Bench::new();
+            bench.device("d", &[(0, 8, "linear", "/dev/c 0")]);
+            bench.done(&reload(8));
+            bench.kernel.fail_requests();
+            let (driver, command) = (bench.driver.clone(), command.clone());
+            let interfere = move || assert!(send(&driver, &command).is_ok());
+            let resume = || bench.send(&Request::on("resume", "d"));
+            let result;
+            (reached, result) = with_interference(nth, interfere, resume);
+            let name = Selector::Name(Name::new("d").unwrap());
+            let now = bench.driver.find(&name).unwrap().device.snapshot();
+            let inactive = now.inactive.as_ref().map(|table| table.size());
+            let expected = if reached { after } else { Some(Sector(8)) };
+            // A clear that came first leaves nothing to start.
+            assert!(result.is_err() || inactive.is_none(), "interference {nth}");
+            assert_eq!(inactive, expected, "interference {nth}");
+            assert_eq!(now.active.map(|table| table.size()), Some(Sector(8)));
+        }
+        assert!(nth > 8, "{nth} moments");
+    }
+}
+
 /// The fake kernel looks at the engine when I/O is released.
 #[test]
 fn a_signal_during_a_suspend_lets_the_engine_go_on_before_io() {

@@ -125,11 +125,8 @@ impl Executor {
     /// engine is stopped. The lanes' futures are dropped. Context: the thread that drops the table,
     /// with no lock held and I/O not held; sleeps, deaf to signals.
     pub fn end(&self) {
-        assert_eq!(
-            self.state.load(Ordering::Acquire),
-            STOPPED,
-            "dm: a table that serves I/O is dropped"
-        );
+        let stopped = self.state.load(Ordering::Acquire) == STOPPED;
+        assert!(stopped, "dm: a table that serves I/O is dropped");
         self.ending.store(true, Ordering::SeqCst);
         if self.lines.iter().any(|line| line.residents.load(Ordering::SeqCst) != 0) {
             self.look_again();

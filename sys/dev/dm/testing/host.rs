@@ -24,6 +24,7 @@ use crate::units::{Sector, SectorRange};
 
 /// The fake kernel's [`Host`] of one table.
 pub struct FakeHost {
+    kernel: Fake,
     ready: Arc<Ready>,
     sizes: Vec<Sector>,
     answers: Vec<Mutex<Option<Answer>>>,
@@ -39,8 +40,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl FakeHost {
     /// The host of a table with these components.
-    pub fn new(plan: &Plan, ready: Arc<Ready>, components: &[Pdev<Fake>]) -> Arc<FakeHost> {
+    pub fn new(
+        kernel: Fake,
+        plan: &Plan,
+        ready: Arc<Ready>,
+        components: &[Pdev<Fake>],
+    ) -> Arc<FakeHost> {
         Arc::new(FakeHost {
+            kernel,
             ready,
             sizes: components.iter().map(Component::size).collect(),
             answers: plan.lanes.iter().map(|_| Mutex::new(None)).collect(),
@@ -78,7 +85,12 @@ impl Host for FakeHost {
             Request::Flush | Request::Discard { .. } => (None, None),
             Request::Make(make) => (None, Some(make())),
         };
-        *lock(&self.answers[lane]) = Some(Answer { failed: 0, errno: Errno::EIO, data, made });
+        *lock(&self.answers[lane]) = Some(Answer {
+            failed: u32::from(self.kernel.fails_requests()),
+            errno: Errno::EIO,
+            data,
+            made,
+        });
         let _ = self.ready.set(lane);
     }
 

@@ -94,6 +94,7 @@ pub(super) struct World {
     fail_open: BTreeMap<Dev, Errno>,
     fail_attach: Option<Errno>,
     thread_bytes: usize,
+    fail_requests: bool,
     pub(super) fail_quiesce: Option<Errno>,
     pub(super) fail_detach: Option<Errno>,
     pub(super) units: BTreeMap<Minor, FakeUnit>,
@@ -168,6 +169,15 @@ impl Fake {
             Some(errno) => self.world().fail_open.insert(dev, errno),
             None => self.world().fail_open.remove(&dev),
         };
+    }
+
+    /// Has requests of lanes fail with EIO from now on.
+    pub fn fail_requests(&self) {
+        self.world().fail_requests = true;
+    }
+
+    pub(super) fn fails_requests(&self) -> bool {
+        self.world().fail_requests
     }
 
     /// Sets the bytes that each thread of a table is charged with; 0 at first.
@@ -332,7 +342,7 @@ impl Kernel for Fake {
         ready: Arc<Ready>,
         components: &[Pdev<Fake>],
     ) -> Result<Arc<dyn Host>, Errno> {
-        Ok(FakeHost::new(plan, ready, components))
+        Ok(FakeHost::new(self.clone(), plan, ready, components))
     }
 
     fn attach(&self, minor: Minor) -> Result<FakeUnit, Errno> {

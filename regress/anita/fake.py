@@ -245,9 +245,11 @@ class Anita(types.ModuleType):
         os.makedirs(os.path.join(place, "bin"), exist_ok=True)
         for name, text in STANDINS.items():
             path = os.path.join(place, "bin", name)
-            with open(path, "w", encoding="ascii") as file:
+            # A guest that was made before may still run the file of this name: it is not written to.
+            with open(f"{path}.new", "w", encoding="ascii") as file:
                 file.write(f"#!/bin/sh\n{text}")
-            os.chmod(path, 0o755)
+            os.chmod(f"{path}.new", 0o755)
+            os.replace(f"{path}.new", path)
         self.touch("ksyms")
 
     def touch(self, name):

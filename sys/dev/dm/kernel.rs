@@ -28,7 +28,8 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     type Condvar: Condvar<Self>;
     /// A block device, opened. Dropping it closes it, which may sleep.
     type Disk: Send + Sync;
-    /// What starts I/O on an open block device: each table has a copy of it for each component.
+    /// The handle that starts I/O on an open block device. Each table has a copy of it for each
+    /// component.
     type Handle: Copy + Send + Sync;
     /// A device as the system sees it.
     type Unit: Unit<Self> + Send + Sync;

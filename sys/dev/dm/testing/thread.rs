@@ -130,7 +130,7 @@ pub(super) fn take_signal() -> bool {
 std::thread_local! {
     /// The number of fake mutexes that the thread holds.
     static HELD: Cell<usize> = const { Cell::new(0) };
-    /// What the thread does when it has let go of its last mutex so many times more.
+    /// The interference that [`with_interference`] has asked for, until it happens.
     static AT_UNLOCK: RefCell<Option<Interference>> = const { RefCell::new(None) };
 }
 

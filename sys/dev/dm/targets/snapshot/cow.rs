@@ -115,7 +115,7 @@ pub struct Signals {
     pub merge: Signal,
 }
 
-/// Whether a write of the origin may go on.
+/// The answer to a write of the origin: it goes on, or waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
     /// The write waits for no copy.
@@ -124,7 +124,7 @@ pub enum Ask {
     Wait,
 }
 
-/// What a write of the snapshot is to do.
+/// The answer to a write of the snapshot: where it goes, that it waits, or that it fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
     /// The chunk has an exception.

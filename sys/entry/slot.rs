@@ -224,11 +224,11 @@ impl Slot {
     /// interrupt; `f` does not sleep. A table that `f` returns a reference to may be gone from the
     /// device when that is dropped, which sleeps then: see [`Table`](dm_core::table::Table).
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
-        let (pass, _) = self.gate.enter(cpu::current())?;
+        let (pass, here) = self.gate.enter(cpu::current())?;
         // SAFETY: the pass is from the line above.
         let result = f(unsafe { self.gate.value(&pass) });
-        // SAFETY: the pass is of this gate: it was entered above.
-        unsafe { self.leave(pass) };
+        // SAFETY: both are of this gate: it was entered above.
+        unsafe { self.gate.leave(pass, here) };
         Some(result)
     }
 

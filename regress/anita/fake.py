@@ -9,6 +9,7 @@ the programs of NetBSD that it calls. They refuse what the real ones refuse.
 import collections
 import os
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -178,16 +179,24 @@ class Guest:
             self.at = line[3:line.index(";")]
         environment = dict(os.environ, FAKE=self.place)
         environment["PATH"] = f"{self.place}/bin:{environment['PATH']}"
-        with subprocess.Popen(
-            ["sh", "-c", line], cwd=self.at, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # Every process of the line holds `held`, so that `alive` ends when the last one is gone.
+        alive, held = os.pipe()
+        with open(alive, "rb") as alive, subprocess.Popen(
+            ["sh", "-c", line], cwd=self.at, env=environment, text=True, pass_fds=[held],
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as running:
-            for said in running.stdout:
-                self.say(said.replace("\n", "\r\n"))
-                case = re.match(r"dm-tests: start (\S+)", said)
-                if case and self.stops(case.group(1)):
-                    running.kill()
-                    return
+            os.close(held)
+            try:
+                for said in running.stdout:
+                    self.say(said.replace("\n", "\r\n"))
+                    case = re.match(r"dm-tests: start (\S+)", said)
+                    if case and self.stops(case.group(1)):
+                        return
+                running.wait()
+            finally:
+                if running.returncode is None:
+                    os.killpg(running.pid, signal.SIGKILL)
+                alive.read()
         self.settle()
         self.say("# ")
 
@@ -245,11 +254,9 @@ class Anita(types.ModuleType):
         os.makedirs(os.path.join(place, "bin"), exist_ok=True)
         for name, text in STANDINS.items():
             path = os.path.join(place, "bin", name)
-            # A guest that was made before may still run the file of this name: it is not written to.
-            with open(f"{path}.new", "w", encoding="ascii") as file:
+            with open(path, "w", encoding="ascii") as file:
                 file.write(f"#!/bin/sh\n{text}")
-            os.chmod(f"{path}.new", 0o755)
-            os.replace(f"{path}.new", path)
+            os.chmod(path, 0o755)
         self.touch("ksyms")
 
     def touch(self, name):

@@ -2,6 +2,7 @@
 """Tests of what happens on the host, with the guest of fake.py in place of a real one."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -400,6 +401,15 @@ class Run(Folder):
             self.fell(self.anita(hangs_at=case), f"for {seconds} seconds (in {case})")
         # The user has the last word.
         self.fell(self.anita(hangs_at="t_b:two"), "for 7 seconds", "--timeout", "7")
+
+    def test_a_guest_that_fell_has_no_process_left(self):
+        anita = self.anita(hangs_at="t_a:one")
+        os.mkfifo(self.path("guest/fifo"))
+        self.write("tests/t_a.sh", f"exec 9<>$FAKE/fifo; sleep 60 >$FAKE/null 2>&1 &\n{PROGRAM}")
+        self.fell(anita, "(in t_a:one)")
+        with self.assertRaises(OSError) as caught:
+            os.open(self.path("guest/fifo"), os.O_WRONLY | os.O_NONBLOCK)
+        self.assertEqual(caught.exception.errno, errno.ENXIO)
 
     def test_silence_of_the_boot(self):
         self.fell(self.anita(hangs_at="boot"), "nothing came on the console for 900 seconds")

@@ -56,20 +56,26 @@ fn is_page(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// All Rust sources below a folder of the project's.
-    fn sources(folder: &str) -> String {
-        let mut text = String::new();
+    /// All files with this extension below a folder of the project's, and their texts.
+    fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
+        let mut files = Vec::new();
         let mut folders = vec![sh::root().join(folder)];
         while let Some(dir) = folders.pop() {
             for path in entries(&dir).unwrap() {
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|ext| ext == "rs") {
-                    text += &sh::read(&path).unwrap();
+                } else if path.extension().is_some_and(|ext| ext == extension) {
+                    let text = sh::read(&path).unwrap();
+                    files.push((path, text));
                 }
             }
         }
-        text
+        files
+    }
+
+    /// All Rust sources below a folder of the project's.
+    fn sources(folder: &str) -> String {
+        files(folder, "rs").into_iter().map(|(_, text)| text).collect()
     }
 
     fn safety() -> String {
@@ -112,6 +118,35 @@ mod tests {
         for commit in named {
             assert!(log.contains(&commit), "tested.md's log has no run of {commit}");
         }
+    }
+
+    #[test]
+    fn each_commit_of_the_pages_is_in_the_history() {
+        let git = |args: &[&str]| sh::output(sh::command("git").args(args));
+        // Not shallow, and this folder is the repository's first.
+        let whole = git(&["rev-parse", "--is-shallow-repository", "--show-prefix"]);
+        if whole.as_deref() != Ok("false\n\n") {
+            eprintln!("not looked at: the history is not here");
+            return;
+        }
+        let history = git(&["rev-list", "HEAD"]).unwrap();
+        let mut history: Vec<&str> = history.lines().filter_map(|name| name.get(..7)).collect();
+        history.sort_unstable();
+        let mut pages = files("share", "md");
+        let single = ["README.md", "CHANGES.md", "CONTRIBUTING.md"];
+        pages.extend(single.map(|page| (page.into(), sh::read(&sh::root().join(page)).unwrap())));
+        let mut looked = 0;
+        for (page, text) in &pages {
+            // Not numbers, nor words.
+            let digits = |word: &&str| word.chars().any(|c| c.is_ascii_digit());
+            let letters = |word: &&str| word.chars().any(|c| c.is_ascii_lowercase());
+            for commit in commits(text).into_iter().filter(digits).filter(letters) {
+                looked += 1;
+                let known = history.binary_search(&commit).is_ok();
+                assert!(known, "{}: {commit} is not in the history", page.display());
+            }
+        }
+        assert!(looked > 100, "{looked} commits");
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn a_signal_is_not_lost() {
     });
 }
 
-/// I/O that finds no number for its job waits, as in `TableIo::wait_for_job`, and goes on when one is freed, as in
+/// I/O that finds no number for its job waits, as in `TableIo::queue_for_number`, and goes on when one is freed, as in
 /// `Executor::unclaim`: no number is free while I/O waits.
 #[test]
 fn a_freed_number_is_not_missed() {
@@ -260,7 +260,7 @@ fn what_goes_on_does_so_one_after_the_other() {
     });
 }
 
-/// A line's numbers, with I/O that waits for them: `Executor::let_go_on`, `TableIo::wait_for_job`, `TableIo::freed`.
+/// A line's numbers, with I/O that waits for them: `Executor::let_go_on`, `TableIo::queue_for_number`, `TableIo::freed`.
 /// `depth` counts calls of `freed` on the stack.
 struct Line {
     numbers: Numbers,
@@ -291,7 +291,7 @@ impl Line {
             }
             return;
         }
-        self.numbers.wait();
+        self.numbers.add_waiter();
         *self.waiting.lock().unwrap() += 1;
         if let Some(number) = self.numbers.take() {
             self.unclaim(number, depth);
@@ -302,7 +302,7 @@ impl Line {
         if self.numbers.put(number) {
             self.going_on.ask(|| {
                 while self.numbers.any() && self.freed(depth + 1) {
-                    self.numbers.waited();
+                    self.numbers.remove_waiter();
                 }
             });
         }

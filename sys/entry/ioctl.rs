@@ -243,10 +243,10 @@ impl Device<'_> {
         let found = self.global.driver.find(&Selector::Minor(minor)).ok_or(Errno::ENXIO)?;
         let (size, sector_size) = self.size();
         let node = alloc::format!("dm{minor}");
-        copy(&mut info.dkw_devname, node.as_bytes());
-        copy(&mut info.dkw_parent, node.as_bytes());
-        copy(&mut info.dkw_wname, found.name.as_str().as_bytes());
-        copy(&mut info.dkw_ptype, sys::DKW_PTYPE_FFS);
+        copy(&mut info.dkw_devname, node.as_bytes(), |c| c as _);
+        copy(&mut info.dkw_parent, node.as_bytes(), |c| c as _);
+        copy(&mut info.dkw_wname, found.name.as_str().as_bytes(), |c| c);
+        copy(&mut info.dkw_ptype, sys::DKW_PTYPE_FFS, |c| c as _);
         info.dkw_size = in_sectors(size, sector_size);
         Ok(())
     }
@@ -279,26 +279,10 @@ fn in_sectors(size: Sector, sector_size: u32) -> u64 {
     size.0 / u64::from(sector_size / DEV_BSIZE).max(1)
 }
 
-/// Copies text into a C array, cut to leave room for the NUL; the array holds zeroes.
-fn copy<T: Byte, const N: usize>(to: &mut [T; N], from: &[u8]) {
+/// Copies text into a C array, cut to leave room for the NUL; the array holds zeroes. `character`
+/// makes C's char, which is signed or not, of a byte.
+fn copy<T, const N: usize>(to: &mut [T; N], from: &[u8], character: impl Fn(u8) -> T) {
     for (to, from) in to.iter_mut().take(N.saturating_sub(1)).zip(from) {
-        *to = T::byte(*from);
-    }
-}
-
-/// A C character, signed or not.
-trait Byte {
-    fn byte(byte: u8) -> Self;
-}
-
-impl Byte for u8 {
-    fn byte(byte: u8) -> u8 {
-        byte
-    }
-}
-
-impl Byte for i8 {
-    fn byte(byte: u8) -> i8 {
-        byte as i8
+        *to = character(*from);
     }
 }

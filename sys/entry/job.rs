@@ -23,8 +23,8 @@
 //! | the sender of a split: `Slot::advance` | its count of the split, whose I/O has the pass |
 //! | the completion of a nested buffer that is not the last | the job, which is not over |
 //! | that of the last: `last_done`, `lane_done` | the slot's `completing`, until it is drained |
-//! | a sender that queues its split: `TableIo::wait_for_job` | the slot's `completing` |
-//! | what requeues a job, as other tables' I/O: `Job::resubmit_itself` | the slot's `completing` |
+//! | a sender that queues its split: `TableIo::queue_for_number` | the slot's `completing` |
+//! | what resubmits a job, as other tables' I/O: `Job::resubmit_itself` | the slot's `completing` |
 //! | a runner, or a thread that does errands | the thread, which [`Host::end_threads`] joins |
 //! | a thread that flushes or discards: `TableIo::barrier` | the caller's reference to the table |
 //!
@@ -72,7 +72,8 @@ pub(super) use parent::JobParent;
 use parent::{GIVEN_BACK, NOT_YET};
 use waiting::Waiting;
 
-/// Bytes that one lane's or job's nested buffer takes.
+/// Bytes of a table's own nested buffer, with a job's record: an upper bound, since a job may have
+/// several buffers, and a lane's have none.
 pub const NESTED: usize = size_of::<Inner>() + size_of::<JobCell>();
 
 /// NetBSD's part of one table whose targets serve I/O.
@@ -117,7 +118,7 @@ pub struct TableIo {
     /// [`JobParent::Thread`] is answered. It has no data of its own.
     control: SpinMutex<()>,
     /// (-) Broadcast, with `control` held, when the wait of a thread in [`Host::wait`] may be over.
-    told: Condvar,
+    announced: Condvar,
 }
 
 /// A value that has one user at a time, in any context: see [`TableIo`]'s invariants.
@@ -205,7 +206,7 @@ impl TableIo {
             threads: Mutex::new(Vec::new()),
             ending: AtomicBool::new(false),
             control: SpinMutex::new(()),
-            told: Condvar::new(c"dmtable"),
+            announced: Condvar::new(c"dmtable"),
         });
         let all = table.lanes.iter().flat_map(|lane| lane.nested.iter());
         for nested in all.chain(table.jobs.iter().flat_map(|job| job.nested.iter())) {
@@ -302,11 +303,16 @@ impl TableIo {
 
     /// Queues a split until there is the number of a job of a table's line. Context: thread or soft
     /// interrupt, with no lock held; sleeps where a component's d_strategy does, in a thread.
-    pub(super) fn wait_for_job(&self, engine: &Arc<Executor>, line: usize, split: NonNull<Split>) {
+    pub(super) fn queue_for_number(
+        &self,
+        engine: &Arc<Executor>,
+        line: usize,
+        split: NonNull<Split>,
+    ) {
         // Once it waits, another context may carry the split on to its end, and with it what keeps
         // the table.
         let _kept = self.slot.completing.enter();
-        engine.wait_for_number(line);
+        engine.add_waiter(line);
         self.waiting_of(line).lock().push(split);
         // A number may have come back before the split was in the queue.
         if let Some(number) = engine.claim(line) {
@@ -328,12 +334,12 @@ impl TableIo {
         range: (Sector, Sector),
     ) -> Result<bool, Errno> {
         let mut number = None;
-        engine.wait_for_number(line);
+        engine.add_waiter(line);
         self.wait(&mut || {
             number = number.or_else(|| engine.claim(line));
             number.is_some()
         });
-        engine.waited(line);
+        engine.remove_waiter(line);
         let number = number.ok_or(Errno::EIO)?;
         let answer = AtomicI32::new(NOT_YET);
         self.keep_parent(number, JobParent::Thread(NonNull::from(&answer)));

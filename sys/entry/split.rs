@@ -176,7 +176,7 @@ impl Slot {
                             None => self.note(split, offset, Errno::EIO),
                             Some((host, engine, line)) => {
                                 let Some(number) = engine.claim(line) else {
-                                    return host.wait_for_job(engine, line, split);
+                                    return host.queue_for_number(engine, line, split);
                                 };
                                 (*raw).pending.fetch_add(1, Ordering::Relaxed);
                                 let piece = JobParent::Piece(split, offset, bytes);

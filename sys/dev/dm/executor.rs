@@ -26,8 +26,8 @@
 //! | Suspending | no; those there are end | returns | [`Executor::stop`], or [`Executor::go_on`] |
 //!
 //! Two facts stand beside the state. *Hastened* ([`Executor::hasten`]) goes with any state, since
-//! threads that have not the control flag hasten. Jobs then wait for nothing but their components, as
-//! in Suspending; whether jobs come and the background runs is still as the state says. *Ending*
+//! threads that have not the control flag hasten. Jobs then wait for nothing but their components,
+//! as in Suspending; whether jobs come and the background runs is still as the state says. *Ending*
 //! ([`Executor::end`]) goes with Stopped only, and no other state follows: resident lanes return.
 
 use alloc::boxed::Box;
@@ -164,6 +164,7 @@ pub fn plan(lines: &[Serving]) -> Plan {
             1 => 0,
             threads => shared.saturating_add(lane.checked_rem(threads).unwrap_or(0)),
         }));
+        #[cfg(any(test, feature = "testing"))]
         plan.residents
             .extend(needs.roles().iter().map(|(role, _)| matches!(role, Role::Resident(_))));
         plan.grows |= needs.grows;

@@ -33,8 +33,8 @@ pub struct Plan {
     /// For each job that there may be at one time, over all lines, the most places that it is
     /// forwarded to.
     pub jobs: Vec<usize>,
-    /// For each lane, `true` if it is a resident one: for the simulation, which checks what such a
-    /// one may do.
+    /// For each lane, `true` if it is a resident one: the simulation checks what such a one may do.
+    #[cfg(any(test, feature = "testing"))]
     pub residents: Vec<bool>,
     /// `true` if some lane makes [`Request::Make`].
     pub grows: bool,
@@ -134,8 +134,8 @@ pub trait Host: Any + Send + Sync {
     fn kick(&self, runner: usize);
 
     /// Begins a request of a lane, which has none in flight. When the request ends the host wakes
-    /// the lane, and [`Host::answer`] gives the result; if it ends before this returns the lane is
-    /// not woken, and must ask. Context: a thread that polls lanes, which may sleep in
+    /// the lane, and [`Host::answer`] gives the result; if it ends before this returns the lane
+    /// need not be woken, and must ask. Context: a thread that polls lanes, which may sleep in
     /// VOP_STRATEGY; flushes and discards sleep elsewhere.
     fn begin(&self, lane: usize, request: Request, places: &[Place]);
 
@@ -167,8 +167,8 @@ pub trait Host: Any + Send + Sync {
     fn give_back(&self, job: usize);
 
     /// Sends a job to a component, whose answer is the job's. On completion the host takes the
-    /// job's record, completes the I/O, and calls [`Executor::forwarded`], in this order: that may
-    /// let other I/O go on. Something other than the I/O keeps the table until then. Context:
+    /// job's record, completes the I/O, and calls [`Executor::free`], in this order: that may let
+    /// other I/O go on. Something other than the I/O keeps the table until then. Context:
     /// thread or soft interrupt, with no lock held; sleeps in a thread, where the component's
     /// d_strategy does.
     fn forward(&self, job: &JobInfo, to: Place);
@@ -192,7 +192,7 @@ pub trait Host: Any + Send + Sync {
     fn completing(&self) -> &'static Completions;
 
     /// Lets the first I/O go on that waits for the number of a line's job and was counted in with
-    /// [`Executor::wait_for_number`]; `false` if there is none. Wakes threads that wait for one.
+    /// [`Executor::add_waiter`]; `false` if there is none. Wakes threads that wait for one.
     /// Called where a sender was counted in, by one caller at a time. Context: a thread with no
     /// lock held; sleeps where a component's d_strategy does.
     fn freed(&self, line: usize) -> bool;

@@ -12,8 +12,8 @@ use super::atomic::{AtomicUsize, Ordering, full_fence};
 /// The set of numbers from `first` on that are not in use, a bit each. Numbers are taken and freed
 /// in any context, without a lock.
 ///
-/// A sender that finds none and waits counts itself in first ([`Numbers::wait`]) and then looks
-/// again; the context that frees a number looks at the count afterwards. All of this is
+/// A sender that finds none and waits counts itself in first ([`Numbers::add_waiter`]) and then
+/// looks again; the context that frees a number looks at the count afterwards. All of this is
 /// sequentially consistent, so that one of the two sees the other.
 pub struct Numbers {
     first: usize,
@@ -70,12 +70,12 @@ impl Numbers {
 
     /// Counts a sender in that has found no number and waits for one. The caller must look for a
     /// number once more afterwards.
-    pub fn wait(&self) {
+    pub fn add_waiter(&self) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Counts a sender out that waited.
-    pub fn waited(&self) {
+    pub fn remove_waiter(&self) {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 

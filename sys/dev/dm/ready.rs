@@ -95,7 +95,7 @@ impl Ready {
     }
 
     /// Takes one lane of a runner that is to be polled, by its place among the runner's: the
-    /// `choice`th of them, counted round. For a scheduler that decides the order.
+    /// `choice`th of them, counted round. For the simulation, which decides the order.
     pub fn take_one(&self, runner: usize, choice: usize) -> Option<usize> {
         let set: Vec<(usize, usize)> = (self.words(runner).iter().enumerate())
             .flat_map(|(number, word)| {

@@ -115,7 +115,7 @@ impl Device<'_> {
             return self
                 .components(|device| unsafe { device.ioctl(sys::DIOCGSTRATEGY as u32, info) });
         }
-        copy(&mut info.dks_name, b"none");
+        copy(&mut info.dks_name, b"none", |c| c as _);
         Ok(())
     }
 

@@ -125,7 +125,7 @@ impl TableIo {
         // the description is copied.
         unsafe {
             let info = *cell.forwarded.get();
-            self.engine().forwarded(&info);
+            self.engine().free(&info);
         }
     }
 }

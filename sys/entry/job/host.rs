@@ -231,13 +231,13 @@ impl Host for TableIo {
     fn wait(&self, done: &mut dyn FnMut() -> bool) {
         let mut guard = self.control.lock();
         while !done() {
-            self.told.wait(&mut guard);
+            self.announced.wait(&mut guard);
         }
     }
 
     fn announce(&self) {
         let guard = self.control.lock();
-        self.told.broadcast();
+        self.announced.broadcast();
         drop(guard);
     }
 }

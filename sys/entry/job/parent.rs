@@ -91,7 +91,7 @@ impl TableIo {
         let guard = self.control.lock();
         // SAFETY: the thread waits until it sees the answer under this lock.
         unsafe { answer.as_ref() }.store(number, Ordering::Relaxed);
-        self.told.broadcast();
+        self.announced.broadcast();
         drop(guard);
     }
 }

@@ -34,18 +34,19 @@ impl Executor {
         }
     }
 
-    /// Counts a sender in that waits for a number of a line's jobs, until [`Executor::waited`]. The
-    /// caller must try to claim one once more afterwards. From anywhere.
-    pub fn wait_for_number(&self, line: usize) {
+    /// Counts a sender in that waits for a number of a line's jobs, until
+    /// [`Executor::remove_waiter`]. The caller must try to claim one once more afterwards. From
+    /// anywhere.
+    pub fn add_waiter(&self, line: usize) {
         if let Some(line) = self.lines.get(line) {
-            line.free.wait();
+            line.free.add_waiter();
         }
     }
 
     /// Counts a sender out that has waited for a number. From anywhere.
-    pub fn waited(&self, line: usize) {
+    pub fn remove_waiter(&self, line: usize) {
         if let Some(line) = self.lines.get(line) {
-            line.free.waited();
+            line.free.remove_waiter();
         }
     }
 
@@ -127,9 +128,10 @@ impl Executor {
     }
 
     /// Frees the number of a job that is ended, and lets I/O go on that waits for one. From
-    /// anywhere.
+    /// anywhere. Of a job that was forwarded to one place the host calls it, after it has answered
+    /// the I/O.
     #[inline]
-    pub(crate) fn free(&self, info: &JobInfo) {
+    pub fn free(&self, info: &JobInfo) {
         self.unclaim(info.line(), info.number());
     }
 
@@ -147,7 +149,7 @@ impl Executor {
         }
         line.going_on.ask(|| {
             while line.free.any() && self.host.freed(at) {
-                line.free.waited();
+                line.free.remove_waiter();
             }
         });
     }
@@ -159,11 +161,5 @@ impl Executor {
         if self.lines.get(at).is_some_and(|line| line.left_to_lane.swap(false, Ordering::SeqCst)) {
             self.let_go_on(at);
         }
-    }
-
-    /// Frees the number of a forwarded job, which its component has answered. From anywhere: the
-    /// host calls it in the component's completion, after it has answered the I/O.
-    pub fn forwarded(&self, info: &JobInfo) {
-        self.free(info);
     }
 }

@@ -86,7 +86,7 @@ impl Runner {
 
     /// Marks sleeping lanes to be polled whose moment has come. Returns the number of milliseconds
     /// after which the next one's comes.
-    pub fn wake_sleepers(&self) -> Option<u32> {
+    pub(crate) fn wake_sleepers(&self) -> Option<u32> {
         if !self.sleepers.replace(false) {
             return None;
         }
@@ -111,7 +111,8 @@ impl Runner {
     }
 
     /// Polls one lane of this runner, by its place among the runner's.
-    pub fn poll(&mut self, at: usize) {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn poll(&mut self, at: usize) {
         if let Some((lane, future)) = self.lanes.get_mut(at) {
             poll(&self.executor, future, &self.sleepers, *lane);
         }

@@ -220,18 +220,18 @@ impl<O: Opener> Components<'_, O> {
         }
         let component = self.opener.open(path).map_err(|errno| {
             let why = match errno {
-                Errno::ENOENT => "a component does not exist",
-                Errno::ENOTBLK | Errno::ENODEV => "a component is not a block device",
-                Errno::EBUSY => "a component is in use by someone else",
-                Errno::ELOOP => "the table would map a device to itself",
-                _ => "a component could not be opened",
+                Errno::ENOENT => Some("a component does not exist"),
+                Errno::ENOTBLK | Errno::ENODEV => Some("a component is not a block device"),
+                Errno::EBUSY => Some("a component is in use by someone else"),
+                Errno::ELOOP => Some("the table would map a device to itself"),
+                _ => None,
             };
-            let (mistake, path) = (Mistake::new(errno, why), Shown(path));
+            let path = Shown(path);
             match why {
-                "a component could not be opened" => {
-                    mistake.about(format_args!("`{path}` ({errno})"))
-                }
-                _ => mistake.about(format_args!("`{path}`")),
+                Some(why) => Mistake::new(errno, why).about(format_args!("`{path}`")),
+                // The errno tells more than the reason.
+                None => Mistake::new(errno, "a component could not be opened")
+                    .about(format_args!("`{path}` ({errno})")),
             }
         })?;
         // The same device may go by several names; one entry serves them all.

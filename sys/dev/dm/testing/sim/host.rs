@@ -286,7 +286,7 @@ impl host::Host for Host {
         let executor = runners.first().map(|runner| {
             let engine = runner.executor();
             // The simulation knows itself who waits, and looks each time.
-            (0..engine.lines()).for_each(|line| engine.wait_for_number(line));
+            (0..engine.lines()).for_each(|line| engine.add_waiter(line));
             Arc::downgrade(engine)
         });
         *self.runners() = runners.into_iter().map(Some).collect();

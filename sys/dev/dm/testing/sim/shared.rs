@@ -385,7 +385,7 @@ impl Shared {
                 let stretch = state.take_job(host, info.number());
                 drop(state);
                 self.lock().stretch_answered(&stretch, &transfer, result);
-                engine.forwarded(&info);
+                engine.free(&info);
             }
         }
     }

@@ -222,10 +222,10 @@ impl Slot {
         }
     }
 
-    /// Holds an I/O that a target gave back, or of which it gave a piece back: behind those that came
-    /// back before it, in front of those that have not been inside. The next
-    /// table maps all of it, also the pieces that were done, which does no harm since its sender
-    /// has not been answered.
+    /// Holds an I/O that a target gave back, or of which it gave a piece back: behind those that
+    /// came back before it, in front of those that have not been inside. The next table maps all of
+    /// it, also the pieces that were done, which does no harm since its sender has not been
+    /// answered.
     #[cold]
     pub(super) fn hold_given_back(&'static self, io: Io, journey: Journey) {
         let own = journey.is_impatient().then(|| self.minor());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! An I/O's state from the gate to biodone(9), and that of the I/Os of our devices above that it is
-//! a part of.
+//! The state of an I/O between the gate and biodone(9). From an I/O that one of our devices has
+//! sent, the I/Os of the devices above it are found, with their states.
 
 use core::ptr;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -20,8 +20,8 @@ use crate::netbsd::{cpu, sys};
 ///
 /// # Invariants
 /// The pass is of the gate of the slot that the I/O was sent to. No function of a [`Slot`] is given
-/// another slot's journey, or another slot's [`Here`](super::io::Here): a child has a pointer to its
-/// slot, and a split is reached only from children, jobs and queues of its slot.
+/// another slot's journey, or another slot's [`Here`](super::io::Here): a child has a pointer to
+/// its slot, and a split is reached only from children, jobs and queues of its slot.
 ///
 /// Fields are marked by what protects them: (-) never changes; (a) atomic; (o) the owner of the
 /// I/O, which of a split is the context that has dropped its last count.

@@ -391,14 +391,17 @@ int
 dm_shim_detach(unsigned int unit)
 {
 #if __NetBSD_Prereq__(10,99,12)
+	/*
+	 * config_detach_release takes the kernel lock itself, and calls
+	 * ca_detach with it.
+	 */
 	device_t self = device_lookup_acquire(&dm_cd, unit);
 
 	return self == NULL ? ENXIO : config_detach_release(self, DETACH_QUIET);
 #else
 	/*
-	 * Without device_lookup_acquire the kernel lock keeps the device_t from
-	 * the lookup to the detach.  Any release calls ca_detach with that lock
-	 * held: config_detach_release takes it by itself.
+	 * The kernel lock keeps the device_t from the lookup to the detach, and
+	 * config_detach calls ca_detach with it.
 	 */
 	device_t self;
 	int error;

@@ -62,8 +62,9 @@ pub struct Place {
 ///
 /// Context of all methods: thread or soft interrupt; none sleeps, but in a thread for a component's
 /// d_strategy, where a job is forwarded or its end lets other I/O go on. Methods that end a job,
-/// forward it or requeue jobs are called with no lock held: they may complete I/O, and call its
-/// sender's b_iodone. The others, and `Aside::push`, may be called with a target's [`Spin`](dm_sync::Spin) held.
+/// forward it or resubmit jobs are called with no lock held: they may complete I/O, and call its
+/// sender's b_iodone. The others, and `Aside::push`, may be called with a target's
+/// [`Spin`](dm_sync::Spin) held.
 ///
 /// [`Mapping::Take`]: crate::target::Mapping::Take
 #[must_use = "a job must be ended"]

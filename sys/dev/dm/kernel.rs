@@ -86,7 +86,7 @@ pub trait Kernel: Sized + Send + Sync + 'static {
     /// Attaches a device, without a table, to the system. Sleeps.
     ///
     /// # Errors
-    /// ENOMEM, or autoconf(9)'s: EBUSY while a device of this minor is not let go.
+    /// EBUSY while a device of this minor is not let go, ENXIO if the driver goes.
     fn attach(&self, minor: Minor) -> Result<Self::Unit, Errno>;
 
     /// The major number of the driver's block devices.
@@ -204,11 +204,10 @@ pub type LiveTable<K> = Table<Pdev<K>>;
 /// A device as the system sees it: a disk(9) with I/O going through it.
 ///
 /// The caller has the device's control flag for all methods but [`Unit::open_count`] and
-/// [`Unit::suspend_file_system`]; it holds no lock, but [`Unit::release`], [`Unit::set_table`] and
-/// [`Unit::open_count`] would allow it. Order: `quiesce`, perhaps `set_table`, `release`, then
-/// `tell`; in the end `begin_detach`, `kill`, `detach_disk`, `detach`. All of them are called by
-/// threads and may sleep, but `set_table`; between `quiesce` and `release` nothing waits for
-/// memory, with the exception that [`Kernel::frugal`] names.
+/// [`Unit::suspend_file_system`]; it holds no lock. Order: `quiesce`, perhaps `set_table`,
+/// `release`, then `tell`; in the end `begin_detach`, `kill`, `detach_disk`, `detach`. All of them
+/// are called by threads and may sleep, but `set_table`; between `quiesce` and `release` nothing
+/// waits for memory, with the exception that [`Kernel::frugal`] names.
 pub trait Unit<K: Kernel> {
     /// A suspension of the file system that is mounted on the device: it begins nothing new until
     /// the value is dropped, by the thread that has it. No other file system of the system is

@@ -28,17 +28,31 @@ pub struct Pdevs<K: Kernel> {
     settled: K::Condvar,
 }
 
-/// The opening of a component that the next table shares. All fields: under [`Pdevs::set`]. An
-/// opening that was found dead is in no entry any more.
+/// The opening of a component that the next table shares. All fields: under [`Pdevs::set`].
 struct Entry<K: Kernel> {
     dev: Dev,
+    /// The number of [`Pdev`]s that have the opening; hosts are not counted.
     users: usize,
     state: State<K>,
 }
 
+/// The states of a component's opening.
+///
+/// ```text
+///            share          kernel.open          the last Pdev drops       closed
+///  (no entry) ────► Moving ────────────► Open ─────────────────────► Moving ────► (no entry)
+///                     │                   │
+///                     └► (no entry)       └► dead: in no entry any more; tables that
+///                        it failed           have it keep it, the last closes it
+/// ```
+///
+/// The thread that makes an entry Moving opens or closes the component, without the lock; others
+/// wait for it in [`Pdevs::share`] (`dmpdev`). A component that was taken away or revoked is found
+/// dead by the next table's `share`.
 enum State<K: Kernel> {
-    /// Being opened or closed, without the lock.
+    /// Being opened or closed.
     Moving,
+    /// Open, for its users.
     Open(Arc<K::Disk>),
 }
 

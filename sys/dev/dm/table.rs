@@ -33,8 +33,8 @@ mod tests;
 /// looks at one, a close, a removal. It waits for resident lanes (`dmtable`), for the table's
 /// threads (kthread_join(9)), for contexts that are counted in
 /// ([`Completions`](crate::host::Completions), `dmpause`), and closes the components. So no
-/// reference is dropped with a lock held, by a thread that holds I/O, or in a soft interrupt; I/O in flight
-/// refers to the table by its pass of the gate.
+/// reference is dropped with a lock held, by a thread that holds I/O, or in a soft interrupt; I/O
+/// in flight refers to the table by its pass of the gate.
 pub struct Table<C> {
     /// The engine, if targets of the table serve I/O themselves. Dropped before the other fields:
     /// its threads use the components.

@@ -23,8 +23,9 @@ use crate::netbsd::sys;
 
 /// A lane's request to its components, and the nested buffers that it goes in.
 ///
-/// IDLE → BUSY (the runner, in [`Host::begin`]) → DONE (the completion of the last place, or the
-/// thread that does errands) → IDLE (the runner, in [`Host::answer`]).
+/// IDLE → BUSY (the runner, in [`Host::begin`] or [`Host::send`]) → DONE (whoever gives the last
+/// answer: a completion, a thread that does errands, or the runner before it returns) → IDLE (the
+/// runner, in [`Host::answer`] or [`Host::outcome`]).
 ///
 /// Fields are marked by what protects them: (a) atomic; (r) the runner, while the state is IDLE or
 /// DONE, and while it is BUSY the request: the components that have its buffers, or the thread that

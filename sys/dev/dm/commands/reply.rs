@@ -119,7 +119,7 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
     pub(super) fn deps(&mut self, now: &Snapshot<K>) -> Result<(), Errno> {
         let mut list = D::Array::new()?;
         let devs = self.chosen(now).map_or(&[][..], |table| table.devs());
-        // A dev_t has 32 bits.
+        // makedev(3) uses the low 32 bits of a dev_t: none is negative.
         devs.iter().try_for_each(|dev| list.push_signed(dev.0.cast_signed()))?;
         self.dict.set_array(c"cmd_data", list)
     }

@@ -14,18 +14,26 @@
 //!    2 entry: Live → Draining       nobody finds the device
 //!    3 kill                         held I/O fails, I/O in flight ends
 //!    4 detach_disk                  vdevgone (forced), disk_detach
-//!    5 the engine stops             state: Gone; waiters wake
-//!    6 entry: Draining → Detached   detach may return
+//!    5 the engine stops             state: Gone; a detach that waits for the flag returns
+//!    6 entry: Draining → Detached   a detach that found the entry Draining returns
 //!    7 the tables are dropped       components are closed
 //!
 //!  Then remove and last_close call config_detach(9), which comes back here as detach and finds
 //!  the entry Detached; then, and after detach, the entry is removed.
 //! ```
 //!
-//! Each step is there for the next: with an open in between, I/O could come after 3; found after 3,
-//! the device could be given another table; the device_t that 4 names must live until 6, which is
-//! what a `detach` of another thread waits for; 7 may come back into this driver, to close a dm
-//! device below, so no lock is held.
+//! The order:
+//! - 1 first: nothing has changed if it fails, and no node is opened after it, which would keep the
+//!   disk(9) that 4 detaches.
+//! - 2 before 3: no command finds a device whose gate is dead. One that has found it before may
+//!   still load an inactive table, which 7 drops.
+//! - 3 before 4: vdevgone(9) waits for reads and writes through the nodes, and they for I/O that is
+//!   held or in flight.
+//! - 4 before 5: the disk(9) has the name of the device_t, which config_detach(9) frees when a
+//!   `detach` returns.
+//! - 5 before 7: the engine needs the table.
+//! - 7 last: to close a component may come back into this driver, to a dm device below. No lock is
+//!   held, and nobody waits for it.
 
 use alloc::vec::Vec;
 

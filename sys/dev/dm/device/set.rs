@@ -31,8 +31,8 @@ pub struct Driver<K: Kernel> {
     pub(super) shared: K::Mutex<Registry>,
 }
 
-/// The messages of the last second, of which there may be so many: ppsratecheck(9), which counts
-/// those that were left out as well.
+/// The messages of the present second. As ppsratecheck(9), but messages that are left out are
+/// counted.
 #[derive(Default)]
 struct ConsoleRate {
     /// The second that is counted.
@@ -70,7 +70,7 @@ pub(super) struct Entry<K: Kernel> {
 ///  reserve             create        tear_down            tear_down            forget
 ///  ───────► Attaching ───────► Live ──────────► Draining ──────────► Detached ───────► (no entry)
 ///               │                                                       ▲
-///               └─ attaching failed: forget                             └─ ca_detach may return
+///               └─ attaching failed: forget                             └─ waiting detach returns
 /// ```
 ///
 /// Each change wakes [`Driver::entry_changed`].

@@ -24,10 +24,10 @@ impl<K: Kernel> Driver<K> {
     /// lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
-    /// ENXIO if the device is gone; EINTR when a signal came before I/O had drained; or the errno of
-    /// a target of the new table that does not start. The device and its tables are as they were then; but a file system may
-    /// have been written out, I/O that targets held back may have gone or failed, and a target of
-    /// the old table that does not start again fails its I/O.
+    /// ENXIO if the device is gone; EINTR when a signal came before I/O had drained; or the errno
+    /// of a target of the new table that does not start. The device and its tables are as they were
+    /// then; but a file system may have been written out, I/O that targets held back may have gone
+    /// or failed, and a target of the old table that does not start again fails its I/O.
     pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
         let switches =
             |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
@@ -86,8 +86,9 @@ impl<K: Kernel> Driver<K> {
     /// table gets.
     ///
     /// # Errors
-    /// ENXIO if the device is gone; EINTR when a signal came first. The device goes on then; but a file system may have been
-    /// written out, and I/O that targets held back may have gone or failed.
+    /// ENXIO if the device is gone; EINTR when a signal came first. The device goes on then; but a
+    /// file system may have been written out, and I/O that targets held back may have gone or
+    /// failed.
     pub fn suspend(
         &self,
         device: &Device<K>,

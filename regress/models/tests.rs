@@ -9,7 +9,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::gate::Pass;
-use crate::iogate::{IoGate, NotQueued};
+use crate::iogate::{IoGate, NotQueued, ROUNDS};
 use crate::model;
 use crate::queue::{Ordered, Queue};
 use crate::reserve::{Next, Reserve};
@@ -184,6 +184,28 @@ fn io_that_comes_back_keeps_its_order() {
         device.release();
         sender.join().unwrap();
         assert_eq!(*device.done.lock().unwrap(), [0, 1, 2]);
+    });
+}
+
+/// Each I/O that is let go is followed by another one: a resume ends all the same, and none is lost.
+#[test]
+fn release_ends_under_senders_that_keep_sending() {
+    model(0, || {
+        let device = Device::new(c"dmgate");
+        assert!(device.quiesce());
+        assert!(device.submit(0, 0));
+        let sent = std::cell::Cell::new(1);
+        device.gate.release(
+            || 0,
+            |pass, io| {
+                if sent.get() < 100 {
+                    assert!(device.submit(0, sent.replace(sent.get() + 1)));
+                }
+                device.run(pass, 0, io);
+            },
+        );
+        assert_eq!(sent.get(), ROUNDS as usize + 1);
+        assert_eq!(device.done.lock().unwrap().len(), sent.get());
     });
 }
 

@@ -10,9 +10,9 @@
 //!
 //! Each CPU has two counts, which only rise: of what has entered on it, and of what has left on it.
 //! So the I/O path writes no count of another CPU's, wherever an I/O completes, unless its thread
-//! was moved meanwhile. No pass is out when as many have left as have entered, on all CPUs together. A drain reads all counts of what has
-//! left first, and then those of what has entered: whoever it saw leave, it sees enter, so that
-//! equal sums mean that no pass was out in between.
+//! was moved meanwhile. No pass is out when as many have left as have entered, on all CPUs
+//! together. A drain reads all counts of what has left first, and then those of what has entered:
+//! whoever it saw leave, it sees enter, so that equal sums mean that no pass was out in between.
 //!
 //! Entering is *count, then look at the door*; closing is *shut the door, then look at the counts*.
 //! All four steps are sequentially consistent, so that one of the two always sees the other. An I/O
@@ -45,7 +45,8 @@ pub enum Door {
 /// have apart for each CPU.
 ///
 /// # Invariants
-/// The value is changed only while the door is not open and [`Gate::is_empty`] was true since it was shut.
+/// The value is changed only while the door is not open and [`Gate::is_empty`] was true since it
+/// was shut.
 pub struct Gate<T, L> {
     door: AtomicUsize,
     value: UnsafeCell<T>,
@@ -144,8 +145,8 @@ impl<T, L: Default> Gate<T, L> {
         None
     }
 
-    /// Enters through a door that is shut: for the thread that shut it, to let in the I/O that it
-    /// holds.
+    /// Enters whatever the door's state: for the thread that shut it, until its next quiesce, to
+    /// let in the I/O that was held.
     #[inline]
     pub fn admit(&self, cpu: usize) -> Pass<'_> {
         self.here(cpu).0.entered.fetch_add(1, Ordering::SeqCst);

@@ -13,7 +13,7 @@
 //! Every change of the door but that of a recycled slot is made with the queue's lock held, and so
 //! is the look at the door that decides whether an I/O is queued. [`IoGate::enter`] and
 //! [`IoGate::leave`] take the lock only when they find the door shut, to wake a drain that their
-//! count may have kept asleep: no caller has anything to remember.
+//! count may have kept asleep, so that their callers need not.
 //!
 //! Compare fstrans(9), which does this for file systems, and localcount(9), which cannot be opened
 //! again. `regress/models` includes this file and checks it under loom.
@@ -33,6 +33,9 @@ pub struct IoGate<T, L, Q: Ordered> {
     /// The gate may be empty, or its door has moved.
     moved: Condvar,
 }
+
+/// The number of queues that [`IoGate::release`] lets go in front of newer I/O.
+pub const ROUNDS: u32 = 16;
 
 /// Why an I/O was not queued; it comes back.
 pub enum NotQueued<I> {
@@ -172,20 +175,25 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     }
 
     /// Lets queued I/O go, each with its pass, and opens the door when the queue is empty: I/O that
-    /// comes meanwhile waits behind. `cpu` is the CPU this runs on. Context: as for
-    /// [`IoGate::quiesce`], which came before; no lock is held when `go` is called.
+    /// comes meanwhile waits behind. After [`ROUNDS`] queues the door opens before the last of them
+    /// goes, which newer I/O may overtake then: senders that keep sending do not keep this from its
+    /// end. `cpu` is the CPU this runs on. Context: as for [`IoGate::quiesce`], which came before;
+    /// no lock is held when `go` is called.
     pub fn release<'g>(&'g self, cpu: impl Fn() -> usize, mut go: impl FnMut(Pass<'g>, Q::Item)) {
-        loop {
+        for round in 1.. {
             let mut held = self.held.lock();
-            if held.is_empty() {
+            let opens = held.is_empty() || round == ROUNDS;
+            let mut queue = core::mem::take(&mut *held);
+            if opens {
                 self.gate.open();
                 self.moved.broadcast();
-                return;
             }
-            let mut queue = core::mem::take(&mut *held);
             drop(held);
             while let Some(io) = queue.pop() {
                 go(self.gate.admit(cpu()), io);
+            }
+            if opens {
+                return;
             }
         }
     }

@@ -100,6 +100,8 @@ mod condvar {
     }
 }
 
+#[path = "../../sys/entry/calls.rs"]
+pub mod calls;
 #[path = "../../sys/dev/dm/completing.rs"]
 pub mod completing;
 #[path = "../../sys/entry/io/gate.rs"]
@@ -121,6 +123,9 @@ pub mod tracker;
 #[path = "../../sys/dev/dm/version.rs"]
 pub mod version;
 
+#[cfg(test)]
+#[path = "calls.rs"]
+mod calls_tests;
 #[cfg(test)]
 #[path = "completing.rs"]
 mod completing_tests;

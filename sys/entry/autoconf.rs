@@ -91,8 +91,10 @@ unsafe fn register() -> Result<(), Errno> {
     Ok(())
 }
 
-/// MODULE_CMD_FINI: EBUSY while there are devices, or the control node is open. Sleeps until each
-/// CPU has left the driver's code.
+/// MODULE_CMD_FINI: EBUSY while there are devices, the control node is open, or an open, a close or
+/// an ioctl is in progress. Sleeps until each CPU has run another thread (xc_barrier(9)), so that
+/// no soft interrupt is in the driver; a thread that was preempted there may be: see safety.md,
+/// modunload.
 ///
 /// # Safety
 /// module(9) calls it, once after `dm_module_init`.
@@ -103,11 +105,12 @@ pub unsafe extern "C" fn dm_module_fini() -> c_int {
 
 fn fini() -> Result<(), Errno> {
     let global = global().ok_or(Errno::ENXIO)?;
-    // From here on no open of the control node succeeds; one that was quicker, and a device made by
-    // it, is seen below.
+    // From here on no open of the control node succeeds; one that was quicker is seen below.
     UNLOADING.store(true, Ordering::SeqCst);
     // A device that is removed has left the driver's list before its last reference goes.
-    if devsw::control_is_open() || global.driver.count() > 0 || global.slots.are_in_use() {
+    let nothing_is_used =
+        || !devsw::control_is_open() && global.driver.count() == 0 && !global.slots.are_in_use();
+    if !devsw::CALLS.none_during(nothing_is_used) {
         UNLOADING.store(false, Ordering::SeqCst);
         return Err(Errno::EBUSY);
     }

@@ -3,31 +3,33 @@
 //! bdevsw and cdevsw: open, close, read, write, size, dump, discard.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use dm_core::job::Op;
+use dm_core::kernel::LiveTable;
+use dm_core::pdev::Pdev;
 use dm_core::table::{Component, Piece};
-use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
+use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector, SectorRange};
 use dm_core::{Errno, errno};
 
-use super::slot::Slot;
+use super::calls::Calls;
+use super::kernel::NetBsd;
+use super::slot::{Current, Slot};
 use super::strategy::dmstrategy;
 use super::{Global, autoconf, global};
 use crate::netbsd::disk::Node;
 use crate::netbsd::sys;
 
 /// The control nodes that are open, a bit each: NetBSD calls d_close for the last of several opens
-/// only.
+/// only. Changed by a thread that is counted in [`CALLS`].
 static CONTROL_OPEN: AtomicU32 = AtomicU32::new(0);
 
-/// The number of threads in a close of a control node, which use the driver's state after the bit
-/// is cleared.
-static CONTROL_CLOSING: AtomicU32 = AtomicU32::new(0);
+/// The opens, closes and ioctls that are in progress, of control nodes and devices.
+pub(crate) static CALLS: Calls = Calls { begun: AtomicUsize::new(0), ended: AtomicUsize::new(0) };
 
-/// `true` if a control node is open, or is being closed.
+/// `true` if a control node is open.
 pub(crate) fn control_is_open() -> bool {
-    // In this order: a close counts itself in before it clears its bit.
-    CONTROL_OPEN.load(Ordering::SeqCst) != 0 || CONTROL_CLOSING.load(Ordering::SeqCst) != 0
+    CONTROL_OPEN.load(Ordering::SeqCst) != 0
 }
 
 /// The bit of [`CONTROL_OPEN`] for a node of this kind.
@@ -61,13 +63,12 @@ pub extern "C" fn dmopen(dev: sys::dev_t, flags: c_int, mode: c_int, _: *mut sys
 }
 
 fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
+    let _call = CALLS.begin();
     if Dev(dev).minor() == 0 {
-        let bit = control_bit(mode);
-        let before = CONTROL_OPEN.fetch_or(bit, Ordering::SeqCst);
         if autoconf::is_unloading() {
-            CONTROL_OPEN.fetch_and(!bit | before, Ordering::SeqCst);
             return Err(Errno::ENXIO);
         }
+        CONTROL_OPEN.fetch_or(control_bit(mode), Ordering::SeqCst);
         return Ok(());
     }
     let (global, slot) = slot(dev)?;
@@ -90,10 +91,10 @@ fn open(dev: sys::dev_t, flags: c_int, mode: c_int) -> Result<(), Errno> {
 /// [`Table`](dm_core::table::Table).
 #[unsafe(no_mangle)]
 pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::lwp) -> c_int {
+    let _call = CALLS.begin();
     let number = Dev(dev).minor();
     if number == 0 {
         let bit = control_bit(mode);
-        CONTROL_CLOSING.fetch_add(1, Ordering::SeqCst);
         let before = CONTROL_OPEN.fetch_and(!bit, Ordering::SeqCst);
         if before == bit
             && let Some(global) = global()
@@ -101,12 +102,11 @@ pub extern "C" fn dmclose(dev: sys::dev_t, _: c_int, mode: c_int, _: *mut sys::l
             // No process is left that could send the rest of a table.
             global.driver.forget_all_lines();
         }
-        CONTROL_CLOSING.fetch_sub(1, Ordering::SeqCst);
         return 0;
     }
     let Ok((global, slot)) = slot(dev) else { return 0 };
     // The reference to the disk(9) is dropped here: last_close() waits for all of them.
-    let last = match slot.disk() {
+    let last = match slot.disk(number) {
         Some(disk) => disk.close(node(mode)),
         None => false,
     };
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn dm_minphys(bp: *mut sys::buf) {
 
 /// d_psize(9): the size for swap(4) and dumps, in DEV_BSIZE, INT_MAX if it is larger; -1 for no
 /// device, no table, or a device that is suspended: nothing may be waited for here. Context:
-/// thread, or a system that goes down.
+/// thread, or a system that goes down, where this takes no lock.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
     let Ok((_, slot)) = slot(dev) else { return -1 };
@@ -177,8 +177,9 @@ pub extern "C" fn dmsize(dev: sys::dev_t) -> c_int {
 }
 
 /// d_dump(9): writes `size` bytes at `va` to sector `blkno` on, when the system is going down: it
-/// neither sleeps nor allocates. ENXIO while the device is suspended, ENODEV for a line whose
-/// target serves I/O. Context: a panic, with the other CPUs stopped.
+/// neither sleeps nor allocates, and takes no lock but dust's, for its list, which a stopped CPU
+/// may hold for ever. ENXIO while the device is suspended, ENODEV for a line whose target can serve
+/// I/O. Context: a panic, with the other CPUs stopped.
 ///
 /// # Safety
 /// `va` has `size` bytes.
@@ -191,7 +192,7 @@ pub unsafe extern "C" fn dmdump(
 ) -> c_int {
     let Ok((_, slot)) = slot(dev) else { return Errno::ENXIO.raw() };
     // SAFETY: the caller's promise.
-    let dump = |current: &super::slot::Current| unsafe { dump(slot, current, blkno, va, size) };
+    let dump = |current: &Current| unsafe { dump(slot, current, blkno, va, size) };
     errno::raw(slot.peek(dump).unwrap_or(Err(Errno::ENXIO)))
 }
 
@@ -201,7 +202,7 @@ pub unsafe extern "C" fn dmdump(
 /// `va` has `size` bytes.
 unsafe fn dump(
     slot: &Slot,
-    current: &super::slot::Current,
+    current: &Current,
     blkno: sys::daddr_t,
     mut va: *mut c_void,
     size: usize,
@@ -214,19 +215,22 @@ unsafe fn dump(
         return Err(Errno::EROFS);
     }
     while !left.is_empty() {
+        // Its lanes do not run any more, and a look at its state may take a lock.
+        if table.is_served(left.start) {
+            return Err(Errno::ENODEV);
+        }
         let piece = table.map(left, Op::Write).ok_or(Errno::EINVAL)?;
         let length = piece.length();
         let bytes = length.to_bytes().and_then(|b| usize::try_from(b).ok()).ok_or(Errno::EINVAL)?;
         match piece {
-            Piece::Send(component, at) | Piece::Track(component, at, _) => {
+            Piece::Send(component, at) => {
                 let blkno = i64::try_from(at.start.0).map_err(|_| Errno::EINVAL)?;
                 // SAFETY: `bytes` of what is left at `va`. The component is open.
                 Errno::check(unsafe { sys::bdev_dump(component.dev().0, blkno, va, bytes) })?;
             }
             Piece::Zero(_) => {}
             Piece::Fail(_, errno) => return Err(errno),
-            // A target's lanes do not run any more when the system is going down.
-            Piece::Take(..) => return Err(Errno::ENODEV),
+            Piece::Take(..) | Piece::Track(..) => return Err(Errno::ENODEV),
         }
         // SAFETY: `bytes` of them have been dumped.
         va = unsafe { va.cast::<u8>().add(bytes).cast() };
@@ -246,51 +250,63 @@ pub extern "C" fn dmdiscard(dev: sys::dev_t, pos: i64, len: i64) -> c_int {
 fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
     let (_, slot) = slot(dev)?;
     let sectors = |n: i64| u64::try_from(n).ok().and_then(Sector::from_bytes).ok_or(Errno::EINVAL);
-    let (start, length) = (sectors(pos)?, sectors(len)?);
-    let inside = slot.enter_sleeping()?;
-    let current = inside.current();
-    let table = current.table.as_ref().ok_or(Errno::ENXIO)?;
-    let range = table.range(start, length).filter(|range| range.is_aligned(table.sector_size()));
-    let range = range.ok_or(Errno::EINVAL)?;
-    if current.read_only || table.hits_label(range) && slot.label_is_guarded() {
-        return Err(Errno::EROFS);
-    }
-    let (mut left, mut refused, mut done) = (range, None, range.is_empty());
-    while !left.is_empty() {
-        let piece = table.map(left, Op::Discard).ok_or(Errno::EINVAL)?;
-        let length = piece.length();
-        match piece {
-            Piece::Send(component, at) | Piece::Track(component, at, _) => {
-                match component.disk().device().discard(at) {
-                    Ok(()) => done = true,
-                    Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
-                        refused = Some(errno);
-                    }
-                    Err(errno) => return Err(errno),
-                }
-            }
-            Piece::Zero(_) => done = true,
-            Piece::Fail(_, errno) => return Err(errno),
-            Piece::Take(_, taken) => {
-                let job = current.host.as_ref().zip(table.engine());
-                let (host, engine) = job.ok_or(Errno::EIO)?;
-                let line = engine.serving(taken.line).ok_or(Errno::EIO)?;
-                match host.barrier(engine, line, Op::Discard, (taken.start, length)) {
-                    Ok(true) => done = true,
-                    // Given back on the way into a suspend: a discard need not be done.
-                    Ok(false) => refused = Some(Errno::EAGAIN),
-                    Err(errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY)) => {
-                        refused = Some(errno);
-                    }
-                    Err(errno) => return Err(errno),
-                }
+    let mut left = SectorRange { start: sectors(pos)?, length: sectors(len)? };
+    let (mut refused, mut done) = (None, left.is_empty());
+    loop {
+        // Each piece enters anew: the range may be the whole device in a million pieces, for which
+        // a suspend or a removal does not wait.
+        let inside = slot.enter_sleeping()?;
+        let table = inside.current().table.as_ref().filter(|_| slot.serves(Dev(dev)));
+        let table = table.ok_or(Errno::ENXIO)?;
+        let range = table.range(left.start, left.length);
+        let range = range.filter(|range| range.is_aligned(table.sector_size()));
+        left = range.ok_or(Errno::EINVAL)?;
+        if inside.current().read_only || table.hits_label(left) && slot.label_is_guarded() {
+            return Err(Errno::EROFS);
+        }
+        if let Some(piece) = table.map(left, Op::Discard).filter(|_| !left.is_empty()) {
+            left = left.after(piece.length());
+            match discard_piece(inside.current(), table, piece) {
+                Ok(()) => done = true,
+                // EAGAIN: given back on the way into a suspend; a discard need not be done.
+                Err(
+                    errno @ (Errno::ENODEV | Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EAGAIN),
+                ) => refused = Some(errno),
+                Err(errno) => return Err(errno),
             }
         }
-        left = left.after(length);
+        if left.is_empty() {
+            break;
+        }
     }
     match refused {
         Some(errno) if !done => Err(errno),
         _ => Ok(()),
+    }
+}
+
+/// Discards one piece. Context: a thread inside the gate.
+///
+/// # Errors
+/// Those of the component or target; EAGAIN if the target gives the piece back.
+fn discard_piece(
+    current: &Current,
+    table: &LiveTable<NetBsd>,
+    piece: Piece<'_, Pdev<NetBsd>>,
+) -> Result<(), Errno> {
+    match piece {
+        Piece::Send(component, at) => component.disk().device().discard(at),
+        Piece::Zero(_) => Ok(()),
+        Piece::Fail(_, errno) => Err(errno),
+        // Targets track reads only.
+        Piece::Track(..) => Err(Errno::EOPNOTSUPP),
+        Piece::Take(length, taken) => {
+            let job = current.host.as_ref().zip(table.engine());
+            let (host, engine) = job.ok_or(Errno::EIO)?;
+            let line = engine.serving(taken.line).ok_or(Errno::EIO)?;
+            let given_back = !host.barrier(engine, line, Op::Discard, (taken.start, length))?;
+            if given_back { Err(Errno::EAGAIN) } else { Ok(()) }
+        }
     }
 }
 

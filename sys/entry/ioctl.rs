@@ -51,6 +51,7 @@ pub unsafe extern "C" fn dmioctl(
     flags: c_int,
     _: *mut sys::lwp,
 ) -> c_int {
+    let _call = devsw::CALLS.begin();
     // SAFETY: the caller's promise.
     errno::raw(unsafe {
         match (Dev(dev).minor(), command) {
@@ -93,7 +94,7 @@ fn control(reference: &mut sys::plistref, command: c_ulong, flags: c_int) -> Res
 /// `data` is what `command` reads and writes.
 unsafe fn disk(dev: Dev, command: c_ulong, data: *mut c_void, flags: c_int) -> Result<(), Errno> {
     let (global, slot) = devsw::slot(dev.0)?;
-    let disk = slot.disk().ok_or(Errno::ENXIO)?;
+    let disk = slot.disk(dev.minor()).ok_or(Errno::ENXIO)?;
     let device = Device { global, slot, dev, disk };
     slot.fold();
     let write = || if flags & sys::FWRITE != 0 { Ok(()) } else { Err(Errno::EBADF) };

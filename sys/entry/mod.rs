@@ -3,7 +3,7 @@
 //! The driver as NetBSD calls it: dm-core behind a C interface.
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
-//! module(9), `ioctl.rs` the ioctls of a disk and of the control node, `label.rs` the device's own
+//! module(9), `calls.rs` counts the calls that it must not end under, `ioctl.rs` the ioctls of a disk and of the control node, `label.rs` the device's own
 //! label; `strategy.rs` is the I/O path down, `split.rs` that of an I/O in several pieces,
 //! `completion.rs` the way back, `pieces.rs` has the nested buffers and the accounts of I/O in
 //! flight, `journey.rs` an I/O's state from the gate to its end, `slot.rs` a device's part in the
@@ -13,6 +13,7 @@
 //! panics into panic(9).
 
 mod autoconf;
+mod calls;
 mod completion;
 mod component;
 mod devsw;
@@ -40,6 +41,7 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use dm_core::device::Driver;
 
+use crate::netbsd::atomic;
 use crate::netbsd::callout::Callout;
 use crate::netbsd::pool_cache::PoolCache;
 use kernel::NetBsd;

@@ -83,7 +83,7 @@ impl Unit {
         let mut info = self.info.lock();
         change(&mut info);
         if let Some((size, sector_size)) = info.size
-            && let Some(disk) = self.slot.disk()
+            && let Some(disk) = self.slot.disk(self.minor.get())
         {
             disk.set_info(size, sector_size, info.geometry);
         }
@@ -152,7 +152,7 @@ impl kernel::Unit<NetBsd> for Unit {
     }
 
     fn open_count(&self) -> u32 {
-        self.slot.disk().map_or(0, |disk| disk.open_count())
+        self.slot.disk(self.minor.get()).map_or(0, |disk| disk.open_count())
     }
 
     fn begin_detach(&self, force: bool) -> Result<(), Errno> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::data::{SECTOR, on_disk, read, same, strategy_read};
 use common::life::{request, two_disks};
 use common::wait::until;
-use common::{Bench, flags};
-use dm_host::netbsd::{DETACH_FORCE, DETACH_SHUTDOWN};
+use common::{Bench, flags, send};
+use dm_host::netbsd::{DETACH_FORCE, DETACH_SHUTDOWN, DIOCCACHESYNC};
 use dm_host::{Errno, Flags, Io, Node, Pmf, Request};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -183,6 +183,28 @@ fn a_stack_of_devices_shuts_down() {
     bench.device("f", &format!("0 50 linear 169:{} 50", upper.minor));
     // The lower ones are open by the upper ones; shutting down takes them in turn.
     bench.end();
+}
+
+/// A device's last close flushes its components, while the device is removed: the driver stays until
+/// the close is over.
+#[test]
+fn modunload_during_a_close() {
+    let (bench, disks, device) = two_disks();
+    let raw = bench.raw(device);
+    assert_eq!(raw.pwrite(&[1; SECTOR], 0), Ok(SECTOR));
+    disks[0].stall_ioctl(DIOCCACHESYNC as u64);
+    let Bench { control, machine } = bench;
+    std::thread::scope(|scope| {
+        let closes = scope.spawn(move || raw.close());
+        until("the close flushes", || disks[0].stalled() == 1);
+        send(&control, &request("remove")).unwrap();
+        drop(control);
+        assert_eq!(machine.modunload(), Err(Errno::EBUSY), "a close is in progress");
+        disks[0].heal();
+        assert_eq!(closes.join().unwrap(), Ok(()));
+    });
+    assert_eq!(machine.modunload(), Ok(()));
+    assert_eq!(machine.shutdown(), Vec::<String>::new());
 }
 
 #[test]

@@ -202,6 +202,11 @@ impl<C> Table<C> {
         self.targets.get(self.find(sector)).map(LineTarget::target)
     }
 
+    /// `true` if the target that holds `sector` can serve I/O itself. Context: any.
+    pub fn is_served(&self, sector: Sector) -> bool {
+        matches!(self.targets.get(self.find(sector)), Some(LineTarget::Serving(_)))
+    }
+
     /// The tracker that counts reads from a sector on, if its target has any. Context: thread or
     /// soft interrupt.
     pub fn tracker(&self, start: Sector) -> Option<&Tracker> {

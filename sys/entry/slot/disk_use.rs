@@ -59,11 +59,13 @@ impl Slot {
         drop((old, disk));
     }
 
-    /// References the disk(9), if one is attached. It still is after [`Slot::refuse_opens`]: closes
-    /// that come of a forced detach need it. Context: thread; takes `node`.
-    pub(crate) fn disk(&self) -> Option<DiskUse<'_>> {
+    /// References the disk(9) of a device, if it is attached and the slot is still that device's.
+    /// It is attached after [`Slot::refuse_opens`], too: closes that come of a forced detach need
+    /// it. Context: thread; takes `node`.
+    pub(crate) fn disk(&self, minor: u32) -> Option<DiskUse<'_>> {
         let mut node = self.node.lock();
-        let disk = node.disk.clone()?;
+        // While a disk is attached the slot's minor does not change.
+        let disk = node.disk.clone().filter(|_| self.minor() == minor)?;
         node.users = node.users.saturating_add(1);
         Some(DiskUse { slot: self, disk: ManuallyDrop::new(disk) })
     }

@@ -4,12 +4,16 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::errno::Errno;
 
 #[derive(Default)]
-pub(super) struct Faults(Mutex<State>);
+pub(super) struct Faults {
+    state: Mutex<State>,
+    /// An ioctl is stalled, or no longer.
+    stalled: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -20,6 +24,8 @@ struct State {
     ranges: Vec<(Range<u64>, Errno)>,
     vanished: bool,
     ioctls: HashMap<u64, Errno>,
+    /// The ioctl that waits, and the number of threads that wait in it.
+    stalled: Option<(u64, usize)>,
 }
 
 /// The decision about an I/O.
@@ -31,8 +37,8 @@ pub(super) enum Verdict {
 }
 
 impl Faults {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub(super) fn any(&self) -> bool {
@@ -66,6 +72,7 @@ impl Faults {
 
     pub(super) fn heal(&self) {
         *self.state() = State::default();
+        self.stalled.notify_all();
     }
 
     pub(super) fn fail_ioctl(&self, cmd: u64, error: Option<Errno>) {
@@ -76,8 +83,22 @@ impl Faults {
         };
     }
 
+    pub(super) fn stall_ioctl(&self, cmd: u64) {
+        self.state().stalled = Some((cmd, 0));
+    }
+
+    /// The number of threads that wait in the stalled ioctl.
+    pub(super) fn stalled(&self) -> usize {
+        self.state().stalled.map_or(0, |(_, threads)| threads)
+    }
+
     pub(super) fn ioctl(&self, cmd: u64) -> Result<(), Errno> {
-        let s = self.state();
+        let mut s = self.state();
+        if let Some((_, threads)) = s.stalled.as_mut().filter(|(stalled, _)| *stalled == cmd) {
+            *threads += 1;
+            let over = self.stalled.wait_while(s, |s| s.stalled.is_some());
+            s = over.unwrap_or_else(|e| e.into_inner());
+        }
         if s.vanished {
             return Err(Errno::ENXIO);
         }

@@ -216,6 +216,16 @@ impl Disk {
         self.0.faults.fail_ioctl(cmd, error);
     }
 
+    /// Has an ioctl of the disk, `netbsd::DIOC…` in `cmd`, wait until [`Disk::heal`].
+    pub fn stall_ioctl(&self, cmd: u64) {
+        self.0.faults.stall_ioctl(cmd);
+    }
+
+    /// The number of threads that wait in the ioctl of [`Disk::stall_ioctl`].
+    pub fn stalled(&self) -> usize {
+        self.0.faults.stalled()
+    }
+
     /// Takes the disk off the machine: EBUSY while it is open, unless forced. A forced detach
     /// fails its I/O with ENXIO and revokes its open nodes.
     pub fn detach(&self, force: bool) -> Result<(), Errno> {

@@ -106,6 +106,7 @@ const FUNCTIONS: &[&str] = &[
     "spec_node_getmountedfs",
     "sysctl_.*",
     "uiomove",
+    "vdead_check",
     "vfinddev",
     "vfs_re(f|le|sume)",
     "vfs_suspend",
@@ -166,7 +167,7 @@ const VARS: &[&str] = &[
     "(MD5|RMD160|SHA1|SHA[0-9]+)_(DIGEST|BLOCK)_LENGTH",
     "DM_AES_.*",
     "BLKDEV_IOSIZE",
-    "MNT_WAIT",
+    "MNT_(ASYNC|RDONLY|WAIT)",
     "MUTEX_DEFAULT",
 ];
 
@@ -326,7 +327,8 @@ fn bindings(root: &Path, out: &Path, flags: &[String]) -> String {
     for var in VARS {
         builder = builder.allowlist_var(var);
     }
-    for ty in OPAQUE {
+    // The hosted kernel makes mounts, and looks into them.
+    for ty in OPAQUE.iter().filter(|ty| **ty != "mount") {
         builder = builder.opaque_type(ty);
     }
     // libclang evaluates the ioctl's macros by way of a precompiled header in OUT_DIR, and when

@@ -127,7 +127,7 @@ impl Suspended {
         // SAFETY: the mount is referenced and suspended by this thread (invariant).
         Errno::check(unsafe {
             sys::vrele_flush(mount);
-            sys::VFS_SYNC(mount, sys::MNT_WAIT, sys::kauth_cred_get())
+            sys::dm_shim_sync(mount)
         })
     }
 }

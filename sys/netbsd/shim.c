@@ -190,6 +190,23 @@ dm_shim_may_write(struct vnode *vp)
 	    KAUTH_REQ_DEVICE_RAWIO_SPEC_RW, vp);
 }
 
+int
+dm_shim_sync(struct mount *mp)
+{
+	int async, error;
+
+	if (mp->mnt_flag & MNT_RDONLY)
+		return 0;
+	/* Of an asynchronous mount bwrite(9) would delay what is to be written now. */
+	mutex_enter(mp->mnt_updating);
+	async = mp->mnt_flag & MNT_ASYNC;
+	mp->mnt_flag &= ~MNT_ASYNC;
+	error = VFS_SYNC(mp, MNT_WAIT, kauth_cred_get());
+	mp->mnt_flag |= async;
+	mutex_exit(mp->mnt_updating);
+	return error;
+}
+
 void *
 dm_shim_pool_get(pool_cache_t pc, int flags)
 {

@@ -23,6 +23,7 @@ int		 dm_shim_namei(const char *, struct vnode **);
 dev_t		 dm_shim_rdev(const struct vnode *);
 bool		 dm_shim_isblock(const struct vnode *);
 int		 dm_shim_may_write(struct vnode *);
+int		 dm_shim_sync(struct mount *);
 void		*dm_shim_pool_get(pool_cache_t, int);
 void		 dm_shim_pool_put(pool_cache_t, void *);
 void		 dm_shim_print(const char *);

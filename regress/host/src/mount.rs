@@ -29,10 +29,19 @@ struct SuspendLock(UnsafeCell<nb::kmutex_t>);
 // SAFETY: a mutex is made to be shared.
 unsafe impl Sync for SuspendLock {}
 
+// SAFETY: the flags are changed under `mnt_updating`, the mutex is made to be shared, and the rest is atomic.
+unsafe impl Sync for FileSystem {}
+// SAFETY: nothing of it belongs to a thread.
+unsafe impl Send for FileSystem {}
+
 static MOUNTS: Mutex<Vec<Arc<FileSystem>>> = Mutex::new(Vec::new());
 
 /// A mounted file system: a `struct mount *` is a pointer to this.
+#[repr(C)]
 struct FileSystem {
+    /// Its flags and `mnt_updating` are what the kernel's own would be; the rest is 0.
+    mount: UnsafeCell<nb::mount>,
+    updating: UnsafeCell<nb::kmutex_t>,
     dev: Dev,
     sync: Box<dyn Fn() -> Result<(), Errno> + Send + Sync>,
     references: AtomicUsize,
@@ -53,6 +62,9 @@ impl Mount {
     ) -> Result<Mount, Errno> {
         specfs::set_mounted(dev, true)?;
         let new = Arc::new(FileSystem {
+            // SAFETY: numbers and pointers.
+            mount: UnsafeCell::new(unsafe { std::mem::zeroed() }),
+            updating: UnsafeCell::new(mutex::static_adaptive()),
             dev,
             sync,
             references: AtomicUsize::new(0),
@@ -61,8 +73,22 @@ impl Mount {
             suspensions: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
         });
+        // SAFETY: nobody else knows the mount yet; the mutex lives as long.
+        unsafe { (*new.mount.get()).mnt_updating = new.updating.get() };
         mounts().push(new.clone());
         Ok(Mount(new))
+    }
+
+    /// Sets mnt_flag: `netbsd::MNT_…`. Nothing else uses the mount meanwhile.
+    pub fn set_flags(&self, flags: i32) {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.0.mount.get()).mnt_flag = flags };
+    }
+
+    /// mnt_flag.
+    pub fn flags(&self) -> i32 {
+        // SAFETY: it is changed with `mnt_updating` held, by a thread that the test has waited for.
+        unsafe { (*self.0.mount.get()).mnt_flag }
     }
 
     /// The number of times that the file system was suspended.
@@ -257,6 +283,10 @@ unsafe extern "C" fn VFS_SYNC(
     _cred: nb::kauth_cred_t,
 ) -> c_int {
     kassert!(wait == nb::MNT_WAIT as c_int, "VFS_SYNC: only MNT_WAIT is known here");
+    // SAFETY: the caller has a reference.
+    let flags = unsafe { (*mount).mnt_flag };
+    kassert!(flags & nb::MNT_RDONLY == 0, "VFS_SYNC: the file system is mounted read-only");
+    kassert!(flags & nb::MNT_ASYNC == 0, "VFS_SYNC: writes would be delayed (MNT_ASYNC)");
     match (file_system(mount).sync)() {
         Ok(()) => 0,
         Err(error) => error.0,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use common::data::{SECTOR, on_disk, strategy_write};
 use common::wait::until;
 use common::{Bench, Mapped, flags, lines, send};
+use dm_host::netbsd::{MNT_ASYNC, MNT_RDONLY};
 use dm_host::{Disk, Errno, Io, Mount, Request};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -84,6 +85,22 @@ fn what_lies_below_a_suspended_device_is_what_was_synchronised() {
     assert!(io.wait().is_complete(SECTOR));
     assert_eq!(busy.mount.suspensions(), 1, "no I/O was about to be held");
     busy.end();
+}
+
+/// As the kernel's own callers do: bwrite(9) would delay an asynchronous mount's writes, and one that
+/// is read-only has none.
+#[test]
+fn mounts_are_synchronised_by_their_flags() {
+    for (flags, below) in [(0, 1), (MNT_ASYNC, 1), (MNT_RDONLY, 0)] {
+        let busy = Busy::new();
+        busy.mount.set_flags(flags);
+        busy.dirty(1);
+        busy.with("suspend", 0);
+        assert_eq!((busy.below(), busy.mount.suspensions()), (below, 1), "{flags:#x}");
+        assert_eq!(busy.mount.flags(), flags);
+        busy.with("resume", 0);
+        busy.end();
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::global;
 use super::io::Door;
 use super::journey::Journey;
 use super::slot::Slot;
-use crate::netbsd::buf::Io;
+use crate::netbsd::buf::{self, Io};
 use crate::netbsd::disk::{Disk, default_label};
 use crate::netbsd::{cpu, sys};
 
@@ -27,7 +27,8 @@ const SEARCH: u32 = 1000;
 
 /// d_strategy(9) for readdisklabel(9) and writedisklabel(9), which trust sizes and links that they
 /// read from the disk: I/O that is larger than its buffer fails, and so does all after [`SEARCH`]
-/// I/Os, so that a circle of boot records ends. Otherwise [`impatient`]. Context: as that.
+/// I/Os, so that a circle of boot records ends; and labels that would have them divide by 0 are
+/// hidden. Otherwise [`impatient`]. Context: a thread; sleeps until the I/O is done.
 ///
 /// # Safety
 /// As for [`impatient`].
@@ -45,8 +46,30 @@ unsafe extern "C" fn searching(bp: *mut sys::buf) {
     if left == Some(false) {
         return io.fail(0, Errno::EIO);
     }
-    // SAFETY: the buffer is the driver's until it is completed.
-    unsafe { impatient(io.into_raw().as_ptr()) }
+    let buf = io.into_raw().as_ptr();
+    // SAFETY: the buffer is the driver's until it is completed. Its sender is this thread, which
+    // waits for it when this returns, and has its data until then.
+    unsafe {
+        impatient(buf);
+        hide_unusable_labels(buf::wait(buf));
+    }
+}
+
+/// Clears the magic number of labels that tell sectors of 0 bytes: readdisklabel(9) divides by
+/// that to find the table of bad sectors, where a label says that there is one.
+fn hide_unusable_labels(data: &mut [u8]) {
+    const MAGIC: u32 = sys::DISKMAGIC as u32;
+    const MAGIC2: usize = offset_of!(sys::disklabel, d_magic2);
+    const SIZE: usize = offset_of!(sys::disklabel, d_secsize);
+    // A label is at a multiple of 4 bytes, in either order of bytes.
+    for at in (0..data.len()).step_by(4) {
+        let Some(label) = data.get_mut(at..) else { return };
+        let word = |at: usize| label.get(at..)?.first_chunk().map(|word| u32::from_ne_bytes(*word));
+        let magic = word(0).filter(|magic| [MAGIC, MAGIC.swap_bytes()].contains(magic));
+        if magic.is_some() && word(MAGIC2) == magic && word(SIZE) == Some(0) {
+            label.iter_mut().take(4).for_each(|byte| *byte = 0);
+        }
+    }
 }
 
 /// d_strategy(9) for a look at a device's label: an I/O that finds the device suspended, or one of

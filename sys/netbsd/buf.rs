@@ -323,6 +323,23 @@ pub unsafe fn nested_result(child: *const buf) -> NestedResult {
     unsafe { if is_complete(child) { Ok(()) } else { partial(child) } }
 }
 
+/// Waits until an I/O of the calling thread's is done (biowait(9)). Returns what it has read; nothing
+/// if it failed, or is a write. Context: a thread; sleeps.
+///
+/// # Safety
+/// The buffer is a synchronous I/O that was sent, and is the thread's when it is done. The data is
+/// not used after that.
+pub unsafe fn wait<'b>(buf: *mut buf) -> &'b mut [u8] {
+    // SAFETY: the caller's promise; a read that was done has filled its data up to b_resid.
+    unsafe {
+        if sys::biowait(buf) != 0 || (*buf).b_flags & sys::B_READ as u32 == 0 {
+            return &mut [];
+        }
+        let read = (*buf).b_bcount.saturating_sub((*buf).b_resid).clamp(0, (*buf).b_bcount);
+        core::slice::from_raw_parts_mut((*buf).b_data.cast(), read as usize)
+    }
+}
+
 /// [`nested_result`] of a buffer of which not all was done, or that the component has changed.
 ///
 /// # Safety
@@ -335,6 +352,8 @@ unsafe fn partial(child: *const buf) -> NestedResult {
     let done = bcount.saturating_sub(resid).clamp(0, wanted);
     match errno::Errno::from_raw(error) {
         None if done == wanted => Ok(()),
+        // The driver has left b_resid at 0, as ahcisata(4) does: nothing is known to be done.
+        Some(error) if done == wanted => Err((0, error)),
         error => Err((done as u32, error.unwrap_or(Errno::EIO))),
     }
 }

@@ -205,6 +205,24 @@ fn without_memory_io_goes_on_from_the_reserve() {
     }
 }
 
+/// A driver may leave b_resid at 0 beside an error: no byte of such an I/O is said to be good.
+#[test]
+fn a_component_that_fails_and_has_nothing_left() {
+    let bench = Bench::new();
+    let disks = [bench.disk("wd0", 200), bench.disk("wd1", 200)];
+    for (table, good) in
+        [("0 64 linear /dev/wd1 0", 0), ("0 64 striped 2 4 /dev/wd0 0 /dev/wd1 0", 4)]
+    {
+        let device = bench.device("d", table);
+        disks[1].fail_range_all_done(0..200, Errno::EIO);
+        let result = strategy_read(device.dev(), 0, 16).0;
+        assert_eq!((result.error, result.count - result.resid), (Some(Errno::EIO), good * SECTOR));
+        disks[1].heal();
+        bench.on("remove", "d").unwrap();
+    }
+    bench.end();
+}
+
 #[test]
 fn io_that_waits_for_the_reserve_is_held_or_failed_like_any() {
     for remove in [false, true] {

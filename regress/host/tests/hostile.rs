@@ -226,6 +226,37 @@ fn a_label_on_a_large_disk_that_tells_larger_sectors() {
     }
 }
 
+/// The port's code would divide by that, to find the table of bad sectors.
+#[test]
+fn a_label_of_sectors_of_0_bytes_and_bad_sectors() {
+    const D_BADSECT: u32 = 4;
+    for boot_record in [false, true] {
+        let bench = Bench::new();
+        let disk = bench.disk("wd0", 8000);
+        let device = bench.device("d", "0 8000 linear /dev/wd0 0");
+        let raw = bench.raw(device);
+        let (at, own) = if boot_record { (101, 169) } else { (1, 0) };
+        record(&disk, 0, own, 100, 1000);
+        let [bad, good] = [0, 512].map(|size| {
+            sealed(get(&raw), |label| {
+                (label.d_secsize, label.d_flags, label.d_rpm) = (size, D_BADSECT, 77);
+            })
+        });
+        disk.write_at(at * 512, bytes(&bad));
+        assert_eq!((get(&raw).d_secsize, get(&raw).d_rpm), (512, 3600), "one that is made up");
+        // With a size it is a label, whose table is looked for.
+        disk.write_at(at * 512, bytes(&good));
+        disk.write_at((8000 - u64::from(good.d_nsectors)) * 512, &[0, 0, 0, 0, 0, 0, 0x21, 0x43]);
+        assert_eq!(get(&raw).d_rpm, 77);
+        // Another one may take its place.
+        disk.write_at(at * 512, bytes(&bad));
+        let mut new = sealed(get(&raw), |label| label.d_rpm = 78);
+        assert_eq!(raw.ioctl(DIOCWDINFO as u64, &mut new), Ok(()));
+        drop(raw);
+        bench.end();
+    }
+}
+
 #[test]
 fn disks_with_sectors_of_any_size() {
     for bytes in [16 * 1024, 32 * 1024, 1 << 20, 1 << 30, 1 << 31] {

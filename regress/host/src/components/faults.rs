@@ -21,6 +21,8 @@ struct State {
     seen: u64,
     failing: Vec<(u64, Errno)>,
     short: Vec<(u64, usize)>,
+    /// Blocks whose I/O fails with b_resid 0.
+    all: Vec<(Range<u64>, Errno)>,
     ranges: Vec<(Range<u64>, Errno)>,
     vanished: bool,
     ioctls: HashMap<u64, Errno>,
@@ -34,6 +36,8 @@ pub(super) enum Verdict {
     Fail(Errno),
     /// So many bytes are transferred, and no more.
     Short(usize),
+    /// The I/O fails, and the driver says all the same that nothing is left (b_resid is 0).
+    FailAll(Errno),
 }
 
 impl Faults {
@@ -43,7 +47,11 @@ impl Faults {
 
     pub(super) fn any(&self) -> bool {
         let s = self.state();
-        s.vanished || !s.failing.is_empty() || !s.short.is_empty() || !s.ranges.is_empty()
+        s.vanished
+            || !s.failing.is_empty()
+            || !s.short.is_empty()
+            || !s.ranges.is_empty()
+            || !s.all.is_empty()
     }
 
     pub(super) fn fail_nth(&self, nth: u64, error: Errno) {
@@ -60,6 +68,10 @@ impl Faults {
 
     pub(super) fn fail_range(&self, blocks: Range<u64>, error: Errno) {
         self.state().ranges.push((blocks, error));
+    }
+
+    pub(super) fn fail_range_all_done(&self, blocks: Range<u64>, error: Errno) {
+        self.state().all.push((blocks, error));
     }
 
     pub(super) fn vanish(&self, gone: bool) {
@@ -119,6 +131,9 @@ impl Faults {
             return Verdict::Short(s.short.swap_remove(at).1);
         }
         let hit = |r: &Range<u64>| r.start < blocks.end && blocks.start < r.end;
+        if let Some((_, error)) = s.all.iter().find(|(r, _)| hit(r)) {
+            return Verdict::FailAll(*error);
+        }
         match s.ranges.iter().find(|(r, _)| hit(r)) {
             Some((_, error)) => Verdict::Fail(*error),
             None => Verdict::Good,

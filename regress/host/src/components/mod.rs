@@ -188,6 +188,12 @@ impl Disk {
         self.0.update_slow();
     }
 
+    /// Has I/O on these blocks fail until [`Disk::heal`], with a b_resid of 0 as if all were done.
+    pub fn fail_range_all_done(&self, blocks: std::ops::Range<u64>, error: Errno) {
+        self.0.faults.fail_range_all_done(blocks, error);
+        self.0.update_slow();
+    }
+
     /// Has every I/O fail until [`Disk::heal`].
     pub fn fail(&self, error: Errno) {
         self.fail_range(0..u64::MAX, error);

@@ -421,9 +421,10 @@ impl Unit {
                 match self.faults.judge(block..block + (len as u64).div_ceil(512)) {
                     Verdict::Good => {}
                     Verdict::Short(bytes) => len = len.min(bytes),
-                    Verdict::Fail(error) => {
+                    verdict @ (Verdict::Fail(error) | Verdict::FailAll(error)) => {
+                        let moved = matches!(verdict, Verdict::FailAll(_));
                         (*bp).b_error = error.0;
-                        (*bp).b_resid = (*bp).b_bcount;
+                        (*bp).b_resid = if moved { 0 } else { (*bp).b_bcount };
                         return self.complete(bp);
                     }
                 }

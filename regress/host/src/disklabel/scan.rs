@@ -21,6 +21,9 @@ const MAXBSIZE: u64 = 65536;
 /// The content of the memory behind the buffer, which is checked in the end: nothing may have been read into it.
 const CANARY: u8 = 0xc5;
 const BEYOND: usize = 128 * 1024;
+/// A label's flag that the disk has a table of bad sectors, and the mark in that.
+const D_BADSECT: u32 = 4;
+const DKBAD_MAGIC: [u8; 4] = [0, 0, 0x21, 0x43];
 /// Types of partitions: those that hold more, and a disk manager's.
 const EXTENDED: [u8; 3] = [5, 0x0f, 0x85];
 const DISK_MANAGER: u8 = 0x54;
@@ -243,11 +246,32 @@ impl<'l> Scan<'l> {
         }
     }
 
+    /// Looks for the table of bad sectors that the label says there is, in the last track.
+    fn bad_sectors(&mut self) -> Found {
+        let (size, track) = (self.label.d_secperunit, self.label.d_nsectors);
+        let Some(unit) = 512u32.checked_div(self.label.d_secsize) else {
+            kpanic!("a label of sectors of 0 bytes: integer divide fault");
+        };
+        for at in (0..track.min(10)).step_by(2) {
+            let sector = size.wrapping_sub(track).wrapping_add(at) / unit.max(1);
+            if self.read(sector, 1) == 0 {
+                return match self.text().get(4..8) == Some(&DKBAD_MAGIC) {
+                    true => Found::Label,
+                    false => Found::Error(c"bad sector table corrupted"),
+                };
+            }
+        }
+        Found::Error(c"bad sector table I/O error")
+    }
+
     /// Finds a label, which `self.label` is then.
     pub(super) fn find(mut self) -> Option<&'static CStr> {
         let mut found = self.partitions();
         if matches!(found, Found::Nothing) {
             found = self.label_at(0, false);
+        }
+        if matches!(found, Found::Label) && self.label.d_flags & D_BADSECT != 0 {
+            found = self.bad_sectors();
         }
         match found {
             Found::Label => None,

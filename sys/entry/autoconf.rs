@@ -23,11 +23,11 @@ use crate::netbsd::mutex;
 use crate::netbsd::pool_cache::PoolCache;
 use crate::netbsd::{cpu, sys};
 
-/// `true` from the start of a `dm_module_fini` that does not fail until the next `dm_module_init`:
-/// opens of the control node fail, without which no device is made.
-static UNLOADING: AtomicBool = AtomicBool::new(false);
+/// `true` from the start of a `dm_module_fini` that does not fail until a `dm_module_init` has
+/// succeeded: opens of the control node fail, without which no device is made.
+static UNLOADING: AtomicBool = AtomicBool::new(true);
 
-/// `true` if opens of the control node fail, since the driver is being unloaded.
+/// `true` if opens of the control node fail, since the driver is being loaded or unloaded.
 pub(crate) fn is_unloading() -> bool {
     UNLOADING.load(Ordering::SeqCst)
 }
@@ -43,7 +43,6 @@ pub unsafe extern "C" fn dm_module_init() -> c_int {
 
 fn init() -> Result<(), Errno> {
     mutex::provide();
-    UNLOADING.store(false, Ordering::SeqCst);
     // The variables' first values: in the hosted kernel the driver is loaded many times in one
     // process.
     dm_legacy_errors.store(0, Ordering::Relaxed);
@@ -59,8 +58,9 @@ fn init() -> Result<(), Errno> {
     // SAFETY: registers tables of the driver's that live as long as it; each step is undone when
     // a later one fails.
     let result = unsafe { register() };
-    if result.is_err() {
-        free();
+    match result {
+        Ok(()) => UNLOADING.store(false, Ordering::SeqCst),
+        Err(_) => free(),
     }
     result
 }

@@ -13,7 +13,7 @@ use dm_core::host::{Host, Plan, Ready};
 use dm_core::kernel::{Answer, Kernel, LabelGuard};
 use dm_core::pdev::Pdev;
 use dm_core::table::Component;
-use dm_core::units::{DEV_BSIZE, Dev, Minor, Sector};
+use dm_core::units::{Dev, Minor};
 use dm_core::{Errno, errno};
 
 use super::component::{Disk, guarded};
@@ -52,11 +52,7 @@ impl Kernel for NetBsd {
         let device = disk.device();
         let writable = device.ask_writable()?;
         let own = device.dev().major() == self.block_major();
-        let (size, sector_size) = match device.size() {
-            // getdisksize(9) takes no disk of no size.
-            Err(Errno::EINVAL) if own => (Sector::ZERO, DEV_BSIZE),
-            answer => answer?,
-        };
+        let (size, sector_size) = if own { device.own_size()? } else { device.size()? };
         // A dm device has no label of its driver's: the label sectors below it are guarded there.
         // And it may be suspended, to be resumed by this very thread, so that reading it must not
         // wait.

@@ -200,12 +200,20 @@ impl Slot {
         self.gate.here(cpu::current())
     }
 
-    /// Enters the gate, and sleeps while the device is suspended. Context: a thread that holds no
-    /// lock and is inside no gate.
+    /// Enters the gate, and sleeps while the device is suspended, until a signal comes. Context: a
+    /// thread that holds no lock and is inside no gate.
     ///
     /// # Errors
     /// ENXIO if the device goes, EINTR.
     pub(crate) fn enter_sleeping(&self) -> Result<Inside<'_>, Errno> {
+        self.enter_waiting(false)
+    }
+
+    /// [`Slot::enter_sleeping`], if `deaf` without an ear for signals.
+    ///
+    /// # Errors
+    /// ENXIO if the device goes; EINTR if not `deaf`.
+    pub(crate) fn enter_waiting(&self, deaf: bool) -> Result<Inside<'_>, Errno> {
         loop {
             if let Some((pass, _)) = self.gate.enter(cpu::current()) {
                 return Ok(Inside {
@@ -214,7 +222,7 @@ impl Slot {
                     _frugal: cpu::Frugal::new(),
                 });
             }
-            if self.gate.wait()? == Door::Dead {
+            if self.gate.wait(deaf)? == Door::Dead {
                 return Err(Errno::ENXIO);
             }
         }

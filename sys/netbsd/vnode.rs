@@ -94,16 +94,17 @@ impl BlockDevice {
         Ok(BlockDevice { vnode, dev, flags, fresh })
     }
 
-    /// `true` if the device was revoked: the vnode is dead, and the device was closed. Sleeps for
-    /// the vnode's lock, which another thread has while it is in the device's driver to discard: so
-    /// the caller holds no lock of the driver's.
+    /// `true` if the device was revoked: the vnode is dead, and the device was closed. Sleeps while
+    /// it is being revoked, so that the caller holds no lock of the driver's. The vnode's lock is
+    /// not taken: another thread has that while it waits in the device's driver to discard, for a
+    /// resume perhaps that is this thread's to do.
     pub fn is_dead(&self) -> bool {
-        // SAFETY: the vnode is referenced (invariant). A lock that was got is let go.
+        let vnode = self.vnode.raw();
+        // SAFETY: the vnode is referenced (invariant), and its interlock held as vdead_check asks.
         unsafe {
-            let dead = sys::vn_lock(self.vnode.raw(), sys::LK_EXCLUSIVE) != 0;
-            if !dead {
-                sys::VOP_UNLOCK(self.vnode.raw());
-            }
+            sys::mutex_enter((*vnode).v_interlock);
+            let dead = sys::vdead_check(vnode, 0) != 0;
+            sys::mutex_exit((*vnode).v_interlock);
             dead
         }
     }
@@ -126,6 +127,21 @@ impl BlockDevice {
         Ok((size, bytes))
     }
 
+    /// [`BlockDevice::size`] of a device of this driver's, from one answer of it. getdisksize(9)
+    /// takes the number of sectors from one place and their size from another, which a resume
+    /// changes in turn. 0 for a device without a table.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn own_size(&self) -> Result<(Sector, u32), Errno> {
+        // SAFETY: plain numbers.
+        let mut whole: sys::partinfo = unsafe { core::mem::zeroed() };
+        // SAFETY: DIOCGPARTINFO gives a struct partinfo.
+        unsafe { self.ioctl(sys::DIOCGPARTINFO as u32, &mut whole)? };
+        let sectors = whole.pi_size.checked_mul(u64::from(whole.pi_secsize / DEV_BSIZE));
+        Ok((sectors.map(Sector).ok_or(Errno::EINVAL)?, whole.pi_secsize))
+    }
+
     /// Asks the device's driver whether it takes writes now, as an open(2) for writing does. A
     /// driver's d_open is called for every open and its d_close after the last, so this needs no
     /// close of its own; a device that was opened for reading is open for writing after it.
@@ -136,16 +152,13 @@ impl BlockDevice {
         if self.fresh.swap(false, Ordering::Relaxed) {
             return Ok(self.is_open_for_writing());
         }
-        let vnode = self.vnode.raw();
-        // SAFETY: the vnode is referenced (invariant), and locked while it is asked about, so that
-        // it is not revoked; the device's number is that of an open device.
+        if self.is_dead() {
+            return Err(Errno::ENXIO);
+        }
+        // SAFETY: the vnode is referenced (invariant); one that is revoked meanwhile is, to
+        // kauth(9), no disk's. The device's number is that of an open device.
         let asked = unsafe {
-            if sys::vn_lock(vnode, sys::LK_EXCLUSIVE) != 0 {
-                return Err(Errno::ENXIO);
-            }
-            let allowed = sys::dm_shim_may_write(vnode);
-            sys::VOP_UNLOCK(vnode);
-            Errno::check(allowed).and_then(|()| {
+            Errno::check(sys::dm_shim_may_write(self.vnode.raw())).and_then(|()| {
                 let lwp = sys::dm_shim_curlwp();
                 Errno::check(sys::bdev_open(self.dev.0, BOTH, sys::S_IFBLK, lwp))
             })

@@ -338,17 +338,24 @@ pub(crate) fn reset_cpus(count: usize) {
 
 /// Posts a signal: an interruptible sleep of the lwp ends with `error`. `false` if the lwp is gone.
 pub(crate) fn interrupt(id: LwpId, error: i32) -> bool {
+    let post = |lwp: &Lwp| {
+        lwp.signal.store(error, Ordering::SeqCst);
+        crate::condvar::unsleep(lwp);
+    };
+    with(id, post).is_some()
+}
+
+/// `true` if the lwp sleeps on a condition variable.
+pub(crate) fn sleeps(id: LwpId) -> bool {
+    with(id, |lwp| lwp.wchan.load(Ordering::SeqCst) != 0).unwrap_or(false)
+}
+
+/// Calls `f` with an lwp, if that has not ended.
+fn with<R>(id: LwpId, f: impl FnOnce(&Lwp) -> R) -> Option<R> {
     let all = ALL.lock().unwrap_or_else(|e| e.into_inner());
-    for lwp in &all.lwps {
-        // SAFETY: listed lwps live as long as the list is locked.
-        let lwp = unsafe { &*lwp.0 };
-        if lwp.id.get() == id.0 {
-            lwp.signal.store(error, Ordering::SeqCst);
-            crate::condvar::unsleep(lwp);
-            return true;
-        }
-    }
-    false
+    // SAFETY: listed lwps live as long as the list is locked.
+    let lwp = all.lwps.iter().map(|lwp| unsafe { &*lwp.0 }).find(|lwp| lwp.id.get() == id.0);
+    lwp.map(f)
 }
 
 /// Runs a system call of the calling thread. On return no lock may be held, and signals are taken.

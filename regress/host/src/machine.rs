@@ -122,6 +122,11 @@ impl<T> Kthread<T> {
         self.lwp
     }
 
+    /// `true` if the thread sleeps on a condition variable.
+    pub fn sleeps(&self) -> bool {
+        lwp::sleeps(self.lwp)
+    }
+
     /// `true` if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()

@@ -199,8 +199,9 @@ fn modunload_during_a_close() {
         until("the close flushes", || disks[0].stalled() == 1);
         send(&control, &request("remove")).unwrap();
         drop(control);
-        assert_eq!(machine.modunload(), Err(Errno::EBUSY), "a close is in progress");
+        let unloaded = machine.modunload();
         disks[0].heal();
+        assert_eq!(unloaded, Err(Errno::EBUSY), "a close is in progress");
         assert_eq!(closes.join().unwrap(), Ok(()));
     });
     assert_eq!(machine.modunload(), Ok(()));

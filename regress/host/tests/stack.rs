@@ -7,8 +7,8 @@ mod common;
 
 use common::data::{fill, on_disk, same, strategy_read, strategy_write};
 use common::wait::until;
-use common::{Bench, Mapped, flags, reload};
-use dm_host::netbsd::{DIOCGDINFO, DIOCWDINFO, disklabel};
+use common::{Bench, Mapped, Request, flags, reload, send};
+use dm_host::netbsd::{DIOCCACHESYNC, DIOCGDINFO, DIOCWDINFO, disklabel};
 use dm_host::{DiskSpec, Errno, Io, Value};
 
 /// The driver may not ask it for memory while it holds I/O.
@@ -276,6 +276,70 @@ fn a_label_for_a_device_on_a_suspended_one_waits_and_can_be_interrupted() {
     bench.on("resume", "lower").unwrap();
     assert_eq!(thread.join(), Ok(()));
     bench.end();
+}
+
+/// A discard waits at the lower device with its vnode's lock: who loads the upper one, perhaps to
+/// resume both, does not wait for that.
+#[test]
+fn a_table_is_loaded_while_a_discard_waits_below() {
+    let (bench, lower, upper) = on_a_suspended_device();
+    let raw = bench.raw(upper);
+    let discard = bench.machine.spawn(move || raw.fdiscard(0, 512));
+    until("it waits", || discard.sleeps());
+    bench.reload("upper", &on(lower, 2000)).unwrap();
+    bench.reload("upper", &on(lower, 1000)).unwrap();
+    bench.on("clear", "upper").unwrap();
+    assert!(!discard.is_finished());
+    bench.on("resume", "lower").unwrap();
+    assert_eq!(discard.join(), Ok(()));
+    bench.end();
+}
+
+/// A discard of many pieces leaves its device after each: a suspend does not wait for the last.
+#[test]
+fn a_suspend_comes_between_the_pieces_of_a_discard() {
+    let bench = Bench::new();
+    let disk = bench.disk("wd0", 4000);
+    let lower = bench.device("lower", "0 1000 linear /dev/wd0 0");
+    let upper =
+        bench.device("upper", &format!("0 80 striped 2 8 169:{} 0 /dev/wd0 1000", lower.minor));
+    bench.on("suspend", "lower").unwrap();
+    let raw = bench.raw(upper);
+    let discard = bench.machine.spawn(move || raw.fdiscard(0, 80 * 512));
+    until("its first piece waits", || discard.sleeps());
+    let control = bench.control.clone();
+    let suspend = bench.machine.spawn(move || send(&control, &Request::on("suspend", "upper")));
+    until("it waits for the piece", || suspend.sleeps());
+    bench.on("resume", "lower").unwrap();
+    suspend.join().unwrap();
+    until("the next piece waits", || discard.sleeps());
+    assert_eq!(disk.counters().discards, 1);
+    bench.on("resume", "upper").unwrap();
+    assert_eq!(discard.join(), Ok(()));
+    assert_eq!(disk.counters().discards, 10);
+    bench.end();
+}
+
+/// A file system's journal is in order only if its flushes are done, whatever signals come.
+#[test]
+fn a_flush_waits_for_a_resume_deaf_to_signals() {
+    for suspended in ["lower", "upper"] {
+        let bench = Bench::new();
+        let disk = bench.disk("wd0", 4000);
+        let lower = bench.device("lower", "0 2000 linear /dev/wd0 0");
+        let upper = bench.device("upper", &on(lower, 2000));
+        bench.on("suspend", suspended).unwrap();
+        let raw = bench.raw(upper);
+        let flush = bench.machine.spawn(move || raw.ioctl(DIOCCACHESYNC as u64, &mut 0i32));
+        until("it waits", || flush.sleeps());
+        assert!(bench.machine.interrupt(flush.lwp()));
+        assert!(flush.sleeps(), "{suspended}");
+        assert_eq!(disk.counters().flushes, 0);
+        bench.on("resume", suspended).unwrap();
+        assert_eq!(flush.join(), Ok(()));
+        assert_eq!(disk.counters().flushes, 1, "{suspended}");
+        bench.end();
+    }
 }
 
 /// Without the guard no component is read for its label.

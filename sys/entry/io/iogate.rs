@@ -130,7 +130,8 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
     }
 
     /// Queues an I/O until the gate is opened: behind those that wait, or, if it was inside and
-    /// `comes_back`, behind others that came back and before the rest. Context: as for [`IoGate::enter`].
+    /// `comes_back`, behind others that came back and before the rest. Context: as for
+    /// [`IoGate::enter`].
     ///
     /// # Errors
     /// The I/O, if the gate is open by now, or dead.
@@ -145,15 +146,16 @@ impl<T, L: Default, Q: Ordered> IoGate<T, L, Q> {
         Ok(())
     }
 
-    /// Sleeps while the door is suspended, until it is open or dead, and says which. Context: a thread
-    /// that is not inside the gate and holds no lock.
+    /// Sleeps while the door is suspended, until it is open or dead, and says which. Context: a
+    /// thread that is not inside the gate and holds no lock.
     ///
     /// # Errors
-    /// When a signal comes first.
-    pub fn wait(&self) -> Result<Door, Interrupted> {
+    /// When a signal comes first, unless the caller is `deaf` to signals.
+    pub fn wait(&self, deaf: bool) -> Result<Door, Interrupted> {
         let mut held = self.held.lock();
         loop {
             match self.gate.door() {
+                Door::Suspended if deaf => self.moved.wait(&mut held),
                 Door::Suspended => self.moved.wait_sig(&mut held)?,
                 door => return Ok(door),
             }

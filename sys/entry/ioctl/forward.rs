@@ -17,16 +17,16 @@ use crate::netbsd::sys;
 use crate::netbsd::vnode::BlockDevice;
 
 impl Device<'_> {
-    /// The active table, once the device is not suspended. Its components stay open as long as it
+    /// The active table, once the device is not suspended; if `deaf` the wait is deaf to signals. Its components stay open as long as it
     /// is kept, but this thread is not inside the gate for it: a component's driver may wait for
     /// memory in an ioctl, and a resume or suspend holds I/O while it waits for threads inside.
     /// Dropping the table may sleep ([`Table`](dm_core::table::Table)), and is not to be done
     /// inside the gate.
     ///
     /// # Errors
-    /// ENXIO without a table or if the device goes, EINTR.
-    fn table(&self) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
-        let inside = self.slot.enter_sleeping()?;
+    /// ENXIO without a table or if the device goes; EINTR if not `deaf`.
+    fn table(&self, deaf: bool) -> Result<Arc<LiveTable<NetBsd>>, Errno> {
+        let inside = self.slot.enter_waiting(deaf)?;
         inside.current().table.clone().ok_or(Errno::ENXIO)
     }
 
@@ -35,7 +35,7 @@ impl Device<'_> {
         &self,
         mut f: impl FnMut(&BlockDevice) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let table = self.table()?;
+        let table = self.table(false)?;
         let mut result = Ok(());
         for component in table.components() {
             result = result.and(f(component.disk().device()));
@@ -44,10 +44,12 @@ impl Device<'_> {
     }
 
     /// DIOCCACHESYNC: every line whose target serves I/O flushes itself, and every component that
-    /// another line reaches is flushed. The first error is returned, when all have been asked.
+    /// another line reaches is flushed. The first error is returned, when all have been asked. Waits
+    /// for a resume deaf to signals, as the I/O does that the flush is to order: wapbl(4) and ffs
+    /// go on with what comes after it whatever it returns.
     pub(super) fn sync(&self, force: c_int) -> Result<(), Errno> {
         let (table, mut result) = loop {
-            let table = self.table()?;
+            let table = self.table(true)?;
             table.may_flush()?;
             if let Some(result) = self.flush_lines(&table)? {
                 break (table, result);
@@ -66,13 +68,13 @@ impl Device<'_> {
     /// `None` if that table is not the active one any more, or a target gave its job back.
     ///
     /// # Errors
-    /// EINTR while the device is suspended, ENXIO if it goes.
+    /// ENXIO if the device goes.
     fn flush_lines(
         &self,
         table: &Arc<LiveTable<NetBsd>>,
     ) -> Result<Option<Result<(), Errno>>, Errno> {
         let Some(engine) = table.engine() else { return Ok(Some(Ok(()))) };
-        let inside = self.slot.enter_sleeping()?;
+        let inside = self.slot.enter_waiting(true)?;
         let current = inside.current();
         let (Some(host), Some(active)) = (&current.host, &current.table) else { return Ok(None) };
         if !Arc::ptr_eq(active, table) {
@@ -90,6 +92,8 @@ impl Device<'_> {
     }
 
     /// DIOCGCACHE: the features that all components have; a write cache of one is a write cache.
+    /// FUA and DPO are left out: who asks, asks once, and the next table's components may ignore
+    /// them.
     pub(super) fn cache(&self) -> Result<c_int, Errno> {
         let either = (sys::DKCACHE_WRITE | sys::DKCACHE_WCHANGE) as c_int;
         let mut all = None;
@@ -100,7 +104,7 @@ impl Device<'_> {
             all = Some(all.map_or(bits, |all: c_int| all & bits | (all | bits) & either));
             Ok(())
         })?;
-        Ok(all.unwrap_or(0))
+        Ok(all.unwrap_or(0) & !((sys::DKCACHE_FUA | sys::DKCACHE_DPO) as c_int))
     }
 
     /// DIOCGSTRATEGY: the queue is the component's, if there is one component.
@@ -122,7 +126,7 @@ impl Device<'_> {
     /// DIOCGSECTORALIGN: the place of a device's first sector in its component's large sectors.
     /// With several components it is told only if it is the same for all.
     pub(super) fn alignment(&self) -> Result<sys::disk_sectoralign, Errno> {
-        let table = self.table()?;
+        let table = self.table(false)?;
         let none = sys::disk_sectoralign { dsa_firstaligned: 0, dsa_alignment: 1 };
         let mut all: Option<sys::disk_sectoralign> = None;
         let mut differ = false;

@@ -320,6 +320,18 @@ pub(crate) unsafe extern "C" fn vn_lock(vp: *mut nb::vnode, flags: c_int) -> c_i
     0
 }
 
+/// vdead_check(9): ENOENT for a revoked node, which here is dead at once.
+///
+/// # Safety
+///
+/// `vp` is referenced, and its interlock held.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vdead_check(vp: *mut nb::vnode, _flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    kassert!(unsafe { mutex::owned((*vp).v_interlock) }, "vdead_check: no interlock");
+    if node(vp).is_dead() { Errno::ENOENT.0 } else { 0 }
+}
+
 /// vref(9)
 ///
 /// # Safety

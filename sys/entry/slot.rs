@@ -121,7 +121,8 @@ struct CfData(UnsafeCell<sys::cfdata>);
 // SAFETY: its pointers are to constants of the shim's.
 unsafe impl Send for CfData {}
 // SAFETY: it is written only by the thread that attaches the slot's device, before the slot is
-// published, and read by autoconf(9) as long as the device is there.
+// published, and read by autoconf(9) as long as the device is there. After ca_detach autoconf(9)
+// reads one number of it, for an assertion, where the device is detached a second time: safety.md.
 unsafe impl Sync for CfData {}
 
 /// A device's reserve for when the pools are empty. Each device has its own, since the I/O of a

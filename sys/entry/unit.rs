@@ -2,8 +2,9 @@
 
 //! A device as NetBSD sees it: dm-core's unit, on a slot, a device_t and a disk(9).
 //!
-//! Context of everything here: a thread, with no lock of the driver's held; in a detach with
-//! the kernel lock, which is given up while it sleeps. `device/removal.rs` has the steps in which a device goes.
+//! Context of everything here: a thread, with no lock of the driver's held; in a detach with the
+//! kernel lock, which is given up while it sleeps. `device/removal.rs` has the steps in which a
+//! device goes.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -54,7 +55,8 @@ impl Unit {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
         let unit = Unit { slot, minor, info: Mutex::new(DiskInfo::default()) };
-        // SAFETY: no other thread has the slot's cfdata yet, and it lives longer than the device.
+        // SAFETY: no other thread has the slot's cfdata yet but, for an assertion, one that detaches
+        // the slot's last device once more (`CfData`), and it lives longer than the device.
         // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
         // the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {

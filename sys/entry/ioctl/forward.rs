@@ -17,11 +17,11 @@ use crate::netbsd::sys;
 use crate::netbsd::vnode::BlockDevice;
 
 impl Device<'_> {
-    /// The active table, once the device is not suspended; if `deaf` the wait is deaf to signals. Its components stay open as long as it
-    /// is kept, but this thread is not inside the gate for it: a component's driver may wait for
-    /// memory in an ioctl, and a resume or suspend holds I/O while it waits for threads inside.
-    /// Dropping the table may sleep ([`Table`](dm_core::table::Table)), and is not to be done
-    /// inside the gate.
+    /// The active table, once the device is not suspended; the wait is deaf to signals if `deaf`.
+    /// Its components stay open as long as it is kept, but this thread is not inside the gate for
+    /// it: a component's driver may wait for memory in an ioctl, and a resume or suspend holds I/O
+    /// while it waits for threads inside. Dropping the table may sleep
+    /// ([`Table`](dm_core::table::Table)), and is not to be done inside the gate.
     ///
     /// # Errors
     /// ENXIO without a table or if the device goes; EINTR if not `deaf`.

@@ -4,13 +4,13 @@
 //!
 //! `devsw.rs` has the entry points of bdevsw and cdevsw, `autoconf.rs` those of autoconf(9) and
 //! module(9), `calls.rs` the count of calls that the driver must not end under, `ioctl.rs` the
-//! ioctls of a disk and of the control node, `label.rs` the device's own label; `strategy.rs` is the
-//! I/O path down, `split.rs` that of an I/O in several pieces, `completion.rs` the way back,
-//! `pieces.rs` has the nested buffers and the accounts of I/O in flight, `journey.rs` an I/O's state
-//! from the gate to its end, `slot.rs` a device's part in the path, `minors.rs` the slots by minor,
-//! `stats.rs` the counts of I/O, `io/` the gate and the reserve, `job.rs` and `job/` I/O that targets
-//! serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits for this kernel, `component.rs`
-//! is an opened component, `panic.rs` turns Rust's panics into panic(9).
+//! ioctls of a disk and of the control node, `label.rs` the device's own label; `strategy.rs` is
+//! the I/O path down, `split.rs` that of an I/O in several pieces, `completion.rs` the way back,
+//! `pieces.rs` has the nested buffers and the accounts of I/O in flight, `journey.rs` an I/O's
+//! state from the gate to its end, `slot.rs` a device's part in the path, `minors.rs` the slots by
+//! minor, `stats.rs` the counts of I/O, `io/` the gate and the reserve, `job.rs` and `job/` I/O
+//! that targets serve themselves; `unit.rs` and `kernel.rs` are dm-core's traits for this kernel,
+//! `component.rs` is an opened component, `panic.rs` turns Rust's panics into panic(9).
 
 mod autoconf;
 mod calls;

@@ -231,8 +231,8 @@ impl Slot {
 
     /// Looks behind the gate without waiting; `None` while it is shut. Context: thread or soft
     /// interrupt, or, since it takes no lock unless the gate is being shut by another CPU, a system
-    /// that goes down; `f` does not sleep. A table that `f` returns a reference to may be gone from the
-    /// device when that is dropped, which sleeps then: see [`Table`](dm_core::table::Table).
+    /// that goes down; `f` does not sleep. A table that `f` returns a reference to may be gone from
+    /// the device when that is dropped, which sleeps then: see [`Table`](dm_core::table::Table).
     pub(crate) fn peek<R>(&self, f: impl FnOnce(&Current) -> R) -> Option<R> {
         // `enter` takes a lock where the gate is shut.
         if self.gate.door() != Door::Open {

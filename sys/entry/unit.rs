@@ -55,10 +55,10 @@ impl Unit {
         let global = global().ok_or(Errno::ENXIO)?;
         let slot = global.slots.take(minor);
         let unit = Unit { slot, minor, info: Mutex::new(DiskInfo::default()) };
-        // SAFETY: no other thread has the slot's cfdata yet but, for an assertion, one that detaches
-        // the slot's last device once more (`CfData`), and it lives longer than the device.
-        // config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has detached
-        // the disk that is named after it.
+        // SAFETY: no other thread has the slot's cfdata yet but, for an assertion, one that
+        // detaches the slot's last device once more (`CfData`), and it lives longer than the
+        // device. config_attach_pseudo calls `dm_attach`. The device lives until `dm_detach` has
+        // detached the disk that is named after it.
         let disk = cpu::with_kernel_lock(|| unsafe {
             // A device_t with this unit may still be in config_detach(9). The kernel lock keeps
             // other threads from attaching one between this look and config_attach_pseudo(9).

@@ -323,8 +323,8 @@ pub unsafe fn nested_result(child: *const buf) -> NestedResult {
     unsafe { if is_complete(child) { Ok(()) } else { partial(child) } }
 }
 
-/// Waits until an I/O of the calling thread's is done (biowait(9)). Returns what it has read; nothing
-/// if it failed, or is a write. Context: a thread; sleeps.
+/// Waits until an I/O of the calling thread's is done (biowait(9)). Returns what it has read;
+/// nothing if it failed, or is a write. Context: a thread; sleeps.
 ///
 /// # Safety
 /// The buffer is a synchronous I/O that was sent, and is the thread's when it is done. The data is

@@ -44,9 +44,9 @@ impl Device<'_> {
     }
 
     /// DIOCCACHESYNC: every line whose target serves I/O flushes itself, and every component that
-    /// another line reaches is flushed. The first error is returned, when all have been asked. Waits
-    /// for a resume deaf to signals, as the I/O does that the flush is to order: wapbl(4) and ffs
-    /// go on with what comes after it whatever it returns.
+    /// another line reaches is flushed. The first error is returned, when all have been asked.
+    /// Waits for a resume deaf to signals, as the I/O does that the flush is to order: wapbl(4) and
+    /// ffs go on with what comes after it whatever it returns.
     pub(super) fn sync(&self, force: c_int) -> Result<(), Errno> {
         let (table, mut result) = loop {
             let table = self.table(true)?;

@@ -38,7 +38,7 @@ impl Slot {
     #[inline]
     pub(super) fn finish(&self, io: Io, journey: Journey, here: Here<'_, Local>) {
         let Journey { pass, came, .. } = journey;
-        here.local().tallies.count(io.is_write(), io.bytes(), came);
+        self.count(&here.local().tallies, io.is_write(), io.bytes(), came);
         io.complete();
         // SAFETY: the journey began at this slot (invariant), which `here` is of (callers).
         unsafe { self.gate.leave(pass, here) };
@@ -49,8 +49,8 @@ impl Slot {
     pub(super) fn fail(&self, io: Io, journey: Journey, done: u32, errno: Errno) {
         let Journey { pass, came, .. } = journey;
         let tallies = &self.here().local().tallies;
-        tallies.count(io.is_write(), done, came);
         tallies.count_failed();
+        self.count(tallies, io.is_write(), done, came);
         io.fail(done, errno);
         // SAFETY: the journey began at this slot (invariant).
         unsafe { self.leave(pass) };

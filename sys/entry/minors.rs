@@ -61,6 +61,8 @@ impl Slots {
         let slot = recycled.unwrap_or_else(|| self.make());
         slot.gate.reopen();
         slot.label_writable.store(false, Ordering::Relaxed);
+        // The callout has not seen it withdrawn.
+        slot.is_due.store(false, Ordering::SeqCst);
         slot.set_minor(minor.get());
         slot
     }

@@ -85,6 +85,9 @@ pub struct Slot {
     pub(crate) reserve: SlotReserve,
     /// (l) Statistics that were added up.
     pub(crate) folded: SpinMutex<Folded>,
+    /// (a) `true` if the counts have changed since the callout has last looked, or will have:
+    /// `stats.rs`.
+    pub(super) is_due: AtomicBool,
     /// (l) Owns nothing: held to write [`Split::bad`], the failure at the lowest byte.
     pub(crate) failures: SpinMutex<()>,
     /// (l) The device's disk(9).
@@ -141,6 +144,7 @@ impl Slot {
             gate: IoGate::new(Current::NOTHING, cpu::count(), c"dmgate"),
             reserve,
             folded: SpinMutex::new(Folded::default()),
+            is_due: AtomicBool::new(false),
             failures: SpinMutex::new(()),
             node: Mutex::new(NodeState::default()),
             unused: Condvar::new(c"dmnode"),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! Statistics. The I/O path adds to its CPU's counts at the gate; a few times a second, while
-//! there is I/O, they are added up into disk(9)'s, for iostat(8) to see.
+//! there is I/O, they are added up into disk(9)'s, for iostat(8) to see: those of the devices that
+//! have I/O, whatever the number of others.
 //!
 //! disk_busy(9) itself wants a lock around each call, which would be the only lock of the I/O
 //! path. Its clock counts ticks, and so does this one.
@@ -50,7 +51,7 @@ pub struct Folded {
     totals: [u64; TALLIES],
     /// I/O that was held at the gate, since the device was made.
     held: u64,
-    /// The tick of the last fold.
+    /// The tick of the last fold, or at which I/O came after it.
     ticks: i32,
     /// `true` if the last fold saw I/O: then one more update tells disk(9) that it is over.
     busy: bool,
@@ -63,7 +64,8 @@ impl Folded {
     }
 }
 
-/// The callout that folds the counts of all devices while there is I/O.
+/// The callout that folds the counts of devices while they have I/O: of those whose
+/// [`Slot::is_due`] is set.
 pub struct Folder {
     /// `true` while the callout is scheduled or about to be.
     running: AtomicBool,
@@ -87,9 +89,9 @@ impl Tallies {
         }
     }
 
-    /// Counts an I/O that is complete, and came at `came` ticks. Context: thread or soft interrupt.
+    /// Counts a complete I/O.
     #[inline]
-    pub(crate) fn count(&self, write: bool, bytes: u32, came: i32) {
+    fn count(&self, write: bool, bytes: u32, came: i32) {
         let (number, amount) = match write {
             true => (N_WRITES, SECTORS_WRITTEN),
             false => (N_READS, SECTORS_READ),
@@ -105,9 +107,6 @@ impl Tallies {
         let busy = cpu::ticks().wrapping_sub(came);
         if busy > 0 {
             self.add(BUSY_TICKS, busy as usize);
-        }
-        if !FOLDER.running.load(Ordering::SeqCst) {
-            start();
         }
     }
 
@@ -128,12 +127,14 @@ pub(crate) fn count_held(slot: &Slot) {
     folded.held = folded.held.wrapping_add(1);
 }
 
-/// Schedules the callout, unless it is scheduled. Context: thread or soft interrupt, the callout's
-/// own among them; does not sleep.
+/// Has the callout fold a device's counts, which have changed; schedules it, unless it is
+/// scheduled. Context: thread or soft interrupt, the callout's own among them; does not sleep.
 #[cold]
-fn start() {
+fn start(slot: &Slot) {
+    slot.is_due.store(true, Ordering::SeqCst);
+    // Set before the callout has cleared it: then the callout looks at the slot after that.
     if let Some(global) = global()
-        && !FOLDER.running.swap(true, Ordering::Relaxed)
+        && !FOLDER.running.swap(true, Ordering::SeqCst)
     {
         global.folder.schedule((cpu::hz() / RATE).max(1));
     }
@@ -151,22 +152,41 @@ impl Tick for Folder {
     /// Context: the callout's soft interrupt (softclock); does not sleep.
     fn tick(&'static self) {
         let Some(global) = global() else { return };
-        // First: an I/O that the folds below do not see sees this, and schedules the callout. So
-        // both sides are SeqCst, here and in `Tallies`.
+        // First, and a slot's mark before its fold: an I/O that the folds below do not see sees
+        // this, and schedules the callout. So both sides are SeqCst, here and in `Tallies`.
         self.running.store(false, Ordering::SeqCst);
-        let mut active = false;
-        global.slots.each(|slot| match slot.fold() {
-            true => active = true,
-            // An idle device keeps no nested buffers.
-            false => slot.empty_caches(global),
+        global.slots.each(|slot| {
+            if !slot.is_due.load(Ordering::SeqCst) {
+                return;
+            }
+            slot.is_due.store(false, Ordering::SeqCst);
+            match slot.fold() {
+                true => start(slot),
+                // An idle device keeps no nested buffers.
+                false => slot.empty_caches(global),
+            }
         });
-        if active {
-            start();
-        }
     }
 }
 
 impl Slot {
+    /// Counts an I/O that is complete, and came at `came` ticks. Context: thread or soft interrupt.
+    #[inline]
+    pub(super) fn count(&self, tallies: &Tallies, write: bool, bytes: u32, came: i32) {
+        tallies.count(write, bytes, came);
+        if !self.is_due.load(Ordering::SeqCst) {
+            self.begin_to_count(came);
+        }
+    }
+
+    /// Has the callout fold the counts of a device that was idle until `came`. Context: as for
+    /// [`Slot::count`].
+    #[cold]
+    fn begin_to_count(&self, came: i32) {
+        self.folded.lock().ticks = came;
+        start(self);
+    }
+
     /// The sums of the CPUs' counts; each wraps. Context: thread or soft interrupt.
     pub(crate) fn tallies(&self) -> [usize; TALLIES] {
         let mut sums = [0usize; TALLIES];

@@ -265,6 +265,15 @@ fn statistics_are_what_iostat_shows() {
     let (reads, .., busy, time) = stats();
     assert_eq!((reads, busy), (4, 0));
     assert_eq!(time, 2_000_000, "200 ticks are two seconds");
+    // A device that goes while its counts are to be added up, and the next one in its place.
+    assert!(strategy_read(device.dev(), 0, 8).0.is_complete(8 * SECTOR));
+    bench.on("remove", "d").unwrap();
+    bench.machine.advance_ticks(100);
+    let next = bench.device("next", "0 100 linear /dev/wd0 0");
+    assert!(strategy_read(next.dev(), 0, 8).0.is_complete(8 * SECTOR));
+    bench.machine.advance_ticks(100);
+    assert_eq!(dm_host::iostat::disk_stats(&format!("dm{}", next.minor)).unwrap().0, 1);
+    bench.end();
 }
 
 #[test]

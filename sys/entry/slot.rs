@@ -99,12 +99,14 @@ pub struct Slot {
     /// (a) I/Os that are left to searches for the device's label. Two searches at a time share the
     /// count, so that one may end early, and none goes on without an end.
     pub(crate) label_search: AtomicU32,
-    /// (a) Writes that had been counted when the components' caches were last flushed at a close.
+    /// (a) Writes that had been counted when the components' caches were last flushed at a close:
+    /// of this device, or of one above, so that two threads may store at a time. Each stores the
+    /// count from before its flush, so that a store that is lost costs a flush and saves none.
     flushed: AtomicUsize,
-    /// (a) Contexts that use a table of the device while nothing else of theirs keeps it:
-    /// completions of lanes' and forwarded jobs' buffers that have not returned yet, senders that
-    /// have queued a split or a job. A table's memory stays until those have left that were counted
-    /// in when it was to go.
+    /// (a) Contexts that are in a function of a table of the device whose last I/O may be over: the
+    /// completion of a lane's or a forwarded job's buffer, a sender that has queued its split,
+    /// whoever resubmits a job that was set aside. A table's memory stays until those have left
+    /// that were counted in when it was to go.
     pub(crate) completing: Completions,
     /// (a) The minor of the device, this one or one below, that has last failed an I/O of a search
     /// for the label instead of letting it wait: it was suspended, or its reserve was in use.

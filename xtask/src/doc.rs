@@ -150,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn comments_of_the_driver_end_by_column_100() {
+        let mut long = Vec::new();
+        for (path, text) in files("sys", "rs") {
+            let lines = text.lines().zip(1..).filter(|(line, _)| line.trim().starts_with("//"));
+            let lines = lines.filter(|(line, _)| line.chars().count() > 100);
+            long.extend(lines.map(|(_, number)| format!("{}:{number}", path.display())));
+        }
+        assert!(long.is_empty(), "comments beyond column 100: {long:#?}");
+    }
+
+    #[test]
     fn tests_that_c_driver_names_exist() {
         let text = sh::read(&sh::root().join("share/doc/c-driver.md")).unwrap();
         let tests = sources("sys/dev/dm") + &sources("regress/host/tests");

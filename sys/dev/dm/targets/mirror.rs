@@ -130,7 +130,8 @@ struct State {
     clean: Bits,
     /// A bit for each region: 0 if the log on its disk is known to have its mark.
     logged: Bits,
-    /// Regions that were not written since the bit was set.
+    /// A bit for each region: 1 if neither a write nor recovery has written to it since the bit was
+    /// set, when it was in sync and not clean.
     idle: Bits,
     /// Writes in flight in each region.
     writes: Box<[u16]>,

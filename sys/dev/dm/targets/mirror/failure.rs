@@ -177,6 +177,8 @@ impl Mirror {
             let synced = self.sync.change(|at, word| word & clean.get(at).copied().unwrap_or(0));
             state.in_sync &= synced == state.synced;
             state.synced = synced;
+            // They are no longer in sync, and may be recovered while the next flush is in flight.
+            state.idle.0.fill(0);
             (news, self.verdict(failed, failed.count_ones() as usize >= self.legs.len()))
         };
         if news {

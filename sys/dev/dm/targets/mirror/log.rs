@@ -244,13 +244,15 @@ impl Mirror {
         }
     }
 
-    /// Takes away the marks of regions that were not written since the last time.
+    /// Takes away the marks of regions that neither a write nor recovery has written to since the
+    /// last time.
     async fn clean_idle(&self, lane: &mut Lane) {
         if core::mem::replace(&mut self.state.lock().flushing, true) {
             // Another lane's flush is in flight, and began before some of the writes were over.
             return;
         }
-        // A region that is idle now, and still is after the flush, is on stable storage.
+        // A region that is idle now, and still is after the flush, is on stable storage. No bit is
+        // set meanwhile.
         if self.change_words(|_, word| *word.idle & word.dirty()) == 0 {
             self.flush_is_over(lane);
             self.note_idle();

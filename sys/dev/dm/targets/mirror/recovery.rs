@@ -46,11 +46,12 @@ impl Mirror {
     fn end_region(&self, region: u64, synced: bool, lane: &Lane) {
         let (done, waiters) = {
             let mut state = self.state.lock();
-            let State { recovering, synced: count, marked, .. } = &mut *state;
+            let State { recovering, synced: count, marked, idle, .. } = &mut *state;
             *recovering = None;
             if synced && self.sync.put(region, true) {
                 *count = count.saturating_add(1);
-                // The region's mark goes when the legs are flushed.
+                // The region's mark goes with a flush that begins later.
+                idle.put(region, false);
                 *marked = true;
             }
             let waiters = core::mem::take(&mut state.waiters);

@@ -55,6 +55,9 @@ pub struct Faults {
     pub write: u64,
     /// Flushes of 1,000 that fail.
     pub flush: u64,
+    /// `true` if a flush that fails loses writes that it was to bring onto the medium: each by
+    /// chance. They are read as long as there is power, and no later flush brings them there.
+    pub drops: bool,
     /// `true` if discards are refused (EOPNOTSUPP).
     pub no_discard: bool,
     /// Sectors whose reads fail.
@@ -231,6 +234,10 @@ impl Disk {
             self.counts.failed += u64::from(!self.off);
             if transfer.command != Command::Read && !transfer.early && self.works() {
                 self.take_part_effect(transfer, rng);
+            }
+            if transfer.command == Command::Flush && self.faults.drops {
+                let covers = transfer.covers;
+                self.cached.retain(|cached| cached.number > covers || rng.chance(1, 2));
             }
             return Err(errno);
         }

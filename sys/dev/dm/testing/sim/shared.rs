@@ -239,10 +239,7 @@ impl Shared {
             Event::Todo(at) => {
                 let todo = state.todo.swap_remove(at);
                 drop(state);
-                match todo {
-                    Todo::Freed(device, line) => self.route_waiting(device, line),
-                    Todo::Map(device, stretch) => self.route(device, stretch),
-                }
+                self.do_it(todo);
             }
             Event::Time => {
                 drop(state);
@@ -260,6 +257,39 @@ impl Shared {
             }
         }
         true
+    }
+
+    /// Has all happen that can, in a fixed order, but the answers of commands that `held` names;
+    /// no time passes.
+    #[cfg(test)]
+    pub fn run_all_but(self: &Arc<Self>, held: impl Fn(usize, &Transfer) -> bool) {
+        loop {
+            let mut state = self.lock();
+            let goes = |flight: &Flight| !held(flight.disk, &flight.transfer);
+            if let Some(at) = state.flights.iter().position(goes) {
+                let flight = state.flights.remove(at);
+                drop(state);
+                self.finish(flight);
+                continue;
+            }
+            let mut hosts = state.hosts.iter_mut().flatten();
+            if let Some(host) = hosts.find_map(|host| (host.ready_runners() > 0).then_some(host)) {
+                let (host, runner) = (host.host.clone(), host.ready_runner(0));
+                drop(state);
+                host.poll(runner, 0);
+                continue;
+            }
+            let Some(todo) = state.todo.pop() else { return };
+            drop(state);
+            self.do_it(todo);
+        }
+    }
+
+    fn do_it(self: &Arc<Self>, todo: Todo) {
+        match todo {
+            Todo::Freed(device, line) => self.route_waiting(device, line),
+            Todo::Map(device, stretch) => self.route(device, stretch),
+        }
     }
 
     fn choose(state: &mut State) -> Event {

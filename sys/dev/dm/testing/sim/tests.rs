@@ -2,6 +2,7 @@
 
 //! Games are won, and planted bugs are found.
 
+mod mirror;
 mod sharing;
 
 use super::games::GAMES;

@@ -35,7 +35,7 @@ use crate::{Errno, Sector};
 /// Events happen in the order that the seed decides, and only in functions that wait:
 /// [`World::run`], [`World::settle`], and those that suspend or resume a device.
 pub struct World {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The objects that lines of different devices share, as the driver keeps them.
     registry: RefCell<Registry>,
     types: &'static [&'static TargetType],

@@ -127,6 +127,8 @@ impl Game for Mirror {
         });
         for (at, disk) in (0..).zip(&mut disks) {
             disk.sector_size = (unit * SECTOR as u64) as u32;
+            // What the first leg loses the next table would copy to the others.
+            disk.faults.drops = (1..self.legs).contains(&at);
             disk.faults.lies = match self.lie {
                 Lie::None => false,
                 Lie::Legs => at < self.legs,

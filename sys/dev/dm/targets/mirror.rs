@@ -139,6 +139,9 @@ struct State {
     blocks: Blocks,
     /// The region that is being recovered.
     recovering: Option<u64>,
+    /// `true` if a leg's flush has failed since that region's recovery began: the leg may have lost
+    /// a part of the copy.
+    spoilt: bool,
     /// The number of regions in sync.
     synced: u64,
     /// `true` once all regions were in sync, until a write fails.

@@ -179,6 +179,7 @@ impl Mirror {
             state.synced = synced;
             // They are no longer in sync, and may be recovered while the next flush is in flight.
             state.idle.0.fill(0);
+            state.spoilt = true;
             (news, self.verdict(failed, failed.count_ones() as usize >= self.legs.len()))
         };
         if news {

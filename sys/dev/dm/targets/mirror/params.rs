@@ -86,6 +86,7 @@ pub(super) fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
         writes: (0..regions).map(|_| 0).collect(),
         blocks: Blocks::new(),
         recovering: None,
+        spoilt: false,
         synced: 0,
         in_sync: false,
         started: false,

@@ -38,7 +38,7 @@ impl Mirror {
     fn begin_region(&self, from: u64) -> Option<u64> {
         let mut state = self.state.lock();
         let region = self.sync.next_clear(from, self.regions)?;
-        state.recovering = Some(region);
+        (state.recovering, state.spoilt) = (Some(region), false);
         Some(region)
     }
 
@@ -46,9 +46,9 @@ impl Mirror {
     fn end_region(&self, region: u64, synced: bool, lane: &Lane) {
         let (done, waiters) = {
             let mut state = self.state.lock();
-            let State { recovering, synced: count, marked, idle, .. } = &mut *state;
+            let State { recovering, spoilt, synced: count, marked, idle, .. } = &mut *state;
             *recovering = None;
-            if synced && self.sync.put(region, true) {
+            if synced && !*spoilt && self.sync.put(region, true) {
                 *count = count.saturating_add(1);
                 // The region's mark goes with a flush that begins later.
                 idle.put(region, false);

@@ -141,3 +141,29 @@ fn a_region_recovered_during_a_flush_keeps_its_mark() {
         }
     }
 }
+
+#[test]
+fn a_region_whose_copy_a_leg_may_have_lost_is_not_in_sync() {
+    for seed in SEEDS {
+        let mirror = Mirror::new(seed, "disk 2 d2 256", 0b110, "");
+        mirror.0.disk(LEGS[1], |disk| disk.set(0, &[7; SECTOR]));
+        // The first half is copied, and lost; then comes the second.
+        let second =
+            |disk, command, sector| disk == LEGS[0] && command == Command::Read && sector == 128;
+        mirror.run_but(second);
+        mirror.flushes_fail(LEGS[1], true);
+        mirror.flush();
+        mirror.run_but(second);
+        mirror.flushes_fail(LEGS[1], false);
+        mirror.run();
+        for _ in 0..3 {
+            mirror.0.pass(REST);
+            mirror.run();
+        }
+        mirror.crash();
+        for region in 0..REGIONS {
+            let clean = mirror.is_clean(region);
+            assert!(!clean || mirror.agrees(region), "seed {seed}: region {region}");
+        }
+    }
+}

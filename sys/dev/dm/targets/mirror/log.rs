@@ -308,11 +308,9 @@ impl Mirror {
         sum
     }
 
-    /// Closes the log when no I/O is left: regions in sync are marked clean.
+    /// Closes the log when no I/O is left: regions in sync are marked clean. So they are
+    /// in a log in memory, for a start of the same table.
     pub(super) async fn close_log(&self, lane: &mut Lane) {
-        if self.log.disk.is_none() {
-            return;
-        }
         let failed = self.flush_legs(lane).await;
         if self.flush_failed(failed, lane) == Verdict::Done && failed == 0 {
             self.change_words(|_, word| {

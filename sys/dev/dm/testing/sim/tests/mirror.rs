@@ -167,3 +167,21 @@ fn a_region_whose_copy_a_leg_may_have_lost_is_not_in_sync() {
         }
     }
 }
+
+#[test]
+fn a_log_in_memory_is_true_after_a_resume() {
+    for seed in SEEDS {
+        let mirror = Mirror::new(seed, "core 2 256 nosync", 0, "");
+        mirror.write(1);
+        mirror.run();
+        mirror.0.suspend(0, Quiesce::Flush);
+        mirror.0.resume(0).unwrap();
+        mirror.flushes_fail(LEGS[1], true);
+        mirror.flush();
+        mirror.run();
+        assert!(mirror.0.is_idle() && mirror.says(" 1 AF "), "{}", mirror.0.status(0, 0));
+        let synced = mirror.says(" 3/3 ");
+        mirror.crash();
+        assert!(!synced || mirror.agrees(1), "seed {seed}: what is in sync differs");
+    }
+}

@@ -6,22 +6,25 @@
 //! that took it: the source as it was, or, if that has failed and all regions were in sync before,
 //! another leg. The write is then as the table's features want it:
 //!
-//! | | some legs took it | no leg did, or the source did not and cannot be another |
-//! |---|---|---|
-//! | no features | done | EIO |
-//! | `handle_errors` | waits for another table | EIO |
-//! | `handle_errors keep_log` | done | EIO |
+//! | | some legs took it | not the source, which cannot be another | no leg did |
+//! |---|---|---|---|
+//! | no features | done | EIO | EIO |
+//! | `handle_errors` | waits for another table | waits for another table | EIO |
+//! | `handle_errors keep_log` | done | EIO | EIO |
 //!
 //! With `handle_errors` alone, later writes of regions out of sync wait too, until all is in sync
 //! again.
 //!
-//! A leg's flush that fails is a failure of all writes since its last one.
+//! A leg's flush that fails is a failure of all writes since its last one. With `handle_errors`
+//! alone, and if it is the first leg, which a table begins with as its source, later flushes wait
+//! too: they would promise writes that other legs alone may have.
 
 use super::{Mirror, State, has, write};
 use crate::Errno;
 use crate::job::Job;
 use crate::lane::Lane;
 use core::sync::atomic::Ordering;
+use dm_sync::Guard;
 
 /// The kinds of I/O that may fail on a leg, or on the log's device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,17 +71,19 @@ impl Errors {
         self.0 == 0
     }
 
+    /// `true` if this kind has failed.
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & 1u8.wrapping_shl(kind as u32) != 0
+    }
+
     /// `true` if the leg has not taken something that was written.
     pub fn lost(self) -> bool {
-        [Kind::Flush, Kind::Write]
-            .into_iter()
-            .any(|kind| self.0 & 1u8.wrapping_shl(kind as u32) != 0)
+        self.has(Kind::Flush) || self.has(Kind::Write)
     }
 
     /// The letter of the worst; `A` if there is none.
     pub fn letter(self) -> char {
-        let has = |kind: &Kind| self.0 & 1u8.wrapping_shl(*kind as u32) != 0;
-        Kind::ALL.into_iter().find(has).map_or('A', Kind::letter)
+        Kind::ALL.into_iter().find(|kind| self.has(*kind)).map_or('A', Kind::letter)
     }
 }
 
@@ -202,6 +207,15 @@ impl Mirror {
     pub(super) fn hold(&self, mut job: Job, lane: &Lane) {
         job.set_tag(0);
         self.held.push(job);
+        self.give_back_held(lane);
+    }
+
+    /// [`Mirror::hold`] of a job that recovery may let go on, with the lock held in which it was
+    /// found that not all is in sync: recovery looks here after it has had the lock.
+    pub(super) fn hold_locked(&self, state: Guard<'_, State>, mut job: Job, lane: &Lane) {
+        job.set_tag(0);
+        self.held.push(job);
+        drop(state);
         self.give_back_held(lane);
     }
 

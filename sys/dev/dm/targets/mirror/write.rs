@@ -2,7 +2,7 @@
 
 //! Writes, flushes, discards, and reads that have failed once.
 
-use super::failure::Kind;
+use super::failure::{Kind, Verdict};
 use super::{Mirror, State, has};
 use crate::Errno;
 use crate::job::Job;
@@ -171,13 +171,7 @@ impl Mirror {
                         state.waiters = state.waiters.saturating_add(1);
                         return self.waiting.push(job);
                     }
-                    Admit::Hold => {
-                        job.set_tag(0);
-                        // Under the lock: recovery looks here after it has had the lock.
-                        self.held.push(job);
-                        drop(state);
-                        return self.give_back_held(lane);
-                    }
+                    Admit::Hold => return self.hold_locked(state, job, lane),
                     Admit::Mark if state.log_busy => return self.marking.push(job),
                     Admit::Mark => {
                         state.log_busy = true;
@@ -217,6 +211,15 @@ impl Mirror {
         let failed = self.flush_legs(lane).await;
         let verdict = self.flush_failed(failed, lane);
         self.flush_is_over(lane);
+        if verdict == Verdict::Done && self.features.hold() {
+            let state = self.state.lock();
+            // What the first leg has lost is not safe before it is copied back, or the table is
+            // another.
+            let lost = state.errors.first().is_some_and(|errors| errors.has(Kind::Flush));
+            if lost && !state.in_sync {
+                return self.hold_locked(state, job, lane);
+            }
+        }
         self.act(job, verdict, lane);
     }
 

@@ -185,3 +185,27 @@ fn a_log_in_memory_is_true_after_a_resume() {
         assert!(!synced || mirror.agrees(1), "seed {seed}: what is in sync differs");
     }
 }
+
+#[test]
+fn a_flush_waits_where_the_first_leg_has_lost_writes() {
+    for seed in SEEDS {
+        let mirror = Mirror::new(seed, "disk 2 d2 256", 0b111, " 1 handle_errors");
+        mirror.write(1);
+        mirror.run();
+        // The mirror's own flush, which nobody waits for.
+        mirror.flushes_fail(LEGS[0], true);
+        for _ in 0..2 {
+            mirror.0.pass(REST);
+            mirror.run();
+        }
+        mirror.flushes_fail(LEGS[0], false);
+        assert!(mirror.0.is_idle() && mirror.says(" 2/3 1 FA "), "{}", mirror.0.status(0, 0));
+        mirror.flush();
+        mirror.run();
+        assert!(
+            !mirror.0.is_idle(),
+            "seed {seed}: a flush is done that the first leg is not part of"
+        );
+        mirror.0.take_down(Quiesce::Remove);
+    }
+}

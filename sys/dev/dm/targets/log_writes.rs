@@ -195,11 +195,11 @@ impl LogWrites {
                 RoomSearch::Room(room) => return room,
                 RoomSearch::Full { copied } => copied,
             };
+            let before = self.next_unflushed();
             if copied == 0 || lane.flush(&[self.device]).await.ok().is_err() {
                 self.give_up(lane);
                 continue;
             }
-            let before = self.next_unflushed();
             self.commit(before, Some(FLUSH), lane).await;
             // The lane that makes a copy gives its room back, or keeps it for the next flush.
             let given_back = || {

@@ -2,6 +2,7 @@
 
 //! Games are won, and planted bugs are found.
 
+mod log_writes;
 mod mirror;
 mod sharing;
 

@@ -36,8 +36,9 @@ impl Mirror {
     /// Takes the next region that is out of sync: no write of it begins until
     /// [`Mirror::end_region`].
     fn begin_region(&self, from: u64) -> Option<u64> {
-        let mut state = self.state.lock();
+        // No lock for the search, which may be long: recovery alone brings regions into sync now.
         let region = self.sync.next_clear(from, self.regions)?;
+        let mut state = self.state.lock();
         (state.recovering, state.spoilt) = (Some(region), false);
         Some(region)
     }

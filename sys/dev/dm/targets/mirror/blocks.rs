@@ -18,7 +18,7 @@ const BLOCK: u64 = 8;
 pub(super) struct Blocks(Box<[bool; FLAGS]>);
 
 impl Blocks {
-    /// Counts for blocks none of which is being written.
+    /// Flags, none of them set.
     pub(super) fn new() -> Blocks {
         Blocks(Box::new([false; FLAGS]))
     }

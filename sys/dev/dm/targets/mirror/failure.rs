@@ -204,14 +204,13 @@ impl Mirror {
     }
 
     /// Holds a job until another table comes, or all legs are well again.
-    pub(super) fn hold(&self, mut job: Job, lane: &Lane) {
-        job.set_tag(0);
-        self.held.push(job);
-        self.give_back_held(lane);
+    pub(super) fn hold(&self, job: Job, lane: &Lane) {
+        self.hold_locked(self.state.lock(), job, lane);
     }
 
     /// [`Mirror::hold`] of a job that recovery may let go on, with the lock held in which it was
     /// found that not all is in sync: recovery looks here after it has had the lock.
+    #[inline(never)]
     pub(super) fn hold_locked(&self, state: Guard<'_, State>, mut job: Job, lane: &Lane) {
         job.set_tag(0);
         self.held.push(job);

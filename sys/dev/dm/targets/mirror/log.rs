@@ -2,7 +2,7 @@
 
 //! The log: read when a table starts; written before a region is, and when regions are clean again.
 
-use super::failure::{Kind, Verdict};
+use super::failure::Kind;
 use super::format::{self, BITMAP, Header};
 use super::params::Word;
 use super::{LOG_BYTES, Mirror, State, bytes};
@@ -253,14 +253,15 @@ impl Mirror {
         }
         // A region that is idle now, and still is after the flush, is on stable storage. No bit is
         // set meanwhile.
-        if self.change_words(|_, word| *word.idle & word.dirty()) == 0 {
+        if self.change_words(&mut |_, word| *word.idle & word.dirty()) == 0 {
             self.flush_is_over(lane);
             self.note_idle();
             return;
         }
         let failed = self.flush_legs(lane).await;
-        if self.flush_failed(failed, lane) == Verdict::Done && failed == 0 {
-            self.change_words(|_, word| {
+        self.flush_failed(failed, lane);
+        if failed == 0 {
+            self.change_words(&mut |_, word| {
                 let done = *word.idle & word.dirty();
                 *word.clean |= done;
                 done
@@ -277,7 +278,7 @@ impl Mirror {
     /// Notes the marked regions that no write is in flight to.
     fn note_idle(&self) {
         self.state.lock().marked = false;
-        let marked = self.change_words(|writes, word| {
+        let marked = self.change_words(&mut |writes, word| {
             let dirty = word.dirty();
             let busy = writes.iter().enumerate().filter(|(_, writes)| **writes != 0);
             let busy = busy.fold(0, |bits, (bit, _)| bits | 1u32.wrapping_shl(bit as u32));
@@ -288,8 +289,9 @@ impl Mirror {
     }
 
     /// Calls `change` with each word of the bitmaps and the counts of its regions' writes. Returns
-    /// the number of bits that are set in all that it returns.
-    fn change_words(&self, mut change: impl FnMut(&[u16], &mut Word32<'_>) -> u32) -> u64 {
+    /// the number of bits that are set in all that it returns. The kernel's object
+    /// has it once: `change` is no type parameter.
+    fn change_words(&self, change: &mut dyn FnMut(&[u16], &mut Word32<'_>) -> u32) -> u64 {
         let mut sum = 0u64;
         let mut first = 0;
         while first < bits::words(self.regions) {
@@ -312,8 +314,9 @@ impl Mirror {
     /// in a log in memory, for a start of the same table.
     pub(super) async fn close_log(&self, lane: &mut Lane) {
         let failed = self.flush_legs(lane).await;
-        if self.flush_failed(failed, lane) == Verdict::Done && failed == 0 {
-            self.change_words(|_, word| {
+        self.flush_failed(failed, lane);
+        if failed == 0 {
+            self.change_words(&mut |_, word| {
                 *word.clean |= word.synced;
                 0
             });

@@ -96,7 +96,7 @@ impl Snapshot {
     fn take_over(&self, lane: &Lane) {
         let (store, origin) = (lane.size(self.store), lane.size(self.origin));
         let waker = lane.waker();
-        let before = {
+        {
             let mut state = self.cow.state.lock();
             (state.kind, state.length) = (self.kind, self.length);
             (state.cow_size, state.origin_size) = (store, origin);
@@ -104,9 +104,16 @@ impl Snapshot {
             state.full_at = None;
             state.begin_merging(self.merges);
             let signals = self.signals.clone();
-            state.keeper.replace(Keeper { table: self.table, waker, signals })
-        };
-        drop(before);
+            let before = state.keeper.replace(Keeper { table: self.table, waker, signals });
+            if let Some(Keeper { waker, signals, .. }) = &before {
+                // If the table before is ending its lanes return now. They see that they may when
+                // the lock is free, and until then there is the engine that `before` refers to.
+                waker.raise(&signals.work);
+                waker.raise(&signals.ready);
+                waker.raise(&signals.hungry);
+            }
+            drop(before);
+        }
         self.begun.store(true, Ordering::Relaxed);
         self.shared.add(&self.cow);
         {

@@ -14,6 +14,7 @@ use super::host::{Host, HostState};
 use super::io::{Device, Io, Owner, Stretch};
 use super::model::Moment;
 use super::rng::Rng;
+use super::world::{Loaded, World};
 use crate::job::Op;
 use crate::{Errno, Sector, SectorRange};
 
@@ -192,6 +193,8 @@ pub(super) enum Todo {
     Freed(usize, usize),
     /// A stretch is to be mapped: it is retried, or was given back before the device held I/O.
     Map(usize, Stretch),
+    /// Another thread resumes a device with a new table.
+    Swap(usize, Loaded),
 }
 
 /// The next event.
@@ -289,6 +292,7 @@ impl Shared {
         match todo {
             Todo::Freed(device, line) => self.route_waiting(device, line),
             Todo::Map(device, stretch) => self.route(device, stretch),
+            Todo::Swap(device, new) => World::swap_now(self, device, new),
         }
     }
 

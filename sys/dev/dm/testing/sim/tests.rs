@@ -5,6 +5,7 @@
 mod log_writes;
 mod mirror;
 mod sharing;
+mod stores;
 
 use super::games::GAMES;
 use super::planted::{RIGHT, WRONG};

@@ -16,7 +16,7 @@ use super::host::Host;
 use super::io::{Attached, Device};
 use super::model::Model;
 use super::rng::Rng;
-use super::shared::{Shared, State, Temper};
+use super::shared::{Shared, State, Temper, Todo};
 use crate::aes::Aes;
 use crate::executor::{self, Executor};
 use crate::hash::Hash;
@@ -455,6 +455,22 @@ impl World {
         Ok(())
     }
 
+    /// Has [`World::try_swap`] happen at some later moment, as by another thread: the next call that
+    /// waits need not be over then.
+    ///
+    /// # Panics
+    /// At that moment, when the table does not start.
+    pub fn swap_later(&self, device: usize, new: Loaded) {
+        self.with(|state| state.todo.push(Todo::Swap(device, new)));
+    }
+
+    /// [`World::swap_later`], now that its moment has come.
+    pub(super) fn swap_now(shared: &Arc<Shared>, device: usize, new: Loaded) {
+        // No table is loaded here, so that types and shared objects are of no use.
+        let world = World { shared: shared.clone(), registry: RefCell::default(), types: &[] };
+        world.try_swap(device, new).expect("a table that starts");
+    }
+
     /// Resumes a device that is suspended, with the table it has.
     ///
     /// # Errors
@@ -566,24 +582,27 @@ impl World {
         table.describe(target, false)
     }
 
+    /// Suspends a device, unless it is suspended, and takes its table down.
+    pub fn remove(&self, device: usize, how: Quiesce) {
+        if !self.is_suspended(device) {
+            self.suspend(device, how);
+        }
+        // I/O that waits for a resume, which does not come, fails.
+        let table = self.with(|state| {
+            let queue = core::mem::take(&mut state.devices[device].queue);
+            state.devices[device].active += queue.len();
+            for stretch in queue {
+                state.stretch_over(&stretch, Err(Errno::ENXIO));
+            }
+            state.devices[device].table.take()
+        });
+        drop(table);
+    }
+
     /// Takes the tables of all devices down. With the power off this stands for the old kernel's
     /// memory going away, and shows that nothing hangs when disks are gone.
     pub fn take_down(&self, how: Quiesce) {
-        for device in 0..self.devices() {
-            if !self.is_suspended(device) {
-                self.suspend(device, how);
-            }
-            // I/O that waits for a resume, which does not come, fails.
-            let table = self.with(|state| {
-                let queue = core::mem::take(&mut state.devices[device].queue);
-                state.devices[device].active += queue.len();
-                for stretch in queue {
-                    state.stretch_over(&stretch, Err(Errno::ENXIO));
-                }
-                state.devices[device].table.take()
-            });
-            drop(table);
-        }
+        (0..self.devices()).for_each(|device| self.remove(device, how));
         let left = self.with(|state| state.ios.len());
         assert!(left == 0, "{left} I/O without an answer");
     }

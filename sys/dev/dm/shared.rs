@@ -18,6 +18,9 @@ use crate::units::Dev;
 /// A piece of shared state, whatever its type.
 pub type AnyShared = Arc<dyn Any + Send + Sync>;
 
+/// A function that takes the state that is known, if there is one, and returns it or another.
+pub type Choose<'a> = dyn FnMut(Option<AnyShared>) -> AnyShared + 'a;
+
 /// The shared state that some line uses, by component and type.
 #[derive(Default)]
 pub struct Registry {
@@ -31,20 +34,17 @@ struct Entry {
 }
 
 impl Registry {
-    /// The state of this type that belongs to a component, made by `make` if there is none.
-    pub fn get(
-        &mut self,
-        dev: Dev,
-        kind: TypeId,
-        make: &mut dyn FnMut() -> AnyShared,
-    ) -> AnyShared {
+    /// The state of this type that belongs to a component from now on: `choose` is given the one
+    /// that does, if there is one, and returns it, or another in its place.
+    pub fn get(&mut self, dev: Dev, kind: TypeId, choose: &mut Choose<'_>) -> AnyShared {
         self.entries.retain(|entry| entry.state.strong_count() > 0);
-        let known = self.entries.iter().find(|entry| entry.dev == dev && entry.kind == kind);
-        if let Some(state) = known.and_then(|entry| entry.state.upgrade()) {
-            return state;
+        let known = self.entries.iter_mut().find(|entry| entry.dev == dev && entry.kind == kind);
+        let state = choose(known.as_ref().and_then(|entry| entry.state.upgrade()));
+        let weak = Arc::downgrade(&state);
+        match known {
+            Some(entry) => entry.state = weak,
+            None => self.entries.push(Entry { dev, kind, state: weak }),
         }
-        let state = make();
-        self.entries.push(Entry { dev, kind, state: Arc::downgrade(&state) });
         state
     }
 }
@@ -55,7 +55,8 @@ mod tests {
 
     fn get<T: Any + Send + Sync + Default>(registry: &mut Registry, minor: u32) -> Arc<T> {
         let dev = Dev::new(1, minor).unwrap();
-        let state = registry.get(dev, TypeId::of::<T>(), &mut || Arc::new(T::default()));
+        let mut choose = |known: Option<AnyShared>| known.unwrap_or_else(|| Arc::new(T::default()));
+        let state = registry.get(dev, TypeId::of::<T>(), &mut choose);
         state.downcast().unwrap()
     }
 
@@ -66,6 +67,17 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &get::<u32>(&mut registry, 1)));
         assert!(!Arc::ptr_eq(&first, &get::<u32>(&mut registry, 2)));
         assert_eq!(*get::<u64>(&mut registry, 1), 0);
+    }
+
+    #[test]
+    fn state_that_is_replaced_stays_with_its_users() {
+        let mut registry = Registry::default();
+        let first = get::<u32>(&mut registry, 1);
+        let dev = Dev::new(1, 1).unwrap();
+        let second: AnyShared = Arc::new(5u32);
+        registry.get(dev, TypeId::of::<u32>(), &mut |_| second.clone());
+        assert_eq!((*first, *get::<u32>(&mut registry, 1)), (0, 5));
+        assert_eq!(registry.entries.len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::kernel::{Kernel, Mutex};
 use crate::limits;
 use crate::pdev::Pdev;
 use crate::purse::{Purse, Share};
-use crate::shared::AnyShared;
+use crate::shared::{AnyShared, Choose};
 use crate::table::{Component, Opener};
 use crate::units::{Dev, Minor, Sector};
 
@@ -120,8 +120,8 @@ impl<K: Kernel> Opener for TableOpener<'_, K> {
         self.read_only
     }
 
-    fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
-        self.driver.shared.lock().get(dev, kind, make)
+    fn shared(&self, dev: Dev, kind: TypeId, choose: &mut Choose<'_>) -> AnyShared {
+        self.driver.shared.lock().get(dev, kind, choose)
     }
 }
 

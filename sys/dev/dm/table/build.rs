@@ -17,7 +17,7 @@ use crate::hash::Hash;
 use crate::mistake::{Mistake, TableError};
 use crate::purse::Purse;
 use crate::refusal::Shown;
-use crate::shared::AnyShared;
+use crate::shared::{AnyShared, Choose};
 use crate::target::{AddComponent, ComponentIndex, LineSpec, Made, TargetType, Words};
 use crate::targets::linear::{self, Linear};
 use crate::units::{DEV_BSIZE, Dev, Sector, SectorRange};
@@ -303,9 +303,9 @@ impl<O: Opener> AddComponent for Components<'_, O> {
         &self,
         component: ComponentIndex,
         kind: TypeId,
-        make: &mut dyn FnMut() -> AnyShared,
+        choose: &mut Choose<'_>,
     ) -> AnyShared {
         let (dev, ..) = self.size(component);
-        self.opener.shared(dev, kind, make)
+        self.opener.shared(dev, kind, choose)
     }
 }

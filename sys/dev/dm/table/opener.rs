@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::guard::GuardedSectors;
 use crate::hash::Hash;
 use crate::purse::Purse;
-use crate::shared::AnyShared;
+use crate::shared::{AnyShared, Choose};
 use crate::units::{Dev, Sector};
 
 /// A block device that a table maps to, opened.
@@ -50,8 +50,8 @@ pub trait Opener {
 
     /// The state of a type that lines of all tables share for a component: see
     /// [`Registry`](crate::shared::Registry). The default shares nothing.
-    fn shared(&self, _dev: Dev, _kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
-        make()
+    fn shared(&self, _dev: Dev, _kind: TypeId, choose: &mut Choose<'_>) -> AnyShared {
+        choose(None)
     }
 
     /// The kernel's AES, if it has one. The default has none.

@@ -13,7 +13,7 @@ use crate::hash::Hash;
 use crate::mistake::Mistake;
 use crate::purse::Purse;
 use crate::refusal::Shown;
-use crate::shared::AnyShared;
+use crate::shared::{AnyShared, Choose};
 use crate::units::{Dev, Sector, SectorRange};
 
 /// A line as it is being made into a target: what
@@ -139,17 +139,22 @@ impl LineSpec<'_> {
     }
 
     /// The state of type `T` that all lines share which use this component, made by `make` if no
-    /// line has it. It goes with the last of them.
+    /// line has it, or if it does not fit any more: lines that have it keep it then. It goes with
+    /// the last of them. `fits` is called with an adaptive lock held.
     ///
     /// # Panics
     /// The registry, which goes by type, has one of another type.
     pub fn shared<T: Any + Send + Sync>(
         &self,
         component: ComponentIndex,
+        fits: impl Fn(&T) -> bool,
         make: impl Fn() -> T,
     ) -> Arc<T> {
-        let mut made = || -> AnyShared { Arc::new(make()) };
-        let state = self.components.shared(component, TypeId::of::<T>(), &mut made);
+        let mut choose = |known: Option<AnyShared>| -> AnyShared {
+            let known = known.filter(|known| known.downcast_ref::<T>().is_none_or(&fits));
+            known.unwrap_or_else(|| Arc::new(make()))
+        };
+        let state = self.components.shared(component, TypeId::of::<T>(), &mut choose);
         // A state of its own in its place would be that of no other line.
         state.downcast().unwrap_or_else(|_| panic!("dm: shared state of another type"))
     }
@@ -186,10 +191,6 @@ pub(crate) trait AddComponent {
     fn aes(&self) -> Option<&'static dyn Aes>;
     fn cpus(&self) -> usize;
     fn needs_sectors_of(&mut self, bytes: u32);
-    fn shared(
-        &self,
-        component: ComponentIndex,
-        kind: TypeId,
-        make: &mut dyn FnMut() -> AnyShared,
-    ) -> AnyShared;
+    fn shared(&self, component: ComponentIndex, kind: TypeId, choose: &mut Choose<'_>)
+    -> AnyShared;
 }

@@ -37,6 +37,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::format::Geometry;
 use super::runs::{BLOCK, Block, FoundRun, Runs};
@@ -100,6 +101,9 @@ pub struct Cow {
     pub state: Shared,
     /// Trackers of the origin's reads in flight, by chunk, of which several share one.
     reads: Box<[Tracker; READS]>,
+    /// `true` once the table is gone that had the store. It stays so: tables that are loaded from
+    /// then on begin with another `Cow`. Read without the state's lock.
+    gone: AtomicBool,
 }
 
 /// The signals that one table's resident lanes wait for.
@@ -183,9 +187,21 @@ impl Cow {
         };
         let reads: Box<[Tracker]> = (0..READS).map(|_| Tracker::default()).collect();
         match reads.try_into() {
-            Ok(reads) => Cow { state: Shared::new(state), reads },
+            Ok(reads) => Cow { state: Shared::new(state), reads, gone: AtomicBool::new(false) },
             Err(_) => unreachable!(),
         }
+    }
+
+    /// `true` if the table is gone that had the store. In any context.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the table is gone that had the store: the snapshot is lost for the tables that
+    /// have this state. With the state's lock.
+    pub fn let_go(&self, state: &mut State) {
+        (state.closing, state.health) = (true, Health::Invalid);
+        self.gone.store(true, Ordering::Relaxed);
     }
 
     /// The tracker of reads of a chunk of the origin, which some other chunks share.

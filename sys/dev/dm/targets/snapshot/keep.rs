@@ -187,11 +187,15 @@ impl Snapshot {
         lane.write(&[self.place(Sector::ZERO)], length, true).await.ok()
     }
 
-    /// Lets go of the snapshot, since the table goes: the origin waits for it no more.
+    /// Lets go of the snapshot, since the table goes: the origin waits for it no more, and it is
+    /// lost for a table that has the same state. Does nothing if another table has taken it over.
     fn let_go(&self) {
-        self.shared.remove(&self.cow);
         let keeper = {
             let mut state = self.cow.state.lock();
+            if !state.is_kept_by(self.table) {
+                return;
+            }
+            self.cow.let_go(&mut state);
             let keeper = state.keeper.take();
             if let Some(keeper) = &keeper {
                 keeper.waker.raise(&keeper.signals.work);
@@ -200,6 +204,7 @@ impl Snapshot {
             keeper
         };
         drop(keeper);
+        self.shared.remove(&self.cow);
         self.shared.wake();
     }
 

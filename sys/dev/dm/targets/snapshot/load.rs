@@ -100,6 +100,12 @@ impl Snapshot {
             let mut state = self.cow.state.lock();
             (state.kind, state.length) = (self.kind, self.length);
             (state.cow_size, state.origin_size) = (store, origin);
+            if state.closing {
+                // The table that had the store goes, or is gone: the origin may have been written
+                // without copies since. As in Linux the store does not say so.
+                state.health = Health::Invalid;
+                state.give_up();
+            }
             (state.running, state.closing, state.starved) = (true, false, false);
             state.full_at = None;
             state.begin_merging(self.merges);

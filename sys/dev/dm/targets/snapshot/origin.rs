@@ -249,7 +249,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let path = line.params.path()?;
     line.params.end()?;
     let device = line.component(path, Sector::ZERO, line.length)?;
-    let origin = line.shared(device, Origin::default);
+    let origin = line.shared(device, |_| true, Origin::default);
     line.reserve(super::WAITING)?;
     origin.enter();
     Ok(Made::serves(OriginLine { device, origin }))

@@ -76,11 +76,14 @@ pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, M
     let unit = line.sector_size(store) as usize;
     line.reserve(WAITING.saturating_add(cow::BYTES))?;
     let purse = line.purse();
-    let cow = line.shared(store, || Cow::new(&purse, unit));
-    let shared = line.shared(origin, Origin::default);
+    let cow = line.shared(store, |cow: &Cow| !cow.is_gone(), || Cow::new(&purse, unit));
+    let shared = line.shared(origin, |_| true, Origin::default);
     {
         let mut state = cow.state.lock();
         let dev = line.dev(origin);
+        if state.closing {
+            return Err(Mistake::new(Errno::EBUSY, "the table that has the store is going"));
+        }
         if state.tables >= 2 {
             return Err(Mistake::new(Errno::EINVAL, "two tables use the store already"));
         }

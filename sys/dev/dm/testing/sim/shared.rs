@@ -2,6 +2,7 @@
 
 //! The scheduler: one thread, and a seed that decides what happens next.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
@@ -14,7 +15,7 @@ use super::host::{Host, HostState};
 use super::io::{Device, Io, Owner, Stretch};
 use super::model::Moment;
 use super::rng::Rng;
-use super::world::{Loaded, World};
+use super::world::World;
 use crate::job::Op;
 use crate::{Errno, Sector, SectorRange};
 
@@ -193,8 +194,8 @@ pub(super) enum Todo {
     Freed(usize, usize),
     /// A stretch is to be mapped: it is retried, or was given back before the device held I/O.
     Map(usize, Stretch),
-    /// Another thread resumes a device with a new table.
-    Swap(usize, Loaded),
+    /// Another thread does something.
+    Other(Box<dyn FnOnce(&World) + Send>),
 }
 
 /// The next event.
@@ -292,7 +293,7 @@ impl Shared {
         match todo {
             Todo::Freed(device, line) => self.route_waiting(device, line),
             Todo::Map(device, stretch) => self.route(device, stretch),
-            Todo::Swap(device, new) => World::swap_now(self, device, new),
+            Todo::Other(what) => what(&World::for_other(self)),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::executor::{self, Executor};
 use crate::hash::Hash;
 use crate::host::Ready;
 use crate::job::Op;
-use crate::shared::{AnyShared, Registry};
+use crate::shared::{AnyShared, Choose, Registry};
 use crate::table::{Builder, Opener, Table};
 use crate::target::{Target, TargetType};
 use crate::testing::{aes, hash};
@@ -102,8 +102,8 @@ impl Opener for Disks<'_> {
         2
     }
 
-    fn shared(&self, dev: Dev, kind: TypeId, make: &mut dyn FnMut() -> AnyShared) -> AnyShared {
-        self.0.registry.borrow_mut().get(dev, kind, make)
+    fn shared(&self, dev: Dev, kind: TypeId, choose: &mut Choose<'_>) -> AnyShared {
+        self.0.registry.borrow_mut().get(dev, kind, choose)
     }
 
     fn hash(&self, name: &str) -> Option<&'static dyn Hash> {
@@ -455,20 +455,15 @@ impl World {
         Ok(())
     }
 
-    /// Has [`World::try_swap`] happen at some later moment, as by another thread: the next call that
-    /// waits need not be over then.
-    ///
-    /// # Panics
-    /// At that moment, when the table does not start.
-    pub fn swap_later(&self, device: usize, new: Loaded) {
-        self.with(|state| state.todo.push(Todo::Swap(device, new)));
+    /// Has another thread do something, but load a table, at some later moment, at which the call
+    /// that waits next need not be over.
+    pub fn meanwhile(&self, what: impl FnOnce(&World) + Send + 'static) {
+        self.with(|state| state.todo.push(Todo::Other(Box::new(what))));
     }
 
-    /// [`World::swap_later`], now that its moment has come.
-    pub(super) fn swap_now(shared: &Arc<Shared>, device: usize, new: Loaded) {
-        // No table is loaded here, so that types and shared objects are of no use.
-        let world = World { shared: shared.clone(), registry: RefCell::default(), types: &[] };
-        world.try_swap(device, new).expect("a table that starts");
+    /// The world as [`World::meanwhile`] gives it to another thread.
+    pub(super) fn for_other(shared: &Arc<Shared>) -> World {
+        World { shared: shared.clone(), registry: RefCell::default(), types: &[] }
     }
 
     /// Resumes a device that is suspended, with the table it has.
@@ -479,6 +474,19 @@ impl World {
     /// # Panics
     /// When the table does not start though no disk has failed.
     pub fn resume(&self, device: usize) -> Result<(), Errno> {
+        let result = self.try_resume(device);
+        if let Err(errno) = result {
+            let excused = self.is_off() || self.has_failed();
+            assert!(excused, "a table does not start ({errno:?}), though no disk failed");
+        }
+        result
+    }
+
+    /// [`World::resume`] with a table that may not start.
+    ///
+    /// # Errors
+    /// The errno with which the table did not start; the device stays suspended.
+    pub fn try_resume(&self, device: usize) -> Result<(), Errno> {
         self.tell(|| format!("device {device} is resumed"));
         let Some(table) = self.table(device) else { return Ok(()) };
         let host = self.with(|state| {
@@ -487,12 +495,8 @@ impl World {
             hosts.find(|host| Some(host.executor.as_ptr()) == engine).map(|host| host.host.number)
         });
         let result = self.start(&Loaded { table, host });
-        match result {
-            Ok(()) => self.shared.release(device),
-            Err(errno) => {
-                let excused = self.is_off() || self.has_failed();
-                assert!(excused, "a table does not start ({errno:?}), though no disk failed");
-            }
+        if result.is_ok() {
+            self.shared.release(device);
         }
         result
     }

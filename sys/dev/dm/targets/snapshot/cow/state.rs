@@ -31,7 +31,8 @@ pub struct State {
     pub loading: bool,
     /// `true` once the store was read.
     pub loaded: bool,
-    /// `true` once the keeper's table goes: no new exception is begun.
+    /// `true` once the keeper's table goes: no new exception is begun, and a table that takes over
+    /// finds the snapshot lost.
     pub closing: bool,
     /// The kind of store.
     pub kind: Kind,

@@ -25,7 +25,7 @@ struct Sharer {
 fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let path = line.params.path()?;
     let component = line.component(path, Sector::ZERO, line.length)?;
-    let count = line.shared(component, || Spin::new(0u32));
+    let count = line.shared(component, |_| true, || Spin::new(0u32));
     let mine = {
         let mut count = count.lock();
         *count += 1;

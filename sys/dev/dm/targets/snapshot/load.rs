@@ -60,13 +60,23 @@ impl Snapshot {
                 // is in memory.
                 return Err(Errno::EINVAL);
             }
-            state.loading = !state.loaded;
-            state.loading
+            state.loading = true;
+            !state.loaded
         };
+        let ready = self.prepare(load, lane).await;
+        if ready.is_err() {
+            self.cow.state.lock().loading = false;
+            return ready;
+        }
+        self.take_over(lane);
+        Ok(())
+    }
+
+    /// Reads the store, if it is to be loaded, and flushes what a table that merged has written.
+    async fn prepare(&self, load: bool, lane: &mut Lane) -> Result<(), Errno> {
         if load {
             let read = self.read_store(lane).await;
             let mut state = self.cow.state.lock();
-            state.loading = false;
             let found = match read {
                 Ok(found) => found,
                 Err(errno) => {
@@ -88,7 +98,6 @@ impl Snapshot {
             // What was written to the origin: a flush of a snapshot does not reach that.
             lane.flush(&[self.origin]).await.ok()?;
         }
-        self.take_over(lane);
         Ok(())
     }
 
@@ -107,6 +116,7 @@ impl Snapshot {
                 state.give_up();
             }
             (state.running, state.closing, state.starved) = (true, false, false);
+            state.loading = false;
             state.full_at = None;
             state.begin_merging(self.merges);
             let signals = self.signals.clone();

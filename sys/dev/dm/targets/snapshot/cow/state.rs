@@ -27,7 +27,8 @@ pub struct State {
     pub keeper: Option<Keeper>,
     /// `true` while the keeper's device is not suspended.
     pub running: bool,
-    /// `true` while some table reads the store.
+    /// `true` while some table begins: it reads the store, or waits to take over. No other table
+    /// begins then.
     pub loading: bool,
     /// `true` once the store was read.
     pub loaded: bool,

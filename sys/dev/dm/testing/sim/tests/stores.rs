@@ -99,3 +99,31 @@ fn a_table_that_is_loaded_after_a_store_was_let_go_reads_it() {
     assert_eq!(world.status(2, 0), "32/128 16");
     world.take_down(Quiesce::Remove);
 }
+
+#[test]
+fn one_table_at_a_time_begins_on_a_store() {
+    const MERGE: &str = "0 64 snapshot-merge d0 d1 P 8\n";
+    let mut both = [0, 0];
+    for seed in 0..100 {
+        let (world, _) = world(seed);
+        world.submit(0, Op::Write, 0, 1, false);
+        world.settle(0);
+        // The store is merged by device 0, and to be taken back by device 1.
+        world.suspend(0, Quiesce::Flush);
+        world.suspend(1, Quiesce::Flush);
+        let merge = world.load(0, MERGE);
+        world.try_swap(0, merge).unwrap();
+        world.promise_nothing(0);
+        world.suspend(0, Quiesce::Flush);
+        world.stall(0, 1000);
+        let (send, resumed) = std::sync::mpsc::channel();
+        world.meanwhile(move |world| send.send(world.try_resume(0)).unwrap());
+        let taken = world.try_resume(1);
+        world.run(10_000);
+        let resumed = resumed.try_recv().expect("a resume that is over");
+        assert_ne!(taken.is_ok(), resumed.is_ok(), "{taken:?}, {resumed:?}");
+        both[usize::from(taken.is_ok())] += 1;
+        world.take_down(Quiesce::Remove);
+    }
+    assert!(both.iter().all(|count| *count > 5), "each was the first: {both:?}");
+}

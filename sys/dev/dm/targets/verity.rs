@@ -8,9 +8,11 @@
 //!
 //! A read is a job. One of whole data blocks goes to the component from its sender's thread, into
 //! the sender's memory, and is verified there: by that thread if the component has answered at once
-//! and all hash blocks are in the cache, else by a lane. If a block is wrong all of the read's
-//! memory is cleared. Of a read with part of a block a lane reads whole ones into its own buffer,
-//! and copies what was asked for. For each block the lane looks for the lowest hash block above
+//! and all hash blocks are in the cache, else by a lane. Of a read with part of a block, and of
+//! every read with `check_at_most_once`, a lane reads whole ones into its own buffer, and copies
+//! what was asked for. It does so a second time, or for the first, if a block is wrong: the sender's
+//! memory may be written by others. If it is wrong there, too, it is reported, and all of the read's
+//! memory is cleared. For each block the lane looks for the lowest hash block above
 //! that was verified and is in the cache (`cache.rs`), reads and verifies those below it, top down,
 //! and compares. One lane at a time loads a hash block; lanes that want it meanwhile wait for that
 //! one. So each is read once for as long as there is room to keep it.
@@ -186,8 +188,10 @@ impl Worker for Verity {
     /// Nothing is ever written, so that there is nothing to flush.
     fn at_once(&self, job: Job) -> Option<Job> {
         let unit = self.params.data_bytes;
+        let whole = job.start().is_aligned(unit) && job.length().is_aligned(unit);
         match job.op() {
-            Op::Read if job.start().is_aligned(unit) && job.length().is_aligned(unit) => {
+            // What is found right once and for all must lie where nobody else writes.
+            Op::Read if whole && self.seen.is_none() => {
                 let place = Place { component: self.params.data, sector: job.start() };
                 job.forward_each(&[place]);
                 None
@@ -220,10 +224,17 @@ impl Worker for Verity {
     }
 
     async fn serve(&self, mut job: Job, lane: &mut Lane) {
-        let result = match job.tag() {
-            READ => self.verify(&mut job, lane).await,
-            _ => self.read(&mut job, lane).await,
-        };
-        job.end(result);
+        let was_read = job.tag() == READ;
+        let mut right = if was_read { self.verify(&mut job, lane).await } else { Ok(false) };
+        // A second time, and last, into the lane's buffer.
+        let mut last = was_read;
+        while right == Ok(false) {
+            right = self.read(&mut job, last, lane).await;
+            last = true;
+        }
+        if right.is_err() {
+            job.with_data(|data| data.fill(0));
+        }
+        job.end(right.map(drop));
     }
 }

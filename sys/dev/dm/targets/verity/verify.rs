@@ -46,15 +46,23 @@ fn bytes(sectors: u64) -> usize {
 }
 
 impl Verity {
-    /// Serves a read by way of the lane's buffer. Where a block is wrong only the data before it
-    /// are given.
-    pub(super) async fn read(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+    /// Serves a read by way of the lane's buffer. `false` if a block is wrong, but where `last` is
+    /// `true` that is reported.
+    ///
+    /// # Errors
+    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be ignored.
+    pub(super) async fn read(
+        &self,
+        job: &mut Job,
+        last: bool,
+        lane: &mut Lane,
+    ) -> Result<bool, Errno> {
         let unit = self.params.data_sectors();
         let most = u64::from(self.batch() / self.params.data_bytes.max(1)).max(1);
         let (start, end) = (job.start().0, job.start().0.saturating_add(job.length().0));
-        let (mut block, last) = (start / unit, end.div_ceil(unit));
-        while block < last {
-            let count = last.wrapping_sub(block).min(most);
+        let (mut block, behind) = (start / unit, end.div_ceil(unit));
+        while block < behind {
+            let count = behind.wrapping_sub(block).min(most);
             // Neither product wraps: the line has these blocks.
             let (from, length) = (block.wrapping_mul(unit), count.wrapping_mul(unit));
             let place = Place { component: self.params.data, sector: Sector(from) };
@@ -63,7 +71,9 @@ impl Verity {
             let seen = self.seen_before(block, count);
             lane.read(place, Sector(length)).await?;
             for n in (0..count).filter(|n| !bit(seen, *n)) {
-                self.check(block.wrapping_add(n), n, lane).await?;
+                if !self.check(block.wrapping_add(n), n, last, lane).await? {
+                    return Ok(false);
+                }
             }
             // The part of these blocks that was asked for.
             let (first, behind) = (from.max(start), from.saturating_add(length).min(end));
@@ -82,31 +92,37 @@ impl Verity {
             }
             block = block.wrapping_add(count);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Compares a data block, the `n`th in the lane's buffer, with its digest.
-    async fn check(&self, block: u64, n: u64, lane: &mut Lane) -> Result<(), Errno> {
+    /// Compares a data block, the `n`th in the lane's buffer, with its digest. `false` if it is
+    /// wrong, but where `last` is `true` that is reported.
+    ///
+    /// # Errors
+    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be ignored.
+    async fn check(&self, block: u64, n: u64, last: bool, lane: &mut Lane) -> Result<bool, Errno> {
         let want = self.expected(block, lane).await?;
-        match self.is_right(lane.buffer(), n, block, want) {
-            true => Ok(()),
-            false => self.wrong(Kind::Data, block, lane),
+        let right = self.is_right(lane.buffer(), n, want);
+        if !right && last {
+            return self.wrong(Kind::Data, block, lane).map(|()| true);
         }
+        // Nobody else writes the buffer. A block of zeroes was not looked at.
+        let looked = right && self.zeroes != Some(want);
+        if let Some(seen) = self.seen.as_ref().filter(|_| looked) {
+            seen.put(block, true);
+        }
+        Ok(right)
     }
 
-    /// `true` if the `n`th block of a buffer, which is this data block, has its digest.
-    fn is_right(&self, buffer: &mut [u8], n: u64, block: u64, want: Digest) -> bool {
+    /// `true` if the `n`th block of a buffer has this digest.
+    fn is_right(&self, buffer: &mut [u8], n: u64, want: Digest) -> bool {
         let size = self.params.data_bytes as usize;
         let data = part(buffer, (n as usize).saturating_mul(size), size);
         if self.zeroes == Some(want) {
             data.fill(0);
             return true;
         }
-        let right = self.params.digest(data) == want;
-        if let Some(seen) = self.seen.as_ref().filter(|_| right) {
-            seen.put(block, true);
-        }
-        right
+        self.params.digest(data) == want
     }
 
     /// The data blocks of a job that has whole ones: the first, and how many.
@@ -124,32 +140,24 @@ impl Verity {
             let spot = self.tree.spot(block, 0);
             let found = spot.and_then(|spot| self.cache.lock().get(spot));
             found.is_some_and(|want| {
-                job.with_data(|data| self.is_right(data, n, block, want)).unwrap_or(false)
+                job.with_data(|data| self.is_right(data, n, want)).unwrap_or(false)
             })
         })
     }
 
-    /// Compares a job's data, which have been read, with their digests. If a block is wrong all of
-    /// the data are cleared.
-    pub(super) async fn verify(&self, job: &mut Job, lane: &mut Lane) -> Result<(), Errno> {
+    /// `true` if all of a job's data, which have been read, have their digests.
+    ///
+    /// # Errors
+    /// A component's; EIO for a wrong hash block, unless corruption is to be ignored.
+    pub(super) async fn verify(&self, job: &mut Job, lane: &mut Lane) -> Result<bool, Errno> {
         let (first, count) = self.blocks(job);
-        let mut result = Ok(());
         for n in 0..count {
-            let block = first.wrapping_add(n);
-            result = match self.expected(block, lane).await {
-                Ok(want) => match job.with_data(|data| self.is_right(data, n, block, want)) {
-                    Some(true) => Ok(()),
-                    Some(false) => self.wrong(Kind::Data, block, lane),
-                    None => Err(Errno::EIO),
-                },
-                Err(errno) => Err(errno),
-            };
-            if result.is_err() {
-                job.with_data(|data| data.fill(0));
-                break;
+            let want = self.expected(first.wrapping_add(n), lane).await?;
+            if job.with_data(|data| self.is_right(data, n, want)) != Some(true) {
+                return Ok(false);
             }
         }
-        result
+        Ok(true)
     }
 
     /// The digest that a data block is to have.

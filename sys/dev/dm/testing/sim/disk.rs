@@ -64,6 +64,9 @@ pub struct Faults {
     pub bad: BTreeSet<u64>,
     /// `true` if every command fails.
     pub dead: bool,
+    /// `true` if the next read gives one byte that is not the disk's: it is wrong once, or another
+    /// thread has changed the memory that it was read into.
+    pub wrong_once: bool,
     /// `true` if flushes are acknowledged without being done: a bug that the game's checks must
     /// find.
     pub lies: bool,
@@ -245,6 +248,11 @@ impl Disk {
             self.take_effect(transfer, rng);
         }
         match transfer.command {
+            Command::Read if self.faults.wrong_once => {
+                self.faults.wrong_once = false;
+                let at = rng.index(transfer.data.len());
+                transfer.data[at] ^= 1;
+            }
             Command::Write { fua: true } if self.keeps_fua && !self.faults.lies => {
                 let number = transfer.covers;
                 self.bring(|cached| cached.number == number);

@@ -6,6 +6,7 @@ mod log_writes;
 mod mirror;
 mod sharing;
 mod stores;
+mod verity;
 
 use super::games::GAMES;
 use super::planted::{RIGHT, WRONG};

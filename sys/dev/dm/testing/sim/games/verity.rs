@@ -145,9 +145,16 @@ impl Game for Verity {
     }
 
     fn act(&mut self, world: &World) {
-        if !self.once && !world.is_off() {
-            self.hurt(world);
+        if self.once || world.is_off() {
+            return;
         }
+        // Blocks of data are read again, once: no I/O may be in flight that has met another such
+        // read. Hash blocks, which come into memory of the driver's, are not.
+        if world.disks() > 1 && world.is_idle() && world.choose(|rng| rng.chance(1, 2)) {
+            world.tell(|| String::from("the next read of d0 is wrong"));
+            return world.disk(0, |disk| disk.faults.wrong_once = true);
+        }
+        self.hurt(world);
     }
 
     fn heal(&mut self, world: &World) {

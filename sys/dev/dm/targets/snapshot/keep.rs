@@ -38,7 +38,8 @@ impl Snapshot {
         }
     }
 
-    /// Copies a chunk of the origin into the store, up to the origin's end.
+    /// Copies a chunk of the origin into the store, up to the origin's end, or behind it to the end
+    /// of a sector of the store's.
     async fn copy_chunk(&self, old: u64, new: u64, lane: &mut Lane) -> Result<(), Errno> {
         let (geometry, end) = {
             let state = self.cow.state.lock();
@@ -56,7 +57,8 @@ impl Snapshot {
                 sector: Sector(sector.0.saturating_add(done)),
             };
             lane.read(at(self.origin, from), length).await?;
-            lane.write(&[at(self.store, to)], length, false).await.ok()?;
+            let written = self.whole(length);
+            lane.write(&[at(self.store, to)], written, false).await.ok()?;
             done = done.saturating_add(length.0.max(1));
         }
         Ok(())
@@ -235,6 +237,12 @@ impl Snapshot {
         let Some(block) = lane.make::<Block>().await else { return false };
         self.cow.feed(block, share);
         true
+    }
+
+    /// Rounds up to whole sectors of the store's device.
+    pub(super) fn whole(&self, length: Sector) -> Sector {
+        // A chunk has whole ones, so that there is no overflow.
+        Sector(length.0.next_multiple_of(self.unit.0.max(1)))
     }
 
     pub(super) fn is_keeper(&self) -> bool {

@@ -236,7 +236,7 @@ impl Snapshot {
             }
             let some = Sector(most.min(length.wrapping_sub(done)));
             let on = |sector: Sector| Sector(sector.0.saturating_add(done));
-            lane.read_at(self.place(on(from)), some, skip).await?;
+            lane.read_at(self.place(on(from)), self.whole(some), skip).await?;
             let to = Place { component: self.origin, sector: on(to) };
             lane.write_at(&[to], some, skip, false).await.ok()?;
             done = done.saturating_add(some.0);

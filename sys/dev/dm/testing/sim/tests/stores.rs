@@ -127,3 +127,32 @@ fn one_table_at_a_time_begins_on_a_store() {
     }
     assert!(both.iter().all(|count| *count > 5), "each was the first: {both:?}");
 }
+
+/// The store has larger sectors than the origin, whose last chunk does not end with one of them.
+#[test]
+fn an_origin_may_end_within_a_sector_of_the_store() {
+    let mut store = Disk::new(2048);
+    store.sector_size = 4096;
+    let disks = [Disk::junk(1003, &mut Rng::new(1)), store].into();
+    let world = World::new(1, TARGETS, disks, 2, true);
+    load(&world, 0, "0 1003 snapshot-origin d0\n");
+    load(&world, 1, "0 1000 snapshot d0 d1 P 16\n");
+    let content = world.disk(0, |disk| disk.content(0, 1003).to_vec());
+    world.model(1, |model| model.holds(&content));
+    world.submit(0, Op::Write, 995, 8, false);
+    world.settle(0);
+    assert_eq!(world.status(1, 0), "48/2048 32");
+    world.submit(1, Op::Read, 992, 8, false);
+    world.settle(1);
+    for device in [0, 1] {
+        world.promise_nothing(device);
+        world.suspend(device, Quiesce::Flush);
+    }
+    let merge = world.load(0, "0 1000 snapshot-merge d0 d1 P 16\n");
+    world.swap(0, merge).unwrap();
+    world.run(10_000);
+    assert_eq!(world.status(0, 0), "32/2048 32");
+    let merged = world.disk(0, |disk| disk.content(992, 11).to_vec());
+    assert_eq!(merged, content[992 * SECTOR..]);
+    world.take_down(Quiesce::Remove);
+}

@@ -64,11 +64,11 @@ fn driver(f: impl FnOnce(&(dyn Fn(Vec<LineRequest>) + Sync))) {
             let device = driver.create(name, None, None, false).unwrap().device;
             let load = |lines| {
                 driver.reload(&device, lines, Load::default()).unwrap();
-                driver.resume(&device, FileSystem::Leave).unwrap();
+                driver.resume(&device, Quiesce::Flush, FileSystem::Leave).unwrap();
             };
             f(&load);
             driver.suspend(&device, Quiesce::Flush, FileSystem::Leave).unwrap();
-            driver.resume(&device, FileSystem::Leave).unwrap();
+            driver.resume(&device, Quiesce::Flush, FileSystem::Leave).unwrap();
             driver.remove(&device, false).unwrap();
         }
         assert_eq!(unsafe { dm_module_fini() }, 0);

@@ -341,7 +341,13 @@ fn loading(count: u64) -> (f64, f64) {
                 let lines = lines.clone();
                 let start = Instant::now();
                 driver.reload(&device, lines, dm_core::device::Load::default()).expect("loads");
-                driver.resume(&device, dm_core::device::FileSystem::Leave).expect("resumes");
+                driver
+                    .resume(
+                        &device,
+                        dm_core::worker::Quiesce::Flush,
+                        dm_core::device::FileSystem::Leave,
+                    )
+                    .expect("resumes");
                 start.elapsed().as_secs_f64() * 1e3
             })
             .collect(),

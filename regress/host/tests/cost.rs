@@ -60,7 +60,9 @@ fn table(count: u64) -> i64 {
             params: format!("/dev/wd0a {}", i * 8),
         };
         driver.reload(&device, (0..count).map(line).collect(), Default::default()).unwrap();
-        driver.resume(&device, dm_core::device::FileSystem::Leave).unwrap();
+        driver
+            .resume(&device, dm_core::worker::Quiesce::Flush, dm_core::device::FileSystem::Leave)
+            .unwrap();
     })
 }
 

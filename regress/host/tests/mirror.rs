@@ -61,6 +61,12 @@ impl Mirror {
         panic!("it stays {}", self.status());
     }
 
+    /// Resumes with noflush: what waits goes by the table that was loaded.
+    fn resume_noflush(&self) {
+        let resume = dm_core::testing::Request::on("resume", "m").flags(flags::NOFLUSH);
+        self.bench.send(&resume).unwrap();
+    }
+
     /// Suspends with noflush and resumes: what waits goes by the table that was loaded, or this one again.
     fn swap(&self) {
         let suspend = dm_core::testing::Request::on("suspend", "m").flags(flags::NOFLUSH);
@@ -202,7 +208,7 @@ fn writes_that_a_leg_does_not_take_wait_for_the_next_table() {
     assert_eq!(result.error, None);
     same(&data, &pattern(9, 100, 4), "from the leg that took it");
     mirror.bench.reload("m", &format!("0 {LENGTH} linear /dev/wd0 0")).unwrap();
-    mirror.swap();
+    mirror.resume_noflush();
     held.iter_mut().for_each(|io| assert_eq!(io.wait().error, None));
     same(&on_disk(&mirror.legs[0], 200, 4), &pattern(9, 200, 4), "what waited");
     drop(held);

@@ -271,11 +271,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
                 };
                 self.warning = driver.reload(device, lines, load)?;
             }
-            Command::Resume => driver.resume(device, self.mounted())?,
-            Command::Suspend => {
-                let how = if self.has(flags::NOFLUSH) { Quiesce::NoFlush } else { Quiesce::Flush };
-                driver.suspend(device, how, self.mounted())?;
-            }
+            Command::Resume => driver.resume(device, self.quiesce(), self.mounted())?,
+            Command::Suspend => driver.suspend(device, self.quiesce(), self.mounted())?,
             Command::Clear => driver.clear(device),
             Command::Remove => return self.remove(&found),
             Command::Rename => return self.rename(found),
@@ -307,6 +304,11 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
             true => FileSystem::Leave,
             false => FileSystem::Sync,
         }
+    }
+
+    /// What becomes of I/O that cannot complete when the device's I/O is held.
+    fn quiesce(&self) -> Quiesce {
+        if self.has(flags::NOFLUSH) { Quiesce::NoFlush } else { Quiesce::Flush }
     }
 
     /// `true` if the request has this one of [`flags`].

@@ -20,26 +20,31 @@ pub enum FileSystem {
 }
 
 impl<K: Kernel> Driver<K> {
-    /// Makes the inactive table active, if there is one, and lets I/O go. Context: a thread with no
-    /// lock held; sleeps, see share/doc/locking.md.
+    /// Makes the inactive table active, if there is one, and lets I/O go. If the device is not
+    /// suspended its I/O is held before, as [`Driver::suspend`] does with `how`. Context: a thread
+    /// with no lock held; sleeps, see share/doc/locking.md.
     ///
     /// # Errors
     /// ENXIO if the device is gone; EINTR when a signal came before I/O had drained; or the errno
     /// of a target of the new table that does not start. The device and its tables are as they were
     /// then; but a file system may have been written out, I/O that targets held back may have gone
     /// or failed, and a target of the old table that does not start again fails its I/O.
-    pub fn resume(&self, device: &Device<K>, mounted: FileSystem) -> Result<(), Errno> {
+    pub fn resume(
+        &self,
+        device: &Device<K>,
+        how: Quiesce,
+        mounted: FileSystem,
+    ) -> Result<(), Errno> {
         let switches =
             |state: &State<K>| state.inactive.is_some() && state.io != IoState::Suspended;
-        let (_control, suspended, hastened) =
-            device.control_with(mounted, Quiesce::Flush, switches)?;
+        let (_control, suspended, hastened) = device.control_with(mounted, how, switches)?;
         let frugal = self.kernel.frugal();
         let (switch, quiesced) = {
             let state = device.state.lock();
             (state.inactive.is_some(), state.io == IoState::Suspended)
         };
         if switch && !quiesced {
-            device.drain(Quiesce::Flush)?;
+            device.drain(how)?;
         }
         drop(suspended);
         // A table that was loaded after `switch` was read waits for the next resume: I/O is not

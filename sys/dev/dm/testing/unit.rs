@@ -46,6 +46,7 @@ struct State {
     disk_gone: bool,
     geometry: Option<Geometry>,
     mounted: bool,
+    gives_back: bool,
 }
 
 /// A device's unit, by reference: a clone is the same unit.
@@ -78,6 +79,12 @@ impl FakeUnit {
     /// `true` if I/O is held.
     pub fn held(&self) -> bool {
         self.state().held
+    }
+
+    /// `true` if the table's targets were to give back what could not complete when I/O was held
+    /// last.
+    pub fn gives_back(&self) -> bool {
+        self.state().gives_back
     }
 
     /// The geometry that the driver has set.
@@ -179,6 +186,8 @@ impl Unit<Fake> for FakeUnit {
         assert!(!state.held, "quiesced twice");
         state.calls.push(Call::Quiesce);
         state.held = true;
+        let engine = state.table.as_ref().and_then(|table| table.engine());
+        state.gives_back = engine.is_some_and(|engine| engine.keeps_failed());
         if let Some(errno) = failure {
             return Err(errno);
         }

@@ -102,6 +102,19 @@ fn suspend_takes_noflush_and_skip_lockfs() {
 }
 
 #[test]
+fn a_resume_that_changes_the_table_takes_noflush_too() {
+    const LINE: &[(u64, u64, &str, &str)] =
+        &[(0, 1024, "mirror", "core 2 1024 nosync 2 /dev/a 0 /dev/b 0")];
+    let bench = Bench::new();
+    bench.device("d", LINE);
+    for (flags, gives_back) in [(flags::NOFLUSH, true), (0, false)] {
+        bench.done(&Request::reload("d", LINE));
+        bench.done(&Request::on("resume", "d").flags(flags));
+        assert_eq!(bench.unit("d").gives_back(), gives_back);
+    }
+}
+
+#[test]
 fn a_file_system_is_written_before_io_is_held_and_goes_on_when_it_is() {
     use Call::{Quiesce, Release, ResumeFileSystem, SetTable, SuspendFileSystem};
     let bench = one();

@@ -199,7 +199,7 @@ impl Crypt {
             match keys.part(sector) {
                 Some(part) => {
                     let number = if large { sector / step } else { sector };
-                    let mut iv = self.cipher.iv.of(number, sector_size, (aes, chain, part));
+                    let mut iv = self.cipher.iv.of(number, sector_size, (aes, chain, keys, part));
                     match op {
                         Op::Write => part.encrypt(aes, chain, data, &mut iv),
                         _ => part.decrypt(aes, chain, data, &mut iv),

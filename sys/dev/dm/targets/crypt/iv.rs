@@ -2,7 +2,7 @@
 
 //! The IVs (initialization vectors) of a crypt line's sectors, which make equal sectors differ.
 
-use super::keys::Part;
+use super::keys::{Keys, Part};
 use super::words::Chain;
 use crate::aes::{Aes, BLOCK, Data};
 use crate::hash::Hash;
@@ -20,19 +20,19 @@ pub(super) enum Iv {
     Benbi,
     /// Zeroes.
     Null,
-    /// The number in bytes, little-endian, encrypted as data is.
+    /// The number in bytes, little-endian, encrypted as data is, with the first key for all sectors.
     Eboiv,
     /// The number, little-endian, encrypted with a hash of the key.
     Essiv(&'static dyn Hash),
 }
 
 impl Iv {
-    /// The IV of a sector, which has `sector_size` bytes.
+    /// The IV of a sector, which has `sector_size` bytes, and `part` of the keys.
     pub(super) fn of(
         self,
         sector: u64,
         sector_size: u32,
-        (aes, chain, part): (&dyn Aes, Chain, &Part),
+        (aes, chain, keys, part): (&dyn Aes, Chain, &Keys, &Part),
     ) -> [u8; BLOCK] {
         let low = |number: u64| {
             let mut iv = [0; BLOCK];
@@ -58,6 +58,8 @@ impl Iv {
             Iv::Eboiv => {
                 let mut offset = low(sector.wrapping_mul(sector_size.into()));
                 let mut iv = [0; BLOCK];
+                // As Linux does, where others have the sector's own key.
+                let part = keys.part(0).unwrap_or(part);
                 part.encrypt(aes, chain, Data::Here(&mut iv), &mut offset);
                 iv
             }

@@ -186,7 +186,7 @@ fn iv(name: &str, key: &str, sector: u64, sector_size: u32) -> [u8; BLOCK] {
         let number = |line: &mut LineSpec<'_>| line.params.number("").unwrap();
         let (sector, size) = (number(line), number(line) as u32);
         let part = keys.part(sector).unwrap();
-        let iv = cipher.iv.of(sector, size, (&aes::RUST, cipher.chain, part));
+        let iv = cipher.iv.of(sector, size, (&aes::RUST, cipher.chain, &keys, part));
         Err(Mistake::new(Errno::EIO, "").about(format_args!("{}", u128::from_be_bytes(iv))))
     }
     let mut builder = Builder::with_types(&Disks, TYPES);
@@ -216,6 +216,10 @@ fn ivs_are_as_each_way_has_them() {
     let hex = |text: &str| u128::from_str_radix(text, 16).unwrap().to_be_bytes();
     assert_eq!(of("essiv:sha256", 7, 512), hex("4e1a000085e881e0f6ce130bc5941373"));
     assert_eq!(of("eboiv", 7, 4096), hex("6486aa583c3558461627ef58125fbf4e"));
+    // Of two keys, Linux takes the first one for all sectors.
+    let other: String = KEY.chars().rev().collect();
+    let two = iv("aes:2-cbc-eboiv", &format!("{KEY}{other}"), 7, 4096);
+    assert_eq!(two, of("eboiv", 7, 4096));
 }
 
 /// A bench with a device `d` of one crypt line.

@@ -332,29 +332,40 @@ impl Snapshot {
         geometry: Geometry,
         lane: &mut Lane,
     ) -> Result<(), Errno> {
-        let unit = self.unit();
+        let unit = self.unit().max(1);
         let at = usize::try_from(entry).unwrap_or(0).saturating_mul(ENTRY);
-        let (first, skip) = (at / unit.max(1), at % unit.max(1));
+        let (first, mut skip) = (at / unit, at % unit);
         let mut sector =
             Sector(area.0.saturating_add(bytes_to_sectors(first.saturating_mul(unit))));
         let end = area.0.saturating_add(geometry.chunk().0);
-        let mut skip = skip;
+        // A sector fits into the buffer, which is some of them.
+        let most = lane.buffer_sectors().0.max(1);
         let mut is_first = true;
-        while sector.0 < end {
-            lane.read(self.place(sector), sectors(unit)).await?;
-            let buffer = lane.buffer().get_mut(..unit).ok_or(Errno::EINVAL)?;
-            let behind = buffer.get_mut(skip..).unwrap_or(&mut []);
-            let dirty = behind.iter().any(|byte| *byte != 0);
-            behind.fill(0);
+        while let left @ 1.. = end.saturating_sub(sector.0) {
+            let some = Sector(most.min(left));
+            lane.read(self.place(sector), some).await?;
+            let buffer = lane.buffer().get_mut(..bytes(some)).ok_or(Errno::EINVAL)?;
+            // From the first sector that is not clean to the last.
+            let mut dirty: Option<(usize, usize)> = None;
+            for (n, one) in buffer.chunks_exact_mut(unit).enumerate() {
+                let behind = one.get_mut(core::mem::take(&mut skip)..).unwrap_or(&mut []);
+                if behind.iter().any(|byte| *byte != 0) {
+                    behind.fill(0);
+                    dirty = Some((dirty.map_or(n, |(from, _)| from), n));
+                }
+            }
             if core::mem::take(&mut is_first) {
                 let mut state = self.cow.state.lock();
                 state.unit.iter_mut().zip(&*buffer).for_each(|(to, from)| *to = *from);
             }
-            if dirty {
-                lane.write(&[self.place(sector)], sectors(unit), true).await.ok()?;
+            if let Some((from, to)) = dirty {
+                let skip = sectors(from.saturating_mul(unit));
+                let behind = sectors(to.saturating_add(1).saturating_mul(unit));
+                let at = self.place(Sector(sector.0.saturating_add(skip.0)));
+                let length = Sector(behind.0.saturating_sub(skip.0));
+                lane.write_at(&[at], length, skip, true).await.ok()?;
             }
-            skip = 0;
-            sector = Sector(sector.0.saturating_add(sectors(unit).0.max(1)));
+            sector = Sector(sector.0.saturating_add(some.0));
         }
         Ok(())
     }

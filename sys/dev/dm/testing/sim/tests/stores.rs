@@ -156,3 +156,30 @@ fn an_origin_may_end_within_a_sector_of_the_store() {
     assert_eq!(merged, content[992 * SECTOR..]);
     world.take_down(Quiesce::Remove);
 }
+
+#[test]
+fn what_lies_behind_the_exceptions_is_cleaned_in_few_requests() {
+    const AREA: u64 = 2048;
+    let (last, bytes) = (2 * AREA - 1, 64 * 1024);
+    let mut store = Disk::new(4 * AREA);
+    let mut header = [0; SECTOR];
+    header[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\0\x08\0\0");
+    store.set(0, &header);
+    for sector in [AREA, AREA + 70, AREA + 90, last] {
+        store.set(sector, &[0x55; SECTOR]);
+    }
+    // Nothing stands before the end of the exceptions.
+    let mut first = [0x55; SECTOR];
+    first[..16].fill(0);
+    store.set(AREA, &first);
+    let world = World::new(1, TARGETS, [Disk::new(64), store].into(), 1, true);
+    world.take_io_of(bytes);
+    load(&world, 0, "0 64 snapshot d0 d1 P 8\n");
+    let counts = world.disk(1, |disk| disk.counts);
+    let each = AREA / (bytes / SECTOR) as u64;
+    assert!(counts.reads <= 2 * each + 2, "{counts:?}");
+    let area = world.disk(1, |disk| disk.content(AREA, AREA).to_vec());
+    assert!(area.iter().all(|byte| *byte == 0));
+    assert_eq!(counts.writes, 2, "as few as that");
+    world.take_down(Quiesce::Remove);
+}

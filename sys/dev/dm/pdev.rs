@@ -249,4 +249,8 @@ impl<K: Kernel> Component for Pdev<K> {
     fn guard(&self) -> Option<GuardedSectors> {
         self.answer.guard
     }
+
+    fn opening(&self) -> usize {
+        Arc::as_ptr(self.opened()).addr()
+    }
 }

@@ -267,6 +267,10 @@ impl<O: Opener> AddComponent for Components<'_, O> {
             .map_or((Dev(0), Sector::ZERO, DEV_BSIZE), |c| (c.dev(), c.size(), c.sector_size()))
     }
 
+    fn opening(&self, component: ComponentIndex) -> usize {
+        self.opened.get(component.0 as usize).map_or(0, Component::opening)
+    }
+
     fn reserve(&self, bytes: usize) -> Result<(), Errno> {
         self.opener.reserve(bytes)
     }

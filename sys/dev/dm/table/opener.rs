@@ -26,6 +26,11 @@ pub trait Component {
     fn writable(&self) -> bool;
     /// The component's sectors that hold its disk's label and boot code, if it carries a label.
     fn guard(&self) -> Option<GuardedSectors>;
+    /// A number that tells the opening from others of the device, for as long as either has it: a
+    /// device that was taken away is opened anew when it is back. The default knows one opening.
+    fn opening(&self) -> usize {
+        0
+    }
 }
 
 /// The way to components and to the kernel's means for a table that is being built.

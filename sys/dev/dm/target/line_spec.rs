@@ -159,6 +159,12 @@ impl LineSpec<'_> {
         state.downcast().unwrap_or_else(|_| panic!("dm: shared state of another type"))
     }
 
+    /// The number of a component's opening:
+    /// [`Component::opening`](crate::table::Component::opening).
+    pub(crate) fn opening(&self, component: ComponentIndex) -> usize {
+        self.components.opening(component)
+    }
+
     /// Checks that `n` sectors are whole sectors of the component.
     ///
     /// # Errors
@@ -183,6 +189,8 @@ pub(crate) trait AddComponent {
     fn add(&mut self, path: &str, written: bool) -> Result<ComponentIndex, Mistake>;
     /// Device number, size, and bytes in a sector.
     fn size(&self, component: ComponentIndex) -> (Dev, Sector, u32);
+    /// [`Component::opening`](crate::table::Component::opening).
+    fn opening(&self, component: ComponentIndex) -> usize;
     fn reserve(&self, bytes: usize) -> Result<(), Errno>;
     fn purse(&self) -> Purse;
     fn clock(&self) -> Clock;

@@ -370,6 +370,26 @@ fn a_component_with_a_table_to_come_that_takes_writes_will_take_them() {
 }
 
 #[test]
+fn a_snapshot_does_not_take_over_from_before_its_store_was_away() {
+    const LINE: &[(u64, u64, &str, &str)] = &[(0, 8, "snapshot", "/dev/a /dev/b P 8")];
+    let bench = Bench::new();
+    bench.device("d", LINE);
+    bench.done(&Request::reload("d", LINE));
+    bench.on("resume", "d");
+    // The origin's disk may come back.
+    for (minor, refused) in [(3, false), (19, true)] {
+        bench.kernel.revoke(Dev::new(19, minor).unwrap());
+        match refused {
+            true => bench.refused(&Request::reload("d", LINE), Errno::EINVAL),
+            false => drop(bench.done(&Request::reload("d", LINE))),
+        }
+        bench.on("clear", "d");
+    }
+    bench.on("remove", "d");
+    bench.device("d", LINE);
+}
+
+#[test]
 fn a_snapshot_only_reads_its_origin() {
     let bench = one();
     let refused = |params: &str| {

@@ -155,6 +155,7 @@ impl Cow {
         }
         let state = State {
             origin: None,
+            opening: 0,
             tables: 0,
             keeper: None,
             running: false,

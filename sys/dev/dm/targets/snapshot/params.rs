@@ -90,7 +90,13 @@ pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, M
         if state.origin.is_some_and(|of| of != dev) {
             return Err(Mistake::new(Errno::EINVAL, "the store is another origin's"));
         }
-        state.origin = Some(dev);
+        let opening = line.opening(store);
+        if state.tables > 0 && state.opening != opening {
+            // What is in memory may be another disk's; or that of this disk, without what could not
+            // be written while it was away.
+            return Err(invalid("a table has the store from before its disk was taken away"));
+        }
+        (state.origin, state.opening) = (Some(dev), opening);
         if !state.loaded && state.tables == 0 {
             // The state that a status shows before the table is started.
             let next_free = if kind == Kind::Transient { 0 } else { format::FIRST };

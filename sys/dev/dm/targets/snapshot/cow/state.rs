@@ -21,6 +21,8 @@ use crate::units::Dev;
 pub struct State {
     /// The origin's device, while a table uses the store.
     pub origin: Option<Dev>,
+    /// The opening of the store's device, which all tables have that use it.
+    pub opening: usize,
     /// The number of tables that use the store: two while one is exchanged for the other.
     pub tables: u32,
     /// The table whose lanes do the work.

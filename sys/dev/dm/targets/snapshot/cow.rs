@@ -131,8 +131,8 @@ pub enum Ask {
 /// The answer to a write of the snapshot: where it goes, that it waits, or that it fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
-    /// The chunk has an exception.
-    There(FoundRun),
+    /// The chunk has an exception, in a store of so many sectors.
+    There(FoundRun, Sector),
     /// The write must wait, and ask again.
     Wait,
     /// The write makes its exception itself: the number of the pending exception, and the chunk of
@@ -308,7 +308,7 @@ impl Cow {
             return Write::Fail;
         }
         if let Some(found) = state.runs.find(chunk) {
-            return Write::There(found);
+            return Write::There(found, state.cow_size);
         }
         if state.pending(chunk) {
             return Write::Wait;

@@ -76,9 +76,9 @@ impl Snapshot {
                     (true, false) => {}
                 }
             } else {
-                let (geometry, size, origin) = {
+                let (geometry, origin) = {
                     let state = self.cow.state.lock();
-                    (state.geometry, state.cow_size, state.origin_size)
+                    (state.geometry, state.origin_size)
                 };
                 let (start, length) = (job.start(), job.length());
                 // The last chunk ends with the origin.
@@ -87,7 +87,7 @@ impl Snapshot {
                     && length.0 >= left;
                 match self.cow.write(geometry.chunk_of(start), whole) {
                     Write::Fail => return job.fail(Errno::EIO),
-                    Write::There(found) => {
+                    Write::There(found, size) => {
                         let to = in_store(geometry, size, found, start);
                         return self.forward(job, to);
                     }

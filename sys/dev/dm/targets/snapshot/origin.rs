@@ -74,6 +74,11 @@ impl Default for Origin {
 }
 
 impl Origin {
+    /// `true`: an origin's state is good for each table that comes.
+    pub fn fits(&self) -> bool {
+        true
+    }
+
     /// Makes room for a line's jobs to wait. To be undone with [`Origin::leave`].
     pub fn enter(&self) {
         let mut wanted = JOBS;
@@ -249,7 +254,7 @@ fn new(line: &mut LineSpec<'_>) -> Result<Made, Mistake> {
     let path = line.params.path()?;
     line.params.end()?;
     let device = line.component(path, Sector::ZERO, line.length)?;
-    let origin = line.shared(device, |_| true, Origin::default);
+    let origin = line.shared(device, Origin::fits, Origin::default);
     line.reserve(super::WAITING)?;
     origin.enter();
     Ok(Made::serves(OriginLine { device, origin }))

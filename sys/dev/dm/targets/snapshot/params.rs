@@ -77,7 +77,7 @@ pub(super) fn parse(line: &mut LineSpec<'_>, merges: bool) -> Result<Snapshot, M
     line.reserve(WAITING.saturating_add(cow::BYTES))?;
     let purse = line.purse();
     let cow = line.shared(store, |cow: &Cow| !cow.is_gone(), || Cow::new(&purse, unit));
-    let shared = line.shared(origin, |_| true, Origin::default);
+    let shared = line.shared(origin, Origin::fits, Origin::default);
     {
         let mut state = cow.state.lock();
         let dev = line.dev(origin);

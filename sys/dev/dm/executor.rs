@@ -275,6 +275,11 @@ impl Executor {
         }
     }
 
+    /// Wakes every lane of a line. From anywhere.
+    pub(crate) fn wake_line(&self, line: usize) {
+        self.wake_all(line, u32::MAX >> (LANES - self.lanes_of(line).min(LANES)) as u32);
+    }
+
     /// A lane's bit among those of its line.
     pub(crate) fn bit(&self, line: usize, lane: usize) -> u32 {
         let first = self.lines.get(line).map_or(0, |line| line.first_lane);

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Executor, Orders, RUNNING, STOPPED, SUSPENDING, ServingLine};
 use crate::Errno;
-use crate::worker::{LANES, Order, Quiesce};
+use crate::worker::{Order, Quiesce};
 
 impl Executor {
     /// `true` from [`Executor::start`] until [`Executor::suspending`].
@@ -85,7 +85,7 @@ impl Executor {
         for (at, line) in self.lines.iter().enumerate() {
             line.target.suspending(how);
             // Lanes that sleep, and the background lanes.
-            self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
+            self.wake_line(at);
         }
     }
 
@@ -205,7 +205,7 @@ impl Executor {
                 let residents = u32::try_from(line.target.needs().residents).unwrap_or(0);
                 line.residents.store(residents, Ordering::SeqCst);
                 line.begun.store(true, Ordering::SeqCst);
-                self.wake_all(at, u32::MAX >> (LANES - self.lanes_of(at).min(LANES)) as u32);
+                self.wake_line(at);
             }
             *line.orders.lock() = Orders::Obeyed(result);
         }

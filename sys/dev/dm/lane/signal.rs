@@ -25,6 +25,12 @@ impl LineWaker {
         self.executor.wake_all(self.line, signal.take());
     }
 
+    /// Wakes all lanes of the line, which then look whether their waits are over. Context: as for
+    /// [`LineWaker::raise`].
+    pub fn look_again(&self) {
+        self.executor.wake_line(self.line);
+    }
+
     /// `true` once the engine's table goes.
     pub fn ending(&self) -> bool {
         self.executor.is_ending()

@@ -200,8 +200,7 @@ impl Snapshot {
             self.cow.let_go(&mut state);
             let keeper = state.keeper.take();
             if let Some(keeper) = &keeper {
-                keeper.waker.raise(&keeper.signals.work);
-                keeper.waker.raise(&keeper.signals.hungry);
+                keeper.waker.look_again();
             }
             keeper
         };

@@ -121,23 +121,16 @@ impl Snapshot {
             state.begin_merging(self.merges);
             let signals = self.signals.clone();
             let before = state.keeper.replace(Keeper { table: self.table, waker, signals });
-            if let Some(Keeper { waker, signals, .. }) = &before {
+            if let Some(Keeper { waker, .. }) = &before {
                 // If the table before is ending its lanes return now. They see that they may when
                 // the lock is free, and until then there is the engine that `before` refers to.
-                waker.raise(&signals.work);
-                waker.raise(&signals.ready);
-                waker.raise(&signals.hungry);
+                waker.look_again();
             }
             drop(before);
         }
         self.begun.store(true, Ordering::Relaxed);
         self.shared.add(&self.cow);
-        {
-            let state = self.cow.state.lock();
-            state.raise(|signals| &signals.work);
-            state.raise(|signals| &signals.ready);
-            state.raise(|signals| &signals.hungry);
-        }
+        lane.waker().look_again();
         self.shared.wake();
     }
 
@@ -345,25 +338,15 @@ impl Snapshot {
             let some = Sector(most.min(left));
             lane.read(self.place(sector), some).await?;
             let buffer = lane.buffer().get_mut(..bytes(some)).ok_or(Errno::EINVAL)?;
-            // From the first sector that is not clean to the last.
-            let mut dirty: Option<(usize, usize)> = None;
-            for (n, one) in buffer.chunks_exact_mut(unit).enumerate() {
-                let behind = one.get_mut(core::mem::take(&mut skip)..).unwrap_or(&mut []);
-                if behind.iter().any(|byte| *byte != 0) {
-                    behind.fill(0);
-                    dirty = Some((dirty.map_or(n, |(from, _)| from), n));
-                }
-            }
+            let behind = buffer.get_mut(core::mem::take(&mut skip)..).unwrap_or(&mut []);
+            let dirty = behind.iter().any(|byte| *byte != 0);
+            behind.fill(0);
             if core::mem::take(&mut is_first) {
                 let mut state = self.cow.state.lock();
                 state.unit.iter_mut().zip(&*buffer).for_each(|(to, from)| *to = *from);
             }
-            if let Some((from, to)) = dirty {
-                let skip = sectors(from.saturating_mul(unit));
-                let behind = sectors(to.saturating_add(1).saturating_mul(unit));
-                let at = self.place(Sector(sector.0.saturating_add(skip.0)));
-                let length = Sector(behind.0.saturating_sub(skip.0));
-                lane.write_at(&[at], length, skip, true).await.ok()?;
+            if dirty {
+                lane.write(&[self.place(sector)], some, true).await.ok()?;
             }
             sector = Sector(sector.0.saturating_add(some.0));
         }

@@ -10,10 +10,10 @@
 //! the sender's memory, and is verified there: by that thread if the component has answered at once
 //! and all hash blocks are in the cache, else by a lane. Of a read with part of a block, and of
 //! every read with `check_at_most_once`, a lane reads whole ones into its own buffer, and copies
-//! what was asked for. It does so a second time, or for the first, if a block is wrong: the sender's
-//! memory may be written by others. If it is wrong there, too, it is reported, and all of the read's
-//! memory is cleared. For each block the lane looks for the lowest hash block above
-//! that was verified and is in the cache (`cache.rs`), reads and verifies those below it, top down,
+//! what was asked for. It does so, once more or for the first time, if a block is wrong: the
+//! sender's memory may be written by others. If it is wrong there, too, it is reported, and all of
+//! the read's memory is cleared. For each block the lane looks for the lowest hash block above that
+//! was verified and is in the cache (`cache.rs`), reads and verifies those below it, top down,
 //! and compares. One lane at a time loads a hash block; lanes that want it meanwhile wait for that
 //! one. So each is read once for as long as there is room to keep it.
 //!

@@ -20,7 +20,8 @@ pub(super) enum Iv {
     Benbi,
     /// Zeroes.
     Null,
-    /// The number in bytes, little-endian, encrypted as data is, with the first key for all sectors.
+    /// The number in bytes, little-endian, encrypted as data is, with the first key for all
+    /// sectors.
     Eboiv,
     /// The number, little-endian, encrypted with a hash of the key.
     Essiv(&'static dyn Hash),

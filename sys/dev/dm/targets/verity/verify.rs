@@ -50,7 +50,8 @@ impl Verity {
     /// `true` that is reported.
     ///
     /// # Errors
-    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be ignored.
+    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be
+    /// ignored.
     pub(super) async fn read(
         &self,
         job: &mut Job,
@@ -99,7 +100,8 @@ impl Verity {
     /// wrong, but where `last` is `true` that is reported.
     ///
     /// # Errors
-    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be ignored.
+    /// A component's, or EIO for a wrong block that is reported, unless corruption is to be
+    /// ignored.
     async fn check(&self, block: u64, n: u64, last: bool, lane: &mut Lane) -> Result<bool, Errno> {
         let want = self.expected(block, lane).await?;
         let right = self.is_right(lane.buffer(), n, want);

@@ -32,8 +32,8 @@ fn load(world: &World, device: usize, text: &str) {
     world.swap(device, loaded).unwrap();
 }
 
-/// Reads device 2, which must have what the origin had, unless it is lost. `true` if it is. Sector 0
-/// may have been written through device 1, see above.
+/// Reads device 2, which must have what the origin had, unless it is lost. `true` if it is. Sector
+/// 0 may have been written through device 1, see above.
 fn is_lost(world: &World, content: &[u8]) -> bool {
     let lost = world.status(2, 0) == "Invalid";
     world.may_fail(2, lost);

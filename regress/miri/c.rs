@@ -471,6 +471,11 @@ extern "C" fn VOP_UNLOCK(_: *mut sys::vnode) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn vdead_check(_: *mut sys::vnode, _: c_int) -> c_int {
+    0
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn VOP_OPEN(_: *mut sys::vnode, _: c_int, _: sys::kauth_cred_t) -> c_int {
     0
 }

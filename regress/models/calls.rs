@@ -2,37 +2,38 @@
 
 //! The driver's end beside opens, closes and ioctls: it does not end under one.
 
+use std::marker::PhantomData;
+
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 use loom::thread;
 
-use crate::calls::{Call, Calls};
+use crate::calls::Calls;
 use crate::model;
 
-/// The count's interface, which wrong variants implement too.
-trait Count: Send + Sync + Default + 'static {
-    fn begin(&self) -> Call<'_>;
-    fn none_during(&self, look: impl FnOnce() -> bool) -> bool;
+/// The look for no calls, which wrong variants implement too.
+trait Look: Send + Sync + 'static {
+    fn none_during(calls: &Calls, look: impl FnOnce() -> bool) -> bool;
 }
 
-impl Count for Calls {
-    fn begin(&self) -> Call<'_> {
-        Calls::begin(self)
-    }
+/// The driver's own.
+struct Right;
 
-    fn none_during(&self, look: impl FnOnce() -> bool) -> bool {
-        Calls::none_during(self, look)
+impl Look for Right {
+    fn none_during(calls: &Calls, look: impl FnOnce() -> bool) -> bool {
+        calls.none_during(look)
     }
 }
 
-/// What the driver's end looks at.
-struct Driver<C> {
-    calls: C,
+/// The parts of the driver at which its end looks, as `L` does.
+struct Driver<L> {
+    calls: Calls,
     unloading: AtomicUsize,
     control_open: AtomicUsize,
     device_open: AtomicUsize,
     devices: AtomicUsize,
     gone: AtomicUsize,
+    look: PhantomData<L>,
 }
 
 fn load(flag: &AtomicUsize) -> bool {
@@ -45,20 +46,14 @@ fn store(flag: &AtomicUsize, value: bool) {
     fence(Ordering::SeqCst);
 }
 
-impl<C: Count> Driver<C> {
+impl<L: Look> Driver<L> {
     /// A driver with a device, open or not, and the control node open or not.
-    fn new(control_open: bool, device: bool) -> Arc<Driver<C>> {
+    fn new(control_open: bool, device: bool) -> Arc<Driver<L>> {
         let [control_open, device_open, devices] =
             [control_open, device, device].map(|there| AtomicUsize::new(there.into()));
         let [unloading, gone] = [0, 0].map(AtomicUsize::new);
-        Arc::new(Driver {
-            calls: C::default(),
-            unloading,
-            control_open,
-            device_open,
-            devices,
-            gone,
-        })
+        let (calls, look) = (Calls::default(), PhantomData);
+        Arc::new(Driver { calls, unloading, control_open, device_open, devices, gone, look })
     }
 
     /// Something that a call does, for which the driver must be there.
@@ -104,7 +99,7 @@ impl<C: Count> Driver<C> {
     fn end(&self) {
         store(&self.unloading, true);
         let quiet = || !load(&self.control_open) && !load(&self.devices);
-        match self.calls.none_during(quiet) {
+        match L::none_during(&self.calls, quiet) {
             true => store(&self.gone, true),
             false => store(&self.unloading, false),
         }
@@ -112,9 +107,9 @@ impl<C: Count> Driver<C> {
 }
 
 /// The control node is opened and closed again while the driver ends.
-fn an_open<C: Count>() {
+fn an_open<L: Look>() {
     model(4, || {
-        let driver = Driver::<C>::new(false, false);
+        let driver = Driver::<L>::new(false, false);
         let user = {
             let driver = driver.clone();
             thread::spawn(move || {
@@ -129,12 +124,12 @@ fn an_open<C: Count>() {
 }
 
 /// A device is closed, and by another thread removed, before the driver ends.
-fn a_close<C: Count>() {
+fn a_close<L: Look>() {
     model(3, || {
-        let driver = Driver::<C>::new(true, true);
+        let driver = Driver::<L>::new(true, true);
         let threads = [
-            |driver: &Driver<C>| driver.close_device(),
-            |driver: &Driver<C>| {
+            |driver: &Driver<L>| driver.close_device(),
+            |driver: &Driver<L>| {
                 driver.remove();
                 driver.close();
             },
@@ -149,12 +144,12 @@ fn a_close<C: Count>() {
 }
 
 /// The control node is revoked, which closes it, while an ioctl makes a device.
-fn a_revoke<C: Count>() {
+fn a_revoke<L: Look>() {
     model(3, || {
-        let driver = Driver::<C>::new(true, false);
+        let driver = Driver::<L>::new(true, false);
         // The ioctl has begun while its node was open.
         let call = driver.calls.begin();
-        let threads = [|driver: &Driver<C>| driver.close(), |driver: &Driver<C>| driver.end()];
+        let threads = [|driver: &Driver<L>| driver.close(), |driver: &Driver<L>| driver.end()];
         let threads = threads.map(|work| {
             let driver = driver.clone();
             thread::spawn(move || work(&driver))
@@ -168,33 +163,28 @@ fn a_revoke<C: Count>() {
 
 #[test]
 fn the_driver_does_not_end_under_an_open() {
-    an_open::<Calls>();
+    an_open::<Right>();
 }
 
 #[test]
 fn the_driver_does_not_end_under_a_close() {
-    a_close::<Calls>();
+    a_close::<Right>();
 }
 
 #[test]
 fn the_driver_does_not_end_under_an_ioctl() {
-    a_revoke::<Calls>();
+    a_revoke::<Right>();
 }
 
-/// Counts with bugs, which the models must find.
+/// Looks with bugs, which the models must find.
 mod wrong {
     use super::*;
 
     /// Looks at nothing but nodes and devices.
-    #[derive(Default)]
-    struct Blind(Calls);
+    struct Blind;
 
-    impl Count for Blind {
-        fn begin(&self) -> Call<'_> {
-            self.0.begin()
-        }
-
-        fn none_during(&self, look: impl FnOnce() -> bool) -> bool {
+    impl Look for Blind {
+        fn none_during(_: &Calls, look: impl FnOnce() -> bool) -> bool {
             look()
         }
     }
@@ -206,16 +196,11 @@ mod wrong {
     }
 
     /// Reads both counts after its look.
-    #[derive(Default)]
-    struct Late(Calls);
+    struct Late;
 
-    impl Count for Late {
-        fn begin(&self) -> Call<'_> {
-            self.0.begin()
-        }
-
-        fn none_during(&self, look: impl FnOnce() -> bool) -> bool {
-            look() && self.0.none_during(|| true)
+    impl Look for Late {
+        fn none_during(calls: &Calls, look: impl FnOnce() -> bool) -> bool {
+            look() && calls.none_during(|| true)
         }
     }
 
@@ -226,16 +211,11 @@ mod wrong {
     }
 
     /// Reads both counts before its look.
-    #[derive(Default)]
-    struct Early(Calls);
+    struct Early;
 
-    impl Count for Early {
-        fn begin(&self) -> Call<'_> {
-            self.0.begin()
-        }
-
-        fn none_during(&self, look: impl FnOnce() -> bool) -> bool {
-            self.0.none_during(|| true) && look()
+    impl Look for Early {
+        fn none_during(calls: &Calls, look: impl FnOnce() -> bool) -> bool {
+            calls.none_during(|| true) && look()
         }
     }
 

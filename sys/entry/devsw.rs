@@ -264,7 +264,8 @@ fn discard(dev: sys::dev_t, pos: i64, len: i64) -> Result<(), Errno> {
         if inside.current().read_only || table.hits_label(left) && slot.label_is_guarded() {
             return Err(Errno::EROFS);
         }
-        if let Some(piece) = table.map(left, Op::Discard).filter(|_| !left.is_empty()) {
+        if !left.is_empty() {
+            let piece = table.map(left, Op::Discard).ok_or(Errno::EINVAL)?;
             left = left.after(piece.length());
             match discard_piece(inside.current(), table, piece) {
                 Ok(()) => done = true,

@@ -132,7 +132,7 @@ pub(crate) fn count_held(slot: &Slot) {
 #[cold]
 fn start(slot: &Slot) {
     slot.is_due.store(true, Ordering::SeqCst);
-    // Set before the callout has cleared it: then the callout looks at the slot after that.
+    // If `running` is set the callout has yet to clear it, and looks at the slot after that.
     if let Some(global) = global()
         && !FOLDER.running.swap(true, Ordering::SeqCst)
     {

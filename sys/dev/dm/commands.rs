@@ -306,7 +306,8 @@ impl<K: Kernel, D: Dictionary> Request<'_, K, D> {
         }
     }
 
-    /// What becomes of I/O that cannot complete when the device's I/O is held.
+    /// The way in which the request has the device's I/O held: with NOFLUSH, what cannot complete
+    /// is given back.
     fn quiesce(&self) -> Quiesce {
         if self.has(flags::NOFLUSH) { Quiesce::NoFlush } else { Quiesce::Flush }
     }

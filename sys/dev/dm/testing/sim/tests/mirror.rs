@@ -86,6 +86,16 @@ impl Mirror {
         self.0.power_up();
     }
 
+    /// Cuts the power, after which the legs agree wherever the log calls a region clean.
+    #[track_caller]
+    fn crashes_true(&self, seed: u64) {
+        self.crash();
+        for region in 0..REGIONS {
+            let clean = self.is_clean(region);
+            assert!(!clean || self.agrees(region), "seed {seed}: region {region}");
+        }
+    }
+
     /// `true` if the log calls a region clean.
     fn is_clean(&self, region: u64) -> bool {
         self.0.disk(LOG, |log| log.content(2, 1)[0] >> region & 1 != 0)
@@ -134,11 +144,7 @@ fn a_region_recovered_during_a_flush_keeps_its_mark() {
         assert!(!mirror.says(" 1/3 "), "region 1 is not copied");
         mirror.run();
         assert!(mirror.is_clean(2));
-        mirror.crash();
-        for region in 0..REGIONS {
-            let clean = mirror.is_clean(region);
-            assert!(!clean || mirror.agrees(region), "seed {seed}: region {region}");
-        }
+        mirror.crashes_true(seed);
     }
 }
 
@@ -160,11 +166,7 @@ fn a_region_whose_copy_a_leg_may_have_lost_is_not_in_sync() {
             mirror.0.pass(REST);
             mirror.run();
         }
-        mirror.crash();
-        for region in 0..REGIONS {
-            let clean = mirror.is_clean(region);
-            assert!(!clean || mirror.agrees(region), "seed {seed}: region {region}");
-        }
+        mirror.crashes_true(seed);
     }
 }
 
